@@ -1,0 +1,1 @@
+//! From documents to activations: streaming, packing, ring buffer.

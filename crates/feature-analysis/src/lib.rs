@@ -1,0 +1,1 @@
+//! What people look at: token frames, top activations, logit lens, PCA, plots.

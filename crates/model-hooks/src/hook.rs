@@ -1,0 +1,94 @@
+//! Where a forward pass can be watched or changed: [`HookPoint`], with TransformerLens' names.
+
+use crate::{Error, Result};
+use std::fmt;
+use std::str::FromStr;
+
+/// A place inside one transformer block. The order of the variants is the order of execution.
+///
+/// Axes: `batch`, `pos`, `head` (query heads), `kv_head`, `d_model`, `d_head`, `d_mlp`, `q_pos`, `k_pos`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Site {
+    /// `hook_resid_pre` `[batch, pos, d_model]`: the residual stream that enters the block.
+    ResidPre,
+    /// `ln1.hook_scale` `[batch, pos, 1]`: what the first norm divides by.
+    Ln1Scale,
+    /// `ln1.hook_normalized` `[batch, pos, d_model]`: after division, before gain and bias.
+    Ln1Normalized,
+    /// `attn.hook_q` `[batch, pos, head, d_head]`: queries, before rotation.
+    Q,
+    /// `attn.hook_k` `[batch, pos, kv_head, d_head]`: keys, before rotation.
+    K,
+    /// `attn.hook_v` `[batch, pos, kv_head, d_head]`: values.
+    V,
+    /// `attn.hook_rot_q` `[batch, pos, head, d_head]`: queries after rotary embedding (rotary families only).
+    RotQ,
+    /// `attn.hook_rot_k` `[batch, pos, kv_head, d_head]`: keys after rotary embedding (rotary families only).
+    RotK,
+    /// `attn.hook_attn_scores` `[batch, head, q_pos, k_pos]`: scaled and masked (-inf), before softmax.
+    AttnScores,
+    /// `attn.hook_pattern` `[batch, head, q_pos, k_pos]`: after softmax.
+    Pattern,
+    /// `attn.hook_z` `[batch, pos, head, d_head]`: pattern times values.
+    Z,
+    /// `attn.hook_result` `[batch, pos, head, d_model]`: each head's own contribution `z W_O`, computed only when tapped.
+    Result,
+    /// `hook_attn_out` `[batch, pos, d_model]`: what attention adds to the stream.
+    AttnOut,
+    /// `hook_resid_mid` `[batch, pos, d_model]`: between attention and MLP.
+    ResidMid,
+    /// `ln2.hook_scale` `[batch, pos, 1]`: what the second norm divides by.
+    Ln2Scale,
+    /// `ln2.hook_normalized` `[batch, pos, d_model]`: after division, before gain and bias.
+    Ln2Normalized,
+    /// `mlp.hook_pre` `[batch, pos, d_mlp]`: `x W_in + b_in`; in gated MLPs `x W_gate`.
+    MlpPre,
+    /// `mlp.hook_pre_linear` `[batch, pos, d_mlp]`: `x W_in` (gated MLPs only).
+    MlpPreLinear,
+    /// `mlp.hook_post` `[batch, pos, d_mlp]`: `act(pre)`; in gated MLPs `act(x W_gate) * (x W_in)`.
+    MlpPost,
+    /// `hook_mlp_out` `[batch, pos, d_model]`: what the MLP adds to the stream.
+    MlpOut,
+    /// `hook_resid_post` `[batch, pos, d_model]`: the residual stream that leaves the block.
+    ResidPost,
+}
+
+/// A place in the final norm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum NormSite {
+    /// `ln_final.hook_scale` `[batch, pos, 1]`.
+    Scale,
+    /// `ln_final.hook_normalized` `[batch, pos, d_model]`: before gain and bias.
+    Normalized,
+}
+
+/// A place in the forward pass. `Ord` is execution order; `Display` and `FromStr` are TransformerLens' names.
+///
+/// ```
+/// use model_hooks::{HookPoint, Site};
+/// let at: HookPoint = "blocks.7.hook_resid_pre".parse()?;
+/// assert_eq!(at, HookPoint::Block { layer: 7, site: Site::ResidPre });
+/// assert_eq!(at, "blocks.7.hook_in".parse()?); // the name of newer versions
+/// assert!("blocks.7.hook_resid_prae".parse::<HookPoint>().unwrap_err().to_string().contains("blocks.7.hook_resid_pre"));
+/// # Ok::<(), model_hooks::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum HookPoint {
+    /// `hook_embed` `[batch, pos, d_model]`: token embeddings.
+    Embed,
+    /// `hook_pos_embed` `[batch, pos, d_model]`: absolute position embeddings (families that have them).
+    PosEmbed,
+    /// `blocks.{layer}.…`
+    Block {
+        /// Index of the block, from 0.
+        layer: u16,
+        /// The place inside it.
+        site: Site,
+    },
+    /// `ln_final.…`
+    FinalNorm(NormSite),
+    /// `logits` `[batch, pos, d_vocab]` (TransformerLens returns them; newer versions call the point `unembed.hook_out`).
+    Logits,
+}

@@ -1,0 +1,91 @@
+//! The [`HookedModel`] trait: what every model family offers, and what a user's own model can implement.
+
+use crate::{HookPoint, Result, Tap, TokenBatch};
+use candle_core::Tensor;
+
+/// The dimensions of a model, in the field's words.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct ModelShape {
+    /// Width of the residual stream.
+    pub d_model: usize,
+    /// Number of blocks.
+    pub n_layers: usize,
+    /// Number of query heads.
+    pub n_heads: usize,
+    /// Number of key and value heads (equal to `n_heads` without grouping).
+    pub n_kv_heads: usize,
+    /// Width of one head.
+    pub d_head: usize,
+    /// Width of the MLP.
+    pub d_mlp: usize,
+    /// Number of tokens in the vocabulary.
+    pub d_vocab: usize,
+    /// Longest context.
+    pub n_ctx: usize,
+}
+
+/// Where a run starts.
+#[derive(Clone, Copy, Debug)]
+pub enum Start<'a> {
+    /// At the embedding of the tokens.
+    Tokens,
+    /// At block `layer`, whose `hook_resid_pre` is the given residual `[batch, pos, d_model]`.
+    Residual {
+        /// The first block to run.
+        layer: usize,
+        /// Its input.
+        resid: &'a Tensor,
+    },
+}
+
+/// A transformer whose forward pass can be tapped at named points.
+pub trait HookedModel: Send + Sync {
+    /// The model's dimensions.
+    fn shape(&self) -> &ModelShape;
+
+    /// Every hook point of this model, in execution order.
+    fn hook_points(&self) -> &[HookPoint];
+
+    /// The one forward pass behind the others: from `start`, through `last` if given (then nothing after it is computed
+    /// and the answer is `None`), else to the logits `[batch, pos, d_vocab]`.
+    ///
+    /// # Errors
+    /// A point the model lacks, a tapped point after `last` or before `start`, a token id outside the vocabulary, more positions
+    /// than `n_ctx`, a residual of the wrong shape, or the tap's own error.
+    fn run(
+        &self,
+        tokens: &TokenBatch,
+        start: Start<'_>,
+        last: Option<HookPoint>,
+        tap: &mut dyn Tap,
+    ) -> Result<Option<Tensor>>;
+
+    /// Final norm and unembedding of a residual stream `[.., d_model]` -> logits `[.., d_vocab]`.
+    ///
+    /// # Errors
+    /// A residual of the wrong width.
+    fn unembed(&self, resid: &Tensor) -> Result<Tensor>;
+
+    /// Columns `start..start + len` of `W_U` `[d_model, len]` as this model uses it (after processing), for blockwise projections.
+    ///
+    /// # Errors
+    /// A range outside the vocabulary.
+    fn w_u_columns(&self, start: usize, len: usize) -> Result<Tensor>;
+
+    /// Logits `[batch, pos, d_vocab]` at all positions.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    fn forward(&self, tokens: &TokenBatch, tap: &mut dyn Tap) -> Result<Tensor> {
+        Ok(self.run(tokens, Start::Tokens, None, tap)?.expect("a run without a last point ends in logits"))
+    }
+
+    /// Runs up to and including `last`, and computes nothing after it.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    fn forward_until(&self, tokens: &TokenBatch, last: HookPoint, tap: &mut dyn Tap) -> Result<()> {
+        self.run(tokens, Start::Tokens, Some(last), tap).map(drop)
+    }
+}

@@ -1,0 +1,1 @@
+//! Sparse autoencoders: architectures, sparse codes, SAELens files.

@@ -1,0 +1,49 @@
+use crate::{Error, Result};
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+
+/// Writes a file through `fill` so that `path` holds either its old content or the complete new one, never a part.
+///
+/// The bytes go to a temporary file in the same folder (made if it is missing), which is synced and renamed over `path`.
+///
+/// # Errors
+/// Any I/O error, or the error of `fill` (the temporary file is then removed and `path` is untouched).
+pub fn write_atomically<E: From<Error>>(
+    path: &Path,
+    fill: impl FnOnce(&mut BufWriter<&File>) -> std::result::Result<(), E>,
+) -> std::result::Result<(), E> {
+    let io = |source| Error::Io { path: path.to_path_buf(), source };
+    let folder = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    std::fs::create_dir_all(folder).map_err(io)?;
+    let temporary = tempfile::Builder::new().prefix(".partial-").tempfile_in(folder).map_err(io)?;
+    let mut writer = BufWriter::with_capacity(1 << 20, temporary.as_file());
+    fill(&mut writer)?;
+    writer.flush().map_err(io)?;
+    drop(writer);
+    temporary.as_file().sync_all().map_err(io)?;
+    temporary.persist(path).map_err(|e| io(e.error))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_write_leaves_the_old_file_and_no_litter() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("deep/er/x.bin");
+        write_atomically::<Error>(&path, |w| w.write_all(b"old").map_err(|source| Error::Io { path: path.clone(), source })).unwrap();
+        let failed = write_atomically::<Error>(&path, |w| {
+            w.write_all(b"half of the n").unwrap();
+            Err(Error::Malformed { path: path.clone(), reason: "stopped on purpose".into() })
+        });
+        assert!(failed.is_err());
+        assert_eq!(std::fs::read(&path).unwrap(), b"old");
+        assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+}

@@ -1,0 +1,84 @@
+use std::path::PathBuf;
+
+/// `std::result::Result` with this crate's [`Error`].
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What can be wrong with a tensor file, each with the path, what was expected and what was found.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The file could not be opened, read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The operating system's reason.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The bytes are not a safetensors file: truncated, overlapping offsets, an oversized header ...
+    #[error("{path}: not a valid safetensors file: {reason}")]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A tensor that must be there is not.
+    #[error("{path}: tensor `{name}` is missing; the file holds {held}")]
+    MissingTensor {
+        /// The file.
+        path: PathBuf,
+        /// The tensor that was asked for.
+        name: String,
+        /// The names in the file, shortened.
+        held: String,
+    },
+    /// A tensor has another shape than the configuration implies.
+    #[error("{path}: tensor `{name}` has shape {found:?}, expected {expected:?}")]
+    Shape {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// The shape implied by the configuration.
+        expected: Vec<usize>,
+        /// The shape in the file.
+        found: Vec<usize>,
+    },
+    /// A tensor has an element type that cannot be used here.
+    #[error("{path}: tensor `{name}` holds {found}, expected {expected}")]
+    Dtype {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// The types that are accepted.
+        expected: &'static str,
+        /// The type in the file.
+        found: String,
+    },
+    /// A tensor holds NaN or infinity.
+    #[error("{path}: tensor `{name}` holds {value} at element {index}; weights must be finite")]
+    NotFinite {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// The first bad value.
+        value: f32,
+        /// Its flat index.
+        index: usize,
+    },
+    /// The tensor library refused.
+    #[error(transparent)]
+    Tensor(#[from] candle_core::Error),
+}
+
+impl Error {
+    /// Whether a tensor was simply absent: callers with optional tensors branch on this.
+    #[must_use]
+    pub fn is_missing_tensor(&self) -> bool {
+        matches!(self, Self::MissingTensor { .. })
+    }
+}

@@ -1,0 +1,197 @@
+use crate::{Error, Result};
+use candle_core::{DType, Device, Tensor};
+use safetensors::tensor::Metadata;
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+pub use safetensors::Dtype;
+pub use safetensors::tensor::TensorInfo;
+
+/// Headers above this are refused. The largest published checkpoints need well under 10 MB.
+const MAX_HEADER_BYTES: u64 = 100_000_000;
+
+/// An opened safetensors file whose header has been checked against the file's length.
+///
+/// ```text
+/// [u64 little-endian: n][n bytes of JSON header][tensor bytes, contiguous, no gaps]
+/// ```
+///
+/// Tensors are read one at a time on demand, so peak memory is one tensor.
+/// Format: the safetensors specification of Hugging Face.
+#[derive(Debug)]
+pub struct SafetensorsFile {
+    path: PathBuf,
+    file: Mutex<File>,
+    data_start: u64,
+    header: Metadata,
+}
+
+impl SafetensorsFile {
+    /// Opens `path` and checks its header: bounded, valid JSON, offsets contiguous, sizes equal to shape times type, length exact.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when it cannot be read, [`Error::Malformed`] when any check fails.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref().to_path_buf();
+        let io = |source| Error::Io { path: path.clone(), source };
+        let malformed = |reason: String| Error::Malformed { path: path.clone(), reason };
+        let mut file = File::open(&path).map_err(io)?;
+        let file_len = file.metadata().map_err(io)?.len();
+        if file_len < 8 {
+            return Err(malformed(format!("{file_len} bytes long, shorter than the 8-byte header length")));
+        }
+        let mut length = [0u8; 8];
+        file.read_exact(&mut length).map_err(io)?;
+        let header_len = u64::from_le_bytes(length);
+        if header_len > MAX_HEADER_BYTES || header_len > file_len - 8 {
+            let limit = MAX_HEADER_BYTES.min(file_len - 8);
+            return Err(malformed(format!("header claims {header_len} bytes, at most {limit} are possible")));
+        }
+        let mut json = vec![0u8; usize::try_from(header_len).map_err(|e| malformed(e.to_string()))?];
+        file.read_exact(&mut json).map_err(io)?;
+        let header: Metadata = serde_json::from_slice(&json).map_err(|e| malformed(e.to_string()))?;
+        let data_start = 8 + header_len;
+        let expected = data_start.checked_add(header.data_len() as u64);
+        if expected != Some(file_len) {
+            return Err(malformed(format!(
+                "header describes {} tensor bytes, the file holds {}",
+                header.data_len(),
+                file_len - data_start
+            )));
+        }
+        Ok(Self { path, file: Mutex::new(file), data_start, header })
+    }
+
+    /// The file's path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The names of all tensors, in the order of the file.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        self.header.offset_keys()
+    }
+
+    /// Type and shape of a tensor, if the file holds it.
+    #[must_use]
+    pub fn info(&self, name: &str) -> Option<&TensorInfo> {
+        self.header.info(name)
+    }
+
+    /// Whether the file holds a tensor of this name.
+    #[must_use]
+    pub fn contains(&self, name: &str) -> bool {
+        self.info(name).is_some()
+    }
+
+    /// The free-form `__metadata__` strings of the file.
+    #[must_use]
+    pub fn metadata(&self) -> HashMap<String, String> {
+        self.header.metadata().clone().unwrap_or_default()
+    }
+
+    /// Reads a tensor in its own type (f64, f32, f16, bf16, i64, i32, i16, u32, u8; booleans as u8).
+    ///
+    /// # Errors
+    /// [`Error::MissingTensor`], [`Error::Dtype`] for other types, [`Error::Io`].
+    pub fn load(&self, name: &str) -> Result<Tensor> {
+        let info = self.require(name)?;
+        let bytes = self.bytes(info)?;
+        let dtype = match info.dtype {
+            Dtype::F64 => DType::F64,
+            Dtype::F32 => DType::F32,
+            Dtype::F16 => DType::F16,
+            Dtype::BF16 => DType::BF16,
+            Dtype::I64 => DType::I64,
+            Dtype::I32 => DType::I32,
+            Dtype::I16 => DType::I16,
+            Dtype::U32 => DType::U32,
+            Dtype::U8 | Dtype::BOOL => DType::U8,
+            other => {
+                return Err(Error::Dtype {
+                    path: self.path.clone(),
+                    name: name.into(),
+                    expected: "F64, F32, F16, BF16, I64, I32, I16, U32, U8 or BOOL",
+                    found: format!("{other:?}"),
+                });
+            }
+        };
+        if info.shape.iter().product::<usize>() == 0 {
+            return Ok(Tensor::zeros(info.shape.as_slice(), dtype, &Device::Cpu)?);
+        }
+        Ok(Tensor::from_raw_buffer(&bytes, dtype, &info.shape, &Device::Cpu)?)
+    }
+
+    /// Reads a floating-point tensor, widened or narrowed to f32, and refuses NaN and infinity.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load); [`Error::Dtype`] for integers, [`Error::NotFinite`] with the first bad element.
+    pub fn load_f32(&self, name: &str) -> Result<Tensor> {
+        let info = self.require(name)?;
+        if !matches!(info.dtype, Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::BF16) {
+            return Err(Error::Dtype {
+                path: self.path.clone(),
+                name: name.into(),
+                expected: "F64, F32, F16 or BF16",
+                found: format!("{:?}", info.dtype),
+            });
+        }
+        let tensor = self.load(name)?.to_dtype(DType::F32)?;
+        self.check_finite(name, &tensor)?;
+        Ok(tensor)
+    }
+
+    /// As [`load_f32`](Self::load_f32), and the shape must be `expected`.
+    ///
+    /// # Errors
+    /// As [`load_f32`](Self::load_f32), and [`Error::Shape`].
+    pub fn load_f32_shaped(&self, name: &str, expected: &[usize]) -> Result<Tensor> {
+        let info = self.require(name)?;
+        if info.shape != expected {
+            return Err(Error::Shape {
+                path: self.path.clone(),
+                name: name.into(),
+                expected: expected.to_vec(),
+                found: info.shape.clone(),
+            });
+        }
+        self.load_f32(name)
+    }
+
+    fn require(&self, name: &str) -> Result<&TensorInfo> {
+        self.info(name).ok_or_else(|| {
+            let names = self.names();
+            let mut held = names.iter().take(12).cloned().collect::<Vec<_>>().join(", ");
+            if names.len() > 12 {
+                held.push_str(&format!(", ... ({} in all)", names.len()));
+            }
+            Error::MissingTensor { path: self.path.clone(), name: name.into(), held }
+        })
+    }
+
+    fn bytes(&self, info: &TensorInfo) -> Result<Vec<u8>> {
+        let io = |source| Error::Io { path: self.path.clone(), source };
+        let (start, end) = info.data_offsets;
+        let mut bytes = vec![0u8; end - start];
+        // A poisoned lock only means that another reader panicked between seek and read; this one seeks anew.
+        let mut file = self.file.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        file.seek(SeekFrom::Start(self.data_start + start as u64)).map_err(io)?;
+        file.read_exact(&mut bytes).map_err(io)?;
+        Ok(bytes)
+    }
+
+    fn check_finite(&self, name: &str, tensor: &Tensor) -> Result<()> {
+        let values: Vec<f32> = tensor.flatten_all()?.to_vec1()?;
+        match values.iter().position(|v| !v.is_finite()) {
+            Some(index) => {
+                Err(Error::NotFinite { path: self.path.clone(), name: name.into(), value: values[index], index })
+            }
+            None => Ok(()),
+        }
+    }
+}
