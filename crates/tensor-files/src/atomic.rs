@@ -1,4 +1,4 @@
-use crate::{Error, Result};
+use crate::Error;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
@@ -37,7 +37,10 @@ mod tests {
     fn a_failed_write_leaves_the_old_file_and_no_litter() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("deep/er/x.bin");
-        write_atomically::<Error>(&path, |w| w.write_all(b"old").map_err(|source| Error::Io { path: path.clone(), source })).unwrap();
+        write_atomically::<Error>(&path, |w| {
+            w.write_all(b"old").map_err(|source| Error::Io { path: path.clone(), source })
+        })
+        .unwrap();
         let failed = write_atomically::<Error>(&path, |w| {
             w.write_all(b"half of the n").unwrap();
             Err(Error::Malformed { path: path.clone(), reason: "stopped on purpose".into() })

@@ -7,8 +7,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-pub use safetensors::Dtype;
-pub use safetensors::tensor::TensorInfo;
+pub use safetensors::tensor::{Dtype, TensorInfo};
 
 /// Headers above this are refused. The largest published checkpoints need well under 10 MB.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
