@@ -44,8 +44,11 @@ def tl_from_local(path, processing, dtype=None, tokenizer=None, cls=None, hf_mod
     """What `HookedTransformer.from_pretrained` does, for a local folder.
 
     `from_pretrained` itself cannot: it resolves the name against its list of hub names before it looks at the disk,
-    and fetches the hub's config even when `hf_model` is given.
+    and fetches the hub's config even when `hf_model` is given. The family is guessed from the path's words first, so the
+    folder is shown to it under a name without any.
     """
+    import tempfile
+
     import torch
     from transformer_lens import HookedTransformer
     from transformer_lens import loading_from_pretrained as loading
@@ -56,8 +59,11 @@ def tl_from_local(path, processing, dtype=None, tokenizer=None, cls=None, hf_mod
     if hf_model is None:
         hf_model = AutoModelForCausalLM.from_pretrained(str(path), dtype=dtype)
     hf_cfg = hf_model.config.to_dict()
-    cfg = loading.get_pretrained_model_config(str(path), hf_cfg=hf_cfg, fold_ln=processing["fold_ln"], device="cpu", dtype=dtype)
-    state = loading.get_pretrained_state_dict(str(path), cfg, hf_model, dtype=dtype)
+    with tempfile.TemporaryDirectory() as tmp:
+        name = Path(tmp) / "m"
+        name.symlink_to(Path(path).resolve())
+        cfg = loading.get_pretrained_model_config(str(name), hf_cfg=hf_cfg, fold_ln=processing["fold_ln"], device="cpu", dtype=dtype)
+        state = loading.get_pretrained_state_dict(str(name), cfg, hf_model, dtype=dtype)
     if tokenizer is None:
         cfg.tokenizer_name = None  # or it tries to build one from the folder
     model = cls(cfg, tokenizer, move_to_device=False)

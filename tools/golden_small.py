@@ -9,7 +9,6 @@ Writes OUT/<name>/{config.json, model.safetensors, golden.safetensors, meta.json
 import argparse
 import json
 import shutil
-import tempfile
 from pathlib import Path
 
 from golden_common import PROCESSED, RAW, dump, tl_from_local, versions
@@ -98,10 +97,7 @@ def transformer_lens(folder, hf, processing, tokens):
 
     `use_attn_result` changes the order of attention's last sum (by rounding), so it runs apart and gives only `hook_result`.
     """
-    with tempfile.TemporaryDirectory() as tmp:  # the copy is named so that TransformerLens does not guess a family from it
-        local = Path(tmp) / "m"
-        shutil.copytree(folder, local)
-        model = tl_from_local(local, processing, hf_model=hf)
+    model = tl_from_local(folder, processing, hf_model=hf)
     logits, plain = model.run_with_cache(tokens)
     loss = model(tokens, return_type="loss", loss_per_token=True)
     model.set_use_attn_result(True)
