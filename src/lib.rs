@@ -1,1 +1,7 @@
-//! saescope
+#![doc = include_str!("../README.md")]
+
+pub use activation_store;
+pub use feature_analysis;
+pub use model_hooks;
+pub use sae_core;
+pub use tensor_files;
