@@ -1,0 +1,240 @@
+use crate::DocId;
+use std::path::PathBuf;
+
+/// `std::result::Result` with this crate's [`Error`].
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Where in a file: people count lines and rows from 1, [`DocId`] from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A line, from 1.
+    Line(u64),
+    /// A row of a table, from 1.
+    Row(u64),
+    /// An offset in bytes, from 0.
+    Byte(u64),
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Line(n) => write!(f, "line {n}"),
+            Self::Row(n) => write!(f, "row {n}"),
+            Self::Byte(n) => write!(f, "byte {n}"),
+        }
+    }
+}
+
+/// What can go wrong between a file of documents and a batch of activations.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file could not be opened or read.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The operating system's reason.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A pattern with wildcards is malformed.
+    #[error("`{pattern}` is not a valid pattern: {reason}")]
+    Pattern {
+        /// The pattern.
+        pattern: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A pattern with wildcards matches no file, or no pattern was given at all.
+    #[error("`{pattern}` matches no file")]
+    NothingMatches {
+        /// The pattern, or what was given instead of one.
+        pattern: String,
+    },
+    /// A folder where a file was expected.
+    #[error("{path}: is a folder, expected a file; to read the files in it give a pattern such as `{path}/*.jsonl`")]
+    IsFolder {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A file whose name does not say how to read it.
+    #[error("{path}: unknown kind of file, expected {expected}")]
+    UnknownFormat {
+        /// The file.
+        path: PathBuf,
+        /// The endings that are known.
+        expected: &'static str,
+    },
+    /// A file without a single document.
+    #[error("{path}: holds no document")]
+    EmptyFile {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A list of documents in memory that is empty.
+    #[error("no documents were given")]
+    NoDocuments,
+    /// Compressed data that ends too early or is damaged.
+    #[error("{path}: truncated or damaged {compression} data after {read} bytes of text: {source}")]
+    Compressed {
+        /// The file.
+        path: PathBuf,
+        /// How it is compressed.
+        compression: &'static str,
+        /// How many decompressed bytes came before.
+        read: u64,
+        /// The decoder's reason.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Bytes that are not UTF-8.
+    #[error("{path}, {place}: not valid UTF-8{detail}")]
+    NotUtf8 {
+        /// The file.
+        path: PathBuf,
+        /// Where.
+        place: Place,
+        /// The offending byte, where it is known.
+        detail: String,
+    },
+    /// A line that is not JSON.
+    #[error("{path}, {place}, column {column}: not valid JSON: {reason}")]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// The line.
+        place: Place,
+        /// The column, from 1.
+        column: u64,
+        /// The parser's reason.
+        reason: String,
+    },
+    /// No field that holds documents.
+    #[error("{path}, {place}: has no field {wanted}; it holds {found}")]
+    MissingField {
+        /// The file.
+        path: PathBuf,
+        /// The line, or row 0 of a table whose columns do not fit.
+        place: Place,
+        /// The field or fields that were looked for.
+        wanted: String,
+        /// The fields that are there.
+        found: String,
+    },
+    /// A field that occurs twice in one line.
+    #[error("{path}, {place}: the field `{field}` occurs twice")]
+    RepeatedField {
+        /// The file.
+        path: PathBuf,
+        /// The line.
+        place: Place,
+        /// The field.
+        field: String,
+    },
+    /// A field that holds something else than a document.
+    #[error("{path}, {place}: field `{field}` holds {found}, expected {expected}")]
+    WrongType {
+        /// The file.
+        path: PathBuf,
+        /// The line or row.
+        place: Place,
+        /// The field.
+        field: String,
+        /// What a document is here.
+        expected: &'static str,
+        /// What was found.
+        found: String,
+    },
+    /// An element of a list of tokens that is not a token id.
+    #[error("{path}, {place}: element {index} of `{field}` is {found}, expected a token id between 0 and 4294967295")]
+    NotAToken {
+        /// The file.
+        path: PathBuf,
+        /// The line or row.
+        place: Place,
+        /// The field.
+        field: String,
+        /// Which element, from 0.
+        index: u64,
+        /// What was found.
+        found: String,
+    },
+    /// Files of text and files of tokens in one list.
+    #[error("{text} holds text and {tokens} holds tokens: one stream of documents is either or")]
+    MixedContent {
+        /// A file of text.
+        text: PathBuf,
+        /// A file of tokens.
+        tokens: PathBuf,
+    },
+    /// A Parquet file that cannot be read.
+    #[error("{path}: cannot be read as Parquet: {reason}")]
+    Parquet {
+        /// The file.
+        path: PathBuf,
+        /// The reader's reason.
+        reason: String,
+    },
+    /// The thread that reads files ended without a word: a defect in a decoder, brought out by a damaged file.
+    #[error("{path}: reading stopped unexpectedly; the file is probably damaged")]
+    ReaderStopped {
+        /// The file that was being read.
+        path: PathBuf,
+    },
+    /// An option with a value that cannot work.
+    #[error("{option} is {found}, expected {expected}")]
+    Option {
+        /// The option.
+        option: &'static str,
+        /// Its value.
+        found: String,
+        /// What it should be.
+        expected: String,
+    },
+    /// Text, and nothing to tokenise it with.
+    #[error("{doc} is text, and no tokenizer was given")]
+    NoTokenizer {
+        /// The document.
+        doc: DocId,
+    },
+    /// Tokens where text is needed.
+    #[error("{doc} is a list of tokens, expected text")]
+    NotText {
+        /// The document.
+        doc: DocId,
+    },
+    /// A long document and a tokenizer that must see a document whole.
+    #[error(
+        "{doc} is longer than {limit} bytes, and this tokenizer must see a document whole (its tokens depend on the text before a space)"
+    )]
+    DocumentTooLong {
+        /// The document.
+        doc: DocId,
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// A pre-tokenised document that is shorter than the context.
+    #[error("{doc} holds {found} tokens, expected at least the context size {expected}")]
+    RowTooShort {
+        /// The document.
+        doc: DocId,
+        /// Its length in tokens.
+        found: usize,
+        /// The context size.
+        expected: usize,
+    },
+    /// A tokenizer whose ids and spans do not belong together.
+    #[error("the tokenizer returned {ids} ids and {spans} spans for {doc}")]
+    Spans {
+        /// The document.
+        doc: DocId,
+        /// Number of ids.
+        ids: usize,
+        /// Number of spans.
+        spans: usize,
+    },
+    /// The model side refused: a tokenizer, a hook point, a forward.
+    #[error(transparent)]
+    Model(#[from] model_hooks::Error),
+}

@@ -1,0 +1,27 @@
+//! What this crate needs of a tokenizer.
+
+use crate::Result;
+use std::ops::Range;
+
+/// The ids of a text and where each came from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tokenised {
+    /// The token ids.
+    pub ids: Vec<u32>,
+    /// For each id its byte span in the text; starts never go back.
+    pub spans: Vec<Range<usize>>,
+}
+
+/// A tokenizer as the packing of tokens needs it.
+pub trait Tokenise: Send + Sync {
+    /// The tokens of a text, with no special tokens added (those that the text spells out are found).
+    ///
+    /// # Errors
+    /// Whatever the tokenizer refuses.
+    fn tokenise(&self, text: &str) -> Result<Tokenised>;
+
+    /// Whether `tokenise(a + b)` is `tokenise(a)` followed by `tokenise(b)` whenever `a` ends in a letter or digit and `b` starts
+    /// with whitespace, and whenever `a` ends in any non-whitespace character and `b` starts with a space. True of byte-level
+    /// BPE with the splitting rules of GPT-2 and Llama 3; then long documents are tokenised piece by piece, in parallel.
+    fn cuts_at_whitespace(&self) -> bool;
+}
