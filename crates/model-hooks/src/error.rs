@@ -46,4 +46,37 @@ pub enum Error {
     /// The tensor library refused.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
+    /// A folder without `tokenizer.json`.
+    #[error("no tokenizer: {path} does not exist")]
+    NoTokenizer {
+        /// The file that is missing.
+        path: PathBuf,
+    },
+    /// A tokenizer, or a file of its folder, is unusable.
+    #[error("tokenizer{}: {reason}", path.as_ref().map(|p| format!(" {}", p.display())).unwrap_or_default())]
+    Tokenizer {
+        /// The file, where one is to blame.
+        path: Option<PathBuf>,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A BOS was asked of a tokenizer that has none.
+    #[error("a BOS token was asked for, but the tokenizer has none")]
+    NoBos,
+    /// A text that should be one token is none or several.
+    #[error("`{text}` is {} tokens, expected exactly 1: {pieces:?}", pieces.len())]
+    NotSingleToken {
+        /// The text.
+        text: String,
+        /// Its tokens, printed.
+        pieces: Vec<String>,
+    },
+    /// A token id outside the vocabulary.
+    #[error("token id {id} is not in the vocabulary of {vocab_size} tokens")]
+    UnknownToken {
+        /// The id.
+        id: u32,
+        /// Size of the vocabulary.
+        vocab_size: usize,
+    },
 }

@@ -1,0 +1,146 @@
+//! What each id prints as, alone and among its neighbours.
+
+use super::cuts::names_type;
+use std::fmt::Write;
+
+/// Per id: its text decoded alone, and its bytes.
+pub(super) struct Pieces {
+    alone: Vec<String>,
+    bytes: Vec<Vec<u8>>,
+}
+
+/// How a vocabulary writes bytes.
+#[derive(Clone, Copy, PartialEq)]
+enum Alphabet {
+    /// GPT-2's printable character for each byte.
+    ByteLevel,
+    /// SentencePiece's: text with `▁` for a space, and `<0xE2>` for single bytes.
+    Fallback,
+    /// Neither: a token's bytes are those of its decoded text.
+    Text,
+}
+
+impl Pieces {
+    pub(super) fn of(inner: &tokenizers::Tokenizer, vocab_size: usize) -> Self {
+        let decoder = inner.get_decoder().and_then(|d| serde_json::to_value(d).ok()).unwrap_or_default();
+        let alphabet = if names_type(&decoder, "ByteLevel") {
+            Alphabet::ByteLevel
+        } else if names_type(&decoder, "ByteFallback") {
+            Alphabet::Fallback
+        } else {
+            Alphabet::Text
+        };
+        let byte_of = byte_level_alphabet();
+        let added = inner.get_added_tokens_decoder();
+        let mut pieces = Self { alone: Vec::with_capacity(vocab_size), bytes: Vec::with_capacity(vocab_size) };
+        for id in 0..vocab_size as u32 {
+            let alone = inner.decode(&[id], false).unwrap_or_default();
+            let bytes = match (inner.id_to_token(id), alphabet) {
+                _ if added.contains_key(&id) => alone.clone().into_bytes(),
+                (Some(entry), Alphabet::ByteLevel) => {
+                    let bytes: Option<Vec<u8>> = entry.chars().map(|c| byte_of(c)).collect();
+                    bytes.unwrap_or_else(|| entry.into_bytes())
+                }
+                (Some(entry), Alphabet::Fallback) => match fallback_byte(&entry) {
+                    Some(byte) => vec![byte],
+                    None => entry.replace('▁', " ").into_bytes(),
+                },
+                _ => alone.clone().into_bytes(),
+            };
+            pieces.alone.push(alone);
+            pieces.bytes.push(bytes);
+        }
+        pieces
+    }
+
+    pub(super) fn alone(&self, id: u32) -> &str {
+        &self.alone[id as usize]
+    }
+
+    pub(super) fn readable(&self, ids: &[u32]) -> Vec<String> {
+        let mut open: Vec<u8> = Vec::new(); // first bytes of a character that is not complete yet
+        let mut all = Vec::with_capacity(ids.len());
+        for &id in ids {
+            let bytes = &self.bytes[id as usize];
+            // Bytes that cannot continue the open character leave it incomplete for ever; it has printed as hex already.
+            if !open.is_empty() && !continues(&open, bytes) {
+                open.clear();
+            }
+            let before = open.len();
+            open.extend_from_slice(bytes);
+            let mut text = String::new();
+            let rest = print_whole(&mut text, &open);
+            if text.is_empty() {
+                // Nothing complete yet: this token shows its own bytes only.
+                print_hex(&mut text, &open[before..]);
+            } else {
+                print_hex(&mut text, &open[rest..]);
+            }
+            open.drain(..rest);
+            all.push(text);
+        }
+        all
+    }
+
+    pub(super) fn readable_text(&self, ids: &[u32]) -> String {
+        let bytes: Vec<u8> = ids.iter().flat_map(|&id| &self.bytes[id as usize]).copied().collect();
+        let mut text = String::with_capacity(bytes.len());
+        let rest = print_whole(&mut text, &bytes);
+        print_hex(&mut text, &bytes[rest..]);
+        text
+    }
+}
+
+/// Appends all that is decided: characters as they are, bytes that can never form one as hex. Returns where a possible
+/// beginning of a character at the very end starts (the length if there is none).
+fn print_whole(text: &mut String, bytes: &[u8]) -> usize {
+    let mut at = 0;
+    loop {
+        match std::str::from_utf8(&bytes[at..]) {
+            Ok(valid) => {
+                text.push_str(valid);
+                return bytes.len();
+            }
+            Err(e) => {
+                text.push_str(&String::from_utf8_lossy(&bytes[at..at + e.valid_up_to()]));
+                at += e.valid_up_to();
+                let Some(bad) = e.error_len() else { return at };
+                print_hex(text, &bytes[at..at + bad]);
+                at += bad;
+            }
+        }
+    }
+}
+
+fn print_hex(text: &mut String, bytes: &[u8]) {
+    for byte in bytes {
+        write!(text, "<0x{byte:02X}>").expect("writing to a String cannot fail");
+    }
+}
+
+/// Whether `next` carries the open character on (to its end or a step further).
+fn continues(open: &[u8], next: &[u8]) -> bool {
+    let Some(&first) = next.first() else { return true };
+    let mut joined = open.to_vec();
+    joined.push(first);
+    match std::str::from_utf8(&joined) {
+        Ok(_) => true,
+        Err(e) => e.valid_up_to() == 0 && e.error_len().is_none(),
+    }
+}
+
+/// The byte of `<0xE2>`.
+fn fallback_byte(entry: &str) -> Option<u8> {
+    let hex = entry.strip_prefix("<0x")?.strip_suffix('>')?;
+    (hex.len() == 2).then(|| u8::from_str_radix(hex, 16).ok()).flatten()
+}
+
+/// GPT-2's map from printable character to byte: printable Latin-1 stands for itself, the others follow from U+0100 on.
+fn byte_level_alphabet() -> impl Fn(char) -> Option<u8> {
+    let prints_itself = |b: u8| matches!(b, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF);
+    let shifted: Vec<u8> = (0..=255u8).filter(|&b| !prints_itself(b)).collect();
+    move |c| match u8::try_from(u32::from(c)) {
+        Ok(byte) => prints_itself(byte).then_some(byte),
+        Err(_) => shifted.get((u32::from(c) - 0x100) as usize).copied(),
+    }
+}
