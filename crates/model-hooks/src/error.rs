@@ -1,3 +1,4 @@
+use crate::HookPoint;
 use std::path::PathBuf;
 
 /// `std::result::Result` with this crate's [`Error`].
@@ -14,6 +15,109 @@ pub enum Error {
         name: String,
         /// The nearest known names.
         nearest: Vec<String>,
+    },
+    /// A known hook point that this model does not have.
+    #[error("this model has no hook point `{point}`; nearest: {}", nearest.join(", "))]
+    NoSuchPoint {
+        /// The point that was asked for.
+        point: HookPoint,
+        /// The nearest points that the model has.
+        nearest: Vec<String>,
+    },
+    /// A tapped point that comes after the last point of the run, so it would never fire.
+    #[error("hook point `{point}` comes after `{last}`, where this run stops")]
+    PointAfterLast {
+        /// The tapped point.
+        point: HookPoint,
+        /// Where the run stops.
+        last: HookPoint,
+    },
+    /// A tapped (or last) point that comes before the start of the run, so it would never fire.
+    #[error("hook point `{point}` comes before `{start}`, where this run starts")]
+    PointBeforeStart {
+        /// The tapped point.
+        point: HookPoint,
+        /// Where the run starts.
+        start: HookPoint,
+    },
+    /// An edit gave back a tensor of another shape or type.
+    #[error("the edit at `{point}` returned {found}, expected {expected}")]
+    EditChangedShape {
+        /// Where.
+        point: HookPoint,
+        /// Shape and type that went in.
+        expected: String,
+        /// Shape and type that came back.
+        found: String,
+    },
+    /// A head or position that the value at a point does not have.
+    #[error("`{point}` has no {what} {index}; its shape is {shape:?}")]
+    NoSuchIndex {
+        /// Where.
+        point: HookPoint,
+        /// "head" or "position".
+        what: &'static str,
+        /// The index that was asked for.
+        index: usize,
+        /// The shape of the value.
+        shape: Vec<usize>,
+    },
+    /// A value was asked of a capture that does not hold it.
+    #[error("`{point}` was not captured; held: {held}")]
+    NotCaptured {
+        /// The point that was asked for.
+        point: HookPoint,
+        /// What the capture holds, shortened.
+        held: String,
+    },
+    /// A user's own tap failed.
+    #[error("tap at `{point}`: {source}")]
+    Tap {
+        /// Where.
+        point: HookPoint,
+        /// The tap's reason.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A tensor given by the caller has the wrong shape.
+    #[error("{what} has shape {found:?}, expected {expected}")]
+    Shape {
+        /// What the tensor is.
+        what: &'static str,
+        /// The expected shape, in words where sizes are free.
+        expected: String,
+        /// The shape as given.
+        found: Vec<usize>,
+    },
+    /// A start layer, column range or similar that lies outside the model.
+    #[error("{what} {found} is out of range, expected less than {limit}")]
+    OutOfRange {
+        /// What is counted.
+        what: &'static str,
+        /// The value as given.
+        found: usize,
+        /// The first value that is too large.
+        limit: usize,
+    },
+    /// A token id that the vocabulary does not have.
+    #[error("token id {id} at row {row}, position {pos} is outside the vocabulary of {d_vocab} tokens")]
+    TokenOutOfVocabulary {
+        /// The id.
+        id: u32,
+        /// Its row.
+        row: usize,
+        /// Its position.
+        pos: usize,
+        /// The size of the vocabulary.
+        d_vocab: usize,
+    },
+    /// More positions than the model's context.
+    #[error("{pos} positions are more than the model's context of {n_ctx}")]
+    ContextExceeded {
+        /// Positions of the batch.
+        pos: usize,
+        /// The longest context.
+        n_ctx: usize,
     },
     /// A batch without tokens.
     #[error("empty token batch: {rows} rows; at least one row of at least one token is needed")]
@@ -39,6 +143,81 @@ pub enum Error {
         /// The operating system's reason.
         #[source]
         source: std::io::Error,
+    },
+    /// A configuration is not JSON.
+    #[error("{path}: not valid JSON: {source}")]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// The parser's reason.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A configuration lacks a key that matters.
+    #[error("{path}: key `{key}` is missing, expected {expected}")]
+    MissingKey {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: String,
+        /// What its value should be.
+        expected: String,
+    },
+    /// A configuration key holds something that cannot be used.
+    #[error("{path}: key `{key}` is {found}, expected {expected}")]
+    BadKey {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: String,
+        /// What would be accepted.
+        expected: String,
+        /// What is there.
+        found: String,
+    },
+    /// Weight tensors that this family has no place for: the model would silently be another one.
+    #[error("{path}: unexpected weight tensors: {}", names.join(", "))]
+    UnexpectedTensors {
+        /// The file or folder.
+        path: PathBuf,
+        /// Their names, shortened after a dozen.
+        names: Vec<String>,
+    },
+    /// A tensor that must be there is in none of the files.
+    #[error("{path}: weight tensor `{name}` is missing; {hint}")]
+    MissingWeight {
+        /// The file or folder.
+        path: PathBuf,
+        /// The tensor's name, without the family's prefix.
+        name: String,
+        /// What the files hold instead.
+        hint: String,
+    },
+    /// An index of shards that is wrong: it points outside its folder, or to a tensor that is not there.
+    #[error("{path}: tensor `{name}` is mapped to `{file}`: {reason}")]
+    BadIndex {
+        /// The index.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// The file it is mapped to.
+        file: String,
+        /// What is wrong with that.
+        reason: &'static str,
+    },
+    /// A path is neither a model folder nor a model file.
+    #[error("{path}: not a model: {reason}")]
+    NotAModel {
+        /// The path.
+        path: PathBuf,
+        /// What was looked for.
+        reason: &'static str,
+    },
+    /// Text was given to a model that came without a tokenizer.
+    #[error("model `{model}` has no tokenizer (its folder has no tokenizer.json): give token ids instead of text")]
+    ModelWithoutTokenizer {
+        /// The model's name.
+        model: String,
     },
     /// A tensor file is unusable.
     #[error(transparent)]

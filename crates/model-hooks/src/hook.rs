@@ -1,8 +1,8 @@
 //! Where a forward pass can be watched or changed: [`HookPoint`], with TransformerLens' names.
 
-use crate::{Error, Result};
-use std::fmt;
-use std::str::FromStr;
+mod names;
+
+pub(crate) use names::nearest;
 
 /// A place inside one transformer block. The order of the variants is the order of execution.
 ///
@@ -91,4 +91,50 @@ pub enum HookPoint {
     FinalNorm(NormSite),
     /// `logits` `[batch, pos, d_vocab]` (TransformerLens returns them; newer versions call the point `unembed.hook_out`).
     Logits,
+}
+
+impl HookPoint {
+    /// The block of a point inside one.
+    #[must_use]
+    pub fn layer(self) -> Option<usize> {
+        match self {
+            Self::Block { layer, .. } => Some(usize::from(layer)),
+            _ => None,
+        }
+    }
+
+    /// The place inside the block, for a point inside one.
+    #[must_use]
+    pub fn site(self) -> Option<Site> {
+        match self {
+            Self::Block { site, .. } => Some(site),
+            _ => None,
+        }
+    }
+
+    /// The axis of the value that counts heads, if it has one: 2 for `q`, `k`, `v`, their rotations, `z` and `result`, 1 for
+    /// `attn_scores` and `pattern`.
+    #[must_use]
+    pub fn head_axis(self) -> Option<usize> {
+        match self.site()? {
+            Site::Q | Site::K | Site::V | Site::RotQ | Site::RotK | Site::Z | Site::Result => Some(2),
+            Site::AttnScores | Site::Pattern => Some(1),
+            _ => None,
+        }
+    }
+
+    /// Whether the heads of the value are key-value heads (fewer than query heads in grouped attention).
+    #[must_use]
+    pub fn is_per_kv_head(self) -> bool {
+        matches!(self.site(), Some(Site::K | Site::V | Site::RotK))
+    }
+
+    /// The axis of the value that counts positions (query positions for `attn_scores` and `pattern`, as in TransformerLens).
+    #[must_use]
+    pub fn pos_axis(self) -> usize {
+        match self.site() {
+            Some(Site::AttnScores | Site::Pattern) => 2,
+            _ => 1,
+        }
+    }
 }

@@ -25,6 +25,15 @@ pub struct ModelShape {
     pub n_ctx: usize,
 }
 
+impl ModelShape {
+    /// The dimensions of a model with one head as wide as the stream and an MLP four times as wide; set the fields that differ.
+    #[must_use]
+    pub fn new(d_model: usize, n_layers: usize, d_vocab: usize, n_ctx: usize) -> Self {
+        let d_mlp = d_model.saturating_mul(4);
+        Self { d_model, n_layers, n_heads: 1, n_kv_heads: 1, d_head: d_model, d_mlp, d_vocab, n_ctx }
+    }
+}
+
 /// Where a run starts.
 #[derive(Clone, Copy, Debug)]
 pub enum Start<'a> {

@@ -1,0 +1,127 @@
+//! Reading a Hugging Face `config.json`: every key that is read is checked, and an error names the file, the key, what was
+//! expected and what was found.
+
+use crate::ops::Activation;
+use crate::{Error, Result};
+use serde_json::{Map, Value};
+use std::path::{Path, PathBuf};
+
+/// Configurations above this are refused; real ones have a few kilobytes (a few megabytes with label tables).
+const MAX_CONFIG_BYTES: u64 = 16 << 20;
+
+/// The largest size that a configuration may state. Far above any model, and products of two stay inside 64 bits.
+const MAX_SIZE: u64 = 1 << 28;
+
+/// A JSON object with the path that its errors name.
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    path: PathBuf,
+    prefix: String,
+    keys: Map<String, Value>,
+}
+
+impl Config {
+    /// Reads a file that must hold one JSON object.
+    pub(crate) fn read(path: &Path) -> Result<Self> {
+        let io = |source| Error::Io { path: path.into(), source };
+        let size = std::fs::metadata(path).map_err(io)?.len();
+        if size > MAX_CONFIG_BYTES {
+            return Err(Error::NotAModel { path: path.into(), reason: "the configuration is larger than 16 MiB" });
+        }
+        let text = std::fs::read(path).map_err(io)?;
+        match serde_json::from_slice(&text).map_err(|source| Error::Json { path: path.into(), source })? {
+            Value::Object(keys) => Ok(Self { path: path.into(), prefix: String::new(), keys }),
+            _ => Err(Error::NotAModel { path: path.into(), reason: "the configuration is not a JSON object" }),
+        }
+    }
+
+    /// A value that is present and not null.
+    fn get(&self, key: &str) -> Option<&Value> {
+        self.keys.get(key).filter(|value| !value.is_null())
+    }
+
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.get(key).is_some()
+    }
+
+    /// A required size from 1 to 2^28.
+    pub(crate) fn size(&self, key: &str) -> Result<usize> {
+        self.optional_size(key)?.ok_or_else(|| self.missing(key, "a positive whole number"))
+    }
+
+    /// A size that may be absent or null.
+    pub(crate) fn optional_size(&self, key: &str) -> Result<Option<usize>> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        match value.as_u64() {
+            Some(n @ 1..=MAX_SIZE) => Ok(Some(n as usize)),
+            _ => Err(self.bad(key, "a whole number from 1 to 2^28")),
+        }
+    }
+
+    /// A finite number above zero; `default` where the family defines one.
+    pub(crate) fn positive(&self, key: &str, default: Option<f64>) -> Result<f64> {
+        match (self.get(key), default) {
+            (None, Some(default)) => Ok(default),
+            (None, None) => Err(self.missing(key, "a positive number")),
+            (Some(value), _) => match value.as_f64() {
+                Some(x) if x.is_finite() && x > 0.0 => Ok(x),
+                _ => Err(self.bad(key, "a finite positive number")),
+            },
+        }
+    }
+
+    /// A truth value with the family's default.
+    pub(crate) fn flag(&self, key: &str, default: bool) -> Result<bool> {
+        match self.get(key) {
+            None => Ok(default),
+            Some(value) => value.as_bool().ok_or_else(|| self.bad(key, "true or false")),
+        }
+    }
+
+    /// A text that may be absent.
+    pub(crate) fn text(&self, key: &str) -> Result<Option<&str>> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(value) => value.as_str().map(Some).ok_or_else(|| self.bad(key, "a text")),
+        }
+    }
+
+    /// The non-linearity under `key`; `default` is the family's own.
+    pub(crate) fn activation(&self, key: &str, default: &str) -> Result<Activation> {
+        let name = self.text(key)?.unwrap_or(default);
+        Activation::parse(name).ok_or_else(|| self.bad(key, Activation::KNOWN))
+    }
+
+    /// An object inside, whose errors name `key.inner`.
+    pub(crate) fn object(&self, key: &str) -> Result<Option<Self>> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(Value::Object(keys)) => Ok(Some(Self {
+                path: self.path.clone(),
+                prefix: format!("{}{key}.", self.prefix),
+                keys: keys.clone(),
+            })),
+            Some(_) => Err(self.bad(key, "an object")),
+        }
+    }
+
+    /// Refuses a key that is present with another value than `harmless` (absent and null are harmless too).
+    pub(crate) fn refuse_unless(&self, key: &str, harmless: &Value, expected: &str) -> Result<()> {
+        match self.get(key) {
+            Some(value) if value != harmless => Err(self.bad(key, expected)),
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn missing(&self, key: &str, expected: &str) -> Error {
+        Error::MissingKey { path: self.path.clone(), key: format!("{}{key}", self.prefix), expected: expected.into() }
+    }
+
+    pub(crate) fn bad(&self, key: &str, expected: &str) -> Error {
+        let mut found = self.keys.get(key).map_or("absent".into(), ToString::to_string);
+        if found.len() > 80 {
+            found = format!("{} ...", found.chars().take(76).collect::<String>());
+        }
+        Error::BadKey { path: self.path.clone(), key: format!("{}{key}", self.prefix), expected: expected.into(), found }
+    }
+}

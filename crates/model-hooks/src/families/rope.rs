@@ -1,0 +1,105 @@
+//! Rotary position embeddings and the ways in which configurations stretch them.
+
+use crate::Result;
+use crate::config::Config;
+
+/// How fast each pair of a head turns.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Rope {
+    /// Base of the geometric series of angular speeds.
+    pub theta: f64,
+    /// What was done to reach longer contexts.
+    pub scaling: RopeScaling,
+}
+
+/// A stretch of the rotary angles.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum RopeScaling {
+    /// None.
+    Default,
+    /// Every speed divided by `factor`.
+    Linear {
+        /// The divisor.
+        factor: f64,
+    },
+    /// Llama 3.1's: slow pairs divided by `factor`, fast ones kept, a ramp between.
+    Llama3 {
+        /// The divisor of slow pairs.
+        factor: f64,
+        /// Pairs that turn fewer times than this in the original context are slow.
+        low_freq_factor: f64,
+        /// Pairs that turn more often than this are fast.
+        high_freq_factor: f64,
+        /// The original context.
+        original_n_ctx: f64,
+    },
+}
+
+impl Rope {
+    /// Reads `rope_theta` and the scaling, from `rope_parameters` (transformers 5) or from the top level and `rope_scaling`.
+    pub fn parse(c: &Config) -> Result<Self> {
+        c.refuse_unless("partial_rotary_factor", &1.0.into(), "1: rotating a part of each head is not supported")?;
+        let (new, old) = (c.object("rope_parameters")?, c.object("rope_scaling")?);
+        let top = if c.has("rope_theta") { Some(c.positive("rope_theta", None)?) } else { None };
+        let Some(inner) = new.or(old) else {
+            return Ok(Self { theta: top.unwrap_or(10_000.0), scaling: RopeScaling::Default });
+        };
+        let theta = inner.positive("rope_theta", Some(top.unwrap_or(10_000.0)))?;
+        if top.is_some_and(|top| top != theta) {
+            return Err(inner.bad("rope_theta", "the same value as the rope_theta at the top level"));
+        }
+        inner.refuse_unless("partial_rotary_factor", &1.0.into(), "1: rotating a part of each head is not supported")?;
+        Ok(Self { theta, scaling: RopeScaling::parse(&inner)? })
+    }
+
+    /// The angular speed of each of the `d_head / 2` pairs, in radians per position.
+    pub fn speeds(&self, d_head: usize) -> Vec<f32> {
+        (0..d_head / 2)
+            .map(|i| self.theta.powf(-((2 * i) as f64) / d_head as f64))
+            .map(|speed| self.scaling.apply(speed) as f32)
+            .collect()
+    }
+
+    /// `cos` and `sin` of every `(position, pair)`, row after row. Angles are products of f32, as in transformers.
+    pub fn tables(&self, d_head: usize, positions: usize) -> (Vec<f32>, Vec<f32>) {
+        let speeds = self.speeds(d_head);
+        let angles = (0..positions).flat_map(|pos| speeds.iter().map(move |speed| pos as f32 * speed));
+        angles.map(|angle| (f64::from(angle).cos() as f32, f64::from(angle).sin() as f32)).unzip()
+    }
+}
+
+impl RopeScaling {
+    fn parse(c: &Config) -> Result<Self> {
+        let key = if c.has("rope_type") { "rope_type" } else { "type" };
+        match c.text(key)?.unwrap_or("default") {
+            "default" => Ok(Self::Default),
+            "linear" => Ok(Self::Linear { factor: c.positive("factor", None)? }),
+            "llama3" => {
+                let low_freq_factor = c.positive("low_freq_factor", None)?;
+                let high_freq_factor = c.positive("high_freq_factor", None)?;
+                if high_freq_factor <= low_freq_factor {
+                    return Err(c.bad("high_freq_factor", "more than low_freq_factor"));
+                }
+                Ok(Self::Llama3 {
+                    factor: c.positive("factor", None)?,
+                    low_freq_factor,
+                    high_freq_factor,
+                    original_n_ctx: c.size("original_max_position_embeddings")? as f64,
+                })
+            }
+            _ => Err(c.bad(key, "default, linear or llama3")),
+        }
+    }
+
+    fn apply(&self, speed: f64) -> f64 {
+        match *self {
+            Self::Default => speed,
+            Self::Linear { factor } => speed / factor,
+            Self::Llama3 { factor, low_freq_factor, high_freq_factor, original_n_ctx } => {
+                let turns = original_n_ctx * speed / std::f64::consts::TAU;
+                let ramp = ((turns - low_freq_factor) / (high_freq_factor - low_freq_factor)).clamp(0.0, 1.0);
+                (1.0 - ramp) * speed / factor + ramp * speed
+            }
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! The weight files of a Hugging Face folder: one safetensors file or several with an index, read by tensor name.
+
+use crate::{Error, Result};
+use candle_core::Tensor;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Component, Path, PathBuf};
+use tensor_files::SafetensorsFile;
+
+const SINGLE: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+const MAX_INDEX_BYTES: u64 = 100 << 20;
+
+/// Tensors by name, each read when taken; [`finish`](Self::finish) then tells which were never taken.
+pub(crate) struct WeightFolder {
+    path: PathBuf,
+    files: Vec<SafetensorsFile>,
+    /// Name without the family's prefix -> (file, name in the file).
+    held: BTreeMap<String, (usize, String)>,
+    taken: BTreeSet<String>,
+}
+
+impl WeightFolder {
+    /// Opens `model.safetensors`, or the shards that `model.safetensors.index.json` names. `prefix` (`transformer.`, `model.`)
+    /// is removed from the names that have it.
+    pub(crate) fn open(folder: &Path, prefix: &str) -> Result<Self> {
+        let (single, index) = (folder.join(SINGLE), folder.join(INDEX));
+        let files = if single.is_file() {
+            vec![SafetensorsFile::open(single)?]
+        } else if index.is_file() {
+            open_shards(folder, &index)?
+        } else {
+            let reason = "the folder has neither model.safetensors nor model.safetensors.index.json";
+            return Err(Error::NotAModel { path: folder.into(), reason });
+        };
+        let mut held = BTreeMap::new();
+        for (i, file) in files.iter().enumerate() {
+            for name in file.names() {
+                let short = name.strip_prefix(prefix).unwrap_or(&name).to_string();
+                if held.insert(short, (i, name.clone())).is_some() {
+                    return Err(Error::UnexpectedTensors { path: folder.into(), names: vec![format!("{name} (twice)")] });
+                }
+            }
+        }
+        Ok(Self { path: folder.into(), files, held, taken: BTreeSet::new() })
+    }
+
+    pub(crate) fn holds(&self, name: &str) -> bool {
+        self.held.contains_key(name)
+    }
+
+    /// Reads a tensor as f32; its shape must be the expected one, its values finite.
+    pub(crate) fn take(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        let (file, full) = self.held.get(name).ok_or_else(|| self.missing(name))?;
+        let tensor = self.files[*file].load_f32_shaped(full, shape)?;
+        self.taken.insert(name.into());
+        Ok(tensor)
+    }
+
+    /// As [`take`](Self::take), where a flag of the configuration says whether the tensor exists.
+    pub(crate) fn take_if(&mut self, exists: bool, name: &str, shape: &[usize]) -> Result<Option<Tensor>> {
+        if exists { self.take(name, shape).map(Some) } else { Ok(None) }
+    }
+
+    /// A weight matrix that the file holds as `[out, in]`, as the view `[in, out]`.
+    pub(crate) fn take_transposed(&mut self, name: &str, rows: usize, cols: usize) -> Result<Tensor> {
+        Ok(self.take(name, &[cols, rows])?.t()?)
+    }
+
+    /// Refuses tensors that were not taken, except those that `harmless` knows to carry no weights.
+    pub(crate) fn finish(self, harmless: impl Fn(&str) -> bool) -> Result<()> {
+        let left = |name: &&String| !self.taken.contains(*name) && !harmless(name);
+        let mut names: Vec<String> = self.held.keys().filter(left).map(|name| self.held[name].1.clone()).collect();
+        if names.is_empty() {
+            return Ok(());
+        }
+        shorten(&mut names);
+        Err(Error::UnexpectedTensors { path: self.path, names })
+    }
+
+    fn missing(&self, name: &str) -> Error {
+        let nearest = crate::hook::nearest(name, self.held.keys().cloned());
+        let hint = format!("the files hold {} tensors; nearest: {}", self.held.len(), nearest.join(", "));
+        Error::MissingWeight { path: self.path.clone(), name: name.into(), hint }
+    }
+}
+
+fn shorten(names: &mut Vec<String>) {
+    let count = names.len();
+    if count > 12 {
+        names.truncate(12);
+        names.push(format!("... ({count} in all)"));
+    }
+}
+
+/// Opens every file that the index names, after checking that each lies in the folder and holds what the index says.
+fn open_shards(folder: &Path, index: &Path) -> Result<Vec<SafetensorsFile>> {
+    let map = read_weight_map(index)?;
+    let bad = |name: &str, file: &str, reason| Error::BadIndex { path: index.into(), name: name.into(), file: file.into(), reason };
+    let mut files: BTreeMap<&str, SafetensorsFile> = BTreeMap::new();
+    for (name, file) in &map {
+        let mut parts = Path::new(file).components();
+        if !matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None)) || file.contains(['/', '\\']) {
+            return Err(bad(name, file, "a shard must be a plain file name inside the folder"));
+        }
+        if !files.contains_key(file.as_str()) {
+            files.insert(file, SafetensorsFile::open(folder.join(file))?);
+        }
+        if !files[file.as_str()].contains(name) {
+            return Err(bad(name, file, "that file does not hold the tensor"));
+        }
+    }
+    Ok(files.into_values().collect())
+}
+
+fn read_weight_map(index: &Path) -> Result<BTreeMap<String, String>> {
+    let io = |source| Error::Io { path: index.into(), source };
+    if std::fs::metadata(index).map_err(io)?.len() > MAX_INDEX_BYTES {
+        return Err(Error::NotAModel { path: index.into(), reason: "the index is larger than 100 MiB" });
+    }
+    let text = std::fs::read(index).map_err(io)?;
+    let json: Value = serde_json::from_slice(&text).map_err(|source| Error::Json { path: index.into(), source })?;
+    let missing = || Error::MissingKey {
+        path: index.into(),
+        key: "weight_map".into(),
+        expected: "an object of tensor names and file names".into(),
+    };
+    let map = json.get("weight_map").and_then(Value::as_object).ok_or_else(missing)?;
+    map.iter().map(|(name, file)| Ok((name.clone(), file.as_str().ok_or_else(missing)?.to_string()))).collect()
+}

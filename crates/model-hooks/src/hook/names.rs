@@ -1,0 +1,202 @@
+//! TransformerLens' names of the hook points, in both directions.
+
+use super::{HookPoint, NormSite, Site};
+use crate::{Error, Result};
+use std::fmt;
+use std::str::FromStr;
+
+/// Every place in a block with its canonical name, in execution order.
+const SITES: [(Site, &str); 21] = [
+    (Site::ResidPre, "hook_resid_pre"),
+    (Site::Ln1Scale, "ln1.hook_scale"),
+    (Site::Ln1Normalized, "ln1.hook_normalized"),
+    (Site::Q, "attn.hook_q"),
+    (Site::K, "attn.hook_k"),
+    (Site::V, "attn.hook_v"),
+    (Site::RotQ, "attn.hook_rot_q"),
+    (Site::RotK, "attn.hook_rot_k"),
+    (Site::AttnScores, "attn.hook_attn_scores"),
+    (Site::Pattern, "attn.hook_pattern"),
+    (Site::Z, "attn.hook_z"),
+    (Site::Result, "attn.hook_result"),
+    (Site::AttnOut, "hook_attn_out"),
+    (Site::ResidMid, "hook_resid_mid"),
+    (Site::Ln2Scale, "ln2.hook_scale"),
+    (Site::Ln2Normalized, "ln2.hook_normalized"),
+    (Site::MlpPre, "mlp.hook_pre"),
+    (Site::MlpPreLinear, "mlp.hook_pre_linear"),
+    (Site::MlpPost, "mlp.hook_post"),
+    (Site::MlpOut, "hook_mlp_out"),
+    (Site::ResidPost, "hook_resid_post"),
+];
+
+/// Names of TransformerLens' newer bridge that denote one of the tensors above in every family. `mlp.in.hook_out` is not
+/// among them: it is `hook_pre` in a plain MLP and `hook_pre_linear` in a gated one.
+const SITE_ALIASES: [(Site, &str); 14] = [
+    (Site::ResidPre, "hook_in"),
+    (Site::ResidPre, "ln1.hook_in"),
+    (Site::Q, "attn.q.hook_out"),
+    (Site::K, "attn.k.hook_out"),
+    (Site::V, "attn.v.hook_out"),
+    (Site::Z, "attn.o.hook_in"),
+    (Site::AttnOut, "attn.hook_out"),
+    (Site::AttnOut, "attn.o.hook_out"),
+    (Site::ResidMid, "ln2.hook_in"),
+    (Site::MlpPre, "mlp.gate.hook_out"),
+    (Site::MlpPost, "mlp.out.hook_in"),
+    (Site::MlpOut, "mlp.hook_out"),
+    (Site::MlpOut, "mlp.out.hook_out"),
+    (Site::ResidPost, "hook_out"),
+];
+
+const OUTSIDE: [(HookPoint, &str); 5] = [
+    (HookPoint::Embed, "hook_embed"),
+    (HookPoint::PosEmbed, "hook_pos_embed"),
+    (HookPoint::FinalNorm(NormSite::Scale), "ln_final.hook_scale"),
+    (HookPoint::FinalNorm(NormSite::Normalized), "ln_final.hook_normalized"),
+    (HookPoint::Logits, "logits"),
+];
+
+const OUTSIDE_ALIASES: [(HookPoint, &str); 3] = [
+    (HookPoint::Embed, "embed.hook_out"),
+    (HookPoint::PosEmbed, "pos_embed.hook_out"),
+    (HookPoint::Logits, "unembed.hook_out"),
+];
+
+impl Site {
+    /// Every place in a block, in execution order.
+    pub(crate) fn all() -> impl Iterator<Item = Self> {
+        SITES.iter().map(|&(site, _)| site)
+    }
+
+    /// The name inside the block: `hook_resid_pre`, `attn.hook_q` ...
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        // The table lists every variant in order; a test holds it to that.
+        SITES[self as usize].1
+    }
+}
+
+impl fmt::Display for Site {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl fmt::Display for HookPoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Block { layer, site } => write!(f, "blocks.{layer}.{site}"),
+            other => {
+                let name = OUTSIDE.iter().find(|(point, _)| point == other).map_or("", |(_, name)| name);
+                f.write_str(name)
+            }
+        }
+    }
+}
+
+impl FromStr for HookPoint {
+    type Err = Error;
+
+    /// Reads a TransformerLens name, old or new.
+    ///
+    /// # Errors
+    /// [`Error::UnknownHookName`] with the nearest names.
+    fn from_str(name: &str) -> Result<Self> {
+        let found = match split_block(name) {
+            Some((layer, rest)) => SITES
+                .iter()
+                .chain(&SITE_ALIASES)
+                .find(|(_, known)| *known == rest)
+                .map(|&(site, _)| Self::Block { layer, site }),
+            None => OUTSIDE.iter().chain(&OUTSIDE_ALIASES).find(|(_, known)| *known == name).map(|&(point, _)| point),
+        };
+        found.ok_or_else(|| Error::UnknownHookName { name: name.into(), nearest: nearest_known(name) })
+    }
+}
+
+/// `blocks.7.rest` -> `(7, rest)`; the number must be written as Display writes it.
+fn split_block(name: &str) -> Option<(u16, &str)> {
+    let (digits, rest) = name.strip_prefix("blocks.")?.split_once('.')?;
+    let layer: u16 = digits.parse().ok()?;
+    (layer.to_string() == digits).then_some((layer, rest))
+}
+
+fn nearest_known(name: &str) -> Vec<String> {
+    let layer = name.strip_prefix("blocks.").map_or("0", |rest| rest.split('.').next().unwrap_or("0"));
+    let layer: u16 = layer.parse().unwrap_or(0);
+    let blocks = SITES.iter().chain(&SITE_ALIASES).map(|(_, rest)| format!("blocks.{layer}.{rest}"));
+    let outside = OUTSIDE.iter().chain(&OUTSIDE_ALIASES).map(|(_, name)| (*name).to_string());
+    nearest(name, blocks.chain(outside))
+}
+
+/// The three of `known` with the smallest edit distance to `name`, nearest first.
+pub(crate) fn nearest(name: &str, known: impl Iterator<Item = String>) -> Vec<String> {
+    let mut ranked: Vec<(usize, String)> = known.map(|k| (edit_distance(name, &k), k)).collect();
+    ranked.sort_by_key(|(distance, _)| *distance);
+    ranked.into_iter().take(3).map(|(_, k)| k).collect()
+}
+
+/// Levenshtein's distance; `a` is cut so that a hostile name costs little.
+fn edit_distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().take(256).enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let substituted = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_in_the_order_of_the_enum() {
+        for (i, (site, _)) in SITES.iter().enumerate() {
+            assert_eq!(*site as usize, i);
+        }
+        assert!(SITES.windows(2).all(|w| w[0].0 < w[1].0));
+        assert!(OUTSIDE.windows(2).all(|w| w[0].0 < w[1].0));
+    }
+
+    #[test]
+    fn names_round_trip() {
+        let blocks = Site::all().map(|site| HookPoint::Block { layer: 65535, site });
+        for point in OUTSIDE.iter().map(|(p, _)| *p).chain(blocks) {
+            assert_eq!(point.to_string().parse::<HookPoint>().unwrap(), point);
+        }
+    }
+
+    #[test]
+    fn aliases_denote_the_same_point() {
+        for (alias, name) in [
+            ("blocks.3.hook_in", "blocks.3.hook_resid_pre"),
+            ("blocks.3.hook_out", "blocks.3.hook_resid_post"),
+            ("blocks.3.attn.hook_out", "blocks.3.hook_attn_out"),
+            ("blocks.3.mlp.hook_out", "blocks.3.hook_mlp_out"),
+            ("blocks.3.ln2.hook_in", "blocks.3.hook_resid_mid"),
+            ("unembed.hook_out", "logits"),
+            ("embed.hook_out", "hook_embed"),
+        ] {
+            assert_eq!(alias.parse::<HookPoint>().unwrap(), name.parse().unwrap());
+        }
+    }
+
+    #[test]
+    fn unknown_names_are_errors_with_the_nearest() {
+        for bad in ["", "hook_tokens", "blocks.7", "blocks.+7.hook_q", "blocks.07.hook_resid_pre", "blocks.70000.hook_resid_pre"] {
+            assert!(matches!(bad.parse::<HookPoint>(), Err(Error::UnknownHookName { .. })), "{bad}");
+        }
+        let Err(Error::UnknownHookName { nearest, .. }) = "blocks.7.attn.hook_patern".parse::<HookPoint>() else {
+            panic!("accepted")
+        };
+        assert_eq!(nearest[0], "blocks.7.attn.hook_pattern");
+    }
+}

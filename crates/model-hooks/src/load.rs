@@ -1,0 +1,69 @@
+//! From a path to a model.
+
+use crate::config::Config;
+use crate::families::{Gpt2, Llama};
+use crate::{Error, HookedModel, LanguageModel, Processing, ProcessingSteps, Result, Tokenizer};
+use candle_core::Device;
+use std::path::Path;
+use std::sync::Arc;
+
+/// How to load a model.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct LoadOptions {
+    /// What to do to the weights.
+    pub processing: ProcessingSteps,
+    /// Where to run; the kernels of this crate run on the CPU.
+    pub device: Device,
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        Self::new(Processing::None)
+    }
+}
+
+impl LoadOptions {
+    /// On the CPU, with this processing.
+    #[must_use]
+    pub fn new(processing: impl Into<ProcessingSteps>) -> Self {
+        Self { processing: processing.into(), device: Device::Cpu }
+    }
+}
+
+/// Loads a model from a Hugging Face folder (`config.json`, `model.safetensors` or shards with their index, and
+/// `tokenizer.json` if there is one).
+///
+/// Weights may be f32, f16 or bf16 and are widened to f32. Nothing is guessed: an unknown family, activation or tensor is an error.
+///
+/// # Errors
+/// [`Error::NotAModel`], [`Error::MissingKey`], [`Error::BadKey`], [`Error::MissingWeight`], [`Error::UnexpectedTensors`],
+/// [`Error::BadIndex`] and those of the tensor files.
+pub fn load(path: &Path, options: &LoadOptions) -> Result<LanguageModel> {
+    if !options.device.is_cpu() {
+        return Err(Error::NotAModel { path: path.into(), reason: "models run on the CPU only" });
+    }
+    if path.is_dir() {
+        return load_folder(path, options);
+    }
+    Err(Error::NotAModel { path: path.into(), reason: "expected a folder with config.json and model.safetensors" })
+}
+
+fn load_folder(folder: &Path, options: &LoadOptions) -> Result<LanguageModel> {
+    let config = Config::read(&folder.join("config.json"))?;
+    config.refuse_unless("quantization_config", &serde_json::Value::Null, "absent: quantised folders are not supported")?;
+    let processing = options.processing;
+    let model: Arc<dyn HookedModel> = match config.text("model_type")? {
+        Some("gpt2") => Arc::new(Gpt2::from_folder(folder, &config, processing)?),
+        Some("llama") => Arc::new(Llama::from_folder(folder, &config, processing)?),
+        Some(_) => return Err(config.bad("model_type", "gpt2 or llama")),
+        None => return Err(config.missing("model_type", "gpt2 or llama")),
+    };
+    let name = folder.file_name().map_or_else(|| "model".into(), |name| name.to_string_lossy().into_owned());
+    let tokenizer = match Tokenizer::from_folder(folder) {
+        Ok(tokenizer) => Some(tokenizer),
+        Err(Error::NoTokenizer { .. }) => None,
+        Err(e) => return Err(e),
+    };
+    Ok(LanguageModel::new(model, tokenizer, name, processing))
+}

@@ -1,0 +1,52 @@
+//! Next-token loss.
+
+use crate::ops::with_slice;
+use crate::{Error, Result, TokenBatch};
+use candle_core::Tensor;
+use rayon::prelude::*;
+
+/// `-log p(next token)` at every position but the last: `[batch, pos - 1]` in nats, from logits `[batch, pos, d_vocab]`.
+///
+/// Computed row by row as `log sum exp(x - max) + max - x[next]` in f64, without a copy of the logits.
+///
+/// # Errors
+/// [`Error::Shape`] when the logits do not belong to the tokens, [`Error::ContextExceeded`] never,
+/// [`Error::TokenOutOfVocabulary`] for an id without a logit.
+pub fn next_token_loss_per_token(logits: &Tensor, tokens: &TokenBatch) -> Result<Tensor> {
+    let (batch, pos) = (tokens.batch(), tokens.pos());
+    let d_vocab = match *logits.dims() {
+        [b, p, d_vocab] if (b, p) == (batch, pos) && d_vocab > 0 => d_vocab,
+        _ => {
+            let expected = format!("[batch, pos, d_vocab] = [{batch}, {pos}, _]");
+            return Err(Error::Shape { what: "the logits", expected, found: logits.dims().to_vec() });
+        }
+    };
+    if let Some(i) = tokens.ids().iter().position(|&id| id as usize >= d_vocab) {
+        return Err(Error::TokenOutOfVocabulary { id: tokens.ids()[i], row: i / pos, pos: i % pos, d_vocab });
+    }
+    let predicted = |i: &usize| i % pos + 1 < pos;
+    let losses: Vec<f32> = with_slice(logits, |logits| {
+        let at = (0..batch * pos).into_par_iter().filter(predicted);
+        Ok(at.map(|i| surprise(&logits[i * d_vocab..(i + 1) * d_vocab], tokens.ids()[i + 1]) as f32).collect())
+    })?;
+    Ok(Tensor::from_vec(losses, (batch, pos - 1), logits.device())?)
+}
+
+/// The mean of [`next_token_loss_per_token`] over all `batch * (pos - 1)` predictions, special tokens included.
+///
+/// # Errors
+/// As there; [`Error::Shape`] also for rows of a single token, which predict nothing.
+pub fn next_token_loss(logits: &Tensor, tokens: &TokenBatch) -> Result<f64> {
+    if tokens.pos() < 2 {
+        let found = logits.dims().to_vec();
+        return Err(Error::Shape { what: "the logits", expected: "at least two positions".into(), found });
+    }
+    let losses: Vec<f32> = next_token_loss_per_token(logits, tokens)?.flatten_all()?.to_vec1()?;
+    Ok(losses.iter().map(|&loss| f64::from(loss)).sum::<f64>() / losses.len() as f64)
+}
+
+fn surprise(logits: &[f32], next: u32) -> f64 {
+    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let total: f64 = logits.iter().map(|&x| f64::from(x - largest).exp()).sum();
+    total.ln() + f64::from(largest) - f64::from(logits[next as usize])
+}

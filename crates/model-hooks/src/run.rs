@@ -1,0 +1,176 @@
+//! The bookkeeping of one forward pass: which points are tapped, where it starts, where it stops.
+//!
+//! A model's forward is written as equations that call [`Stage::tap`] at each point; everything else is here.
+
+use crate::hook::nearest;
+use crate::tap::guarded_edit;
+use crate::{Cx, Error, HookPoint, Interest, Result, Site, Tap, TokenBatch};
+use candle_core::Tensor;
+use std::collections::HashMap;
+
+/// Why a forward pass ended before its logits. `?` on [`Stage::tap`] carries it out of the equations, so that nothing after the
+/// last wanted point is computed.
+#[derive(Debug)]
+pub enum Halt {
+    /// The last wanted point has fired.
+    Stop,
+    /// Something went wrong.
+    Failed(Error),
+}
+
+impl From<Error> for Halt {
+    fn from(e: Error) -> Self {
+        Self::Failed(e)
+    }
+}
+
+impl From<candle_core::Error> for Halt {
+    fn from(e: candle_core::Error) -> Self {
+        Self::Failed(e.into())
+    }
+}
+
+/// What the equations of a forward pass return.
+pub type Step<T> = std::result::Result<T, Halt>;
+
+/// A checked plan of one forward pass, seen from the model's equations.
+///
+/// A user's own model implements [`HookedModel::run`](crate::HookedModel::run) with it:
+///
+/// ```
+/// use candle_core::Tensor;
+/// use model_hooks::{HookPoint, Result, Stage, Tap, TokenBatch};
+///
+/// fn run(points: &[HookPoint], tokens: &TokenBatch, last: Option<HookPoint>, tap: &mut dyn Tap) -> Result<Option<Tensor>> {
+///     Stage::plan(points, tokens, None, last, tap)?.through(|at| {
+///         let embed = tokens.to_tensor(&candle_core::Device::Cpu)?.unsqueeze(2)?;
+///         let embed = at.tap(HookPoint::Embed, embed)?; // watched or edited here; stops here if this is the last point
+///         let logits = (embed * 2.0)?;
+///         at.tap(HookPoint::Logits, logits)
+///     })
+/// }
+/// ```
+pub struct Stage<'a> {
+    reached: Vec<HookPoint>,
+    tokens: &'a TokenBatch,
+    tap: &'a mut dyn Tap,
+    interests: HashMap<HookPoint, Interest>,
+    last: Option<HookPoint>,
+}
+
+impl<'a> Stage<'a> {
+    /// Checks, before anything runs, that the model has every point that is wanted, and that none lies before `start` or after
+    /// `last`. `model` is the model's points in execution order; `start` is the first that will fire (`None`: the first of all).
+    ///
+    /// # Errors
+    /// [`Error::NoSuchPoint`], [`Error::PointBeforeStart`], [`Error::PointAfterLast`], and the tap's own.
+    pub fn plan(
+        model: &[HookPoint],
+        tokens: &'a TokenBatch,
+        start: Option<HookPoint>,
+        last: Option<HookPoint>,
+        tap: &'a mut dyn Tap,
+    ) -> Result<Self> {
+        let within = |point: HookPoint| {
+            if !model.contains(&point) {
+                let known = model.iter().map(ToString::to_string);
+                return Err(Error::NoSuchPoint { point, nearest: nearest(&point.to_string(), known) });
+            }
+            match start {
+                Some(start) if point < start => Err(Error::PointBeforeStart { point, start }),
+                _ => Ok(()),
+            }
+        };
+        last.map_or(Ok(()), within)?;
+        let reached = |point: &&HookPoint| start.is_none_or(|s| **point >= s) && last.is_none_or(|l| **point <= l);
+        let reached: Vec<HookPoint> = model.iter().filter(reached).copied().collect();
+        let mut interests = HashMap::new();
+        for (point, interest) in tap.points(&reached)? {
+            within(point)?;
+            if let Some(last) = last.filter(|last| point > *last) {
+                return Err(Error::PointAfterLast { point, last });
+            }
+            let most = interests.entry(point).or_insert(interest);
+            *most = interest.max(*most);
+        }
+        Ok(Self { reached, tokens, tap, interests, last })
+    }
+
+    /// Runs the equations. `None` when they stopped at the last wanted point.
+    ///
+    /// # Errors
+    /// Whatever the equations or the taps fail with.
+    pub fn through(mut self, equations: impl FnOnce(&mut Self) -> Step<Tensor>) -> Result<Option<Tensor>> {
+        match equations(&mut self) {
+            Ok(logits) => Ok(Some(logits)),
+            Err(Halt::Stop) => Ok(None),
+            Err(Halt::Failed(e)) => Err(e),
+        }
+    }
+
+    /// The value `x` has been computed at `point`: taps see it, or change it; the run stops here if this is its last point.
+    ///
+    /// # Errors
+    /// [`Halt::Stop`] after the last point, [`Halt::Failed`] when a tap fails or an edit changes shape or type.
+    pub fn tap(&mut self, point: HookPoint, x: Tensor) -> Step<Tensor> {
+        let x = match self.interests.get(&point) {
+            None => x,
+            Some(interest) => {
+                let cx = Cx { at: point, tokens: self.tokens, offset: 0, points: &self.reached };
+                match interest {
+                    Interest::Watch => {
+                        self.tap.watch(&cx, &x)?;
+                        x
+                    }
+                    Interest::Edit => guarded_edit(self.tap, &cx, x)?,
+                }
+            }
+        };
+        if self.last == Some(point) { Err(Halt::Stop) } else { Ok(x) }
+    }
+
+    /// What is wanted of the value at a point: `None` if nobody looks and the run does not end there. For values that are
+    /// computed only on demand.
+    #[must_use]
+    pub fn interest(&self, point: HookPoint) -> Option<Interest> {
+        self.interests.get(&point).copied().or_else(|| (self.last == Some(point)).then_some(Interest::Watch))
+    }
+
+    /// The points of one block, so that the equations name a [`Site`] alone.
+    pub fn block(&mut self, layer: u16) -> Block<'_, 'a> {
+        Block { layer, stage: self }
+    }
+}
+
+/// A [`Stage`] inside one block.
+pub struct Block<'s, 'a> {
+    layer: u16,
+    stage: &'s mut Stage<'a>,
+}
+
+impl<'a> Block<'_, 'a> {
+    /// A site of this block as a point.
+    #[must_use]
+    pub fn point(&self, site: Site) -> HookPoint {
+        HookPoint::Block { layer: self.layer, site }
+    }
+
+    /// The stage that this block is part of.
+    pub fn stage(&mut self) -> &mut Stage<'a> {
+        self.stage
+    }
+
+    /// As [`Stage::tap`], at a site of this block.
+    ///
+    /// # Errors
+    /// As [`Stage::tap`].
+    pub fn tap(&mut self, site: Site, x: Tensor) -> Step<Tensor> {
+        self.stage.tap(self.point(site), x)
+    }
+
+    /// As [`Stage::interest`], at a site of this block.
+    #[must_use]
+    pub fn interest(&self, site: Site) -> Option<Interest> {
+        self.stage.interest(self.point(site))
+    }
+}

@@ -1,0 +1,140 @@
+//! The tap that keeps values.
+
+use super::{Cx, Interest, Tap};
+use crate::{Error, HookPoint, Result};
+use candle_core::Tensor;
+use std::collections::{BTreeMap, HashSet};
+use std::ops::Range;
+
+/// Keeps the values at chosen points, or at all of them.
+///
+/// ```no_run
+/// # fn demo(model: &dyn model_hooks::HookedModel, tokens: &model_hooks::TokenBatch) -> model_hooks::Result<()> {
+/// use model_hooks::Capture;
+/// let point = "blocks.2.hook_resid_pre".parse()?;
+/// let mut capture = Capture::of([point]);
+/// model.forward_until(tokens, point, &mut capture)?;
+/// let resid = capture.get(point)?; // [batch, pos, d_model]
+/// # Ok(()) }
+/// ```
+///
+/// Whole values are kept without a copy; values cut to a head or to positions are copied, so that only the cut stays in memory.
+#[derive(Clone, Debug, Default)]
+pub struct Capture {
+    /// `None`: every point that the run reaches.
+    wanted: Option<HashSet<HookPoint>>,
+    head: Option<usize>,
+    positions: Option<Range<usize>>,
+    values: BTreeMap<HookPoint, Tensor>,
+}
+
+impl Capture {
+    /// Keeps the values at `points`.
+    #[must_use]
+    pub fn of(points: impl IntoIterator<Item = HookPoint>) -> Self {
+        Self { wanted: Some(points.into_iter().collect()), ..Self::default() }
+    }
+
+    /// Keeps the values at every point that a run reaches (and so makes it compute `hook_result` everywhere).
+    #[must_use]
+    pub fn all() -> Self {
+        Self::default()
+    }
+
+    /// Keeps one head of per-head values (SAELens' `hook_head_index`): `[batch, pos, head, d_head]` becomes
+    /// `[batch, pos, d_head]`, `[batch, head, q_pos, k_pos]` becomes `[batch, q_pos, k_pos]`. Values without a head axis are kept
+    /// whole. For `k` and `v` of grouped attention this is a key-value head.
+    #[must_use]
+    pub fn head(mut self, head: usize) -> Self {
+        self.head = Some(head);
+        self
+    }
+
+    /// Keeps only these positions (query positions of `attn_scores` and `pattern`).
+    #[must_use]
+    pub fn positions(mut self, positions: Range<usize>) -> Self {
+        self.positions = Some(positions);
+        self
+    }
+
+    /// The value at a point.
+    ///
+    /// # Errors
+    /// [`Error::NotCaptured`] when the point was not asked for or has not fired.
+    pub fn get(&self, point: HookPoint) -> Result<&Tensor> {
+        self.values.get(&point).ok_or_else(|| self.missing(point))
+    }
+
+    /// Takes the value at a point out.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub fn take(&mut self, point: HookPoint) -> Result<Tensor> {
+        self.values.remove(&point).ok_or_else(|| self.missing(point))
+    }
+
+    /// All values, in execution order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (HookPoint, &Tensor)> {
+        self.values.iter().map(|(point, x)| (*point, x))
+    }
+
+    /// All values, by point.
+    #[must_use]
+    pub fn into_map(self) -> BTreeMap<HookPoint, Tensor> {
+        self.values
+    }
+
+    fn missing(&self, point: HookPoint) -> Error {
+        let mut held: Vec<String> = self.values.keys().take(8).map(ToString::to_string).collect();
+        if self.values.len() > held.len() {
+            held.push(format!("... ({} in all)", self.values.len()));
+        }
+        let held = if held.is_empty() { "nothing".into() } else { held.join(", ") };
+        Error::NotCaptured { point, held }
+    }
+}
+
+impl Tap for Capture {
+    fn points(&self, reached: &[HookPoint]) -> Result<Vec<(HookPoint, Interest)>> {
+        Ok(match &self.wanted {
+            None => reached.iter().map(|&point| (point, Interest::Watch)).collect(),
+            Some(wanted) => wanted.iter().map(|&point| (point, Interest::Watch)).collect(),
+        })
+    }
+
+    fn watch(&mut self, cx: &Cx<'_>, x: &Tensor) -> Result<()> {
+        let cut = cut_head(cx.at, cut_positions(cx.at, x.clone(), self.positions.clone())?, self.head)?;
+        let kept = if cut.elem_count() < x.elem_count() { cut.force_contiguous()? } else { cut };
+        self.values.insert(cx.at, kept);
+        Ok(())
+    }
+
+    fn edit(&mut self, cx: &Cx<'_>, x: Tensor) -> Result<Tensor> {
+        self.watch(cx, &x)?;
+        Ok(x)
+    }
+
+    fn interest(&self, cx: &Cx<'_>) -> Result<Option<Interest>> {
+        Ok(self.wanted.as_ref().is_none_or(|wanted| wanted.contains(&cx.at)).then_some(Interest::Watch))
+    }
+}
+
+/// `x` at these positions only.
+pub(super) fn cut_positions(point: HookPoint, x: Tensor, positions: Option<Range<usize>>) -> Result<Tensor> {
+    let Some(Range { start, end }) = positions else { return Ok(x) };
+    let axis = point.pos_axis();
+    let size = x.dims().get(axis).copied().unwrap_or(0);
+    if start >= end || end > size {
+        let index = if start >= end { start } else { end - 1 };
+        return Err(Error::NoSuchIndex { point, what: "position", index, shape: x.dims().to_vec() });
+    }
+    Ok(x.narrow(axis, start, end - start)?)
+}
+
+fn cut_head(point: HookPoint, x: Tensor, head: Option<usize>) -> Result<Tensor> {
+    let (Some(head), Some(axis)) = (head, point.head_axis()) else { return Ok(x) };
+    if head >= x.dims().get(axis).copied().unwrap_or(0) {
+        return Err(Error::NoSuchIndex { point, what: "head", index: head, shape: x.dims().to_vec() });
+    }
+    Ok(x.narrow(axis, head, 1)?.squeeze(axis)?)
+}
