@@ -96,11 +96,9 @@ impl Config {
     pub(crate) fn object(&self, key: &str) -> Result<Option<Self>> {
         match self.get(key) {
             None => Ok(None),
-            Some(Value::Object(keys)) => Ok(Some(Self {
-                path: self.path.clone(),
-                prefix: format!("{}{key}.", self.prefix),
-                keys: keys.clone(),
-            })),
+            Some(Value::Object(keys)) => {
+                Ok(Some(Self { path: self.path.clone(), prefix: format!("{}{key}.", self.prefix), keys: keys.clone() }))
+            }
             Some(_) => Err(self.bad(key, "an object")),
         }
     }
@@ -122,6 +120,11 @@ impl Config {
         if found.len() > 80 {
             found = format!("{} ...", found.chars().take(76).collect::<String>());
         }
-        Error::BadKey { path: self.path.clone(), key: format!("{}{key}", self.prefix), expected: expected.into(), found }
+        Error::BadKey {
+            path: self.path.clone(),
+            key: format!("{}{key}", self.prefix),
+            expected: expected.into(),
+            found,
+        }
     }
 }

@@ -38,15 +38,14 @@ impl WeightFolder {
             for name in file.names() {
                 let short = name.strip_prefix(prefix).unwrap_or(&name).to_string();
                 if held.insert(short, (i, name.clone())).is_some() {
-                    return Err(Error::UnexpectedTensors { path: folder.into(), names: vec![format!("{name} (twice)")] });
+                    return Err(Error::UnexpectedTensors {
+                        path: folder.into(),
+                        names: vec![format!("{name} (twice)")],
+                    });
                 }
             }
         }
         Ok(Self { path: folder.into(), files, held, taken: BTreeSet::new() })
-    }
-
-    pub(crate) fn holds(&self, name: &str) -> bool {
-        self.held.contains_key(name)
     }
 
     /// Reads a tensor as f32; its shape must be the expected one, its values finite.
@@ -96,7 +95,12 @@ fn shorten(names: &mut Vec<String>) {
 /// Opens every file that the index names, after checking that each lies in the folder and holds what the index says.
 fn open_shards(folder: &Path, index: &Path) -> Result<Vec<SafetensorsFile>> {
     let map = read_weight_map(index)?;
-    let bad = |name: &str, file: &str, reason| Error::BadIndex { path: index.into(), name: name.into(), file: file.into(), reason };
+    let bad = |name: &str, file: &str, reason| Error::BadIndex {
+        path: index.into(),
+        name: name.into(),
+        file: file.into(),
+        reason,
+    };
     let mut files: BTreeMap<&str, SafetensorsFile> = BTreeMap::new();
     for (name, file) in &map {
         let mut parts = Path::new(file).components();

@@ -51,7 +51,11 @@ pub fn load(path: &Path, options: &LoadOptions) -> Result<LanguageModel> {
 
 fn load_folder(folder: &Path, options: &LoadOptions) -> Result<LanguageModel> {
     let config = Config::read(&folder.join("config.json"))?;
-    config.refuse_unless("quantization_config", &serde_json::Value::Null, "absent: quantised folders are not supported")?;
+    config.refuse_unless(
+        "quantization_config",
+        &serde_json::Value::Null,
+        "absent: quantised folders are not supported",
+    )?;
     let processing = options.processing;
     let model: Arc<dyn HookedModel> = match config.text("model_type")? {
         Some("gpt2") => Arc::new(Gpt2::from_folder(folder, &config, processing)?),

@@ -77,7 +77,11 @@ impl Weights {
         let (q, kv) = (s.n_heads * s.d_head, s.n_kv_heads * s.d_head);
         let d = s.d_model;
         if self.blocks.len() != s.n_layers {
-            return Err(Error::OutOfRange { what: "number of blocks", found: self.blocks.len(), limit: s.n_layers + 1 });
+            return Err(Error::OutOfRange {
+                what: "number of blocks",
+                found: self.blocks.len(),
+                limit: s.n_layers + 1,
+            });
         }
         let mut expected: Vec<(&'static str, Option<&Tensor>, Vec<usize>)> = vec![
             ("W_E", Some(&self.w_e), vec![s.d_vocab, d]),

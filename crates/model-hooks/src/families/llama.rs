@@ -130,13 +130,7 @@ impl Llama {
         Ok(Self { decoder: Decoder::new(shape, weights, (Norm::Rms, eps), activation, |_| true)?, rope })
     }
 
-    fn block(
-        &self,
-        at: &mut Block<'_, '_>,
-        layer: usize,
-        resid: Tensor,
-        (cos, sin): (&[f32], &[f32]),
-    ) -> Step<Tensor> {
+    fn block(&self, at: &mut Block<'_, '_>, layer: usize, resid: Tensor, (cos, sin): (&[f32], &[f32])) -> Step<Tensor> {
         let (d, w) = (&self.decoder, &self.decoder.weights.blocks[layer]);
         let ModelShape { n_heads, n_kv_heads, d_head, .. } = d.shape;
         let resid_pre = at.tap(Site::ResidPre, resid)?;

@@ -48,7 +48,11 @@ impl Rope {
         if top.is_some_and(|top| top != theta) {
             return Err(inner.bad("rope_theta", "the same value as the rope_theta at the top level"));
         }
-        inner.refuse_unless("partial_rotary_factor", &1.0.into(), "1: rotating a part of each head is not supported")?;
+        inner.refuse_unless(
+            "partial_rotary_factor",
+            &1.0.into(),
+            "1: rotating a part of each head is not supported",
+        )?;
         Ok(Self { theta, scaling: RopeScaling::parse(&inner)? })
     }
 

@@ -191,7 +191,14 @@ mod tests {
 
     #[test]
     fn unknown_names_are_errors_with_the_nearest() {
-        for bad in ["", "hook_tokens", "blocks.7", "blocks.+7.hook_q", "blocks.07.hook_resid_pre", "blocks.70000.hook_resid_pre"] {
+        for bad in [
+            "",
+            "hook_tokens",
+            "blocks.7",
+            "blocks.+7.hook_q",
+            "blocks.07.hook_resid_pre",
+            "blocks.70000.hook_resid_pre",
+        ] {
             assert!(matches!(bad.parse::<HookPoint>(), Err(Error::UnknownHookName { .. })), "{bad}");
         }
         let Err(Error::UnknownHookName { nearest, .. }) = "blocks.7.attn.hook_patern".parse::<HookPoint>() else {

@@ -119,8 +119,7 @@ mod tests {
         let (cos, sin): (Vec<f32>, Vec<f32>) = angle.iter().map(|a| (a.cos(), a.sin())).unzip();
         let x = Tensor::new(&[[[[1f32, 0.0, 0.0, 2.0]], [[1.0, 0.0, 0.0, 2.0]]]], &Device::Cpu).unwrap();
         let y: Vec<f32> = rotate(&x, &cos, &sin).unwrap().flatten_all().unwrap().to_vec1().unwrap();
-        let expected =
-            [1.0, -2.0 * sin[1], 0.0, 2.0 * cos[1], cos[2], -2.0 * sin[3], sin[2], 2.0 * cos[3]];
+        let expected = [1.0, -2.0 * sin[1], 0.0, 2.0 * cos[1], cos[2], -2.0 * sin[3], sin[2], 2.0 * cos[3]];
         assert!(y.iter().zip(expected).all(|(y, e)| (y - e).abs() < 1e-6), "{y:?}");
     }
 }

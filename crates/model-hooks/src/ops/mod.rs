@@ -157,7 +157,10 @@ mod tests {
     fn linear_adds_the_bias_to_every_row() {
         let x = Tensor::from_vec((0..24).map(|i| i as f32).collect(), (2, 3, 4), &Device::Cpu).unwrap();
         let w = Tensor::from_vec((0..20).map(|i| (i as f32).sin()).collect(), (4, 5), &Device::Cpu).unwrap();
-        let b = Tensor::from_vec((0..10).map(|i| i as f32).collect(), (10,), &Device::Cpu).unwrap().narrow(0, 5, 5).unwrap();
+        let b = Tensor::from_vec((0..10).map(|i| i as f32).collect(), (10,), &Device::Cpu)
+            .unwrap()
+            .narrow(0, 5, 5)
+            .unwrap();
         let y = linear(&x, &w, Some(&b)).unwrap();
         let expected = x.reshape((6, 4)).unwrap().matmul(&w).unwrap().broadcast_add(&b).unwrap();
         assert_eq!(y.dims(), [2, 3, 5]);

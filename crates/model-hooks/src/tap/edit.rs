@@ -76,8 +76,7 @@ impl Edit {
     fn cuts(&self, x: &Tensor) -> Result<Vec<(usize, Range<usize>)>> {
         let mut cuts = Vec::new();
         let size = |axis: usize| x.dims().get(axis).copied().unwrap_or(0);
-        let no_such =
-            |what, index| Error::NoSuchIndex { point: self.point, what, index, shape: x.dims().to_vec() };
+        let no_such = |what, index| Error::NoSuchIndex { point: self.point, what, index, shape: x.dims().to_vec() };
         if let Some(positions) = self.positions.clone() {
             let axis = self.point.pos_axis();
             if positions.is_empty() || positions.end > size(axis) {
