@@ -1,1 +1,53 @@
-//! Sparse autoencoders: architectures, sparse codes, SAELens files.
+//! Sparse autoencoders: what they compute, their sparse codes, and their files.
+//!
+//! Three types carry the crate:
+//!
+//! * [`Sae`]: weights and activation of one SAE (standard ReLU, TopK, JumpReLU, Gated). [`Sae::load`] opens a SAELens folder.
+//! * [`SparseFeatures`]: feature activations compressed by rows. Dense `[n, d_sae]` tensors exist only where asked for.
+//! * [`SparseCoder`]: the trait that the rest of the workspace sees, so that a user's own dictionary works as well.
+//!
+//! ```
+//! use candle_core::{Device, Tensor};
+//! use sae_core::{Sae, SaeParts, SparseCoder};
+//!
+//! # fn main() -> sae_core::Result<()> {
+//! // Three features that look along the axes and along the diagonal.
+//! let w_enc = Tensor::new(&[[1f32, 0., 1.], [0., 1., 1.]], &Device::Cpu)?;
+//! let sae = Sae::new(SaeParts::new(w_enc.clone(), vec![0., 0., -2.], w_enc.t()?, vec![0., 0.]))?;
+//! let codes = sae.encode(&Tensor::new(&[[2f32, -1.], [2., 3.]], &Device::Cpu)?)?;
+//! assert_eq!(codes.features.row(0), (&[0u32][..], &[2f32][..]));
+//! assert_eq!(codes.features.row(1), (&[0, 1, 2][..], &[2., 3., 3.][..]));
+//! assert_eq!(sae.decode(&codes)?.to_vec2::<f32>()?, [[2., 0.], [5., 6.]]);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Loaders bring every dialect to the one convention of [`Sae`]; nothing after them asks where the weights came from.
+
+// candle's products use AVX-512 because this workspace turns on `gemm`'s `x86-v4`; the crate is named only to link the feature.
+use gemm as _;
+
+mod activation;
+mod coder;
+mod codes;
+mod decode;
+mod encode;
+mod error;
+mod features;
+mod fold;
+mod normalise;
+mod provenance;
+mod sae;
+mod saelens;
+mod slices;
+
+pub use activation::Activation;
+pub use coder::SparseCoder;
+pub use codes::{ActShape, Codes, Coupling, Layout, Reconstruction, RowNorm};
+pub use encode::{EncodeScratch, SelectedFeatures};
+pub use error::{Error, Result};
+pub use features::{FeatureId, SparseFeatures};
+pub use normalise::Normalisation;
+pub use provenance::{ExcludeSpecialTokens, Provenance, SeparatorToken, SeqposSlice};
+pub use sae::{Sae, SaeParts};
+pub use saelens::LoadOptions;

@@ -1,0 +1,95 @@
+use crate::{Codes, Coupling, FeatureId, Reconstruction, Result};
+use candle_core::{DType, Tensor};
+
+/// Anything that turns activation vectors into sparse features and back: an SAE, a transcoder, a user's own dictionary.
+///
+/// Inputs are `[.., d_in]` with any leading dimensions (an SAE on `hook_z` takes `[.., head, d_head]` as well); dense
+/// results carry the same leading dimensions. Object-safe; the required methods are few, the rest follow from them.
+pub trait SparseCoder: Send + Sync {
+    /// Width of the vectors that go in.
+    fn d_in(&self) -> usize;
+
+    /// Width of the vectors that come out.
+    fn d_out(&self) -> usize {
+        self.d_in()
+    }
+
+    /// Number of features.
+    fn d_sae(&self) -> usize;
+
+    /// Whether single features can be computed alone.
+    fn coupling(&self) -> Coupling;
+
+    /// Sparse features of every activation vector.
+    ///
+    /// # Errors
+    /// When the shape is wrong or the input is not finite.
+    fn encode(&self, x: &Tensor) -> Result<Codes>;
+
+    /// What the codes reconstruct, in the shape that the input had; per-token norms are undone.
+    ///
+    /// # Errors
+    /// When the codes are another dictionary's.
+    fn decode(&self, codes: &Codes) -> Result<Tensor>;
+
+    /// What [`decode`](Self::decode) adds for one unit of each feature: rows `[features.len(), d_out]`.
+    ///
+    /// ```text
+    /// reconstruction from these features alone, without b_dec  =  encode_only(x, features) @ decoder_rows(features)
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::FeatureOutOfRange`](crate::Error::FeatureOutOfRange).
+    fn decoder_rows(&self, features: &[FeatureId]) -> Result<Tensor>;
+
+    /// Dense features `[.., d_sae]`. Memory is `rows * d_sae` floats; prefer [`encode`](Self::encode).
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    fn encode_dense(&self, x: &Tensor) -> Result<Tensor> {
+        self.encode(x)?.to_dense()
+    }
+
+    /// Dense activations of a few features, `[.., features.len()]`, in the given order (repeats allowed).
+    ///
+    /// Where columns are [`Coupling::Independent`] only these columns are computed; where they are coupled all are, and
+    /// these are picked.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode), and [`Error::FeatureOutOfRange`](crate::Error::FeatureOutOfRange).
+    fn encode_only(&self, x: &Tensor, features: &[FeatureId]) -> Result<Tensor> {
+        crate::features::check_features(features, self.d_sae())?;
+        let codes = self.encode(x)?;
+        Ok(codes.features.columns(features)?.reshape(codes.layout.with_width(features.len()))?)
+    }
+
+    /// Encodes, decodes, and says what was missed.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    fn forward(&self, x: &Tensor) -> Result<Reconstruction> {
+        let codes = self.encode(x)?;
+        let x_hat = self.decode(&codes)?;
+        let error = if self.d_in() == self.d_out() { Some((x.to_dtype(DType::F32)? - &x_hat)?) } else { None };
+        Ok(Reconstruction { codes, x_hat, error })
+    }
+}
+
+macro_rules! forward_to_target {
+    ($($pointer:ty),*) => {$(
+        impl<T: SparseCoder + ?Sized> SparseCoder for $pointer {
+            fn d_in(&self) -> usize { (**self).d_in() }
+            fn d_out(&self) -> usize { (**self).d_out() }
+            fn d_sae(&self) -> usize { (**self).d_sae() }
+            fn coupling(&self) -> Coupling { (**self).coupling() }
+            fn encode(&self, x: &Tensor) -> Result<Codes> { (**self).encode(x) }
+            fn decode(&self, codes: &Codes) -> Result<Tensor> { (**self).decode(codes) }
+            fn decoder_rows(&self, features: &[FeatureId]) -> Result<Tensor> { (**self).decoder_rows(features) }
+            fn encode_dense(&self, x: &Tensor) -> Result<Tensor> { (**self).encode_dense(x) }
+            fn encode_only(&self, x: &Tensor, features: &[FeatureId]) -> Result<Tensor> { (**self).encode_only(x, features) }
+            fn forward(&self, x: &Tensor) -> Result<Reconstruction> { (**self).forward(x) }
+        }
+    )*};
+}
+
+forward_to_target!(&T, Box<T>, std::sync::Arc<T>);

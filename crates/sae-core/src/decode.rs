@@ -1,0 +1,52 @@
+use crate::slices::with_f32;
+use crate::{Codes, Error, Result, RowNorm, Sae};
+use candle_core::{Device, Tensor};
+use rayon::prelude::*;
+
+impl Sae {
+    /// `x_hat = sum_j f_j * W_dec[j] + b_dec`, features in rising order, then the token's norm undone.
+    pub(crate) fn decode_codes(&self, codes: &Codes) -> Result<Tensor> {
+        self.check_codes(codes)?;
+        let width = self.d_out_();
+        let rows = codes.features.rows();
+        let mut out = vec![0f32; rows * width];
+        with_f32(self.w_dec(), |w_dec| {
+            out.par_chunks_exact_mut(width).enumerate().for_each(|(row, out)| {
+                let (index, value) = codes.features.row(row);
+                for (&j, &value) in index.iter().zip(value) {
+                    let value = self.decoder_scale().map_or(value, |scale| value * scale[j as usize]);
+                    let w = &w_dec[j as usize * width..][..width];
+                    out.iter_mut().zip(w).for_each(|(out, w)| *out += value * w);
+                }
+                out.iter_mut().zip(self.b_dec()).for_each(|(out, b)| *out += b);
+                if let Some(norm) = &codes.scale {
+                    undo(norm, row, out);
+                }
+            });
+        })?;
+        Ok(Tensor::from_vec(out, codes.layout.output(width), &Device::Cpu)?)
+    }
+
+    fn check_codes(&self, codes: &Codes) -> Result<()> {
+        let check = |what, expected: String, found: String| {
+            if expected == found { Ok(()) } else { Err(Error::CodesMismatch { what, expected, found }) }
+        };
+        let rows = codes.features.rows();
+        check("d_sae", self.d_sae_().to_string(), codes.features.d_sae().to_string())?;
+        check("number of rows in the layout", rows.to_string(), codes.layout.count().to_string())?;
+        let per_token = if self.normalisation().is_per_token() { "present" } else { "absent" };
+        check("per-token norm", per_token.into(), codes.scale.as_ref().map_or("absent", |_| "present").into())?;
+        if let Some(norm) = &codes.scale {
+            check("number of norms", rows.to_string(), norm.multiply.len().to_string())?;
+            if let Some(add) = &norm.add {
+                check("number of means", rows.to_string(), add.len().to_string())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn undo(norm: &RowNorm, row: usize, out: &mut [f32]) {
+    let (multiply, add) = (norm.multiply[row], norm.add.as_ref().map_or(0.0, |add| add[row]));
+    out.iter_mut().for_each(|x| *x = *x * multiply + add);
+}

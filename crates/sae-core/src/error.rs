@@ -1,0 +1,187 @@
+use std::path::PathBuf;
+
+/// `std::result::Result` with this crate's [`Error`].
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What can go wrong with an SAE, its codes or its files; each says what was expected and what was found.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file could not be read.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The operating system's reason.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A configuration file is not JSON, or not an object.
+    #[error("{path}: not a JSON object: {reason}")]
+    NotJson {
+        /// The file.
+        path: PathBuf,
+        /// The parser's reason.
+        reason: String,
+    },
+    /// A configuration key that must be there is not.
+    #[error("{path}: key `{key}` is missing, expected {expected}")]
+    MissingKey {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: String,
+        /// What it should hold.
+        expected: &'static str,
+    },
+    /// A configuration key holds something that cannot be used.
+    #[error("{path}: key `{key}` is {found}, expected {expected}")]
+    BadKey {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: String,
+        /// What it should hold.
+        expected: String,
+        /// What it holds.
+        found: String,
+    },
+    /// A current configuration holds keys that no known version writes, which could change what the SAE computes.
+    #[error(
+        "{path}: unknown keys {keys:?}; they could change what the SAE computes, so they must be named in `LoadOptions::ignore_keys` to be ignored"
+    )]
+    UnknownKeys {
+        /// The file.
+        path: PathBuf,
+        /// The keys, in the order of the alphabet.
+        keys: Vec<String>,
+    },
+    /// An architecture that this version does not compute.
+    #[error("{path}: architecture `{found}` is not supported; supported are {supported}")]
+    UnsupportedArchitecture {
+        /// The file.
+        path: PathBuf,
+        /// The architecture in the file.
+        found: String,
+        /// The architectures that can be loaded.
+        supported: String,
+    },
+    /// The weights file holds tensors that the architecture does not have.
+    #[error("{path}: tensors {names:?} do not belong to architecture `{architecture}`")]
+    UnknownTensors {
+        /// The file.
+        path: PathBuf,
+        /// The tensors, in the order of the alphabet.
+        names: Vec<String>,
+        /// The architecture that the configuration names.
+        architecture: String,
+    },
+    /// A `scaling_factor` that is not all ones, while the configuration does not say that it is a fine-tuned decoder scale.
+    #[error(
+        "{path}: tensor `scaling_factor` is {found} at element {index}, expected 1 everywhere unless cfg.json says `finetuning_scaling_factor: true`"
+    )]
+    ScalingFactor {
+        /// The weights file.
+        path: PathBuf,
+        /// The first value that is not one.
+        found: f32,
+        /// Its index.
+        index: usize,
+    },
+    /// A tensor file could not be read or written, or holds something else than the configuration implies.
+    #[error(transparent)]
+    File(#[from] tensor_files::Error),
+    /// The SAE cannot be expressed in the format that was asked for.
+    #[error("cannot be saved as a SAELens folder: {what}")]
+    NotExpressible {
+        /// What the format cannot hold.
+        what: &'static str,
+    },
+    /// A weight has another shape than the others imply.
+    #[error("`{name}` has shape {found:?}, expected {expected:?}")]
+    Shape {
+        /// The weight.
+        name: &'static str,
+        /// The expected shape.
+        expected: Vec<usize>,
+        /// The shape that was given.
+        found: Vec<usize>,
+    },
+    /// A weight or an input holds NaN or infinity.
+    #[error("`{name}` holds {value} at row {row}, column {column}; it must be finite")]
+    NotFinite {
+        /// What holds it.
+        name: &'static str,
+        /// The first such value.
+        value: f32,
+        /// Its row.
+        row: usize,
+        /// Its column.
+        column: usize,
+    },
+    /// A parameter is outside its range.
+    #[error("`{name}` is {found}, expected {expected}")]
+    Parameter {
+        /// The parameter.
+        name: &'static str,
+        /// Its range.
+        expected: String,
+        /// The value that was given.
+        found: String,
+    },
+    /// The input's last dimensions are not those of the SAE.
+    #[error("input has shape {found:?}, expected {expected}")]
+    InputShape {
+        /// The shapes that this SAE takes.
+        expected: String,
+        /// The shape that was given.
+        found: Vec<usize>,
+    },
+    /// The input has an element type that is not floating point.
+    #[error("input holds {found:?}, expected a floating-point type")]
+    InputType {
+        /// The type that was given.
+        found: candle_core::DType,
+    },
+    /// A feature that the SAE does not have.
+    #[error("feature {feature} does not exist, d_sae is {d_sae}")]
+    FeatureOutOfRange {
+        /// The feature that was asked for.
+        feature: u32,
+        /// The number of features.
+        d_sae: usize,
+    },
+    /// Sparse features that break an invariant of the format.
+    #[error("not valid sparse features: {reason}")]
+    Sparse {
+        /// The invariant that is broken, and where.
+        reason: String,
+    },
+    /// Codes that do not fit this SAE.
+    #[error("codes do not fit this SAE: {what} is {found}, expected {expected}")]
+    CodesMismatch {
+        /// What does not fit.
+        what: &'static str,
+        /// The SAE's value.
+        expected: String,
+        /// The codes' value.
+        found: String,
+    },
+    /// A fold that would change what the SAE computes.
+    #[error("{fold} would change what this SAE computes: {reason}")]
+    UnsafeFold {
+        /// The fold.
+        fold: &'static str,
+        /// Why it is not a mere rewriting.
+        reason: &'static str,
+    },
+    /// Metadata that the caller needs and the SAE lacks.
+    #[error("the SAE's metadata has no `{key}`")]
+    MissingMetadata {
+        /// The key.
+        key: &'static str,
+    },
+    /// The tensor library refused.
+    #[error(transparent)]
+    Tensor(#[from] candle_core::Error),
+}

@@ -1,0 +1,65 @@
+use serde_json::{Map, Value};
+
+/// Where an SAE belongs and what it was trained on: the `metadata` of a SAELens configuration.
+///
+/// Keys that this crate's users act on have a field; all others are kept verbatim in `other` and never consulted.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Provenance {
+    /// The model's name, as TransformerLens knows it.
+    pub model_name: Option<String>,
+    /// The hook point whose activations go in.
+    pub hook_name: Option<String>,
+    /// The single head of a per-head hook point that goes in, if only one does.
+    pub hook_head_index: Option<usize>,
+    /// Tokens per training sequence.
+    pub context_size: Option<usize>,
+    /// Whether sequences began with the BOS token.
+    pub prepend_bos: Option<bool>,
+    /// Which token positions of a sequence were used.
+    pub seqpos_slice: Option<SeqposSlice>,
+    /// Which special tokens were left out.
+    pub exclude_special_tokens: Option<ExcludeSpecialTokens>,
+    /// The token between documents packed into one sequence. `None`: the key is absent.
+    pub sequence_separator_token: Option<SeparatorToken>,
+    /// Whether documents were kept apart instead of being packed.
+    pub disable_concat_sequences: Option<bool>,
+    /// How the model must be loaded (for the GPT-2 SAEs of res-jb: `center_writing_weights`).
+    pub model_from_pretrained_kwargs: Map<String, Value>,
+    /// The training text.
+    pub dataset_path: Option<String>,
+    /// The page on Neuronpedia.
+    pub neuronpedia_id: Option<String>,
+    /// All other keys, as they were.
+    pub other: Map<String, Value>,
+}
+
+/// Python's `slice(start, stop, step)` over the positions of a sequence; negative numbers count from its end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SeqposSlice {
+    /// First position.
+    pub start: Option<i64>,
+    /// Position after the last.
+    pub stop: Option<i64>,
+    /// Distance between positions.
+    pub step: Option<i64>,
+}
+
+/// Which special tokens were left out of training.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ExcludeSpecialTokens {
+    /// All that the tokenizer knows, or none.
+    All(bool),
+    /// These ids.
+    Ids(Vec<u32>),
+}
+
+/// The token put between documents that share a sequence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SeparatorToken {
+    /// None at all (the key is null).
+    Nothing,
+    /// The tokenizer's `bos`, `eos` or `sep`.
+    Named(String),
+    /// A token id.
+    Id(u32),
+}

@@ -1,0 +1,137 @@
+use super::json::Keys;
+use super::{SUPPORTED, legacy};
+use crate::{ActShape, Error, Normalisation, Provenance, Result};
+use serde_json::{Map, Value};
+use std::path::Path;
+
+/// A `cfg.json`, read and checked.
+#[derive(Debug)]
+pub(super) struct Config {
+    pub(super) architecture: Architecture,
+    pub(super) d_in: usize,
+    pub(super) d_sae: usize,
+    pub(super) apply_b_dec_to_input: bool,
+    pub(super) normalisation: Normalisation,
+    pub(super) act_shape: ActShape,
+    pub(super) finetuning_scaling_factor: bool,
+    pub(super) metadata: Provenance,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Architecture {
+    Standard,
+    TopK { k: usize, rescale_by_decoder_norm: bool },
+    JumpRelu,
+    Gated,
+}
+
+/// Keys of SAELens 6 that do not change what a trained SAE computes: where it ran, and how it was trained.
+const HARMLESS: &[&str] = &[
+    "device",
+    "sae_lens_version",
+    "aux_loss_coefficient",
+    "decoder_init_norm",
+    "jumprelu_bandwidth",
+    "jumprelu_init_threshold",
+    "jumprelu_sparsity_loss_mode",
+    "jumprelu_ste_to_input",
+    "jumprelu_tanh_scale",
+    "l0_coefficient",
+    "l0_warm_up_steps",
+    "l1_coefficient",
+    "l1_warm_up_steps",
+    "lp_norm",
+    "pre_act_loss_coefficient",
+    "target_l0",
+    "use_sparse_activations",
+];
+
+const DTYPES: &[&str] = &["float64", "float32", "float16", "bfloat16"];
+
+impl Config {
+    /// Reads a configuration of any version.
+    pub(super) fn parse(path: &Path, map: Map<String, Value>, ignore: &[String]) -> Result<Self> {
+        let map = if legacy::is_pre_6(path, &map)? { legacy::migrate(path, map)? } else { map };
+        let mut keys = Keys { path, prefix: "", map };
+        let d_in = dimension(&mut keys, "d_in")?;
+        let d_sae = dimension(&mut keys, "d_sae")?;
+        let config = Self {
+            architecture: architecture(&mut keys, d_sae)?,
+            d_in,
+            d_sae,
+            apply_b_dec_to_input: keys.boolean("apply_b_dec_to_input")?.unwrap_or(true),
+            normalisation: normalisation(&mut keys)?,
+            act_shape: act_shape(&mut keys)?,
+            finetuning_scaling_factor: keys.boolean("finetuning_scaling_factor")?.unwrap_or(false),
+            metadata: Provenance::from_json(path, keys.object("metadata")?.unwrap_or_default())?,
+        };
+        dtype(&mut keys)?;
+        let known = |key: &String| HARMLESS.contains(&key.as_str()) || ignore.contains(key);
+        let unknown: Vec<String> = keys.map.keys().filter(|key| !known(key)).cloned().collect();
+        if unknown.is_empty() {
+            return Ok(config);
+        }
+        Err(Error::UnknownKeys { path: path.to_path_buf(), keys: unknown })
+    }
+}
+
+fn dimension(keys: &mut Keys<'_>, key: &'static str) -> Result<usize> {
+    let expected = "a whole number from 1 to 4294967295";
+    let parse = |value: &Value| super::json::as_count(value).filter(|&n| n > 0 && u32::try_from(n).is_ok());
+    let value = keys.read(key, expected, parse)?;
+    keys.require(key, expected, value)
+}
+
+fn architecture(keys: &mut Keys<'_>, d_sae: usize) -> Result<Architecture> {
+    let name = keys.string("architecture")?;
+    let name = keys.require("architecture", "the name of an architecture", name)?;
+    match name.as_str() {
+        "standard" => Ok(Architecture::Standard),
+        "jumprelu" => Ok(Architecture::JumpRelu),
+        "gated" => Ok(Architecture::Gated),
+        "topk" => {
+            let expected = format!("a whole number from 1 to d_sae={d_sae}");
+            let parse = |value: &Value| super::json::as_count(value).filter(|k| (1..=d_sae).contains(k));
+            let k = keys.read("k", &expected, parse)?;
+            let k = keys.require("k", "a whole number from 1 to d_sae", k)?;
+            let rescale_by_decoder_norm = keys.boolean("rescale_acts_by_decoder_norm")?.unwrap_or(false);
+            Ok(Architecture::TopK { k, rescale_by_decoder_norm })
+        }
+        _ => Err(Error::UnsupportedArchitecture {
+            path: keys.path.to_path_buf(),
+            found: name,
+            supported: SUPPORTED.into(),
+        }),
+    }
+}
+
+fn normalisation(keys: &mut Keys<'_>) -> Result<Normalisation> {
+    let expected = "none, expected_average_only_in, constant_norm_rescale or layer_norm";
+    let parse = |value: &Value| match value.as_str()? {
+        "none" => Some(Normalisation::None),
+        "expected_average_only_in" => Some(Normalisation::ExpectedAverageOnlyIn),
+        "constant_norm_rescale" => Some(Normalisation::ConstantNormRescale),
+        "layer_norm" => Some(Normalisation::LayerNorm),
+        _ => None,
+    };
+    Ok(keys.read("normalize_activations", expected, parse)?.unwrap_or(Normalisation::None))
+}
+
+fn act_shape(keys: &mut Keys<'_>) -> Result<ActShape> {
+    let parse = |value: &Value| match value.as_str()? {
+        "none" => Some(ActShape::Flat),
+        "hook_z" => Some(ActShape::PerHead),
+        _ => None,
+    };
+    Ok(keys.read("reshape_activations", "none or hook_z", parse)?.unwrap_or(ActShape::Flat))
+}
+
+/// The type that SAELens computes in. Weights are widened to f32 here, so only an unknown name matters.
+fn dtype(keys: &mut Keys<'_>) -> Result<()> {
+    let known = |value: &Value| {
+        let name = value.as_str()?;
+        DTYPES.contains(&name.strip_prefix("torch.").unwrap_or(name)).then_some(())
+    };
+    keys.read("dtype", "float64, float32, float16 or bfloat16, with or without `torch.`", known)?;
+    Ok(())
+}

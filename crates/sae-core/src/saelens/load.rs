@@ -1,0 +1,123 @@
+use super::config::{Architecture, Config};
+use super::json::read_object;
+use super::{CFG_FILE, SPARSITY_FILE, WEIGHTS_FILE};
+use crate::{Activation, Error, Result, Sae, SaeParts};
+use candle_core::Tensor;
+use std::path::Path;
+use std::sync::Arc;
+use tensor_files::SafetensorsFile;
+
+/// How to open an SAE.
+#[derive(Clone, Debug, Default)]
+pub struct LoadOptions {
+    /// Keys of `cfg.json` that are unknown here and that the caller knows to be without effect.
+    pub ignore_keys: Vec<String>,
+}
+
+/// Old names of a scale that features are multiplied by before decoding.
+const SCALING: [&str; 2] = ["scaling_factor", "finetuning_scaling_factor"];
+
+impl Sae {
+    /// Opens a SAELens folder of any version: `cfg.json`, `sae_weights.safetensors`, optionally `sparsity.safetensors`.
+    ///
+    /// Weights in f16 and bf16 are widened to f32. A fine-tuned `scaling_factor` (SAELens before 6: features are multiplied by
+    /// it before decoding) is taken into `W_dec`, which gives the same function.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::NotJson`], [`Error::MissingKey`], [`Error::BadKey`], [`Error::UnknownKeys`],
+    /// [`Error::UnsupportedArchitecture`], [`Error::UnknownTensors`], [`Error::ScalingFactor`], and [`Error::File`] for
+    /// missing, misshapen or non-finite tensors: each names the file, the key or tensor, what was expected and what was found.
+    pub fn load(folder: impl AsRef<Path>) -> Result<Self> {
+        Self::load_with(folder, &LoadOptions::default())
+    }
+
+    /// As [`load`](Self::load), with options.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_with(folder: impl AsRef<Path>, options: &LoadOptions) -> Result<Self> {
+        let folder = folder.as_ref();
+        let cfg_path = folder.join(CFG_FILE);
+        let config = Config::parse(&cfg_path, read_object(&cfg_path)?, &options.ignore_keys)?;
+        let weights = Weights { file: SafetensorsFile::open(folder.join(WEIGHTS_FILE))?, config: &config };
+        weights.refuse_strangers()?;
+        let (d_in, d_sae) = (config.d_in, config.d_sae);
+        let b_dec = weights.vector("b_dec", d_in)?;
+        Sae::new(SaeParts {
+            w_enc: weights.file.load_f32_shaped("W_enc", &[d_in, d_sae])?,
+            b_enc: weights.vector(weights.bias_name(), d_sae)?,
+            w_dec: weights.decoder()?,
+            input_shift: config.apply_b_dec_to_input.then(|| b_dec.clone()),
+            b_dec,
+            activation: weights.activation()?,
+            normalisation: config.normalisation,
+            act_shape: config.act_shape,
+            sparsity: sparsity(&folder.join(SPARSITY_FILE), d_sae)?,
+            metadata: config.metadata.clone(),
+        })
+    }
+}
+
+/// An opened weights file and what the configuration says of it.
+struct Weights<'a> {
+    file: SafetensorsFile,
+    config: &'a Config,
+}
+
+impl Weights<'_> {
+    fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>> {
+        Ok(self.file.load_f32_shaped(name, &[len])?.to_vec1()?)
+    }
+
+    /// The gate's bias plays the role of `b_enc` in gated SAEs, which have no other.
+    fn bias_name(&self) -> &'static str {
+        if self.config.architecture == Architecture::Gated { "b_gate" } else { "b_enc" }
+    }
+
+    fn activation(&self) -> Result<Activation> {
+        let vector = |name| self.vector(name, self.config.d_sae).map(Arc::<[f32]>::from);
+        Ok(match self.config.architecture {
+            Architecture::Standard => Activation::Relu,
+            Architecture::TopK { k, rescale_by_decoder_norm } => Activation::TopK { k, rescale_by_decoder_norm },
+            Architecture::JumpRelu => Activation::JumpRelu { threshold: vector("threshold")? },
+            Architecture::Gated => Activation::Gated { r_mag: vector("r_mag")?, b_mag: vector("b_mag")? },
+        })
+    }
+
+    fn decoder(&self) -> Result<Tensor> {
+        let (d_in, d_sae) = (self.config.d_in, self.config.d_sae);
+        let w_dec = self.file.load_f32_shaped("W_dec", &[d_sae, d_in])?;
+        let Some(name) = SCALING.into_iter().find(|name| self.file.contains(name)) else { return Ok(w_dec) };
+        let factor = self.vector(name, d_sae)?;
+        // torch.allclose with its default tolerances, as SAELens decides it.
+        let Some(index) = factor.iter().position(|f| (f - 1.0).abs() > 1e-8 + 1e-5) else { return Ok(w_dec) };
+        if !self.config.finetuning_scaling_factor {
+            return Err(Error::ScalingFactor { path: self.file.path().into(), found: factor[index], index });
+        }
+        Ok(w_dec.broadcast_mul(&Tensor::from_vec(factor, (d_sae, 1), w_dec.device())?)?)
+    }
+
+    fn refuse_strangers(&self) -> Result<()> {
+        let (architecture, own): (&str, &[&str]) = match self.config.architecture {
+            Architecture::Standard => ("standard", &[]),
+            Architecture::TopK { .. } => ("topk", &[]),
+            Architecture::JumpRelu => ("jumprelu", &["threshold"]),
+            Architecture::Gated => ("gated", &["r_mag", "b_mag"]),
+        };
+        let common = ["W_enc", "W_dec", "b_dec", self.bias_name()];
+        let known = |name: &str| common.contains(&name) || own.contains(&name) || SCALING.contains(&name);
+        let mut names: Vec<String> = self.file.names().into_iter().filter(|name| !known(name)).collect();
+        if names.is_empty() {
+            return Ok(());
+        }
+        names.sort();
+        Err(Error::UnknownTensors { path: self.file.path().into(), names, architecture: architecture.into() })
+    }
+}
+
+fn sparsity(path: &Path, d_sae: usize) -> Result<Option<Vec<f32>>> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    Ok(Some(SafetensorsFile::open(path)?.load_f32_shaped("sparsity", &[d_sae])?.to_vec1()?))
+}

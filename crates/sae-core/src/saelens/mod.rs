@@ -1,0 +1,23 @@
+//! SAELens' own folders: `cfg.json`, `sae_weights.safetensors` and, optionally, `sparsity.safetensors`.
+//!
+//! Configurations of SAELens 6 and later are read as they are; older ones are first rewritten to that form
+//! ([`legacy`]), by SAELens' own rules.
+
+mod config;
+mod json;
+mod legacy;
+mod load;
+mod metadata;
+mod save;
+
+pub use load::LoadOptions;
+
+const CFG_FILE: &str = "cfg.json";
+const WEIGHTS_FILE: &str = "sae_weights.safetensors";
+const SPARSITY_FILE: &str = "sparsity.safetensors";
+
+/// Architectures that can be loaded.
+const SUPPORTED: &str = "standard, topk, jumprelu, gated";
+
+/// The version of SAELens whose layout is written.
+const LAYOUT_VERSION: &str = "6.54.12";

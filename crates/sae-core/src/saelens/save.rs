@@ -1,0 +1,101 @@
+use super::{CFG_FILE, LAYOUT_VERSION, SPARSITY_FILE, WEIGHTS_FILE, legacy};
+use crate::{ActShape, Activation, Error, Normalisation, Result, Sae, SparseCoder};
+use candle_core::{Device, Tensor};
+use serde_json::{Map, Value, json};
+use std::io::Write;
+use std::path::Path;
+use tensor_files::{save_safetensors, write_atomically};
+
+impl Sae {
+    /// Saves the SAE as a folder that SAELens 6 opens, weights in f32. [`Sae::load`] gives back the same bits.
+    ///
+    /// Each file is written whole or not at all. `cfg.json` goes first when a folder is overwritten and comes last, so a folder
+    /// whose writing was cut short has none and is refused by every reader, instead of mixing old and new.
+    ///
+    /// # Errors
+    /// [`Error::NotExpressible`] when the input shift is not `b_dec` (SAELens knows no other), [`Error::File`], [`Error::Io`].
+    pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
+        let folder = folder.as_ref();
+        let config = self.config_json()?;
+        remove(&folder.join(CFG_FILE))?;
+        save_safetensors(folder.join(WEIGHTS_FILE), &self.named_tensors()?, None)?;
+        match self.sparsity() {
+            Some(sparsity) => {
+                let tensor = Tensor::new(sparsity, &Device::Cpu)?;
+                save_safetensors(folder.join(SPARSITY_FILE), &[("sparsity", tensor)], None)?;
+            }
+            None => remove(&folder.join(SPARSITY_FILE))?,
+        }
+        let path = folder.join(CFG_FILE);
+        let text = serde_json::to_string(&config).map_err(std::io::Error::from);
+        let io = |source| tensor_files::Error::Io { path: path.clone(), source };
+        Ok(write_atomically(&path, |file| file.write_all(text.map_err(io)?.as_bytes()).map_err(io))?)
+    }
+
+    fn named_tensors(&self) -> Result<Vec<(&'static str, Tensor)>> {
+        let vector = |v: &[f32]| Tensor::new(v, &Device::Cpu);
+        let mut tensors = vec![
+            ("W_enc", self.w_enc_t().t()?.contiguous()?),
+            ("W_dec", self.w_dec().clone()),
+            ("b_dec", vector(self.b_dec())?),
+        ];
+        match self.activation() {
+            Activation::Relu | Activation::TopK { .. } => tensors.push(("b_enc", vector(self.b_enc())?)),
+            Activation::JumpRelu { threshold } => {
+                tensors.extend([("b_enc", vector(self.b_enc())?), ("threshold", vector(threshold)?)]);
+            }
+            Activation::Gated { r_mag, b_mag } => {
+                let gate = vector(self.b_enc())?;
+                tensors.extend([("b_gate", gate), ("r_mag", vector(r_mag)?), ("b_mag", vector(b_mag)?)]);
+            }
+        }
+        Ok(tensors)
+    }
+
+    fn config_json(&self) -> Result<Map<String, Value>> {
+        let apply_b_dec_to_input = match self.input_shift() {
+            None => false,
+            Some(shift) if shift == self.b_dec() => true,
+            Some(_) => return Err(Error::NotExpressible { what: "an input shift other than b_dec" }),
+        };
+        let mut config = Map::new();
+        let mut put = |key: &str, value: Value| config.insert(key.into(), value);
+        put("architecture", json!(self.activation().architecture()));
+        put("d_in", json!(self.d_in()));
+        put("d_sae", json!(self.d_sae()));
+        put("dtype", json!("float32"));
+        put("device", json!("cpu"));
+        put("apply_b_dec_to_input", json!(apply_b_dec_to_input));
+        put("normalize_activations", json!(normalisation_name(self.normalisation())));
+        put("reshape_activations", json!(if self.act_shape() == ActShape::PerHead { "hook_z" } else { "none" }));
+        if let Activation::TopK { k, rescale_by_decoder_norm } = self.activation() {
+            put("k", json!(k));
+            put("rescale_acts_by_decoder_norm", json!(rescale_by_decoder_norm));
+        }
+        let mut metadata = self.metadata().to_json();
+        // SAELens decides by this version whether it must rewrite the configuration.
+        if legacy::is_pre_6(Path::new(CFG_FILE), &metadata).unwrap_or(true) {
+            metadata.insert("sae_lens_version".into(), json!(LAYOUT_VERSION));
+        }
+        put("metadata", Value::Object(metadata));
+        Ok(config)
+    }
+}
+
+fn normalisation_name(normalisation: Normalisation) -> &'static str {
+    match normalisation {
+        Normalisation::None => "none",
+        Normalisation::ExpectedAverageOnlyIn => "expected_average_only_in",
+        Normalisation::ConstantNormRescale => "constant_norm_rescale",
+        Normalisation::LayerNorm => "layer_norm",
+    }
+}
+
+fn remove(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::Io { path: path.to_path_buf(), source })
+        }
+        _ => Ok(()),
+    }
+}

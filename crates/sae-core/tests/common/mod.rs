@@ -1,0 +1,39 @@
+//! Helpers that several test files share.
+#![allow(dead_code)]
+
+use candle_core::{DType, Tensor};
+use std::path::PathBuf;
+
+/// A golden folder.
+pub fn golden(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+}
+
+/// All values of a tensor.
+pub fn flat(tensor: &Tensor) -> Vec<f32> {
+    tensor.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+}
+
+/// `max |found - expected| / rms(expected)`.
+pub fn error(found: &Tensor, expected: &Tensor) -> f64 {
+    assert_eq!(found.dims(), expected.dims(), "shapes differ");
+    error_of(&flat(found), &flat(expected))
+}
+
+/// As [`error`], of slices.
+pub fn error_of(found: &[f32], expected: &[f32]) -> f64 {
+    assert_eq!(found.len(), expected.len());
+    let square = |v: &f32| f64::from(*v) * f64::from(*v);
+    let rms = (expected.iter().map(square).sum::<f64>() / expected.len().max(1) as f64).sqrt();
+    let worst = found.iter().zip(expected).map(|(a, b)| (f64::from(*a) - f64::from(*b)).abs()).fold(0.0, f64::max);
+    assert!(found.iter().all(|v| v.is_finite()), "not finite");
+    if rms == 0.0 { worst } else { worst / rms }
+}
+
+/// Names of the files in a folder, sorted.
+pub fn files(folder: &std::path::Path) -> Vec<String> {
+    let mut names: Vec<String> =
+        std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
