@@ -242,6 +242,12 @@ pub enum Error {
     /// A BOS was asked of a tokenizer that has none.
     #[error("a BOS token was asked for, but the tokenizer has none")]
     NoBos,
+    /// A prompt or answer without tokens.
+    #[error("the {what} is empty: something must be predicted, and something must stand before it")]
+    EmptyPrompt {
+        /// What is empty.
+        what: &'static str,
+    },
     /// A text that should be one token is none or several.
     #[error("`{text}` is {} tokens, expected exactly 1: {pieces:?}", pieces.len())]
     NotSingleToken {

@@ -1,0 +1,178 @@
+//! How well a model predicts an expected answer: [`test_prompt`].
+
+use crate::{Bos, Error, LanguageModel, Result, Tap, TokenBatch, Tokenizer};
+use std::fmt;
+
+/// How [`test_prompt`] reads prompt and answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PromptOptions {
+    /// Whether BOS goes before the prompt.
+    pub bos: Bos,
+    /// Puts a space before an answer that does not begin with one: words inside a sentence begin with theirs.
+    pub prepend_space_to_answer: bool,
+    /// How many of the likeliest tokens are listed for each position.
+    pub top_k: usize,
+}
+
+impl Default for PromptOptions {
+    fn default() -> Self {
+        Self { bos: Bos::Prepend, prepend_space_to_answer: true, top_k: 10 }
+    }
+}
+
+/// A token as a prediction.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Prediction {
+    /// The token.
+    pub token: u32,
+    /// It printed.
+    pub text: String,
+    /// How many tokens are likelier, 0 for the first; of equal logits the lower id comes first.
+    pub rank: usize,
+    /// Its logit.
+    pub logit: f32,
+    /// Its probability, in f64 from the logits.
+    pub probability: f64,
+}
+
+/// What was predicted at one position.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct PositionReport {
+    /// The expected token; with several answers the first token of each, in the order given.
+    pub expected: Vec<Prediction>,
+    /// The likeliest tokens, likeliest first.
+    pub top: Vec<Prediction>,
+}
+
+/// What [`test_prompt`] found. `Display` prints it as a table.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct PromptReport {
+    /// The prompt's tokens, printed, BOS included.
+    pub prompt: Vec<String>,
+    /// Each answer's tokens, printed.
+    pub answers: Vec<Vec<String>>,
+    /// One for each token of a single answer; one alone for several answers, which are compared by their first token.
+    pub positions: Vec<PositionReport>,
+}
+
+/// Runs a prompt with its expected answer and reports, token by token, the answer's rank, logit and probability and the likeliest
+/// tokens. Several answers are compared as the next token, by their first token, as TransformerLens does.
+///
+/// # Errors
+/// [`Error::EmptyPrompt`] when there is no answer, an answer has no tokens, or nothing stands before it; the tokenizer's;
+/// the model's, a prompt with answer longer than `n_ctx` among them.
+pub fn test_prompt(
+    model: &LanguageModel,
+    prompt: &str,
+    answers: &[&str],
+    options: &PromptOptions,
+    tap: &mut dyn Tap,
+) -> Result<PromptReport> {
+    let tokenizer = model.require_tokenizer()?;
+    let prompt = tokenizer.to_tokens(prompt, options.bos, None)?.ids;
+    let answers = answers.iter().map(|a| answer_tokens(tokenizer, a, options)).collect::<Result<Vec<_>>>()?;
+    let [first, others @ ..] = answers.as_slice() else { return Err(Error::EmptyPrompt { what: "list of answers" }) };
+    if prompt.is_empty() {
+        return Err(Error::EmptyPrompt { what: "prompt" });
+    }
+    // The last answer token predicts nothing that is asked for, but a tap may want to see it as TransformerLens runs it.
+    let run: Vec<u32> = prompt.iter().chain(if others.is_empty() { first.as_slice() } else { &[] }).copied().collect();
+    let logits = model.hooked().forward(&TokenBatch::new(&[run])?, tap)?.squeeze(0)?;
+    let report = |at: usize, expected: &[u32]| -> Result<PositionReport> {
+        let logits: Vec<f32> = logits.get(at)?.to_vec1()?;
+        Ok(PositionReport::of(tokenizer, &logits, expected, options.top_k))
+    };
+    let last = prompt.len() - 1;
+    let positions = if others.is_empty() {
+        first.iter().enumerate().map(|(i, &token)| report(last + i, &[token])).collect::<Result<_>>()?
+    } else {
+        vec![report(last, &answers.iter().map(|answer| answer[0]).collect::<Vec<_>>())?]
+    };
+    Ok(PromptReport {
+        prompt: tokenizer.readable(&prompt)?,
+        answers: answers.iter().map(|answer| tokenizer.readable(answer)).collect::<Result<_>>()?,
+        positions,
+    })
+}
+
+fn answer_tokens(tokenizer: &Tokenizer, answer: &str, options: &PromptOptions) -> Result<Vec<u32>> {
+    let spaced = if options.prepend_space_to_answer && !answer.starts_with(' ') && !answer.is_empty() {
+        format!(" {answer}")
+    } else {
+        answer.into()
+    };
+    let ids = tokenizer.encode(&spaced)?.ids;
+    if ids.is_empty() { Err(Error::EmptyPrompt { what: "answer" }) } else { Ok(ids) }
+}
+
+impl PositionReport {
+    fn of(tokenizer: &Tokenizer, logits: &[f32], expected: &[u32], top_k: usize) -> Self {
+        let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let weight = |logit: f32| f64::from(logit - largest).exp();
+        let total: f64 = logits.iter().copied().map(weight).sum();
+        let before = |a: u32, b: u32| logits[b as usize].total_cmp(&logits[a as usize]).then(a.cmp(&b));
+        let predicted = |token: u32, rank| Prediction {
+            token,
+            // A model's vocabulary may be padded beyond the tokenizer's.
+            text: tokenizer.readable(&[token]).map_or_else(|_| format!("[{token}]"), |t| t.concat()),
+            rank,
+            logit: logits[token as usize],
+            probability: weight(logits[token as usize]) / total,
+        };
+        let all = 0..logits.len() as u32;
+        let rank = |token| all.clone().filter(|&other| before(other, token).is_lt()).count();
+        let mut order: Vec<u32> = all.clone().collect();
+        let top_k = top_k.min(order.len());
+        if top_k < order.len() {
+            order.select_nth_unstable_by(top_k, |&a, &b| before(a, b));
+            order.truncate(top_k);
+        }
+        order.sort_unstable_by(|&a, &b| before(a, b));
+        Self {
+            expected: expected.iter().map(|&token| predicted(token, rank(token))).collect(),
+            top: order.into_iter().enumerate().map(|(rank, token)| predicted(token, rank)).collect(),
+        }
+    }
+}
+
+impl PromptReport {
+    /// For each position the expected tokens with their ranks.
+    #[must_use]
+    pub fn ranks(&self) -> Vec<Vec<(&str, usize)>> {
+        self.positions.iter().map(|p| p.expected.iter().map(|e| (e.text.as_str(), e.rank)).collect()).collect()
+    }
+}
+
+impl fmt::Display for PromptReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "Prompt, tokenized: {:?}", self.prompt)?;
+        match self.answers.as_slice() {
+            [answer] => writeln!(f, "Answer, tokenized: {answer:?}")?,
+            answers => writeln!(f, "Answers, tokenized: {answers:?}")?,
+        }
+        for (i, position) in self.positions.iter().enumerate() {
+            match self.positions.len() {
+                1 => writeln!(f, "Next token:")?,
+                n => writeln!(f, "Answer token {} of {n}:", i + 1)?,
+            }
+            for expected in &position.expected {
+                writeln!(f, "  rank {:<6} {expected}", expected.rank)?;
+            }
+            for top in &position.top {
+                writeln!(f, "  top {:<7} {top}", top.rank)?;
+            }
+        }
+        let ranks = self.ranks().concat();
+        write!(f, "Ranks of the answer tokens: {ranks:?}")
+    }
+}
+
+impl fmt::Display for Prediction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let percent = 100.0 * self.probability;
+        write!(f, "logit {:6.2}  prob {percent:6.2}%  |{}|", self.logit, self.text)
+    }
+}

@@ -1,0 +1,105 @@
+//! `test_prompt` against TransformerLens 3.9's on the demo model (under its default processing), and its explicit errors.
+
+use model_hooks::{
+    Bos, Error, LanguageModel, LoadOptions, NoTap, Processing, PromptOptions, PromptReport, load, test_prompt,
+};
+use std::path::Path;
+use std::sync::LazyLock;
+
+static DEMO: LazyLock<LanguageModel> = LazyLock::new(|| {
+    let mut options = LoadOptions::default();
+    options.processing = Processing::TransformerLens.into();
+    load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/demo/lm"), &options).unwrap()
+});
+
+fn ask(prompt: &str, answers: &[&str], options: &PromptOptions) -> Result<PromptReport, Error> {
+    test_prompt(&DEMO, prompt, answers, options, &mut NoTap)
+}
+
+/// Text, rank, logit and percentage as TransformerLens prints them, to its two decimals.
+fn printed(predictions: &[model_hooks::Prediction]) -> Vec<(&str, usize, String, String)> {
+    let line = |p: &model_hooks::Prediction| (format!("{:.2}", p.logit), format!("{:.2}", 100.0 * p.probability));
+    predictions.iter().map(|p| (p.text.as_str(), p.rank, line(p).0, line(p).1)).collect()
+}
+
+fn row(text: &str, rank: usize, logit: &str, percent: &str) -> (String, usize, String, String) {
+    (text.into(), rank, logit.into(), percent.into())
+}
+
+macro_rules! assert_rows {
+    ($found:expr, [$($row:expr),* $(,)?]) => {
+        let found: Vec<_> = printed($found).into_iter().map(|(t, r, l, p)| (t.to_owned(), r, l, p)).collect();
+        assert_eq!(found, vec![$($row),*]);
+    };
+}
+
+#[test]
+fn an_answer_of_three_tokens() {
+    let options = PromptOptions { top_k: 5, ..Default::default() };
+    let report = ask("The concert was on Monday, and on", &["Tuesday the play"], &options).unwrap();
+    assert_eq!(report.prompt, ["<|endoftext|>", "The", " conc", "ert", " was", " on", " Monday", ",", " and", " on"]);
+    assert_eq!(report.answers, [[" Tuesday", " the", " play"]]);
+    assert_eq!(report.ranks(), [[(" Tuesday", 0)], [(" the", 0)], [(" play", 0)]]);
+    assert_rows!(
+        &report.positions[0].top,
+        [
+            row(" Tuesday", 0, "16.44", "97.98"),
+            row(" Wednesday", 1, "11.41", "0.64"),
+            row("_", 2, "10.58", "0.28"),
+            row(" Monday", 3, "10.40", "0.23"),
+            row(" of", 4, "10.13", "0.18"),
+        ]
+    );
+    assert_rows!(&report.positions[1].expected, [row(" the", 0, "17.05", "75.34")]);
+    assert_rows!(&report.positions[2].expected, [row(" play", 0, "12.58", "25.20")]);
+    let print = report.to_string();
+    assert!(print.contains("Answer token 3 of 3:\n  rank 0      logit  12.58  prob  25.20%  | play|\n"), "{print}");
+    assert!(print.ends_with(r#"Ranks of the answer tokens: [(" Tuesday", 0), (" the", 0), (" play", 0)]"#), "{print}");
+}
+
+#[test]
+fn several_answers_are_compared_by_their_first_token() {
+    let options = PromptOptions { top_k: 3, ..Default::default() };
+    let report = ask("The week has seven days: Monday, Tuesday,", &["Wednesday", "Friday", "zebra"], &options).unwrap();
+    assert_eq!(report.answers[2], [" z", "eb", "ra"]);
+    assert_eq!(report.positions.len(), 1);
+    assert_rows!(
+        &report.positions[0].expected,
+        [row(" Wednesday", 0, "18.07", "99.72"), row(" Friday", 80, "4.58", "0.00"), row(" z", 4330, "-0.99", "0.00")]
+    );
+    assert_rows!(
+        &report.positions[0].top,
+        [
+            row(" Wednesday", 0, "18.07", "99.72"),
+            row(" Tuesday", 1, "11.60", "0.15"),
+            row(" Thursday", 2, "10.22", "0.04"),
+        ]
+    );
+}
+
+#[test]
+fn spaces_and_bos_are_the_callers_choice() {
+    let bare = PromptOptions { bos: Bos::Never, prepend_space_to_answer: false, top_k: 0 };
+    let report = ask("On", &["Monday"], &bare).unwrap();
+    assert_eq!((report.prompt.join("|"), report.answers.concat().concat()), ("On".into(), "Monday".into()));
+    assert!(report.positions[0].top.is_empty());
+    let everything = ask("On", &[" Monday"], &PromptOptions { top_k: usize::MAX, ..bare }).unwrap();
+    assert_eq!(everything.answers, [[" Monday"]]);
+    let top = &everything.positions[0].top;
+    assert_eq!(top.len(), DEMO.shape().d_vocab);
+    assert!((top.iter().map(|p| p.probability).sum::<f64>() - 1.0).abs() < 1e-9);
+    let expected = &everything.positions[0].expected[0];
+    assert_eq!(top[expected.rank], *expected);
+}
+
+#[test]
+fn nothing_to_predict_is_an_error() {
+    let options = PromptOptions::default();
+    let never = PromptOptions { bos: Bos::Never, ..options };
+    let message = |result: Result<PromptReport, Error>| result.unwrap_err().to_string();
+    assert!(message(ask("a", &[], &options)).contains("list of answers is empty"));
+    assert!(message(ask("a", &["b", ""], &options)).contains("answer is empty"));
+    assert!(message(ask("", &["b"], &never)).contains("prompt is empty"));
+    assert!(ask("", &["b"], &options).is_ok());
+    assert!(message(ask(&"word ".repeat(200), &["b"], &options)).contains("128"));
+}
