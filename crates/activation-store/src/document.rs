@@ -64,3 +64,5 @@ pub struct Piece {
 
 /// A stream of documents: the pieces of a document come one after another, the last one marked, and after an error nothing.
 pub trait DocumentSource: Iterator<Item = Result<Piece>> + Send {}
+
+impl<S: DocumentSource + ?Sized> DocumentSource for Box<S> {}

@@ -237,4 +237,52 @@ pub enum Error {
     /// The model side refused: a tokenizer, a hook point, a forward.
     #[error(transparent)]
     Model(#[from] model_hooks::Error),
+    /// The SAE side refused.
+    #[error(transparent)]
+    Sae(#[from] sae_core::Error),
+    /// The tensor library refused.
+    #[error(transparent)]
+    Tensor(#[from] candle_core::Error),
+    /// Neither the SAE's metadata nor the options say something that must be known.
+    #[error("`{key}` is neither in the SAE's metadata nor in the options: set StoreOptions::{key}")]
+    Metadata {
+        /// What is missing.
+        key: &'static str,
+    },
+    /// An SAE that reads rows of another width than the model has there.
+    #[error("the SAE's d_in is {expected}, but {hook} of model `{model}` is {found} wide")]
+    Width {
+        /// The hook point.
+        hook: String,
+        /// The model.
+        model: String,
+        /// The SAE's `d_in`.
+        expected: usize,
+        /// The hook point's width.
+        found: usize,
+    },
+    /// A hook point that the model lacks.
+    #[error("model `{model}` has no hook point {hook} (it has {n_layers} layers)")]
+    MissingHook {
+        /// The hook point.
+        hook: model_hooks::HookPoint,
+        /// The model.
+        model: String,
+        /// How many layers it has.
+        n_layers: usize,
+    },
+    /// A hook point without one row for each position.
+    #[error("{hook} does not hold one row for each position, so that it cannot be stored as rows")]
+    NotRows {
+        /// The hook point.
+        hook: model_hooks::HookPoint,
+    },
+    /// An activation batch whose tensors do not fit its addresses or its spec.
+    #[error("an activation batch has tensors of shapes {found}, expected {expected}")]
+    BatchShape {
+        /// Shapes by spec and number of addresses.
+        expected: String,
+        /// Shapes found.
+        found: String,
+    },
 }

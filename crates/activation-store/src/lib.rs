@@ -1,17 +1,35 @@
 //! From documents to activations.
 //!
 //! The data's way through this crate: [`Documents`] reads text or token files piece by piece in bounded memory,
-//! [`TokenRows`] tokenises the pieces and packs them into rows of one context length, each token with its [`Origin`].
+//! [`TokenRows`] tokenises the pieces and packs them into rows of one context length, each token with its [`Origin`];
+//! [`Harvest`] runs the model on them up to a hook point, and [`Shuffled`] sends the rows through a [`Ring`] of fixed size.
+//! [`ActivationStore`] is these stages put together, with SAELens' parameter names.
 
 mod cut;
 mod document;
 mod error;
+mod harvest;
+mod options;
 mod packing;
+mod ring;
+mod row_index;
+mod shuffled;
+mod source;
+mod spec;
+mod store;
 mod token_rows;
 mod tokenise;
 
 pub use document::{Content, DocId, DocumentSource, Piece};
 pub use error::{Error, Place, Result};
+pub use harvest::{Harvest, StoreReport, TokenRowBatch};
+pub use options::{Exclude, StoreOptions};
 pub use packing::{PackingOptions, PackingReport, TokenDocuments};
+pub use ring::Ring;
+pub use row_index::{KeepRows, Located, RowIndex};
+pub use shuffled::{ShuffleOptions, Shuffled};
+pub use source::{ActivationBatch, ActivationSource, TokenPos};
+pub use spec::{ActivationSpec, HookChoice, HookRows, Shuffle, memory_bytes};
+pub use store::ActivationStore;
 pub use token_rows::{Origin, TokenRow, TokenRows};
 pub use tokenise::{Tokenise, Tokenised};

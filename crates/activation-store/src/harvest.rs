@@ -1,0 +1,176 @@
+//! From rows of tokens to rows of activations, in the documents' order: [`Harvest`].
+
+use crate::{
+    ActivationBatch, ActivationSource, ActivationSpec, DocumentSource, KeepRows, PackingReport, Result, RowIndex,
+    TokenPos, TokenRow, TokenRows,
+};
+use candle_core::{DType, Tensor};
+use model_hooks::{Capture, HookPoint, LanguageModel, TokenBatch};
+
+/// Rows of tokens for one forward pass.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TokenRowBatch {
+    /// The rows; all equally long.
+    pub rows: Vec<TokenRow>,
+}
+
+impl TokenRowBatch {
+    /// The tokens as the model wants them, `[batch, pos]`.
+    ///
+    /// # Errors
+    /// An empty batch.
+    pub fn tokens(&self) -> Result<TokenBatch> {
+        let rows: Vec<&[u32]> = self.rows.iter().map(|row| row.tokens.as_slice()).collect();
+        Ok(TokenBatch::new(&rows)?)
+    }
+
+    /// Number of rows.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+}
+
+/// Counts of what a store has done so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StoreReport {
+    /// What became of the documents' tokens.
+    pub packing: PackingReport,
+    /// Activation rows that went on, from all forward passes of `next_batch`.
+    pub rows: u64,
+    /// Activation rows left out because their token is excluded.
+    pub excluded: u64,
+    /// Activation rows left out at the end because they did not fill a batch (`drop_last`).
+    pub dropped: u64,
+}
+
+/// Activations of rows of tokens, one forward pass after another, in the documents' order. The forward stops at the last hook point.
+pub struct Harvest {
+    model: LanguageModel,
+    rows: TokenRows<Box<dyn DocumentSource>>,
+    spec: ActivationSpec,
+    last: HookPoint,
+    keep: KeepRows,
+    index: RowIndex,
+    report: StoreReport,
+}
+
+impl Harvest {
+    pub(crate) fn new(
+        model: LanguageModel,
+        rows: TokenRows<Box<dyn DocumentSource>>,
+        spec: ActivationSpec,
+        last: HookPoint,
+        keep: KeepRows,
+    ) -> Self {
+        Self { model, rows, spec, last, keep, index: RowIndex::new(), report: StoreReport::default() }
+    }
+
+    /// The model.
+    #[must_use]
+    pub fn model(&self) -> &LanguageModel {
+        &self.model
+    }
+
+    /// The rows of tokens that are remembered.
+    #[must_use]
+    pub fn index(&self) -> &RowIndex {
+        &self.index
+    }
+
+    /// What has been done so far.
+    #[must_use]
+    pub fn report(&self) -> StoreReport {
+        StoreReport { packing: *self.rows.report(), ..self.report }
+    }
+
+    /// The next rows of tokens; the last batch may be smaller; `None` at the end (SAELens starts over instead).
+    ///
+    /// # Errors
+    /// The documents' or the tokenizer's.
+    pub fn get_batch_tokens(&mut self) -> Result<Option<TokenRowBatch>> {
+        let rows = self.rows.by_ref().take(self.spec.store_batch_size_prompts).collect::<Result<Vec<_>>>()?;
+        match self.keep {
+            KeepRows::Nothing => {}
+            KeepRows::All => rows.iter().cloned().for_each(|row| self.index.insert(row)),
+            KeepRows::Latest(count) => {
+                rows.iter().cloned().for_each(|row| self.index.insert(row));
+                self.index.keep_latest(count);
+            }
+        }
+        Ok((!rows.is_empty()).then_some(TokenRowBatch { rows }))
+    }
+
+    /// The activations of these rows at each hook, `[batch, pos', width]` of f32: heads flattened or chosen, `pos'` the kept positions.
+    /// Special tokens are in it.
+    ///
+    /// # Errors
+    /// The model's.
+    pub fn activations(&self, batch: &TokenRowBatch) -> Result<Vec<Tensor>> {
+        let mut capture = Capture::of(self.spec.hooks.iter().map(|hook| hook.point));
+        self.model.hooked().forward_until(&batch.tokens()?, self.last, &mut capture)?;
+        self.spec.hooks.iter().map(|hook| self.as_rows(capture.get(hook.point)?, hook.head)).collect()
+    }
+
+    /// `[batch, pos, (head,) d]` -> `[batch, pos', width]`.
+    fn as_rows(&self, x: &Tensor, head: Option<usize>) -> Result<Tensor> {
+        let x = match head {
+            Some(head) => x.narrow(2, head, 1)?.squeeze(2)?,
+            None if x.rank() > 3 => x.flatten_from(2)?,
+            None => x.clone(),
+        };
+        let kept = &self.spec.positions;
+        let x = match kept.last() {
+            Some(&end) if (end - kept[0]) as usize + 1 == kept.len() => x.narrow(1, kept[0] as usize, kept.len())?,
+            _ => x.index_select(&Tensor::new(kept.as_slice(), x.device())?, 1)?,
+        };
+        Ok(x.to_dtype(DType::F32)?.contiguous()?)
+    }
+
+    /// The rows of one forward pass whose tokens are not excluded.
+    fn next_chunk(&mut self) -> Result<Option<ActivationBatch>> {
+        let Some(batch) = self.get_batch_tokens()? else { return Ok(None) };
+        let rows = self.activations(&batch)?;
+        let (mut at, mut tokens, mut wanted) = (Vec::new(), Vec::new(), Vec::new());
+        let addresses = batch.rows.iter().flat_map(|row| self.spec.positions.iter().map(move |&pos| (row, pos)));
+        for (i, (row, pos)) in (0u32..).zip(addresses) {
+            let token = row.tokens[pos as usize];
+            if self.spec.excluded.contains(&token) {
+                self.report.excluded += 1;
+                continue;
+            }
+            at.push(TokenPos { row: row.row, pos });
+            tokens.push(token);
+            wanted.push(i);
+        }
+        self.report.rows += at.len() as u64;
+        let whole = wanted.len() == batch.len() * self.spec.positions.len();
+        let flat = |x: Tensor| -> Result<Tensor> {
+            let x = x.flatten_to(1)?;
+            Ok(if whole { x } else { x.index_select(&Tensor::new(wanted.as_slice(), x.device())?, 0)? })
+        };
+        let rows = rows.into_iter().map(flat).collect::<Result<_>>()?;
+        Ok(Some(ActivationBatch { rows, at, tokens }))
+    }
+}
+
+impl Iterator for Harvest {
+    type Item = Result<ActivationBatch>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.next_chunk().transpose()
+    }
+}
+
+impl ActivationSource for Harvest {
+    fn spec(&self) -> &ActivationSpec {
+        &self.spec
+    }
+}

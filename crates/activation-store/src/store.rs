@@ -1,0 +1,198 @@
+//! The store: documents in, batches of activations out.
+
+use crate::{
+    ActivationBatch, ActivationSource, ActivationSpec, DocumentSource, Error, Harvest, HookChoice, HookRows, Result,
+    RowIndex, ShuffleOptions, Shuffled, StoreOptions, StoreReport, TokenRowBatch, TokenRows, Tokenise, Tokenised,
+};
+use candle_core::Tensor;
+use model_hooks::{HookPoint, LanguageModel};
+use sae_core::{Sae, SparseCoder};
+use std::sync::Arc;
+
+/// Activations of a model on documents, with SAELens' parameter names and meaning.
+///
+/// [`get_batch_tokens`](Self::get_batch_tokens) and [`activations`](Self::activations) are the two halves that the notebook's loop
+/// calls; [`next_batch`](Self::next_batch) delivers shuffled rows from a ring of fixed size. All draw on one stream of documents, which ends
+/// (SAELens starts over). Memory is bounded by [`crate::memory_bytes`] of the [`spec`](ActivationSource::spec).
+pub struct ActivationStore {
+    stream: Shuffled<Harvest>,
+}
+
+impl ActivationStore {
+    /// A store of the activations that an SAE reads: hook point, head, context size, BOS, positions, separator and excluded tokens
+    /// come from its metadata where the options do not set them.
+    ///
+    /// # Errors
+    /// [`Error::Metadata`] for what neither says, [`Error::Width`] when the SAE's `d_in` is not the hook point's width,
+    /// and those of [`new`](Self::new).
+    pub fn from_sae(
+        model: &LanguageModel,
+        sae: &Sae,
+        documents: impl DocumentSource + 'static,
+        options: StoreOptions,
+    ) -> Result<Self> {
+        let options = options.or_metadata(sae.metadata())?;
+        let name = options.hook_name.as_deref().unwrap_or_default();
+        let choice = HookChoice { point: find_hook(model, name)?, head: options.hook_head_index };
+        let hook = HookRows::of(choice, model.shape())?;
+        if hook.width != sae.d_in() {
+            return Err(Error::Width {
+                hook: hook.to_string(),
+                model: model.name().into(),
+                found: hook.width,
+                expected: sae.d_in(),
+            });
+        }
+        Self::new(model, [choice], documents, options)
+    }
+
+    /// A store of the activations at these hook points, one tensor each in every batch, all from one forward pass.
+    /// `options.hook_name` is not read; `options.context_size` must be set.
+    ///
+    /// # Errors
+    /// [`Error::MissingHook`] for a point that the model lacks, [`Error::NotRows`] for scores and patterns, [`Error::Option`] for a
+    /// context longer than `n_ctx`, a ring smaller than a batch and other values that cannot work.
+    pub fn new<H: Into<HookChoice>>(
+        model: &LanguageModel,
+        hooks: impl IntoIterator<Item = H>,
+        documents: impl DocumentSource + 'static,
+        options: StoreOptions,
+    ) -> Result<Self> {
+        let hooks = hooks.into_iter().map(|hook| hook_rows(model, hook.into())).collect::<Result<Vec<_>>>()?;
+        let last = hooks.iter().map(|hook| hook.point).max().ok_or_else(|| Error::Option {
+            option: "hooks",
+            found: "an empty list".into(),
+            expected: "at least one hook point".into(),
+        })?;
+        if options.store_batch_size_prompts == 0 {
+            let option = "store_batch_size_prompts";
+            return Err(Error::Option { option, found: "0".into(), expected: "at least 1".into() });
+        }
+        let packing = options.packing(model)?;
+        let positions = options.positions(packing.context_size)?;
+        let ring_rows = options.n_batches_in_buffer.saturating_mul(positions.len());
+        let spec = ActivationSpec {
+            model: model.name().into(),
+            hooks,
+            context_size: packing.context_size,
+            batch_rows: options.store_batch_size_prompts * positions.len(),
+            positions,
+            excluded: options.excluded(model)?,
+            store_batch_size_prompts: options.store_batch_size_prompts,
+            ring_slots: 0,
+            shuffle: crate::Shuffle::Unshuffled,
+            mix_fraction: None,
+        };
+        let tokenizer = model.tokenizer().map(|_| Arc::new(OfModel(model.clone())) as Arc<dyn Tokenise>);
+        let documents: Box<dyn DocumentSource> = Box::new(documents);
+        let rows = TokenRows::new(documents, tokenizer, packing)?;
+        let harvest = Harvest::new(model.clone(), rows, spec, last, options.keep_rows);
+        let shuffling = ShuffleOptions {
+            ring_rows,
+            batch_rows: options.train_batch_size_tokens,
+            shuffle: options.shuffle,
+            mix_fraction: options.mix_fraction,
+            drop_last: options.drop_last,
+        };
+        Ok(Self { stream: Shuffled::new(harvest, shuffling)? })
+    }
+
+    /// The next `store_batch_size_prompts` rows of tokens; fewer at the end, then `None`. (SAELens drops what does not fill the
+    /// last batch and starts over.)
+    ///
+    /// # Errors
+    /// The documents' or the tokenizer's.
+    pub fn get_batch_tokens(&mut self) -> Result<Option<TokenRowBatch>> {
+        self.stream.source_mut().get_batch_tokens()
+    }
+
+    /// The activations of these rows at the (first) hook, `[batch, pos', width]`: heads flattened or chosen, `pos'` the kept
+    /// positions, special tokens included. The forward stops exactly at the last hook.
+    ///
+    /// # Errors
+    /// The model's.
+    pub fn activations(&self, batch: &TokenRowBatch) -> Result<Tensor> {
+        Ok(self.activations_at_all(batch)?.swap_remove(0))
+    }
+
+    /// As [`activations`](Self::activations), for each hook of the spec.
+    ///
+    /// # Errors
+    /// The model's.
+    pub fn activations_at_all(&self, batch: &TokenRowBatch) -> Result<Vec<Tensor>> {
+        self.stream.source().activations(batch)
+    }
+
+    /// The next `train_batch_size_tokens` rows, without the excluded tokens; every row of the documents comes exactly once; the last
+    /// batch is smaller unless `drop_last`; then `None`.
+    ///
+    /// # Errors
+    /// The documents', the tokenizer's, the model's. After an error there is nothing more.
+    pub fn next_batch(&mut self) -> Result<Option<ActivationBatch>> {
+        self.stream.next().transpose()
+    }
+
+    /// The rows of tokens that the store remembers ([`StoreOptions::keep_rows`]): where addresses resolve to documents.
+    #[must_use]
+    pub fn index(&self) -> &RowIndex {
+        self.stream.source().index()
+    }
+
+    /// What became of every token and row so far.
+    #[must_use]
+    pub fn report(&self) -> StoreReport {
+        StoreReport { dropped: self.stream.dropped(), ..self.stream.source().report() }
+    }
+
+    /// The model.
+    #[must_use]
+    pub fn model(&self) -> &LanguageModel {
+        self.stream.source().model()
+    }
+}
+
+impl Iterator for ActivationStore {
+    type Item = Result<ActivationBatch>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.stream.next()
+    }
+}
+
+impl ActivationSource for ActivationStore {
+    fn spec(&self) -> &ActivationSpec {
+        self.stream.spec()
+    }
+}
+
+fn find_hook(model: &LanguageModel, name: &str) -> Result<HookPoint> {
+    let point: HookPoint = name.parse()?;
+    check_hook(model, point)?;
+    Ok(point)
+}
+
+fn hook_rows(model: &LanguageModel, choice: HookChoice) -> Result<HookRows> {
+    check_hook(model, choice.point)?;
+    HookRows::of(choice, model.shape())
+}
+
+fn check_hook(model: &LanguageModel, point: HookPoint) -> Result<()> {
+    if model.hooked().hook_points().contains(&point) {
+        return Ok(());
+    }
+    Err(Error::MissingHook { hook: point, model: model.name().into(), n_layers: model.shape().n_layers })
+}
+
+/// The model's tokenizer, shared with the threads that tokenise.
+struct OfModel(LanguageModel);
+
+impl Tokenise for OfModel {
+    fn tokenise(&self, text: &str) -> Result<Tokenised> {
+        let encoding = self.0.require_tokenizer()?.encode(text)?;
+        Ok(Tokenised { ids: encoding.ids, spans: encoding.spans })
+    }
+
+    fn cuts_at_whitespace(&self) -> bool {
+        self.0.tokenizer().is_some_and(model_hooks::Tokenizer::cuts_at_whitespace)
+    }
+}
