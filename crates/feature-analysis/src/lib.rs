@@ -1,1 +1,4 @@
 //! What people look at: token frames, top activations, logit lens, PCA, plots.
+
+pub mod page;
+pub mod plot;

@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# A picture of an HTML file, as a headless Chromium shows it. docs/tour.png was made by
+#   cargo run --release --example tour -- --out target/tour && tools/screenshot.sh target/tour/tour.html docs/tour.png
+#
+#   tools/screenshot.sh FILE.html OUT.png [WIDTH HEIGHT [ANCHOR]]
+#
+# ANCHOR is the id of the section to begin at. Needs chromium (or CHROMIUM=path of another one); asks no network for anything.
+set -euo pipefail
+if [ $# -lt 2 ]; then sed -n '2,7p' "$0"; exit 2; fi
+page=$(realpath "$1") out=$(realpath -m "$2") width=${3:-1200} height=${4:-800} anchor=${5:-}
+profile=$(mktemp -d)
+trap 'rm -rf "$profile"' EXIT
+mkdir -p "$(dirname "$out")"
+timeout 180 "${CHROMIUM:-chromium}" --headless --no-sandbox --disable-gpu --disable-quic --no-first-run \
+  --disable-background-networking --disable-component-update --disable-sync --hide-scrollbars \
+  --user-data-dir="$profile" --window-size="$width,$height" --virtual-time-budget=8000 --screenshot="$out" \
+  "file://$page${anchor:+#$anchor}" 2>"$profile/log" || { tail -5 "$profile/log" >&2; exit 1; }
+echo "$out"
