@@ -1,0 +1,110 @@
+//! Writes what a model computes at its hook points to a safetensors file, one f32 tensor per point under its TransformerLens name,
+//! plus `tokens`: so that any other tool can check this one.
+//!
+//! ```sh
+//! cargo run --release --example capture -- --hooks blocks.2.hook_resid_pre,logits --text "On Monday, and on Tuesday" --out /tmp/acts.safetensors
+//! ```
+
+use clap::{Parser, ValueEnum};
+use saescope::model_hooks::{Bos, Capture, HookPoint, LanguageModel, LoadOptions, Processing, TokenBatch, load};
+use saescope::tensor_files::save_safetensors;
+use std::error::Error;
+use std::path::PathBuf;
+
+/// Capture hook points of a model into a safetensors file.
+#[derive(Parser)]
+struct Args {
+    /// Hugging Face folder or GGUF file [default: the embedded demo].
+    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/demo/lm"))]
+    model: PathBuf,
+    /// Comma-separated TransformerLens names, or `all`.
+    #[arg(long, value_delimiter = ',', required = true)]
+    hooks: Vec<String>,
+    /// JSON file with a list of equally long lists of token ids (no tokenizer needed).
+    #[arg(long, group = "input")]
+    token_ids: Option<PathBuf>,
+    /// A text; BOS is put in front.
+    #[arg(long, group = "input")]
+    text: Option<String>,
+    /// A file with a text; BOS is put in front.
+    #[arg(long, group = "input")]
+    text_file: Option<PathBuf>,
+    /// Weight processing.
+    #[arg(long, value_enum, default_value = "none")]
+    processing: ProcessingArg,
+    /// Precision of the matrix products.
+    #[arg(long, value_enum, default_value = "f32")]
+    precision: Precision,
+    /// The file to write.
+    #[arg(long)]
+    out: PathBuf,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum ProcessingArg {
+    /// The weights as they are in the file.
+    None,
+    /// TransformerLens' default: fold_ln, centre writing weights, centre unembed, fold value biases.
+    Tl,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum Precision {
+    F32,
+    /// The same as f32 until the project has kernels of its own.
+    F32fast,
+    Bf16,
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let args = Args::parse();
+    if args.precision == Precision::Bf16 {
+        return Err("bf16 is not available yet: choose f32 or f32fast".into());
+    }
+    let processing = match args.processing {
+        ProcessingArg::None => Processing::None,
+        ProcessingArg::Tl => Processing::TransformerLens,
+    };
+    let model = load(&args.model, &LoadOptions::new(processing))?;
+    let tokens = read_tokens(&args, &model)?;
+    let points: Vec<HookPoint> = if args.hooks == ["all"] {
+        model.hooked().hook_points().to_vec()
+    } else {
+        args.hooks.iter().map(|name| name.trim().parse()).collect::<Result<_, _>>()?
+    };
+
+    let mut capture = Capture::of(points.clone());
+    // Runs exactly to the last point that is wanted.
+    if let Some(&last) = points.iter().max() {
+        model.hooked().forward_until(&tokens, last, &mut capture)?;
+    }
+    let mut out = Vec::with_capacity(points.len() + 1);
+    for point in points {
+        let value = capture.get(point)?;
+        println!("{point} {:?}", value.dims());
+        out.push((point.to_string(), value.contiguous()?));
+    }
+    out.push(("tokens".into(), tokens.to_tensor(&candle_core::Device::Cpu)?.to_dtype(candle_core::DType::I64)?));
+    save_safetensors(&args.out, &out, None)?;
+    println!("wrote {}", args.out.display());
+    Ok(())
+}
+
+fn read_tokens(args: &Args, model: &LanguageModel) -> Result<TokenBatch, Box<dyn Error>> {
+    if let Some(path) = &args.token_ids {
+        let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
+        let rows: Vec<Vec<u32>> = serde_json::from_str(&text)
+            .map_err(|e| format!("{}: expected a list of lists of token ids: {e}", path.display()))?;
+        return Ok(TokenBatch::new(&rows)?);
+    }
+    let text = match (&args.text, &args.text_file) {
+        (Some(text), _) => text.clone(),
+        (None, Some(path)) => std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?,
+        (None, None) => return Err("one of --token-ids, --text, --text-file is needed".into()),
+    };
+    let tokens = model.require_tokenizer()?.to_tokens(&text, Bos::Prepend, Some(model.shape().n_ctx))?;
+    if tokens.truncated > 0 {
+        eprintln!("note: {} tokens did not fit into the context of {} and were left out", tokens.truncated, model.shape().n_ctx);
+    }
+    Ok(TokenBatch::new(&[tokens.ids])?)
+}

@@ -1,0 +1,55 @@
+//! Encodes and reconstructs activations with an SAE and writes dense `feature_acts` and `sae_out`, as SAELens' `encode` and `forward`
+//! return them: so that any other tool can check this one.
+//!
+//! ```sh
+//! cargo run --release --example encode -- --input /tmp/acts.safetensors --key blocks.2.hook_resid_pre --out /tmp/features.safetensors
+//! ```
+
+use clap::{Parser, ValueEnum};
+use saescope::sae_core::{Sae, SparseCoder};
+use saescope::tensor_files::{SafetensorsFile, save_safetensors};
+use std::error::Error;
+use std::path::PathBuf;
+
+/// Encode activations from a safetensors file with an SAE.
+#[derive(Parser)]
+struct Args {
+    /// SAELens folder [default: the embedded demo].
+    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/demo/sae"))]
+    sae: PathBuf,
+    /// The file with the activations, `[.., d_in]` (or `[.., head, d_head]` for an SAE on `hook_z`).
+    #[arg(long)]
+    input: PathBuf,
+    /// The tensor's name in that file.
+    #[arg(long)]
+    key: String,
+    /// Precision of the matrix products.
+    #[arg(long, value_enum, default_value = "f32")]
+    precision: Precision,
+    /// The file to write.
+    #[arg(long)]
+    out: PathBuf,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum Precision {
+    F32,
+    /// The same as f32 until the project has kernels of its own.
+    F32fast,
+    Bf16,
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let args = Args::parse();
+    if args.precision == Precision::Bf16 {
+        return Err("bf16 is not available yet: choose f32 or f32fast".into());
+    }
+    let sae = Sae::load(&args.sae)?;
+    let x = SafetensorsFile::open(&args.input)?.load_f32(&args.key)?;
+    let feature_acts = sae.encode_dense(&x)?;
+    let sae_out = sae.forward(&x)?.x_hat;
+    println!("{sae:?}\nfeature_acts {:?}, sae_out {:?}", feature_acts.dims(), sae_out.dims());
+    save_safetensors(&args.out, &[("feature_acts", feature_acts), ("sae_out", sae_out)], None)?;
+    println!("wrote {}", args.out.display());
+    Ok(())
+}
