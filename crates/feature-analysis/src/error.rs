@@ -1,0 +1,165 @@
+use std::path::PathBuf;
+
+/// `std::result::Result` with this crate's [`Error`].
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What can go wrong between activations and what people look at.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A tensor or slice has another shape than the call needs.
+    #[error("{what} has shape {found:?}, expected {expected}")]
+    Shape {
+        /// Which argument.
+        what: &'static str,
+        /// The shape in words, e.g. `[n, d]`.
+        expected: String,
+        /// The shape found.
+        found: Vec<usize>,
+    },
+    /// A value that must be finite is NaN or infinite.
+    #[error("{what} holds {value} at row {row}, column {column}; every value must be finite")]
+    NotFinite {
+        /// Which argument.
+        what: &'static str,
+        /// The value.
+        value: f32,
+        /// Its row.
+        row: usize,
+        /// Its column.
+        column: usize,
+    },
+    /// A PCA of fewer than two rows: a variance needs two.
+    #[error("a PCA needs at least 2 rows, found {rows}")]
+    TooFewRows {
+        /// Rows given.
+        rows: usize,
+    },
+    /// A PCA with no components, or with more than the data can have.
+    #[error("{asked} components asked of {rows} rows x {columns} columns; possible: 1 to {}", rows.min(columns))]
+    Components {
+        /// Components asked for.
+        asked: usize,
+        /// Rows given.
+        rows: usize,
+        /// Columns given.
+        columns: usize,
+    },
+    /// An eigensolver gave an answer that its certificate refutes.
+    #[error(
+        "component {component} of the PCA fails its certificate: \
+         |X'Xv - s^2 v| is {residual:e} of s1^2, allowed {allowed:e}"
+    )]
+    Uncertified {
+        /// The component.
+        component: usize,
+        /// Its residual relative to the largest eigenvalue.
+        residual: f64,
+        /// The tolerance.
+        allowed: f64,
+    },
+    /// The eigensolver gave up.
+    #[error("the eigensolver did not converge on a symmetric {size} x {size} matrix")]
+    NoConvergence {
+        /// Side of the matrix.
+        size: usize,
+    },
+    /// A list of features without any.
+    #[error("no features given; at least one of 0..{d_sae} is needed")]
+    NoFeatures {
+        /// Number of features of the SAE.
+        d_sae: usize,
+    },
+    /// More features than there are, or none.
+    #[error("{asked} features asked of an SAE of {d_sae}; possible: 1 to {d_sae}")]
+    FeatureCount {
+        /// How many were asked for.
+        asked: usize,
+        /// Number of features of the SAE.
+        d_sae: usize,
+    },
+    /// A family of words none of which is a token.
+    #[error("none of {words:?} is a single token of this tokenizer, with or without a space before it")]
+    NoWordIsAToken {
+        /// The words.
+        words: Vec<String>,
+    },
+    /// A feature that the SAE does not have.
+    #[error("feature {feature} is outside this SAE, whose features are 0..{d_sae}")]
+    FeatureRange {
+        /// The feature.
+        feature: u32,
+        /// Number of features of the SAE.
+        d_sae: usize,
+    },
+    /// A feature named twice in one list.
+    #[error("feature {feature} is listed twice, at places {first} and {second}")]
+    FeatureTwice {
+        /// The feature.
+        feature: u32,
+        /// Its first place in the list.
+        first: usize,
+        /// Its second place.
+        second: usize,
+    },
+    /// A feature that is not among those that were collected.
+    #[error("feature {feature} was not collected; collected were {collected:?}")]
+    NotCollected {
+        /// The feature.
+        feature: u32,
+        /// The collected features.
+        collected: Vec<u32>,
+    },
+    /// An option has a value that makes no sense.
+    #[error("option `{option}` is {found}, expected {expected}")]
+    Option {
+        /// Its name.
+        option: &'static str,
+        /// What would be right.
+        expected: &'static str,
+        /// What it is.
+        found: String,
+    },
+    /// The parts do not fit together: widths of model and SAE, say.
+    #[error("{left} is {left_size}, but {right} is {right_size}; they must be equal")]
+    Misfit {
+        /// One side.
+        left: &'static str,
+        /// Its size.
+        left_size: usize,
+        /// The other side.
+        right: &'static str,
+        /// Its size.
+        right_size: usize,
+    },
+    /// A file could not be written.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The operating system's reason.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file could not be written under its name.
+    #[error(transparent)]
+    Files(#[from] tensor_files::Error),
+    /// The columnar library refused.
+    #[error(transparent)]
+    Arrow(#[from] arrow::error::ArrowError),
+    /// The Parquet writer refused.
+    #[error(transparent)]
+    Parquet(#[from] parquet::errors::ParquetError),
+    /// The SAE refused.
+    #[error(transparent)]
+    Sae(#[from] sae_core::Error),
+    /// The activation store refused.
+    #[error(transparent)]
+    Store(#[from] activation_store::Error),
+    /// The model refused.
+    #[error(transparent)]
+    Model(#[from] model_hooks::Error),
+    /// The tensor library refused.
+    #[error(transparent)]
+    Tensor(#[from] candle_core::Error),
+}

@@ -1,0 +1,285 @@
+//! What the seed loop keeps: the tokens on which chosen features fired, by address.
+
+use crate::token_frame::{Place, is_special};
+use crate::{Error, FrameOptions, Result, check_features, token_frame_at};
+use activation_store::{ActivationStore, TokenPos, TokenRow};
+use arrow::array::RecordBatch;
+use candle_core::{DType, Device, Tensor};
+use model_hooks::Tokenizer;
+use sae_core::SparseCoder;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How much was looked at. Every output of the loop carries it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Counts {
+    /// Batches asked for.
+    pub batches_asked: u64,
+    /// Batches done: fewer than asked when the text ran out.
+    pub batches_done: u64,
+    /// Rows of tokens seen.
+    pub rows: u64,
+    /// Tokens looked at; the denominator of every share.
+    pub tokens: u64,
+    /// Special and inserted tokens left out, not part of `tokens`; 0 when they were asked for.
+    pub special_left_out: u64,
+}
+
+impl Counts {
+    /// Whether the text ran out before the batches that were asked for.
+    #[must_use]
+    pub fn ended_early(&self) -> bool {
+        self.batches_done < self.batches_asked
+    }
+}
+
+impl std::fmt::Display for Counts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { batches_asked, batches_done, tokens, special_left_out, .. } = self;
+        write!(f, "{tokens} tokens in {batches_done} batches, {special_left_out} special tokens left out")?;
+        match self.ended_early() {
+            true => write!(f, "; the text ended before the {batches_asked} batches asked for"),
+            false => Ok(()),
+        }
+    }
+}
+
+/// Which tokens of a stream of rows are looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Looked {
+    /// The positions of a row that have activations, ascending, in the order of the activations.
+    pub positions: Vec<u32>,
+    /// Tokens that do not count, besides those that packing inserted; `None`: all count, inserted ones too.
+    pub leave_out: Option<BTreeSet<u32>>,
+}
+
+impl Looked {
+    /// Every position of rows of `n` tokens.
+    #[must_use]
+    pub fn at_all(n: usize, leave_out: Option<BTreeSet<u32>>) -> Self {
+        Self { positions: (0..n as u32).collect(), leave_out }
+    }
+
+    /// The positions that a store delivers; special tokens of its model's tokenizer, and those that its options exclude, do not count
+    /// unless `keep_special`.
+    #[must_use]
+    pub fn of(store: &ActivationStore, keep_special: bool) -> Self {
+        let spec = activation_store::ActivationSource::spec(store);
+        let special = store.model().tokenizer().map(|tokenizer| tokenizer.special_ids().clone()).unwrap_or_default();
+        let leave_out = (!keep_special).then(|| special.union(&spec.excluded).copied().collect());
+        Self { positions: spec.positions.clone(), leave_out }
+    }
+
+    /// The places of these rows that have activations, in the activations' order: prompt, row, position, and whether it counts.
+    pub(crate) fn places<'a>(&'a self, rows: &'a [TokenRow]) -> impl Iterator<Item = (u32, &'a TokenRow, usize, bool)> {
+        let counts = |row: &TokenRow, pos| self.leave_out.as_ref().is_none_or(|special| !is_special(row, pos, special));
+        let of_row = move |(prompt, row): (u32, &'a TokenRow)| {
+            self.positions.iter().map(move |&pos| (prompt, row, pos as usize, counts(row, pos as usize)))
+        };
+        (0..).zip(rows).flat_map(of_row)
+    }
+
+    /// Checks that every position is in every row.
+    pub(crate) fn check(&self, rows: &[TokenRow]) -> Result<()> {
+        let last = self.positions.last().map_or(0, |&pos| pos as usize + 1);
+        match rows.iter().find(|row| row.tokens.len() < last || row.origin.len() < last) {
+            None => Ok(()),
+            Some(row) => {
+                let found = vec![row.tokens.len(), row.origin.len()];
+                Err(Error::Shape {
+                    what: "a row of tokens and origins",
+                    expected: format!("at least {last} of each"),
+                    found,
+                })
+            }
+        }
+    }
+}
+
+/// The tokens on which any of the chosen features fired, in the order in which they were seen, with their activations.
+///
+/// Contexts and reconstructions are made when asked for, from the rows that hold a kept token. Memory: `4 n (features + 6)` bytes for
+/// `n` kept tokens, the rows of tokens they stand in (about 44 bytes a position), and the features' decoder rows.
+#[derive(Clone, Debug)]
+pub struct KeptExamples {
+    features: Vec<u32>,
+    decoder: Tensor,
+    acts: Vec<f32>,
+    at: Vec<TokenPos>,
+    tokens: Vec<u32>,
+    rows: BTreeMap<u64, KeptRow>,
+    counts: Counts,
+}
+
+#[derive(Clone, Debug)]
+struct KeptRow {
+    row: TokenRow,
+    batch: u64,
+    prompt: u32,
+}
+
+impl KeptExamples {
+    /// Nothing kept yet, for these features of an SAE.
+    ///
+    /// # Errors
+    /// An empty list, a feature outside the SAE, or one named twice.
+    pub fn new(coder: &dyn SparseCoder, features: &[u32], batches_asked: u64) -> Result<Self> {
+        check_features(features, coder.d_sae())?;
+        let decoder = coder.decoder_rows(features)?.to_dtype(DType::F32)?;
+        let counts = Counts { batches_asked, ..Counts::default() };
+        let features = features.to_vec();
+        Ok(Self { features, decoder, acts: vec![], at: vec![], tokens: vec![], rows: BTreeMap::new(), counts })
+    }
+
+    /// Takes in one batch: keeps each place where the features' activations sum to more than zero.
+    ///
+    /// # Shapes
+    /// `acts [batch, positions, features]`, or flattened `[batch * positions, features]`, of f32.
+    ///
+    /// # Errors
+    /// Another shape, rows that are too short, or an activation that is NaN or infinite.
+    pub fn push(&mut self, rows: &[TokenRow], looked: &Looked, acts: &Tensor) -> Result<()> {
+        let (width, places) = (self.features.len(), rows.len() * looked.positions.len());
+        if acts.elem_count() != places * width || acts.dims().last() != Some(&width) {
+            let expected = format!("[batch, positions, {width}] for {places} places");
+            return Err(Error::Shape { what: "the features' activations", expected, found: acts.dims().to_vec() });
+        }
+        looked.check(rows)?;
+        let flat = acts.flatten_all()?.to_vec1::<f32>()?;
+        if let Some(i) = flat.iter().position(|a| !a.is_finite()) {
+            let (row, column) = (i / width, i % width);
+            return Err(Error::NotFinite { what: "the features' activations", value: flat[i], row, column });
+        }
+        for ((prompt, row, pos, counts), line) in looked.places(rows).zip(flat.chunks_exact(width)) {
+            match counts {
+                true => self.look_at(row, pos, prompt, line),
+                false => self.counts.special_left_out += 1,
+            }
+        }
+        self.counts.rows += rows.len() as u64;
+        self.counts.batches_done += 1;
+        Ok(())
+    }
+
+    fn look_at(&mut self, row: &TokenRow, pos: usize, prompt: u32, line: &[f32]) {
+        self.counts.tokens += 1;
+        if line.iter().sum::<f32>() <= 0.0 {
+            return;
+        }
+        self.acts.extend_from_slice(line);
+        self.tokens.push(row.tokens[pos]);
+        self.at.push(TokenPos { row: row.row, pos: pos as u32 });
+        let batch = self.counts.batches_done;
+        self.rows.entry(row.row).or_insert_with(|| KeptRow { row: row.clone(), batch, prompt });
+    }
+
+    /// Number of kept tokens ("Examples found").
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.at.len()
+    }
+
+    /// Whether nothing fired.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.at.is_empty()
+    }
+
+    /// The features, in the order of the columns.
+    #[must_use]
+    pub fn features(&self) -> &[u32] {
+        &self.features
+    }
+
+    /// What was looked at.
+    #[must_use]
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// The address of each kept token.
+    #[must_use]
+    pub fn at(&self) -> &[TokenPos] {
+        &self.at
+    }
+
+    /// The id of each kept token.
+    #[must_use]
+    pub fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+
+    /// The features' activations at kept token `i`.
+    ///
+    /// # Panics
+    /// If there is no kept token `i`.
+    #[must_use]
+    pub fn acts_of(&self, i: usize) -> &[f32] {
+        let width = self.features.len();
+        &self.acts[i * width..(i + 1) * width]
+    }
+
+    /// All activations, `[n, features]`, row after row.
+    #[must_use]
+    pub fn acts(&self) -> &[f32] {
+        &self.acts
+    }
+
+    /// One feature's activations on the kept tokens, `[n]`; zero where only others fired.
+    ///
+    /// # Errors
+    /// [`Error::NotCollected`].
+    pub fn activations(&self, feature: u32) -> Result<Vec<f32>> {
+        let column = self.column(feature)?;
+        Ok(self.acts.iter().skip(column).step_by(self.features.len()).copied().collect())
+    }
+
+    /// Which column a feature has.
+    ///
+    /// # Errors
+    /// [`Error::NotCollected`].
+    pub fn column(&self, feature: u32) -> Result<usize> {
+        let place = self.features.iter().position(|&f| f == feature);
+        place.ok_or_else(|| Error::NotCollected { feature, collected: self.features.clone() })
+    }
+
+    /// What the chosen features alone reconstruct, without `b_dec`: `acts [n, features] @ W_dec[features]`, `[n, d_in]`.
+    ///
+    /// As in the notebook, in the units of the SAE's own decoder: a per-token norm of the input is not undone.
+    ///
+    /// # Errors
+    /// The tensor library's.
+    pub fn reconstructions(&self) -> Result<Tensor> {
+        if self.is_empty() {
+            return Ok(Tensor::zeros((0, self.decoder.dim(1)?), DType::F32, &Device::Cpu)?);
+        }
+        let acts = Tensor::from_slice(&self.acts, (self.len(), self.features.len()), &Device::Cpu)?;
+        Ok(acts.matmul(&self.decoder)?)
+    }
+
+    /// The row of tokens of an address, if one of its tokens was kept.
+    #[must_use]
+    pub fn row(&self, row: u64) -> Option<&TokenRow> {
+        self.rows.get(&row).map(|kept| &kept.row)
+    }
+
+    /// Kept token `i` as a place in its row.
+    ///
+    /// # Panics
+    /// If there is no kept token `i`.
+    #[must_use]
+    pub fn place(&self, i: usize) -> Place<'_> {
+        let TokenPos { row, pos } = self.at[i];
+        let kept = self.rows.get(&row).expect("`look_at` stores the row of every address that it keeps");
+        Place { row: &kept.row, pos: pos as usize, batch: kept.batch, prompt: kept.prompt }
+    }
+
+    /// The token frame of all kept tokens, in their order.
+    ///
+    /// # Errors
+    /// As [`token_frame_at`].
+    pub fn frame(&self, tokenizer: &Tokenizer, options: &FrameOptions) -> Result<RecordBatch> {
+        let places: Vec<_> = (0..self.len()).map(|i| self.place(i)).collect();
+        token_frame_at(&places, tokenizer, options)
+    }
+}

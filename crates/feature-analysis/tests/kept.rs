@@ -1,0 +1,199 @@
+//! What the loop keeps: by hand, in any batches, and what is made of it.
+
+mod common;
+
+use activation_store::{TokenPos, TokenRow};
+use arrow::array::AsArray;
+use arrow::datatypes::Float32Type;
+use candle_core::{Device, Tensor};
+use common::{Columns, row, texts, tokenizer};
+use feature_analysis::*;
+use proptest::prelude::*;
+use sae_core::SparseCoder;
+
+/// Three rows of four tokens; features 0, 1 and 3 of an SAE of four. The BOS fires too.
+fn example(keep_special: bool) -> (KeptExamples, model_hooks::Tokenizer) {
+    let tokenizer = tokenizer(&["<s>", "a", "b", "c"]);
+    let rows = [row(0, &[0, 1, 2, 3]), row(1, &[0, 2, 2, 2]), row(2, &[0, 1, 1, 1])];
+    #[rustfmt::skip]
+    let x = [
+        [9., 0., 0., 0.], [0., 0., 5., 0.], [1., 2., 0., 0.], [0., 0., 0., 0.],
+        [9., 0., 0., 0.], [2., 0., 0., 4.], [0., 0., 5., 0.], [2., 0., 0., 0.],
+        [9., 0., 0., 0.], [0., 0., 0., 0.], [0., 0., 0., 0.], [3., 0., 0., 0f32],
+    ];
+    let x = Tensor::new(&x, &Device::Cpu).unwrap().reshape((3, 4, 4)).unwrap();
+    let mut kept = KeptExamples::new(&Columns(4), &[3, 0, 1], 3).unwrap();
+    let looked = Looked::at_all(4, (!keep_special).then(|| tokenizer.special_ids().clone()));
+    for (rows, at) in [(&rows[..2], 0), (&rows[2..], 2)] {
+        let acts = Columns(4).encode_only(&x.narrow(0, at, rows.len()).unwrap(), &[3, 0, 1]).unwrap();
+        kept.push(rows, &looked, &acts).unwrap();
+    }
+    (kept, tokenizer)
+}
+
+fn at(row: u64, pos: u32) -> TokenPos {
+    TokenPos { row, pos }
+}
+
+#[test]
+fn keeps_what_fired_and_says_what_was_left_out() {
+    let (kept, _) = example(false);
+    assert_eq!(kept.at(), [at(0, 2), at(1, 1), at(1, 3), at(2, 3)]);
+    assert_eq!(kept.tokens(), [2, 2, 2, 1]);
+    assert_eq!(kept.acts_of(0), [0.0, 1.0, 2.0], "columns in the order of the features");
+    assert_eq!(kept.activations(0).unwrap(), [1.0, 2.0, 2.0, 3.0]);
+    let counts = kept.counts();
+    assert_eq!((counts.tokens, counts.special_left_out, counts.rows), (9, 3, 3));
+    assert_eq!(
+        counts.to_string(),
+        "9 tokens in 2 batches, 3 special tokens left out; the text ended before the 3 batches asked for"
+    );
+    assert_eq!(kept.activations(2).unwrap_err().to_string(), "feature 2 was not collected; collected were [3, 0, 1]");
+}
+
+#[test]
+fn the_notebook_keeps_special_tokens() {
+    let (kept, _) = example(true);
+    assert_eq!(kept.len(), 7);
+    assert_eq!((kept.counts().tokens, kept.counts().special_left_out), (12, 0));
+    assert_eq!(kept.at()[0], at(0, 0));
+}
+
+#[test]
+fn top_activations_are_joined_by_address_and_ties_go_to_the_lower_one() {
+    let (kept, tokenizer) = example(false);
+    let top = top_activations(&kept, 0, 3).unwrap();
+    let pairs: Vec<_> = top.iter().map(|t| (t.activation, t.at)).collect();
+    assert_eq!(pairs, [(3.0, at(2, 3)), (2.0, at(1, 1)), (2.0, at(1, 3))]);
+    assert_eq!(top_activations(&kept, 3, 10).unwrap().len(), 1, "zeros are not activations");
+    let frame = top_frame(&kept, 0, 2, &tokenizer, &FrameOptions::default()).unwrap();
+    assert_eq!(texts(&frame, "context"), ["<s>aa|a|", "<s>|b|bb"]);
+    assert_eq!(texts(&frame, "label"), ["0/3", "1/1"], "prompts count within their batch");
+    assert_eq!(frame.column_by_name("activation").unwrap().as_primitive::<Float32Type>().values()[..], [3.0, 2.0]);
+}
+
+#[test]
+fn numbers_of_the_histogram() {
+    let positive = PositiveActivations::of(&example(false).0, 0).unwrap();
+    assert_eq!(positive.values, [1.0, 2.0, 2.0, 3.0]);
+    assert_eq!(positive.title(), "Histogram of positive activations - 44.444% of activations were positive");
+    let positive = PositiveActivations::of(&example(true).0, 0).unwrap();
+    assert!((positive.percent() - 100.0 * 7.0 / 12.0).abs() < 1e-12);
+    let nothing = PositiveActivations::of(&KeptExamples::new(&Columns(4), &[1], 0).unwrap(), 1).unwrap();
+    assert_eq!(nothing.percent(), 0.0);
+}
+
+#[test]
+fn reconstructions_are_of_the_chosen_features_alone() {
+    let recon = example(false).0.reconstructions().unwrap().to_vec2::<f32>().unwrap();
+    assert_eq!(recon, [[1., 4., 0., 0.], [2., 0., 0., 16.], [2., 0., 0., 0.], [3., 0., 0., 0.]]);
+}
+
+#[test]
+fn frames_go_to_files_and_back() {
+    let (kept, tokenizer) = example(false);
+    let frame = feature_frame(&kept).unwrap();
+    let names: Vec<_> = frame.schema().fields().iter().map(|f| f.name().clone()).collect();
+    assert_eq!(names, ["feature_3", "feature_0", "feature_1"]);
+    let whole = beside(&kept.frame(&tokenizer, &FrameOptions::default()).unwrap(), &frame).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let (parquet, csv) = (dir.path().join("frame.parquet"), dir.path().join("frame.csv"));
+    write_parquet(&whole, &parquet).unwrap();
+    let file = std::fs::File::open(&parquet).unwrap();
+    let mut reader = parquet::arrow::arrow_reader::ParquetRecordBatchReader::try_new(file, 1024).unwrap();
+    assert_eq!(reader.next().unwrap().unwrap(), whole);
+    write_csv(&frame, &csv).unwrap();
+    assert_eq!(
+        std::fs::read_to_string(&csv).unwrap(),
+        "feature_3,feature_0,feature_1\n0.0,1.0,2.0\n4.0,2.0,0.0\n0.0,2.0,0.0\n0.0,3.0,0.0\n"
+    );
+    assert!(beside(&frame, &frame.slice(0, 1)).unwrap_err().to_string().contains("must be equal"));
+}
+
+#[test]
+fn refusals() {
+    let mut kept = KeptExamples::new(&Columns(4), &[0], 1).unwrap();
+    let acts = |values: &[f32]| Tensor::from_slice(values, (values.len(), 1), &Device::Cpu).unwrap();
+    let rows = [row(0, &[1, 2])];
+    let looked = Looked::at_all(2, None);
+    assert!(
+        kept.push(&rows, &looked, &acts(&[1.])).unwrap_err().to_string().contains("[batch, positions, 1] for 2 places")
+    );
+    assert!(
+        kept.push(&rows, &looked, &acts(&[1., f32::NAN])).unwrap_err().to_string().contains("NaN at row 1, column 0")
+    );
+    let long = Looked::at_all(3, None);
+    assert!(kept.push(&rows, &long, &acts(&[1., 2., 3.])).unwrap_err().to_string().contains("at least 3 of each"));
+    assert!(KeptExamples::new(&Columns(4), &[4], 1).is_err());
+    assert!(kept.is_empty() && kept.reconstructions().unwrap().dims() == [0, 4]);
+}
+
+/// An SAE that was trained on some positions sees only these: the address still says where in the row a token is.
+#[test]
+fn a_slice_of_positions_keeps_its_addresses() {
+    let rows = [row(0, &[0, 1, 2, 3]), row(1, &[0, 3, 2, 1])];
+    let looked = Looked { positions: vec![1, 3], leave_out: None };
+    let acts = Tensor::new(&[[1f32], [0.], [2.], [3.]], &Device::Cpu).unwrap();
+    let mut kept = KeptExamples::new(&Columns(4), &[0], 1).unwrap();
+    kept.push(&rows, &looked, &acts).unwrap();
+    assert_eq!(kept.at(), [at(0, 1), at(1, 1), at(1, 3)]);
+    assert_eq!(kept.tokens(), [1, 3, 1]);
+    assert_eq!(kept.counts().tokens, 4);
+}
+
+proptest! {
+    /// Law 5: how rows are cut into batches does not change what is kept.
+    #[test]
+    fn batches_do_not_matter(values in prop::collection::vec(-1i8..3, 6 * 5 * 3), cut in 1usize..6) {
+        let rows: Vec<TokenRow> = (0..6).map(|r| row(r, &[0, 1, 2, 1, 2])).collect();
+        let x: Vec<f32> = values.iter().map(|&v| f32::from(v)).collect();
+        let x = Tensor::from_vec(x, (6, 5, 3), &Device::Cpu).unwrap();
+        let run = |batch: usize| {
+            let mut kept = KeptExamples::new(&Columns(3), &[2, 0], 6).unwrap();
+            for (i, rows) in rows.chunks(batch).enumerate() {
+                let acts = Columns(3).encode_only(&x.narrow(0, i * batch, rows.len()).unwrap(), &[2, 0]).unwrap();
+                kept.push(rows, &Looked::at_all(5, None), &acts).unwrap();
+            }
+            kept
+        };
+        let (whole, parts) = (run(6), run(cut));
+        prop_assert_eq!(whole.at(), parts.at());
+        prop_assert_eq!(whole.acts(), parts.acts());
+        prop_assert_eq!(top_activations(&whole, 2, 4).unwrap(), top_activations(&parts, 2, 4).unwrap());
+    }
+}
+
+#[test]
+fn families_by_hand() {
+    let tokenizer = tokenizer(&["<s>", " Mon", "Mon", " Tue", "x"]);
+    let family = WordFamily::new(&["Mon", "Tue", "Wed"], &tokenizer).unwrap();
+    assert_eq!(family.members, [("Mon".to_owned(), vec![1, 2]), ("Tue".to_owned(), vec![3])]);
+    assert_eq!(family.not_tokens, ["Wed"], "the unknown token is not a word");
+    assert!(WordFamily::new(&["Wed"], &tokenizer).unwrap_err().to_string().contains("none of [\"Wed\"]"));
+}
+
+#[test]
+fn family_scores_by_hand() {
+    let tokenizer = tokenizer(&["<s>", " Mon", "Mon", " Tue", "Tue", "x"]);
+    let family = WordFamily::new(&["Mon", "Tue"], &tokenizer).unwrap();
+    let rows = [row(0, &[0, 1, 5, 3]), row(1, &[0, 5, 2, 5])];
+    // Feature 0 fires on every family token and once elsewhere; 1 on one of them alone; 2 elsewhere only; 3 on BOS only.
+    #[rustfmt::skip]
+    let x = [
+        [0., 0., 0., 7.], [2., 0., 0., 0.], [4., 0., 1., 0.], [2., 1., 0., 0.],
+        [0., 0., 0., 7.], [0., 0., 1., 0.], [2., 0., 0., 0.], [0., 0., 0., 0f32],
+    ];
+    let codes = Columns(4).encode(&Tensor::new(&x, &Device::Cpu).unwrap()).unwrap();
+    let mut counter = FamilyCounter::new(&family, 4);
+    let looked = Looked::at_all(4, Some(tokenizer.special_ids().clone()));
+    counter.push(&rows, &looked, &codes.features).unwrap();
+    let report = counter.report(10);
+    assert_eq!(report.occurrences, [("Mon".to_owned(), 2), ("Tue".to_owned(), 1)]);
+    let ids: Vec<_> = report.features.iter().map(|f| f.feature).collect();
+    assert_eq!(ids, [0, 1], "features that never fire on the family are not listed");
+    let [zero, one] = &report.features[..] else { panic!() };
+    assert_eq!((zero.recall, zero.share_of_firings, zero.share_of_mass, zero.firings), (1.0, 0.75, 0.6, 4));
+    assert_eq!(one.recall_per_member, [0.0, 1.0]);
+    assert!((one.score - 1.0 / 3.0).abs() < 1e-12);
+    assert_eq!((report.counts.tokens, report.counts.special_left_out), (6, 2));
+}
