@@ -75,7 +75,7 @@ impl Layout {
     #[must_use]
     pub fn output(&self, d_out: usize) -> Vec<usize> {
         match self.heads {
-            Some(heads) if d_out % heads == 0 => {
+            Some(heads) if d_out.is_multiple_of(heads) => {
                 let mut dims = self.with_width(heads);
                 dims.push(d_out / heads);
                 dims

@@ -13,6 +13,11 @@ const ROW_TILE: usize = 1024;
 /// faulting in new ones, large enough that the product does not notice the seams.
 const TILE_BYTES: usize = 16 << 20;
 
+/// With at most so many rows on both sides `gemm` takes another path.
+const SMALL: usize = 64;
+/// So many rows against more than `SMALL` are enough for the common path.
+const FEW: usize = 4;
+
 /// Encoder weights and activation rule of some columns: of all features, or of a chosen few.
 #[derive(Clone)]
 pub(crate) struct Encoder {
@@ -94,8 +99,25 @@ impl Encoder {
         Ok(Self { w_t: gather_rows(&self.w_t, features, None)?, bias: pick(&self.bias), rule })
     }
 
+    /// `x~ W_enc` for some columns, `[n, columns]`.
+    ///
+    /// `gemm` goes along the inner dimension in another order when the product is a matrix times a vector, when the result has
+    /// at most 256 entries, or when both sides have at most 64 rows. Such products get rows of zeros, so that a value's bits
+    /// depend neither on the other tokens nor on the other columns. (Read in gemm 0.19; tests/laws.rs would notice a change.)
     fn product(&self, x: &Tensor, columns: &Range<usize>) -> Result<Tensor> {
-        Ok(x.matmul(&self.w_t.narrow(0, columns.start, columns.len())?.t()?)?)
+        let w_t = self.w_t.narrow(0, columns.start, columns.len())?;
+        let (n, width) = (x.dim(0)?, columns.len());
+        let rows = if width <= SMALL { n.max(SMALL + 1) } else { n.max(FEW) };
+        let product = pad(x, rows)?.matmul(&pad(&w_t, FEW)?.t()?)?;
+        Ok(product.narrow(0, 0, n)?.narrow(1, 0, width)?.contiguous()?)
+    }
+}
+
+/// A matrix with rows of zeros put under it until there are at least `rows`.
+fn pad(matrix: &Tensor, rows: usize) -> Result<Tensor> {
+    match rows.saturating_sub(matrix.dim(0)?) {
+        0 => Ok(matrix.clone()),
+        missing => Ok(matrix.pad_with_zeros(0, 0, missing)?),
     }
 }
 
@@ -151,7 +173,7 @@ impl SelectedFeatures {
 }
 
 fn column_tile(rows: usize) -> usize {
-    (TILE_BYTES / size_of::<f32>() / rows.max(1)).max(64)
+    TILE_BYTES / size_of::<f32>() / rows.max(1)
 }
 
 fn tiles(len: usize, tile: usize) -> impl Iterator<Item = Range<usize>> {

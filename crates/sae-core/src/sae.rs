@@ -26,9 +26,8 @@ use std::sync::Arc;
 /// `W_dec [d_sae, d_in]`, `b_dec, input_shift [d_in]`, `f` sparse `[n, d_sae]`.
 ///
 /// An `Sae` never changes; folds return a new one. Clones share their weights. All arithmetic is f32; encoding holds at most
-/// 16 MiB of dense pre-activations at a time (more only where 64 columns of 1,024 rows need it), and decoding adds decoder
-/// rows of active features alone. Results do not depend on the number of threads; on the batch size, values depend to about
-/// 1e-6 of their rms.
+/// 16 MiB of dense pre-activations at a time, and decoding adds decoder rows of active features alone. A token's results do not
+/// depend on the other tokens of the batch nor on the number of threads, to the bit.
 #[derive(Clone)]
 pub struct Sae {
     pub(crate) input: InputMap,

@@ -37,3 +37,21 @@ pub fn files(folder: &std::path::Path) -> Vec<String> {
     names.sort();
     names
 }
+
+/// Standard normal numbers from a seed (splitmix64 and Box-Muller), the same on every machine to the last bits of `ln`.
+pub fn gaussian(count: usize, seed: u64) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(1);
+    let mut uniform = move || {
+        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
+    };
+    (0..count)
+        .map(|_| {
+            let (radius, angle) = (1.0 - uniform(), uniform());
+            ((-2.0 * radius.ln()).sqrt() * (std::f64::consts::TAU * angle).cos()) as f32
+        })
+        .collect()
+}

@@ -1,0 +1,271 @@
+//! What must hold whatever the weights: independence of batch size and threads, few columns equal all columns, shapes.
+
+mod common;
+
+use candle_core::{DType, Device, Tensor};
+use common::{error, flat, gaussian};
+use sae_core::{
+    ActShape, Activation, Codes, Coupling, EncodeScratch, Error, Normalisation, Sae, SaeParts, SelectedFeatures,
+    SparseCoder, SparseFeatures,
+};
+use std::sync::LazyLock;
+
+/// Wide enough that 1,100 rows take several tiles of rows and of columns, and
+/// wider inside than one block of gemm's inner loop.
+const D_IN: usize = 777;
+const D_SAE: usize = 4_201;
+
+fn tensor(rows: usize, columns: usize, seed: u64, scale: f32) -> Tensor {
+    let values: Vec<f32> = gaussian(rows * columns, seed).iter().map(|v| v * scale).collect();
+    Tensor::from_vec(values, (rows, columns), &Device::Cpu).unwrap()
+}
+
+static WEIGHTS: LazyLock<(Tensor, Tensor)> =
+    LazyLock::new(|| (tensor(D_IN, D_SAE, 1, 0.036), tensor(D_SAE, D_IN, 2, 0.036)));
+
+fn sae(activation: Activation, normalisation: Normalisation) -> Sae {
+    let (w_enc, w_dec) = WEIGHTS.clone();
+    let b_dec: Vec<f32> = gaussian(D_IN, 3);
+    let parts = SaeParts::new(w_enc, vec![-1.5; D_SAE], w_dec, b_dec.clone());
+    Sae::new(SaeParts { input_shift: Some(b_dec), activation, normalisation, ..parts }).unwrap()
+}
+
+fn all_kinds() -> Vec<Sae> {
+    let positive = |seed| gaussian(D_SAE, seed).iter().map(|v| v.abs()).collect::<Vec<f32>>();
+    vec![
+        sae(Activation::Relu, Normalisation::None),
+        sae(Activation::JumpRelu { threshold: positive(4).into() }, Normalisation::ConstantNormRescale),
+        sae(
+            Activation::Gated { r_mag: gaussian(D_SAE, 5).into(), b_mag: gaussian(D_SAE, 6).into() },
+            Normalisation::LayerNorm,
+        ),
+        sae(Activation::TopK { k: 33, rescale_by_decoder_norm: false }, Normalisation::None),
+        sae(Activation::TopK { k: 33, rescale_by_decoder_norm: true }, Normalisation::LayerNorm),
+    ]
+}
+
+#[test]
+fn threads_change_nothing() {
+    let x = tensor(1100, D_IN, 10, 1.0);
+    for sae in all_kinds() {
+        let on = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| {
+                let forward = sae.forward(&x).unwrap();
+                (forward.codes, flat(&forward.x_hat))
+            })
+        };
+        assert!(on(1) == on(3), "{sae:?}: one thread and three differ");
+    }
+}
+
+#[test]
+fn batch_size_changes_nothing() {
+    let x = tensor(1100, D_IN, 11, 1.0);
+    for sae in all_kinds() {
+        let whole = sae.encode(&x).unwrap();
+        assert!(whole.features.l0() > 5.0, "{sae:?}: {}", whole.features.l0());
+        for size in [1, 2, 3, 7, 64, 65, 512, 1025] {
+            for start in (0..1100).step_by(size).take(3) {
+                let rows = size.min(1100 - start);
+                let part = sae.encode(&x.narrow(0, start, rows).unwrap()).unwrap();
+                let same = whole.features.take_rows(&(start..start + rows).collect::<Vec<_>>());
+                assert!(part.features == same, "{sae:?}, {size} rows at a time");
+            }
+        }
+    }
+}
+
+#[test]
+fn few_columns_equal_all_columns() {
+    let x = tensor(60, D_IN, 12, 1.0).reshape((3, 20, D_IN)).unwrap();
+    let features = [5, 4_200, 0, 5, 4_095, 4_096, 17];
+    let wanted = Tensor::new(&features, &Device::Cpu).unwrap();
+    for sae in all_kinds() {
+        let all = sae.encode_dense(&x).unwrap();
+        assert_eq!(all.dims(), [3, 20, D_SAE]);
+        let expected = all.index_select(&wanted, 2).unwrap();
+        let found = sae.encode_only(&x, &features).unwrap();
+        assert_eq!(found.dims(), [3, 20, features.len()]);
+        assert_eq!(flat(&found), flat(&expected), "{sae:?}");
+        for count in 1..features.len() {
+            for rows in [1, 2, 20] {
+                let x = x.narrow(1, 0, rows).unwrap();
+                let few = sae.encode_only(&x, &features[..count]).unwrap();
+                let expected = expected.narrow(1, 0, rows).unwrap().narrow(2, 0, count).unwrap();
+                assert_eq!(flat(&few), flat(&expected), "{sae:?}, {rows} x {count}");
+            }
+        }
+        let many: Vec<u32> = (0..70).collect();
+        let few = sae.encode_only(&x.narrow(0, 0, 1).unwrap().narrow(1, 0, 2).unwrap(), &many).unwrap();
+        let expected = all.narrow(0, 0, 1).unwrap().narrow(1, 0, 2).unwrap().narrow(2, 0, 70).unwrap();
+        assert_eq!(flat(&few), flat(&expected), "{sae:?}");
+        let selected = sae.select(&features).unwrap();
+        assert_eq!(selected.features(), features);
+        assert_eq!(flat(&selected.encode(&x).unwrap()), flat(&found));
+        let coupled = matches!(sae.activation(), Activation::TopK { .. });
+        assert_eq!(sae.coupling(), if coupled { Coupling::Coupled } else { Coupling::Independent });
+    }
+}
+
+#[test]
+fn a_feature_out_of_range_is_named() {
+    let sae = sae(Activation::Relu, Normalisation::None);
+    let x = tensor(2, D_IN, 1, 1.0);
+    for error in [
+        sae.encode_only(&x, &[1, 4_201]).unwrap_err(),
+        sae.decoder_rows(&[4_201]).unwrap_err(),
+        sae.select(&[4_201]).err().unwrap(),
+    ] {
+        assert_eq!(error.to_string(), "feature 4201 does not exist, d_sae is 4201");
+    }
+    assert_eq!(sae.encode_only(&x, &[]).unwrap().dims(), [2, 0]);
+}
+
+#[test]
+fn decoder_rows_rebuild_the_reconstruction() {
+    // All features of a token, decoded by hand from dense activations, plus b_dec, is what decode gives.
+    for sae in all_kinds() {
+        if sae.normalisation().is_per_token() {
+            continue;
+        }
+        let x = tensor(1, D_IN, 13, 1.0);
+        let codes = sae.encode(&x).unwrap();
+        let fired = codes.features.index().to_vec();
+        let acts = sae.encode_only(&x, &fired).unwrap();
+        let by_hand = acts.matmul(&sae.decoder_rows(&fired).unwrap()).unwrap();
+        let by_hand = by_hand.broadcast_add(&Tensor::new(sae.b_dec(), &Device::Cpu).unwrap()).unwrap();
+        assert!(error(&by_hand, &sae.decode(&codes).unwrap()) < 1e-6, "{sae:?}");
+    }
+}
+
+#[test]
+fn encode_into_reuses_and_replaces() {
+    let sae = sae(Activation::Relu, Normalisation::LayerNorm);
+    let (mut scratch, mut codes) = (EncodeScratch::default(), Codes::from_features(SparseFeatures::empty(3)));
+    for (rows, seed) in [(30, 20), (4, 21), (0, 22), (30, 23)] {
+        let x = tensor(rows, D_IN, seed, 1.0);
+        sae.encode_into(&x, &mut scratch, &mut codes).unwrap();
+        assert_eq!(codes, sae.encode(&x).unwrap());
+    }
+}
+
+#[test]
+fn shapes_in_and_out() {
+    let z = |act_shape| {
+        let parts = SaeParts::new(tensor(6, 10, 1, 0.5), vec![0.0; 10], tensor(10, 6, 2, 0.5), vec![0.0; 6]);
+        Sae::new(SaeParts { act_shape, ..parts }).unwrap()
+    };
+    let (heads, plain) = (z(ActShape::PerHead), z(ActShape::Flat));
+    let x = tensor(8, 6, 3, 1.0);
+    let split = x.reshape((2, 4, 3, 2)).unwrap();
+    let forward = heads.forward(&split).unwrap();
+    assert_eq!(forward.x_hat.dims(), [2, 4, 3, 2]);
+    assert_eq!(forward.codes.to_dense().unwrap().dims(), [2, 4, 10]);
+    assert_eq!(flat(&forward.x_hat), flat(&plain.forward(&x).unwrap().x_hat));
+    assert_eq!(heads.forward(&x).unwrap().x_hat.dims(), [8, 6]);
+    let error = plain.encode(&split).unwrap_err();
+    assert_eq!(error.to_string(), "input has shape [2, 4, 3, 2], expected [.., d_in=6]");
+    assert!(heads.encode(&tensor(4, 5, 1, 1.0)).unwrap_err().to_string().contains("head*d_head=6"));
+    let vector = x.narrow(0, 0, 1).unwrap().reshape(6).unwrap();
+    assert_eq!(plain.forward(&vector).unwrap().x_hat.dims(), [6]);
+    assert_eq!(plain.encode_dense(&vector).unwrap().dims(), [10]);
+    let none = plain.forward(&Tensor::zeros((0, 5, 6), DType::F32, &Device::Cpu).unwrap()).unwrap();
+    assert_eq!(none.x_hat.dims(), [0, 5, 6]);
+    assert_eq!(none.codes.features.rows(), 0);
+    assert!(plain.encode(&Tensor::new(1f32, &Device::Cpu).unwrap()).is_err());
+}
+
+#[test]
+fn other_float_types_and_strides_are_taken_integers_are_not() {
+    let sae = sae(Activation::Relu, Normalisation::None);
+    let x = tensor(5, D_IN, 30, 1.0).to_dtype(DType::BF16).unwrap();
+    let wide = x.to_dtype(DType::F32).unwrap();
+    assert_eq!(sae.encode(&x).unwrap(), sae.encode(&wide).unwrap());
+    let strided = wide.t().unwrap().contiguous().unwrap().t().unwrap();
+    assert_eq!(sae.encode(&strided).unwrap(), sae.encode(&wide).unwrap());
+    let error = sae.encode(&x.to_dtype(DType::I64).unwrap()).unwrap_err();
+    assert!(matches!(error, Error::InputType { found: DType::I64 }), "{error}");
+}
+
+#[test]
+fn an_input_that_is_not_finite_is_named() {
+    let sae = sae(Activation::Relu, Normalisation::None);
+    let mut values = vec![0f32; 3 * D_IN];
+    values[D_IN + 4] = f32::NAN;
+    let error = sae.encode(&Tensor::from_vec(values, (3, D_IN), &Device::Cpu).unwrap()).unwrap_err();
+    assert_eq!(error.to_string(), "`input` holds NaN at row 1, column 4; it must be finite");
+}
+
+#[test]
+fn codes_of_another_sae_are_refused() {
+    let plain = sae(Activation::Relu, Normalisation::None);
+    let normed = sae(Activation::Relu, Normalisation::LayerNorm);
+    let x = tensor(4, D_IN, 40, 1.0);
+    let codes = plain.encode(&x).unwrap();
+    let error = normed.decode(&codes).unwrap_err();
+    assert_eq!(error.to_string(), "codes do not fit this SAE: per-token norm is absent, expected present");
+    let narrow = Codes::from_features(SparseFeatures::empty(7));
+    let error = plain.decode(&narrow).unwrap_err();
+    assert_eq!(error.to_string(), "codes do not fit this SAE: d_sae is 7, expected 4201");
+    assert!(codes.with_features(SparseFeatures::empty(4_201)).is_err());
+    let ablated = codes.with_features(codes.features.keep(&[]).unwrap()).unwrap();
+    let expected: Vec<f32> = plain.b_dec().repeat(4);
+    assert_eq!(flat(&plain.decode(&ablated).unwrap()), expected);
+}
+
+#[test]
+fn dense_features_decode_like_sparse_ones() {
+    let sae = sae(Activation::TopK { k: 9, rescale_by_decoder_norm: true }, Normalisation::None);
+    let x = tensor(6, D_IN, 41, 1.0).reshape((2, 3, D_IN)).unwrap();
+    let codes = sae.encode(&x).unwrap();
+    let dense = sae.decode_dense(&codes.to_dense().unwrap()).unwrap();
+    assert_eq!(dense.dims(), [2, 3, D_IN]);
+    assert_eq!(flat(&dense), flat(&sae.decode(&codes).unwrap()));
+}
+
+#[test]
+fn works_behind_pointers_and_across_threads() {
+    fn shared<T: Send + Sync + Clone>() {}
+    shared::<Sae>();
+    shared::<SelectedFeatures>();
+    shared::<Codes>();
+    let coder: Box<dyn SparseCoder> = Box::new(sae(Activation::Relu, Normalisation::None));
+    let x = tensor(2, D_IN, 42, 1.0);
+    let borrowed: &dyn SparseCoder = &&coder;
+    assert_eq!(borrowed.encode(&x).unwrap(), coder.encode(&x).unwrap());
+    let text = format!("{:?}", sae(Activation::TopK { k: 3, rescale_by_decoder_norm: false }, Normalisation::None));
+    for part in ["architecture: \"topk\"", "d_in: 777", "d_sae: 4201", "k: Some(3)"] {
+        assert!(text.contains(part), "{text}");
+    }
+}
+
+#[test]
+fn parts_are_checked() {
+    let parts = || SaeParts::new(tensor(4, 6, 1, 1.0), vec![0.0; 6], tensor(6, 4, 2, 1.0), vec![0.0; 4]);
+    let refused = |parts: SaeParts, says: &str| {
+        let error = Sae::new(parts).unwrap_err().to_string();
+        assert!(error.contains(says), "`{error}` does not say `{says}`");
+    };
+    let topk = |k| Activation::TopK { k, rescale_by_decoder_norm: false };
+    refused(SaeParts { w_dec: tensor(4, 6, 1, 1.0), ..parts() }, "`W_dec` has shape [4, 6], expected [6, 4]");
+    refused(SaeParts { w_enc: tensor(1, 24, 1, 1.0).reshape(24).unwrap(), ..parts() }, "`W_enc` has shape [24]");
+    refused(SaeParts { b_enc: vec![0.0; 5], ..parts() }, "`b_enc` has shape [5], expected [6]");
+    refused(SaeParts { b_dec: vec![f32::NAN; 4], ..parts() }, "`b_dec` holds NaN at row 0, column 0");
+    refused(SaeParts { input_shift: Some(vec![0.0; 3]), ..parts() }, "`input_shift` has shape [3]");
+    refused(SaeParts { sparsity: Some(vec![0.0; 3]), ..parts() }, "`sparsity` has shape [3]");
+    refused(SaeParts { activation: topk(0), ..parts() }, "`k` is 0, expected 1 to d_sae=6");
+    refused(SaeParts { activation: topk(7), ..parts() }, "`k` is 7");
+    let threshold = vec![0.0; 5].into();
+    refused(SaeParts { activation: Activation::JumpRelu { threshold }, ..parts() }, "`threshold` has shape [5]");
+    let mut bad = flat(&tensor(6, 4, 2, 1.0));
+    bad[9] = f32::INFINITY;
+    let w_dec = Tensor::from_vec(bad, (6, 4), &Device::Cpu).unwrap();
+    refused(SaeParts { w_dec, ..parts() }, "`W_dec` holds inf at row 2, column 1");
+    let none = Tensor::zeros((0, 6), DType::F32, &Device::Cpu).unwrap();
+    let w_dec = Tensor::zeros((6, 0), DType::F32, &Device::Cpu).unwrap();
+    refused(SaeParts { w_enc: none, w_dec, b_dec: vec![], ..parts() }, "`d_in` is 0");
+    let sae = Sae::new(parts()).unwrap();
+    assert_eq!(sae.hook_name().unwrap_err().to_string(), "the SAE's metadata has no `hook_name`");
+    assert!(sae.fold_norm_factor(0.0).unwrap_err().to_string().contains("`s` is 0"));
+}
