@@ -1,0 +1,137 @@
+//! What the integration tests share: the golden folders, and how errors are counted.
+#![allow(dead_code, reason = "each test binary uses its own part")]
+
+use candle_core::{DType, Tensor};
+use model_hooks::{LanguageModel, LoadOptions, ProcessingSteps, TokenBatch, load};
+use std::path::PathBuf;
+use tensor_files::SafetensorsFile;
+
+pub const MODELS: [&str; 4] = ["gpt2", "gpt2_scale_by_layer", "llama", "llama3_rope"];
+
+pub fn folder(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+}
+
+pub fn model(name: &str, processing: impl Into<ProcessingSteps>) -> LanguageModel {
+    load(&folder(name), &LoadOptions::new(processing)).unwrap()
+}
+
+/// A folder's golden tensors, with the ones stored under another name found there.
+pub struct Golden {
+    file: SafetensorsFile,
+    meta: serde_json::Value,
+}
+
+impl Golden {
+    pub fn open(name: &str) -> Self {
+        let meta = std::fs::read(folder(name).join("meta.json")).unwrap();
+        Self {
+            file: SafetensorsFile::open(folder(name).join("golden.safetensors")).unwrap(),
+            meta: serde_json::from_slice(&meta).unwrap(),
+        }
+    }
+
+    pub fn tensor(&self, name: &str) -> Tensor {
+        let mut name = name;
+        while let Some(other) = self.meta["same_as"].get(name).and_then(|v| v.as_str()) {
+            name = other;
+        }
+        self.file.load(name).unwrap_or_else(|e| panic!("{name}: {e}")).to_dtype(DType::F32).unwrap()
+    }
+
+    pub fn has(&self, name: &str) -> bool {
+        self.file.contains(name) || self.meta["same_as"].get(name).is_some()
+    }
+
+    pub fn order(&self) -> Vec<String> {
+        self.meta["cache_order"].as_array().unwrap().iter().map(|v| v.as_str().unwrap().to_string()).collect()
+    }
+
+    pub fn tokens(&self) -> TokenBatch {
+        let rows: Vec<Vec<i64>> = self.file.load("tokens").unwrap().to_vec2().unwrap();
+        let rows: Vec<Vec<u32>> = rows.into_iter().map(|r| r.into_iter().map(|t| t as u32).collect()).collect();
+        TokenBatch::new(&rows).unwrap()
+    }
+}
+
+pub fn values(x: &Tensor) -> Vec<f32> {
+    x.flatten_all().unwrap().to_vec1().unwrap()
+}
+
+/// `max |a - b| / rms(b)` over the finite entries of `b`; entries of `b` that are not finite must be the same in `a`.
+pub fn error(a: &Tensor, b: &Tensor) -> f64 {
+    assert_eq!(a.dims(), b.dims());
+    let (mut worst, mut square, mut count) = (0f64, 0f64, 0usize);
+    for (a, b) in values(a).into_iter().zip(values(b)) {
+        if b.is_finite() {
+            worst = worst.max(f64::from((a - b).abs()));
+            assert!(a.is_finite(), "{a} where {b} is expected");
+            square += f64::from(b) * f64::from(b);
+            count += 1;
+        } else {
+            assert_eq!(a.to_bits(), b.to_bits());
+        }
+    }
+    worst / (square / count as f64).sqrt()
+}
+
+#[track_caller]
+pub fn assert_close(what: &str, a: &Tensor, b: &Tensor, tolerance: f64) {
+    let found = error(a, b);
+    assert!(found <= tolerance, "{what}: error {found:.2e} of the rms, at most {tolerance:.0e} allowed");
+}
+
+#[track_caller]
+pub fn assert_same_bits(what: &str, a: &Tensor, b: &Tensor) {
+    assert_eq!(a.dims(), b.dims(), "{what}");
+    let differing = values(a).into_iter().zip(values(b)).filter(|(a, b)| a.to_bits() != b.to_bits()).count();
+    assert_eq!(differing, 0, "{what}: {differing} values differ");
+}
+
+/// A model folder in pieces, to be changed and written elsewhere.
+pub struct Pieces {
+    pub config: serde_json::Value,
+    pub tensors: Vec<(String, Tensor)>,
+}
+
+impl Pieces {
+    pub fn of(name: &str) -> Self {
+        let config = serde_json::from_slice(&std::fs::read(folder(name).join("config.json")).unwrap()).unwrap();
+        let file = SafetensorsFile::open(folder(name).join("model.safetensors")).unwrap();
+        let tensors = file.names().into_iter().map(|n| (n.clone(), file.load(&n).unwrap())).collect();
+        Self { config, tensors }
+    }
+
+    /// Sets a key of the configuration.
+    pub fn with(mut self, key: &str, value: impl Into<serde_json::Value>) -> Self {
+        self.config[key] = value.into();
+        self
+    }
+
+    pub fn without(mut self, key: &str) -> Self {
+        self.config.as_object_mut().unwrap().remove(key);
+        self
+    }
+
+    /// Rewrites each tensor: a new name and value, or nothing.
+    pub fn map(mut self, f: impl Fn(String, Tensor) -> Option<(String, Tensor)>) -> Self {
+        self.tensors = self.tensors.into_iter().filter_map(|(name, x)| f(name, x)).collect();
+        self
+    }
+
+    pub fn plus(mut self, name: &str, tensor: Tensor) -> Self {
+        self.tensors.push((name.into(), tensor));
+        self
+    }
+
+    pub fn write(&self) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("config.json"), self.config.to_string()).unwrap();
+        tensor_files::save_safetensors(dir.path().join("model.safetensors"), &self.tensors, None).unwrap();
+        dir
+    }
+
+    pub fn load(&self, processing: impl Into<ProcessingSteps>) -> model_hooks::Result<LanguageModel> {
+        load(self.write().path(), &LoadOptions::new(processing))
+    }
+}

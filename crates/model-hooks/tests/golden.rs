@@ -1,0 +1,89 @@
+//! The forward passes against TransformerLens 3.9 and transformers on small seeded models (`tests/golden/README.md`).
+
+mod common;
+
+use common::{Golden, MODELS, assert_close, folder, model};
+use model_hooks::{Capture, HookPoint, NoTap, Processing, Site, next_token_loss, next_token_loss_per_token};
+use std::collections::BTreeSet;
+
+const TOLERANCE: f64 = 1e-4;
+
+/// Every hook point of TransformerLens, in its order, with its shape and values, in both numeric modes.
+#[test]
+fn every_point_equals_transformer_lens() {
+    for name in MODELS {
+        let golden = Golden::open(name);
+        for (mode, processing) in [("raw", Processing::None), ("proc", Processing::TransformerLens)] {
+            let model = model(name, processing);
+            let mut capture = Capture::all();
+            let logits = model.hooked().forward(&golden.tokens(), &mut capture).unwrap();
+            let fired: Vec<String> = capture.iter().map(|(point, _)| point.to_string()).collect();
+            let mut expected = golden.order();
+            expected.push("logits".into());
+            assert_eq!(fired, expected, "{name} {mode}");
+            let listed: Vec<String> = model.hooked().hook_points().iter().map(ToString::to_string).collect();
+            assert_eq!(listed, expected, "{name} {mode}");
+            for (point, value) in capture.iter() {
+                assert_close(
+                    &format!("{name} {mode} {point}"),
+                    value,
+                    &golden.tensor(&format!("{mode}.{point}")),
+                    TOLERANCE,
+                );
+            }
+            assert_close(name, &logits, &golden.tensor(&format!("{mode}.logits")), TOLERANCE);
+        }
+    }
+}
+
+#[test]
+fn raw_weights_give_hugging_faces_numbers() {
+    for name in MODELS {
+        let (golden, model) = (Golden::open(name), model(name, Processing::None));
+        let mut capture = Capture::all();
+        let logits = model.hooked().forward(&golden.tokens(), &mut capture).unwrap();
+        for layer in 0..model.shape().n_layers as u16 {
+            let pre = golden.tensor(&match layer {
+                0 => "hf.resid_pre.0".into(),
+                _ => format!("hf.resid_post.{}", layer - 1),
+            });
+            let at = |site| capture.get(HookPoint::Block { layer, site }).unwrap();
+            assert_close("resid_pre", at(Site::ResidPre), &pre, TOLERANCE);
+            assert_close(
+                "resid_post",
+                at(Site::ResidPost),
+                &golden.tensor(&format!("hf.resid_post.{layer}")),
+                TOLERANCE,
+            );
+        }
+        assert_close("logits", &logits, &golden.tensor("hf.logits"), TOLERANCE);
+        let loss = next_token_loss(&logits, &golden.tokens()).unwrap();
+        let expected = f64::from(golden.tensor("hf.loss").to_vec1::<f32>().unwrap()[0]);
+        assert!((loss - expected).abs() < 1e-5 * expected, "{name}: {loss} {expected}");
+    }
+}
+
+/// Processing leaves predictions alone, so both modes have the same losses.
+#[test]
+fn losses_per_token_equal_transformer_lens() {
+    for name in MODELS {
+        let golden = Golden::open(name);
+        for (mode, processing) in [("raw", Processing::None), ("proc", Processing::TransformerLens)] {
+            let logits = model(name, processing).hooked().forward(&golden.tokens(), &mut NoTap).unwrap();
+            let losses = next_token_loss_per_token(&logits, &golden.tokens()).unwrap();
+            assert_close(name, &losses, &golden.tensor(&format!("{mode}.loss_per_token")), 1e-5);
+        }
+    }
+}
+
+/// The names in the golden files are all that TransformerLens has: nothing is missing from our families' lists.
+#[test]
+fn no_golden_point_is_unknown() {
+    for name in MODELS {
+        let names: BTreeSet<String> = Golden::open(name).order().into_iter().collect();
+        for name in &names {
+            assert_eq!(name.parse::<HookPoint>().unwrap().to_string(), *name);
+        }
+        assert!(folder(name).join("config.json").is_file());
+    }
+}
