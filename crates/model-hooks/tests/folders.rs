@@ -40,7 +40,7 @@ fn names_with_and_without_prefix() {
 
 #[test]
 fn half_precision_weights_are_widened() {
-    for (dtype, tolerance) in [(DType::F16, 1e-2), (DType::BF16, 1e-1), (DType::F64, 1e-9)] {
+    for (dtype, tolerance) in [(DType::F16, 3e-2), (DType::BF16, 3e-1), (DType::F64, 1e-9)] {
         let pieces = Pieces::of("llama").map(|n, x| Some((n, x.to_dtype(dtype).unwrap())));
         let widened = Pieces { config: pieces.config.clone(), tensors: pieces.tensors.clone() }
             .map(|n, x| Some((n, x.to_dtype(DType::F32).unwrap())));

@@ -304,7 +304,7 @@ fn an_edited_result_feeds_attn_out() {
         };
         let [result_plain, out_plain] = captured(&mut NoTap);
         let [_, out_same] = captured(&mut Edit::scale(result, 1.0));
-        assert_close(name, &out_same, &out_plain, 1e-6);
+        assert_close(name, &out_same, &out_plain, 1e-5); // the sum over heads rounds differently
         let [_, without_head] = captured(&mut Edit::zero(result).head(3));
         let head = result_plain.narrow(2, 3, 1).unwrap().squeeze(2).unwrap();
         assert_close(name, &without_head, &(out_plain - head).unwrap(), 1e-5);

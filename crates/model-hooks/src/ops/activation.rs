@@ -62,7 +62,7 @@ fn bail_shape(gate: &Tensor, x: &Tensor) -> candle_core::Result<()> {
 /// Written with the logistic function, which has no cancellation: `0.5 (1 + tanh u) = 1 / (1 + e^-2u)`.
 #[inline]
 fn gelu_tanh(x: f32) -> f32 {
-    const TWICE_ROOT: f32 = 1.595_769_1; // 2 sqrt(2/pi)
+    const TWICE_ROOT: f32 = 1.595_769; // 2 sqrt(2/pi)
     x / (1.0 + exp(-TWICE_ROOT * x * (1.0 + 0.044_715 * x * x)))
 }
 

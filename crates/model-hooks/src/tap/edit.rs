@@ -42,13 +42,15 @@ impl Edit {
         Self::new(point, Change::Scale(factor))
     }
 
-    /// Adds `x`, broadcast to the (cut) value's shape: a direction `[d_model]`, or one vector per position.
+    /// Adds `x`, broadcast to the cut value's shape: a direction `[d_model]`, or one vector per position. An `x` of the whole
+    /// value's shape is cut as the value is.
     #[must_use]
     pub fn add(point: HookPoint, x: Tensor) -> Self {
         Self::new(point, Change::Add(x))
     }
 
-    /// Replaces the value by `x`, broadcast to the (cut) value's shape: activation patching.
+    /// Replaces the value by `x`, broadcast to the cut value's shape: activation patching. An `x` of the whole value's shape
+    /// (the same point of another run) is cut as the value is.
     #[must_use]
     pub fn patch(point: HookPoint, x: Tensor) -> Self {
         Self::new(point, Change::Patch(x))
@@ -94,27 +96,46 @@ impl Edit {
         Ok(cuts)
     }
 
-    fn apply(&self, x: &Tensor) -> Result<Tensor> {
-        let fit = |y: &Tensor| -> Result<Tensor> { Ok(y.to_dtype(x.dtype())?.broadcast_as(x.shape())?) };
-        Ok(match &self.change {
-            Change::Scale(0.0) => x.zeros_like()?,
-            Change::Scale(factor) => (x * *factor)?,
-            Change::Add(y) => (x + fit(y)?)?,
-            Change::Patch(y) => fit(y)?.contiguous()?,
-        })
+    /// Applies the change to `x` inside the cuts, and keeps it outside.
+    fn apply(&self, x: &Tensor, cuts: &[(usize, Range<usize>)]) -> Result<Tensor> {
+        // A tensor of the whole value's shape (from another run, say) is cut as the value is.
+        let cut_too = |y: &Tensor| -> Result<Tensor> {
+            if y.shape() != x.shape() {
+                return Ok(y.clone());
+            }
+            Ok(cuts.iter().try_fold(y.clone(), |y, (axis, range)| y.narrow(*axis, range.start, range.len()))?)
+        };
+        let change = match &self.change {
+            Change::Scale(factor) => Change::Scale(*factor),
+            Change::Add(y) => Change::Add(cut_too(y)?),
+            Change::Patch(y) => Change::Patch(cut_too(y)?),
+        };
+        change.within(x, cuts)
     }
+}
 
-    fn apply_within(&self, x: &Tensor, cuts: &[(usize, Range<usize>)]) -> Result<Tensor> {
-        let Some(((axis, range), rest)) = cuts.split_first() else { return self.apply(x) };
+impl Change {
+    fn within(&self, x: &Tensor, cuts: &[(usize, Range<usize>)]) -> Result<Tensor> {
+        let Some(((axis, range), rest)) = cuts.split_first() else { return self.whole(x) };
         let (size, mut parts) = (x.dim(*axis)?, Vec::with_capacity(3));
         if range.start > 0 {
             parts.push(x.narrow(*axis, 0, range.start)?);
         }
-        parts.push(self.apply_within(&x.narrow(*axis, range.start, range.len())?, rest)?);
+        parts.push(self.within(&x.narrow(*axis, range.start, range.len())?, rest)?);
         if range.end < size {
             parts.push(x.narrow(*axis, range.end, size - range.end)?);
         }
         Ok(Tensor::cat(&parts, *axis)?)
+    }
+
+    fn whole(&self, x: &Tensor) -> Result<Tensor> {
+        let fit = |y: &Tensor| -> Result<Tensor> { Ok(y.to_dtype(x.dtype())?.broadcast_as(x.shape())?) };
+        Ok(match self {
+            Self::Scale(0.0) => x.zeros_like()?,
+            Self::Scale(factor) => (x * *factor)?,
+            Self::Add(y) => (x + fit(y)?)?,
+            Self::Patch(y) => fit(y)?.contiguous()?,
+        })
     }
 }
 
@@ -128,7 +149,7 @@ impl Tap for Edit {
     }
 
     fn edit(&mut self, _: &Cx<'_>, x: Tensor) -> Result<Tensor> {
-        self.apply_within(&x, &self.cuts(&x)?)
+        self.apply(&x, &self.cuts(&x)?)
     }
 
     fn interest(&self, cx: &Cx<'_>) -> Result<Option<Interest>> {
