@@ -38,7 +38,7 @@ impl Pieces {
             let bytes = match (inner.id_to_token(id), alphabet) {
                 _ if added.contains_key(&id) => alone.clone().into_bytes(),
                 (Some(entry), Alphabet::ByteLevel) => {
-                    let bytes: Option<Vec<u8>> = entry.chars().map(byte_of).collect();
+                    let bytes: Option<Vec<u8>> = entry.chars().map(&byte_of).collect();
                     bytes.unwrap_or_else(|| entry.into_bytes())
                 }
                 (Some(entry), Alphabet::Fallback) => match fallback_byte(&entry) {
