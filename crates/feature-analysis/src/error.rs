@@ -150,16 +150,34 @@ pub enum Error {
     /// The Parquet writer refused.
     #[error(transparent)]
     Parquet(#[from] parquet::errors::ParquetError),
-    /// The SAE refused.
+    /// The SAE refused. (The house's own errors are boxed: they are several times as large as all the others.)
     #[error(transparent)]
-    Sae(#[from] sae_core::Error),
+    Sae(Box<sae_core::Error>),
     /// The activation store refused.
     #[error(transparent)]
-    Store(#[from] activation_store::Error),
+    Store(Box<activation_store::Error>),
     /// The model refused.
     #[error(transparent)]
-    Model(#[from] model_hooks::Error),
+    Model(Box<model_hooks::Error>),
     /// The tensor library refused.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
+}
+
+impl From<sae_core::Error> for Error {
+    fn from(error: sae_core::Error) -> Self {
+        Self::Sae(Box::new(error))
+    }
+}
+
+impl From<activation_store::Error> for Error {
+    fn from(error: activation_store::Error) -> Self {
+        Self::Store(Box::new(error))
+    }
+}
+
+impl From<model_hooks::Error> for Error {
+    fn from(error: model_hooks::Error) -> Self {
+        Self::Model(Box::new(error))
+    }
 }

@@ -131,7 +131,8 @@ impl KeptExamples {
         Ok(Self { features, decoder, acts: vec![], at: vec![], tokens: vec![], rows: BTreeMap::new(), counts })
     }
 
-    /// Takes in one batch: keeps each place where the features' activations sum to more than zero.
+    /// Takes in one batch: keeps each place where any of the features fired, that is, has an activation other than zero. (The notebook
+    /// asks for a sum above zero: the same wherever activations are not negative.)
     ///
     /// # Shapes
     /// `acts [batch, positions, features]`, or flattened `[batch * positions, features]`, of f32.
@@ -163,7 +164,7 @@ impl KeptExamples {
 
     fn look_at(&mut self, row: &TokenRow, pos: usize, prompt: u32, line: &[f32]) {
         self.counts.tokens += 1;
-        if line.iter().sum::<f32>() <= 0.0 {
+        if line.iter().all(|&a| a == 0.0) {
             return;
         }
         self.acts.extend_from_slice(line);

@@ -25,7 +25,7 @@ struct Demo {
 
 static DEMO: LazyLock<Demo> = LazyLock::new(|| Demo {
     model: load(&root("assets/demo/lm"), &LoadOptions::new(Processing::TransformerLens)).unwrap(),
-    sae: Sae::load(&root("assets/demo/sae")).unwrap(),
+    sae: Sae::load(root("assets/demo/sae")).unwrap(),
     texts: std::fs::read_to_string(root("assets/demo/text.jsonl")).unwrap().lines().map(text_of).collect(),
     answers: serde_json::from_str(&std::fs::read_to_string(root("tests/golden/demo/answers.json")).unwrap()).unwrap(),
     tensors: SafetensorsFile::open(root("tests/golden/demo/answers.safetensors")).unwrap(),

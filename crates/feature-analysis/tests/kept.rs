@@ -141,6 +141,15 @@ fn a_slice_of_positions_keeps_its_addresses() {
     assert_eq!(kept.counts().tokens, 4);
 }
 
+/// Dictionaries may have signed features: two that cancel have fired.
+#[test]
+fn features_that_cancel_have_fired() {
+    let mut kept = KeptExamples::new(&Columns(4), &[0, 1], 1).unwrap();
+    let acts = Tensor::new(&[[1f32, -1.], [0., 0.]], &Device::Cpu).unwrap();
+    kept.push(&[row(0, &[1, 2])], &Looked::at_all(2, None), &acts).unwrap();
+    assert_eq!(kept.at(), [at(0, 0)]);
+}
+
 proptest! {
     /// Law 5: how rows are cut into batches does not change what is kept.
     #[test]

@@ -93,8 +93,7 @@ impl<'a> Centred<'a> {
     pub(super) fn certify(&self, components: &[f64], tolerance: f64) -> Result<Vec<f64>> {
         let (squares, residuals) = self.residuals(components);
         let allowed = tolerance * squares.iter().copied().fold(0.0, f64::max);
-        // `<=` is also false for NaN.
-        match residuals.iter().position(|r| !(*r <= allowed)) {
+        match residuals.iter().position(|r| r.is_nan() || *r > allowed) {
             None => Ok(squares),
             Some(component) => {
                 let residual = residuals[component] * tolerance / allowed;
