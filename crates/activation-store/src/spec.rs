@@ -21,7 +21,6 @@ impl From<HookPoint> for HookChoice {
 
 /// A hook point as rows: what is read, and how wide a row is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct HookRows {
     /// The place.
     pub point: HookPoint,
@@ -124,16 +123,27 @@ pub struct ActivationSpec {
 }
 
 impl ActivationSpec {
+    /// A source of one's own: these hooks, at most `batch_rows` rows at a time, in order, nothing left out; contexts of one token.
+    #[must_use]
+    pub fn new(model: impl Into<String>, hooks: Vec<HookRows>, batch_rows: usize) -> Self {
+        Self {
+            model: model.into(),
+            hooks,
+            context_size: 1,
+            positions: vec![0],
+            excluded: BTreeSet::new(),
+            store_batch_size_prompts: batch_rows,
+            batch_rows,
+            ring_slots: 0,
+            shuffle: Shuffle::Unshuffled,
+            mix_fraction: None,
+        }
+    }
+
     /// Numbers in a row, over all hooks.
     #[must_use]
     pub fn width(&self) -> usize {
         self.hooks.iter().map(|hook| hook.width).sum()
-    }
-
-    /// Activation rows from one forward pass, at most.
-    #[must_use]
-    pub fn chunk_rows(&self) -> usize {
-        self.store_batch_size_prompts * self.positions.len()
     }
 }
 

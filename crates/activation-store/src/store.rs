@@ -71,17 +71,13 @@ impl ActivationStore {
         let packing = options.packing(model)?;
         let positions = options.positions(packing.context_size)?;
         let ring_rows = options.n_batches_in_buffer.saturating_mul(positions.len());
+        let batch_rows = options.store_batch_size_prompts.saturating_mul(positions.len());
         let spec = ActivationSpec {
-            model: model.name().into(),
-            hooks,
             context_size: packing.context_size,
-            batch_rows: options.store_batch_size_prompts * positions.len(),
             positions,
             excluded: options.excluded(model)?,
             store_batch_size_prompts: options.store_batch_size_prompts,
-            ring_slots: 0,
-            shuffle: crate::Shuffle::Unshuffled,
-            mix_fraction: None,
+            ..ActivationSpec::new(model.name(), hooks, batch_rows)
         };
         let tokenizer = model.tokenizer().map(|_| Arc::new(OfModel(model.clone())) as Arc<dyn Tokenise>);
         let documents: Box<dyn DocumentSource> = Box::new(documents);
