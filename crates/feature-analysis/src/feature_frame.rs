@@ -1,13 +1,29 @@
 //! The feature frame (cell 21): kept tokens x features as Arrow, and frames as files.
 
-use crate::{Error, KeptExamples, Result};
+use crate::{Counts, Error, KeptExamples, Result};
 use arrow::array::{ArrayRef, Float32Array, RecordBatch};
 use arrow::csv::WriterBuilder;
+use arrow::datatypes::Schema;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 use std::path::Path;
 use std::sync::Arc;
+
+/// Writes into a frame's metadata what was looked at and what was left out: the keys `counts` (in words), `batches`, `tokens`,
+/// `special_left_out`. Parquet files keep it.
+///
+/// # Errors
+/// The columnar library's.
+pub fn with_counts(frame: RecordBatch, counts: &Counts) -> Result<RecordBatch> {
+    let numbers =
+        [("batches", counts.batches_done), ("tokens", counts.tokens), ("special_left_out", counts.special_left_out)];
+    let mut metadata = frame.schema().metadata().clone();
+    metadata.insert("counts".into(), counts.to_string());
+    metadata.extend(numbers.map(|(key, number)| (key.to_owned(), number.to_string())));
+    let schema = Arc::new(frame.schema().as_ref().clone().with_metadata(metadata));
+    Ok(frame.with_schema(schema)?)
+}
 
 /// Kept tokens x features: one f32 column `feature_<id>` per feature, in the order of the features, one line per kept token.
 ///
@@ -18,10 +34,11 @@ pub fn feature_frame(kept: &KeptExamples) -> Result<RecordBatch> {
         let column: ArrayRef = Arc::new(Float32Array::from(kept.activations(feature)?));
         Ok((format!("feature_{feature}"), column, false))
     });
-    Ok(RecordBatch::try_from_iter_with_nullable(columns.collect::<Result<Vec<_>>>()?)?)
+    let frame = RecordBatch::try_from_iter_with_nullable(columns.collect::<Result<Vec<_>>>()?)?;
+    with_counts(frame, kept.counts())
 }
 
-/// Two frames side by side: the columns of `left`, then those of `right`, line by line.
+/// Two frames side by side: the columns of `left`, then those of `right`, line by line; the metadata of both, `right`'s where they differ.
 ///
 /// # Errors
 /// Frames of different lengths.
@@ -35,14 +52,12 @@ pub fn beside(left: &RecordBatch, right: &RecordBatch) -> Result<RecordBatch> {
             right_size,
         });
     }
-    let columns = [left, right].into_iter().flat_map(|frame| {
-        let schema = frame.schema();
-        (0..frame.num_columns()).map(move |i| {
-            let field = schema.field(i);
-            (field.name().clone(), frame.column(i).clone(), field.is_nullable())
-        })
-    });
-    Ok(RecordBatch::try_from_iter_with_nullable(columns.collect::<Vec<_>>())?)
+    let (of_left, of_right) = (left.schema(), right.schema());
+    let fields: Vec<_> = of_left.fields().iter().chain(of_right.fields()).cloned().collect();
+    let mut metadata = of_left.metadata().clone();
+    metadata.extend(of_right.metadata().clone());
+    let columns = [left.columns(), right.columns()].concat();
+    Ok(RecordBatch::try_new(Arc::new(Schema::new_with_metadata(fields, metadata)), columns)?)
 }
 
 /// Writes a frame as Parquet (zstd), whole or not at all.

@@ -1,7 +1,7 @@
 //! What the seed loop keeps: the tokens on which chosen features fired, by address.
 
 use crate::token_frame::{Place, is_special};
-use crate::{Error, FrameOptions, Result, check_features, token_frame_at};
+use crate::{Error, FrameOptions, Result, check_features, token_frame_at, with_counts};
 use activation_store::{ActivationStore, TokenPos, TokenRow};
 use arrow::array::RecordBatch;
 use candle_core::{DType, Device, Tensor};
@@ -275,12 +275,12 @@ impl KeptExamples {
         Place { row: &kept.row, pos: pos as usize, batch: kept.batch, prompt: kept.prompt }
     }
 
-    /// The token frame of all kept tokens, in their order.
+    /// The token frame of all kept tokens, in their order; its metadata says what was looked at ([`with_counts`]).
     ///
     /// # Errors
     /// As [`token_frame_at`].
     pub fn frame(&self, tokenizer: &Tokenizer, options: &FrameOptions) -> Result<RecordBatch> {
         let places: Vec<_> = (0..self.len()).map(|i| self.place(i)).collect();
-        token_frame_at(&places, tokenizer, options)
+        with_counts(token_frame_at(&places, tokenizer, options)?, &self.counts)
     }
 }

@@ -5,8 +5,8 @@
 //! ```
 //!
 //! `P` of GPT-2 small and a 24,576-feature SAE would take 4.9 GB. It is never held: blocks of it are computed, searched and dropped.
-//! At any time there are one block of `W_U` columns, one block of decoder rows, their product, and the selections so far:
-//! `4 (d_model * block_tokens + block_features * (d_model + block_tokens)) + 8 n (top + bottom)` bytes, see [`LensOptions::bytes`](crate::LensOptions::bytes).
+//! At any time there are one block of `W_U` columns, one block of decoder rows, their product (twice, once as a
+//! tensor), and the selections so far: `4 (d_model * block_tokens + block_features * (d_model + 2 block_tokens)) + 8 n (top + bottom)` bytes, see [`LensOptions::bytes`](crate::LensOptions::bytes).
 //!
 //! What `W_U` means depends on the model's weight processing: with the final norm's gain folded in (TransformerLens' `fold_ln`, its
 //! default), `P` is what the notebook shows; on raw weights the gain is missing from it.

@@ -21,7 +21,7 @@ mod top;
 
 pub use error::{Error, Result};
 pub use families::{FamilyCounter, FamilyFeature, FamilyOptions, FamilyReport, WordFamily, family_features};
-pub use feature_frame::{beside, feature_frame, write_csv, write_parquet};
+pub use feature_frame::{beside, feature_frame, with_counts, write_csv, write_parquet};
 pub use features::{check_features, random_features};
 pub use kept::{Counts, KeptExamples, Looked};
 pub use lens::{FeatureTokens, LogitLens, logit_lens};

@@ -30,7 +30,7 @@ impl LensOptions {
     #[must_use]
     pub fn bytes(&self, features: usize, d_model: usize) -> usize {
         let (rows, columns) = (self.block_features, self.block_tokens);
-        4 * (d_model * columns + rows * (d_model + columns)) + 8 * features * (self.top + self.bottom)
+        4 * (d_model * columns + rows * (d_model + 2 * columns)) + 8 * features * (self.top + self.bottom)
     }
 
     fn check(&self) -> Result<()> {

@@ -1,6 +1,6 @@
 //! Top activations (cell 23), joined with their contexts by address.
 
-use crate::{Best, FrameOptions, KeptExamples, Result, feature_frame, token_frame_at};
+use crate::{Best, FrameOptions, KeptExamples, Result, beside, token_frame_at, with_counts};
 use activation_store::TokenPos;
 use arrow::array::{ArrayRef, Float32Array, RecordBatch};
 use model_hooks::Tokenizer;
@@ -53,5 +53,5 @@ pub fn top_frame(
     let places: Vec<_> = top.iter().map(|t| kept.place(t.example)).collect();
     let values: ArrayRef = Arc::new(Float32Array::from_iter_values(top.iter().map(|t| t.activation)));
     let values = RecordBatch::try_from_iter_with_nullable([("activation", values, false)])?;
-    feature_frame::beside(&token_frame_at(&places, tokenizer, options)?, &values)
+    with_counts(beside(&token_frame_at(&places, tokenizer, options)?, &values)?, kept.counts())
 }

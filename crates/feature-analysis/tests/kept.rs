@@ -100,8 +100,11 @@ fn frames_go_to_files_and_back() {
     let (parquet, csv) = (dir.path().join("frame.parquet"), dir.path().join("frame.csv"));
     write_parquet(&whole, &parquet).unwrap();
     let file = std::fs::File::open(&parquet).unwrap();
-    let mut reader = parquet::arrow::arrow_reader::ParquetRecordBatchReader::try_new(file, 1024).unwrap();
-    assert_eq!(reader.next().unwrap().unwrap(), whole);
+    let builder = parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(file).unwrap();
+    assert_eq!(builder.schema(), &whole.schema());
+    assert_eq!(builder.schema().metadata()["special_left_out"], "3", "the file says what was left out");
+    let back = builder.build().unwrap().next().unwrap().unwrap();
+    assert_eq!(back.columns(), whole.columns());
     write_csv(&frame, &csv).unwrap();
     assert_eq!(
         std::fs::read_to_string(&csv).unwrap(),
