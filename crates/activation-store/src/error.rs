@@ -13,6 +13,8 @@ pub enum Place {
     Row(u64),
     /// An offset in bytes, from 0.
     Byte(u64),
+    /// The list of a table's columns.
+    Schema,
 }
 
 impl std::fmt::Display for Place {
@@ -21,6 +23,7 @@ impl std::fmt::Display for Place {
             Self::Line(n) => write!(f, "line {n}"),
             Self::Row(n) => write!(f, "row {n}"),
             Self::Byte(n) => write!(f, "byte {n}"),
+            Self::Schema => f.write_str("schema"),
         }
     }
 }
@@ -115,7 +118,7 @@ pub enum Error {
     MissingField {
         /// The file.
         path: PathBuf,
-        /// The line, or row 0 of a table whose columns do not fit.
+        /// The line, or the schema.
         place: Place,
         /// The field or fields that were looked for.
         wanted: String,

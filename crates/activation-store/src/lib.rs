@@ -7,6 +7,7 @@
 
 mod cut;
 mod document;
+mod documents;
 mod error;
 mod harvest;
 mod options;
@@ -21,6 +22,7 @@ mod token_rows;
 mod tokenise;
 
 pub use document::{Content, DocId, DocumentSource, Piece};
+pub use documents::{DocumentOptions, Documents, TextSplit};
 pub use error::{Error, Place, Result};
 pub use harvest::{Harvest, StoreReport, TokenRowBatch};
 pub use options::{Exclude, StoreOptions};

@@ -1,0 +1,185 @@
+//! One line of JSON that is whole in memory: finds one field, passes over the others without building them.
+
+use super::files::{Input, Kind};
+use super::json_stream::{self, Type};
+use super::jsonl::Fault;
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use std::fmt;
+
+/// What the field holds.
+pub(super) enum Document {
+    Text(String),
+    Tokens(Vec<u32>),
+}
+
+/// Reads the document in a line.
+pub(super) fn parse(line: &str, input: &Input) -> Result<Document, Fault> {
+    let mut json = serde_json::Deserializer::from_str(line);
+    let found =
+        json.deserialize_map(Line(&input.field)).and_then(|found| json.end().map(|()| found)).map_err(syntax)?;
+    match (found, input.kind) {
+        (Found::Nothing, _) => Err(missing(line)),
+        (Found::Twice, _) => Err(Fault::Repeated),
+        (Found::Once(Value::Text(text)), Kind::Text) => Ok(Document::Text(text)),
+        (Found::Once(Value::Tokens(ids)), Kind::Tokens) => Ok(Document::Tokens(ids)),
+        (Found::Once(Value::NotAToken { index, found }), Kind::Tokens) => Err(Fault::NotAToken { index, found }),
+        (Found::Once(value), _) => Err(Fault::WrongType(value.name().into())),
+    }
+}
+
+fn syntax(error: serde_json::Error) -> Fault {
+    let text = error.to_string();
+    // The parser counts lines too, but it sees one only.
+    let reason = text.rsplit_once(" at line ").map_or(text.as_str(), |(reason, _)| reason).to_string();
+    Fault::Syntax { column: error.column() as u64, reason }
+}
+
+fn missing(line: &str) -> Fault {
+    let names = json_stream::fields(&mut line.as_bytes());
+    Fault::Missing { found: names.unwrap_or_default().into_iter().map(|(name, _)| name).collect() }
+}
+
+enum Found {
+    Nothing,
+    Once(Value),
+    Twice,
+}
+
+enum Value {
+    Text(String),
+    Tokens(Vec<u32>),
+    NotAToken {
+        index: u64,
+        found: String,
+    },
+    /// A number: the token id that it is, or else how it reads.
+    Number(Result<u32, String>),
+    Other(Type),
+}
+
+impl Value {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Text(_) => Type::Text.name(),
+            Self::Tokens(_) | Self::NotAToken { .. } => Type::List.name(),
+            Self::Number(_) => Type::Number.name(),
+            Self::Other(other) => other.name(),
+        }
+    }
+}
+
+/// An object, of which one field matters.
+struct Line<'f>(&'f str);
+
+impl<'de> Visitor<'de> for Line<'_> {
+    type Value = Found;
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("an object with one document")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Found, A::Error> {
+        let mut found = Found::Nothing;
+        while let Some(wanted) = map.next_key_seed(IsName(self.0))? {
+            if wanted {
+                let value = map.next_value_seed(AnyValue)?;
+                found = if matches!(found, Found::Nothing) { Found::Once(value) } else { Found::Twice };
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Whether a name is this one.
+struct IsName<'f>(&'f str);
+
+impl<'de> DeserializeSeed<'de> for IsName<'_> {
+    type Value = bool;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<bool, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for IsName<'_> {
+    type Value = bool;
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("a name")
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<bool, E> {
+        Ok(name == self.0)
+    }
+}
+
+/// The value of the field: a wrong one is not this visitor's business, but is remembered by name.
+struct AnyValue;
+
+impl<'de> DeserializeSeed<'de> for AnyValue {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for AnyValue {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("any value")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Value, E> {
+        Ok(Value::Text(text.to_owned()))
+    }
+
+    fn visit_string<E>(self, text: String) -> Result<Value, E> {
+        Ok(Value::Text(text))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value, A::Error> {
+        let mut ids = Vec::new();
+        while let Some(element) = list.next_element_seed(AnyValue)? {
+            let found = match element {
+                Value::Number(Ok(id)) => {
+                    ids.push(id);
+                    continue;
+                }
+                Value::Number(Err(number)) => number,
+                other => other.name().into(),
+            };
+            while list.next_element::<IgnoredAny>()?.is_some() {}
+            return Ok(Value::NotAToken { index: ids.len() as u64, found });
+        }
+        Ok(Value::Tokens(ids))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(Value::Other(Type::Object))
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Other(Type::Null))
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Value, E> {
+        Ok(Value::Other(Type::Boolean))
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<Value, E> {
+        Ok(Value::Number(number.try_into().map_err(|_| number.to_string())))
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<Value, E> {
+        Ok(Value::Number(Err(number.to_string())))
+    }
+
+    fn visit_f64<E>(self, number: f64) -> Result<Value, E> {
+        Ok(Value::Number(Err(format!("{number:?}"))))
+    }
+}

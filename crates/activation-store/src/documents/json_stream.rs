@@ -1,0 +1,194 @@
+//! A line of JSON as it streams by: strings and lists of any length in bounded memory.
+//!
+//! Names of fields are read whole; all else is passed on in chunks or skipped.
+
+use super::emit::{Cutter, Emitter, Stop, Utf8};
+use super::files::{Input, Kind};
+use super::jsonl::{Fault, LongLine};
+use crate::DocId;
+use std::io::Read;
+use struson::reader::{
+    JsonReader, JsonReaderPosition, JsonStreamReader, JsonSyntaxError, ReaderError, ReaderSettings, ValueType,
+};
+
+/// The type of a JSON value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Type {
+    Text,
+    List,
+    Object,
+    Number,
+    Boolean,
+    Null,
+}
+
+impl Type {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::List => "a list",
+            Self::Object => "an object",
+            Self::Number => "a number",
+            Self::Boolean => "a boolean",
+            Self::Null => "null",
+        }
+    }
+}
+
+impl From<ValueType> for Type {
+    fn from(value: ValueType) -> Self {
+        match value {
+            ValueType::String => Self::Text,
+            ValueType::Array => Self::List,
+            ValueType::Object => Self::Object,
+            ValueType::Number => Self::Number,
+            ValueType::Boolean => Self::Boolean,
+            ValueType::Null => Self::Null,
+        }
+    }
+}
+
+/// Why reading a line ends early.
+pub(super) enum Trouble {
+    Fault(Fault),
+    Stop(Stop),
+}
+
+impl From<Stop> for Trouble {
+    fn from(stop: Stop) -> Self {
+        Self::Stop(stop)
+    }
+}
+
+impl From<Fault> for Trouble {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+impl From<ReaderError> for Trouble {
+    fn from(error: ReaderError) -> Self {
+        Self::Fault(error.into())
+    }
+}
+
+impl From<ReaderError> for Fault {
+    fn from(error: ReaderError) -> Self {
+        let column = |at: &JsonReaderPosition| at.line_pos.as_ref().map_or(0, |p| p.column) + 1;
+        match error {
+            ReaderError::SyntaxError(e) => Self::Syntax { column: column(&e.location), reason: e.kind.to_string() },
+            ReaderError::UnexpectedValueType { actual, location, .. } => Self::Syntax {
+                column: column(&location),
+                reason: format!("expected an object with one document, found {}", Type::from(actual).name()),
+            },
+            ReaderError::MaxNestingDepthExceeded { location, max_nesting_depth } => {
+                Self::Syntax { column: column(&location), reason: format!("nested more than {max_nesting_depth} deep") }
+            }
+            other => Self::Syntax { column: 1, reason: other.to_string() },
+        }
+    }
+}
+
+fn reader<R: Read>(bytes: R) -> JsonStreamReader<R> {
+    let settings = ReaderSettings { track_path: false, restrict_number_values: false, ..ReaderSettings::default() };
+    JsonStreamReader::new_custom(bytes, settings)
+}
+
+/// The names and types of an object's fields; the values are skipped.
+pub(super) fn fields<R: Read>(line: &mut R) -> Result<Vec<(String, Type)>, Fault> {
+    let mut json = reader(line);
+    let mut found = Vec::new();
+    json.begin_object()?;
+    while json.has_next()? {
+        let name = json.next_name_owned()?;
+        found.push((name, json.peek()?.into()));
+        json.skip_value()?;
+    }
+    json.end_object()?;
+    json.consume_trailing_whitespace()?;
+    Ok(found)
+}
+
+/// Sends the document in a long line on, piece by piece.
+pub(super) fn read(line: &mut LongLine, input: &Input, doc: DocId, out: &mut Emitter) -> Result<(), Stop> {
+    object(line, input, doc, out).map_err(|trouble| match trouble {
+        Trouble::Stop(stop) => stop,
+        Trouble::Fault(fault) => fault.locate(input, doc.ordinal + 1).into(),
+    })
+}
+
+fn object(line: &mut LongLine, input: &Input, doc: DocId, out: &mut Emitter) -> Result<(), Trouble> {
+    let mut json = reader(line);
+    let mut names = Vec::new();
+    let mut found = false;
+    json.begin_object()?;
+    while json.has_next()? {
+        let name = json.next_name_owned()?;
+        if name == input.field {
+            if found {
+                return Err(Fault::Repeated.into());
+            }
+            found = true;
+            value(&mut json, input.kind, doc, out)?;
+        } else {
+            names.push(name);
+            json.skip_value()?;
+        }
+    }
+    json.end_object()?;
+    json.consume_trailing_whitespace()?;
+    if found { Ok(()) } else { Err(Fault::Missing { found: names }.into()) }
+}
+
+fn value<R: Read>(json: &mut JsonStreamReader<R>, kind: Kind, doc: DocId, out: &mut Emitter) -> Result<(), Trouble> {
+    match (json.peek()?, kind) {
+        (ValueType::String, Kind::Text) => text(json, doc, out),
+        (ValueType::Array, Kind::Tokens) => tokens(json, doc, out),
+        (other, _) => Err(Fault::WrongType(Type::from(other).name().into()).into()),
+    }
+}
+
+fn text<R: Read>(json: &mut JsonStreamReader<R>, doc: DocId, out: &mut Emitter) -> Result<(), Trouble> {
+    let mut string = json.next_string_reader()?;
+    let mut cutter = Cutter::new(doc);
+    let mut utf8 = Utf8::default();
+    let mut chunk = vec![0; 16 << 10];
+    loop {
+        let n = string.read(&mut chunk).map_err(string_fault)?;
+        if n == 0 {
+            break;
+        }
+        let text = utf8.feed(&chunk[..n]).map_err(|_| Fault::Syntax { column: 1, reason: "not UTF-8".into() })?;
+        cutter.push(text, out)?;
+    }
+    Ok(cutter.finish(out)?)
+}
+
+/// A string's reader wraps the parser's error in an I/O error.
+fn string_fault(error: std::io::Error) -> Fault {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<JsonSyntaxError>()) {
+        Some(syntax) => ReaderError::SyntaxError(syntax.clone()).into(),
+        None => Fault::Syntax { column: 1, reason: error.to_string() },
+    }
+}
+
+fn tokens<R: Read>(json: &mut JsonStreamReader<R>, doc: DocId, out: &mut Emitter) -> Result<(), Trouble> {
+    let most = out.max_piece_tokens();
+    let mut ids = Vec::new();
+    let mut start = 0;
+    json.begin_array()?;
+    while json.has_next()? {
+        if ids.len() == most {
+            out.token_piece(doc, start, std::mem::take(&mut ids), false)?;
+            start += most as u64;
+        }
+        let index = start + ids.len() as u64;
+        let found = match json.peek()? {
+            ValueType::Number => json.next_number_as_string()?,
+            other => return Err(Fault::NotAToken { index, found: Type::from(other).name().into() }.into()),
+        };
+        ids.push(found.parse().map_err(|_| Fault::NotAToken { index, found: found.chars().take(40).collect() })?);
+    }
+    json.end_array()?;
+    Ok(out.token_piece(doc, start, ids, true)?)
+}

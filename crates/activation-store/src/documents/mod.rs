@@ -1,0 +1,323 @@
+//! Documents from files: text, JSON Lines and Parquet, one stream in a stable order and bounded memory.
+
+mod emit;
+mod files;
+mod json_line;
+mod json_stream;
+mod jsonl;
+mod table;
+mod txt;
+
+use crate::{DocId, DocumentSource, Error, Piece, Place, Result};
+use emit::{Emitter, Message, Stop};
+use files::{Format, Input, Kind};
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, sync_channel};
+
+/// Batches of pieces read ahead.
+const READ_AHEAD: usize = 2;
+/// Fields that hold documents, in SAELens' order: the first that is there is taken.
+const FIELDS: [(&str, Kind); 4] =
+    [("tokens", Kind::Tokens), ("input_ids", Kind::Tokens), ("text", Kind::Text), ("problem", Kind::Text)];
+
+/// What is a document in a `.txt` file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TextSplit {
+    /// The whole file.
+    #[default]
+    File,
+    /// Each paragraph: lines up to a blank one (empty, or whitespace only), without the end of the last line.
+    BlankLines,
+}
+
+/// How files become documents.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DocumentOptions {
+    /// The field (JSON Lines) or column (Parquet) with the document: a string is text, a list of integers is tokens. Unless
+    /// told, each file's first line or schema decides, in SAELens' order: `tokens`, `input_ids`, `text`, `problem`.
+    pub field: Option<String>,
+    /// Longest [`Piece`] in bytes (4 for a token); 1 MiB unless told. At least 16.
+    pub max_piece_bytes: usize,
+    /// What is a document in a `.txt` file.
+    pub text_split: TextSplit,
+}
+
+impl Default for DocumentOptions {
+    fn default() -> Self {
+        Self { field: None, max_piece_bytes: 1 << 20, text_split: TextSplit::File }
+    }
+}
+
+impl DocumentOptions {
+    /// Takes the document from this field or column.
+    #[must_use]
+    pub fn field(mut self, name: impl Into<String>) -> Self {
+        self.field = Some(name.into());
+        self
+    }
+
+    /// Sets the longest piece.
+    #[must_use]
+    pub fn max_piece_bytes(mut self, bytes: usize) -> Self {
+        self.max_piece_bytes = bytes;
+        self
+    }
+
+    /// Sets what is a document in a `.txt` file.
+    #[must_use]
+    pub fn text_split(mut self, split: TextSplit) -> Self {
+        self.text_split = split;
+        self
+    }
+}
+
+/// Where the documents are.
+enum Origin {
+    Files(Vec<Input>),
+    Texts(Vec<String>),
+    Tokens(Vec<Vec<u32>>),
+}
+
+/// A stream of documents: an iterator over their pieces, in the order of the files and of the documents in them.
+///
+/// A thread reads ahead, a few pieces at most: memory is about ten times [`DocumentOptions::max_piece_bytes`], whatever the
+/// size of a file, line or document (a single Parquet value has to fit into memory, see the format). After an error there
+/// is nothing more.
+///
+/// ```
+/// # use activation_store::{Content, Documents};
+/// let mut pieces = Documents::from_texts(vec!["one".into(), "two".into()])?;
+/// let second = pieces.nth(1).transpose()?.unwrap();
+/// assert_eq!((second.doc.ordinal, second.content), (1, Content::Text("two".into())));
+/// # Ok::<(), activation_store::Error>(())
+/// ```
+pub struct Documents {
+    origin: Arc<Origin>,
+    files: Vec<PathBuf>,
+    options: DocumentOptions,
+    /// The file that the thread reads.
+    current: Arc<AtomicUsize>,
+    receiver: Option<Receiver<Message>>,
+    ready: VecDeque<Piece>,
+    over: bool,
+}
+
+impl Documents {
+    /// Documents from `.txt`, `.jsonl` (`.ndjson`, `.json`: one object a line) and `.parquet` files, the first two also compressed
+    /// (`.gz`, `.zst`). A pattern is a path, or has wildcards (`*`, `?`, `[..]`, `**`). The files are sorted by path; one
+    /// that is named twice is read once.
+    ///
+    /// Looks into each file: its field or column must be there.
+    ///
+    /// # Errors
+    /// A file that is missing, empty or of unknown kind; a pattern that matches nothing; no field with documents (the error lists those that
+    /// are there); text in one file and tokens in another.
+    pub fn open<P: AsRef<Path>>(patterns: &[P], options: DocumentOptions) -> Result<Self> {
+        let patterns: Vec<&Path> = patterns.iter().map(AsRef::as_ref).collect();
+        let files = files::expand(&patterns)?;
+        let inputs: Vec<Input> =
+            files.iter().map(|path| inspect(path, options.field.as_deref())).collect::<Result<_>>()?;
+        let of_kind = |kind| inputs.iter().find(|input| input.kind == kind).map(|input| input.path.clone());
+        if let (Some(text), Some(tokens)) = (of_kind(Kind::Text), of_kind(Kind::Tokens)) {
+            return Err(Error::MixedContent { text, tokens });
+        }
+        Self::new(Origin::Files(inputs), files, options)
+    }
+
+    /// Documents of text that are in memory.
+    ///
+    /// # Errors
+    /// None at all were given.
+    pub fn from_texts(texts: Vec<String>) -> Result<Self> {
+        Self::from_texts_with(texts, DocumentOptions::default())
+    }
+
+    /// Documents of text that are in memory, cut into pieces as the options say.
+    ///
+    /// # Errors
+    /// None at all were given.
+    pub fn from_texts_with(texts: Vec<String>, options: DocumentOptions) -> Result<Self> {
+        if texts.is_empty() {
+            return Err(Error::NoDocuments);
+        }
+        Self::new(Origin::Texts(texts), Vec::new(), options)
+    }
+
+    /// Documents of tokens that are in memory.
+    ///
+    /// # Errors
+    /// None at all were given.
+    pub fn from_tokens(documents: Vec<Vec<u32>>) -> Result<Self> {
+        if documents.is_empty() {
+            return Err(Error::NoDocuments);
+        }
+        Self::new(Origin::Tokens(documents), Vec::new(), DocumentOptions::default())
+    }
+
+    fn new(origin: Origin, files: Vec<PathBuf>, options: DocumentOptions) -> Result<Self> {
+        if options.max_piece_bytes < 16 {
+            let found = options.max_piece_bytes.to_string();
+            return Err(Error::Option { option: "max_piece_bytes", found, expected: "at least 16".into() });
+        }
+        Ok(Self::start(Arc::new(origin), files, options))
+    }
+
+    fn start(origin: Arc<Origin>, files: Vec<PathBuf>, options: DocumentOptions) -> Self {
+        let current = Arc::new(AtomicUsize::new(0));
+        Self { origin, files, options, current, receiver: None, ready: VecDeque::new(), over: false }
+    }
+
+    /// The same documents from the first on.
+    #[must_use]
+    pub fn restarted(&self) -> Self {
+        Self::start(Arc::clone(&self.origin), self.files.clone(), self.options.clone())
+    }
+
+    /// The files, as [`DocId::file`] numbers them. Empty for documents in memory.
+    #[must_use]
+    pub fn files(&self) -> &[PathBuf] {
+        &self.files
+    }
+
+    /// Whether the documents are tokens rather than text.
+    #[must_use]
+    pub fn are_tokens(&self) -> bool {
+        match self.origin.as_ref() {
+            Origin::Files(inputs) => inputs.iter().any(|input| input.kind == Kind::Tokens),
+            Origin::Texts(_) => false,
+            Origin::Tokens(_) => true,
+        }
+    }
+
+    /// The next message of the reading thread, which is started first if need be.
+    fn receive(&mut self) -> Result<Message> {
+        let receiver = match &self.receiver {
+            Some(receiver) => receiver,
+            None => {
+                let (sender, receiver) = sync_channel(READ_AHEAD);
+                let (origin, options, current) = (self.origin.clone(), self.options.clone(), self.current.clone());
+                let run = move || {
+                    let mut out = Emitter::new(sender, options.max_piece_bytes);
+                    let outcome = read(&origin, &options, &current, &mut out);
+                    out.finish(outcome);
+                };
+                let spawned = std::thread::Builder::new().name("documents".into()).spawn(run);
+                spawned.map_err(|source| Error::Io { path: self.current_file(), source })?;
+                self.receiver.insert(receiver)
+            }
+        };
+        receiver.recv().map_err(|_| Error::ReaderStopped { path: self.current_file() })
+    }
+
+    fn current_file(&self) -> PathBuf {
+        self.files.get(self.current.load(Ordering::Relaxed)).cloned().unwrap_or_default()
+    }
+}
+
+impl Iterator for Documents {
+    type Item = Result<Piece>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while self.ready.is_empty() && !self.over {
+            match self.receive() {
+                Ok(Message::Pieces(pieces)) => self.ready.extend(pieces),
+                Ok(Message::End) => self.over = true,
+                Ok(Message::Failed(error)) | Err(error) => {
+                    self.over = true;
+                    return Some(Err(error));
+                }
+            }
+        }
+        self.ready.pop_front().map(Ok)
+    }
+}
+
+impl DocumentSource for Documents {}
+
+/// What the reading thread does.
+fn read(
+    origin: &Origin,
+    options: &DocumentOptions,
+    current: &AtomicUsize,
+    out: &mut Emitter,
+) -> std::result::Result<(), Stop> {
+    match origin {
+        Origin::Files(inputs) => {
+            for (i, input) in inputs.iter().enumerate() {
+                current.store(i, Ordering::Relaxed);
+                let before = out.documents;
+                read_file(input, u32::try_from(i).unwrap_or(u32::MAX), options, out)?;
+                if out.documents == before {
+                    return Err(Error::EmptyFile { path: input.path.clone() }.into());
+                }
+            }
+        }
+        Origin::Texts(texts) => {
+            for (ordinal, text) in (0..).zip(texts) {
+                out.text(DocId { file: 0, ordinal }, text.clone())?;
+            }
+        }
+        Origin::Tokens(documents) => {
+            for (ordinal, ids) in (0..).zip(documents) {
+                out.tokens(DocId { file: 0, ordinal }, ids)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn read_file(input: &Input, file: u32, options: &DocumentOptions, out: &mut Emitter) -> std::result::Result<(), Stop> {
+    match input.format {
+        Format::Text => txt::read(input, file, options.text_split, out),
+        Format::JsonLines => jsonl::read(input, file, out),
+        Format::Parquet => table::read(input, file, out),
+    }
+}
+
+/// Finds the field with documents, and whether they are text or tokens.
+fn inspect(path: &Path, field: Option<&str>) -> Result<Input> {
+    let mut input = Input::named(path.to_path_buf())?;
+    let (place, columns) = match input.format {
+        Format::Text => return Ok(input),
+        Format::JsonLines => {
+            let (line, fields) = jsonl::first_fields(&input)?;
+            let kind = |value: json_stream::Type| match value {
+                json_stream::Type::Text => Ok(Kind::Text),
+                json_stream::Type::List => Ok(Kind::Tokens),
+                other => Err(other.name().to_string()),
+            };
+            (Place::Line(line), fields.into_iter().map(|(name, value)| (name, kind(value))).collect())
+        }
+        Format::Parquet => (Place::Schema, table::columns(&input)?),
+    };
+    choose(&mut input, place, columns, field)?;
+    Ok(input)
+}
+
+fn choose(input: &mut Input, place: Place, columns: Vec<table::ColumnKind>, field: Option<&str>) -> Result<()> {
+    let wanted: Vec<(&str, Option<Kind>)> = match field {
+        Some(name) => vec![(name, None)],
+        None => FIELDS.map(|(name, kind)| (name, Some(kind))).to_vec(),
+    };
+    let found = wanted.iter().find_map(|(name, kind)| {
+        columns.iter().find(|(column, _)| column == name).map(|(column, found)| (column, *kind, found))
+    });
+    let Some((name, expected, kind)) = found else {
+        let wanted: Vec<&str> = wanted.iter().map(|(name, _)| *name).collect();
+        let found: Vec<&String> = columns.iter().map(|(name, _)| name).collect();
+        let path = input.path.clone();
+        return Err(Error::MissingField { path, place, wanted: jsonl::quoted(&wanted), found: jsonl::quoted(&found) });
+    };
+    input.field.clone_from(name);
+    input.kind = expected.unwrap_or(Kind::Text);
+    match kind {
+        Ok(kind) if expected.is_none_or(|expected| expected == *kind) => input.kind = *kind,
+        Ok(kind) => return Err(input.wrong_type(place, kind.expected())),
+        Err(other) => return Err(input.wrong_type(place, other)),
+    }
+    Ok(())
+}

@@ -1,0 +1,133 @@
+//! Parquet: one document a row, in a column of text or of lists of token ids.
+//!
+//! Memory: a page of the column (about 1 MB as most tools write them) and some rows of it. A value that is huge in itself has to fit: the
+//! format gives no way to read it in parts.
+
+use super::emit::{Emitter, Stop};
+use super::files::{Input, Kind};
+use crate::{DocId, Error, Place, Result};
+use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Int64Type, UInt64Type};
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use std::fs::File;
+
+/// Rows decoded at a time: about this many bytes, and never more than so many rows (sizes are known on average only).
+const BATCH_BYTES: i64 = 2 << 20;
+const MAX_BATCH_ROWS: i64 = 256;
+
+/// A column's name, and what documents it can hold; else its type.
+pub(super) type ColumnKind = (String, std::result::Result<Kind, String>);
+
+fn damaged(input: &Input, reason: impl ToString) -> Error {
+    Error::Parquet { path: input.path.clone(), reason: reason.to_string() }
+}
+
+fn open(input: &Input) -> Result<ParquetRecordBatchReaderBuilder<File>> {
+    let file = File::open(&input.path).map_err(|source| Error::Io { path: input.path.clone(), source })?;
+    ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| damaged(input, e))
+}
+
+/// The columns of the table.
+pub(super) fn columns(input: &Input) -> Result<Vec<ColumnKind>> {
+    let builder = open(input)?;
+    let kind = |data_type: &DataType| kind_of(data_type).ok_or_else(|| format!("{data_type}"));
+    Ok(builder.schema().fields().iter().map(|field| (field.name().clone(), kind(field.data_type()))).collect())
+}
+
+fn kind_of(data_type: &DataType) -> Option<Kind> {
+    match data_type {
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => Some(Kind::Text),
+        DataType::Dictionary(_, value) => kind_of(value).filter(|kind| *kind == Kind::Text),
+        DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => {
+            item.data_type().is_integer().then_some(Kind::Tokens)
+        }
+        _ => None,
+    }
+}
+
+pub(super) fn read(input: &Input, file: u32, out: &mut Emitter) -> std::result::Result<(), Stop> {
+    let builder = open(input)?;
+    let column = builder.schema().index_of(&input.field).map_err(|e| damaged(input, e))?;
+    let mask = ProjectionMask::roots(builder.parquet_schema(), [column]);
+    let rows = batch_rows(&builder, &input.field);
+    let batches = builder.with_projection(mask).with_batch_size(rows).build().map_err(|e| damaged(input, e))?;
+    let mut ordinal = 0;
+    for batch in batches {
+        let batch = batch.map_err(|e| damaged(input, e))?;
+        let values = batch.column(0);
+        for i in 0..values.len() {
+            if values.is_null(i) {
+                return Err(input.wrong_type(Place::Row(ordinal + i as u64 + 1), "null").into());
+            }
+        }
+        match input.kind {
+            Kind::Text => texts(input, values, DocId { file, ordinal }, out)?,
+            Kind::Tokens => tokens(input, values, DocId { file, ordinal }, out)?,
+        }
+        ordinal += values.len() as u64;
+    }
+    Ok(())
+}
+
+/// How many rows of the column are about [`BATCH_BYTES`], where they are longest on average.
+fn batch_rows(builder: &ParquetRecordBatchReaderBuilder<File>, field: &str) -> usize {
+    let groups = builder.metadata().row_groups().iter();
+    let bytes_per_row = groups.map(|group| {
+        let columns = group.columns().iter().filter(|c| c.column_path().parts().first().is_some_and(|p| p == field));
+        let bytes = columns.fold(0i64, |sum, column| sum.saturating_add(column.uncompressed_size().max(0)));
+        bytes / group.num_rows().max(1)
+    });
+    let rows = BATCH_BYTES / bytes_per_row.max().unwrap_or(0).max(1);
+    usize::try_from(rows.clamp(1, MAX_BATCH_ROWS)).unwrap_or(1)
+}
+
+fn texts(input: &Input, values: &ArrayRef, first: DocId, out: &mut Emitter) -> std::result::Result<(), Stop> {
+    let values = cast(values, &DataType::LargeUtf8).map_err(|e| damaged(input, e))?;
+    for (i, text) in values.as_string::<i64>().iter().enumerate() {
+        let doc = DocId { ordinal: first.ordinal + i as u64, ..first };
+        out.text(doc, text.unwrap_or_default().to_owned())?;
+    }
+    Ok(())
+}
+
+fn tokens(input: &Input, values: &ArrayRef, first: DocId, out: &mut Emitter) -> std::result::Result<(), Stop> {
+    for i in 0..values.len() {
+        let list = match values.data_type() {
+            DataType::List(_) => values.as_list::<i32>().value(i),
+            DataType::LargeList(_) => values.as_list::<i64>().value(i),
+            _ => values.as_fixed_size_list().value(i),
+        };
+        let doc = DocId { ordinal: first.ordinal + i as u64, ..first };
+        out.tokens(doc, &ids(input, &list, doc.ordinal + 1)?)?;
+    }
+    Ok(())
+}
+
+fn ids(input: &Input, list: &ArrayRef, row: u64) -> Result<Vec<u32>> {
+    let bad = |index: usize, found: String| Error::NotAToken {
+        path: input.path.clone(),
+        place: Place::Row(row),
+        field: input.field.clone(),
+        index: index as u64,
+        found,
+    };
+    if let Some(index) = (0..list.len()).find(|i| list.is_null(*i)) {
+        return Err(bad(index, "null".into()));
+    }
+    let unsigned = list.data_type() == &DataType::UInt64;
+    let wide = if unsigned { DataType::UInt64 } else { DataType::Int64 };
+    let list = cast(list, &wide).map_err(|e| damaged(input, e))?;
+    (0..list.len())
+        .map(|i| {
+            if unsigned {
+                let id = list.as_primitive::<UInt64Type>().value(i);
+                u32::try_from(id).map_err(|_| bad(i, id.to_string()))
+            } else {
+                let id = list.as_primitive::<Int64Type>().value(i);
+                u32::try_from(id).map_err(|_| bad(i, id.to_string()))
+            }
+        })
+        .collect()
+}

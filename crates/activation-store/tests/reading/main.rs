@@ -1,0 +1,8 @@
+//! From files to rows of tokens: what is read, what is refused, and how rows are packed.
+
+mod documents;
+mod hostile;
+mod packing;
+mod parquet_files;
+mod rows;
+mod support;
