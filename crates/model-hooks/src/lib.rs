@@ -1,4 +1,27 @@
 //! Hooked transformer forwards with TransformerLens' names and numbers.
+//!
+//! ```no_run
+//! use model_hooks::{Bos, Capture, Edit, LoadOptions, Processing, TokenBatch, load};
+//!
+//! # fn main() -> model_hooks::Result<()> {
+//! let model = load("path/to/gpt2".as_ref(), &LoadOptions::new(Processing::TransformerLens))?;
+//! let prompt = model.require_tokenizer()?.to_tokens("On Monday", Bos::Prepend, Some(model.shape().n_ctx))?;
+//! let tokens = TokenBatch::new(&[prompt.ids])?;
+//!
+//! // Look: run blocks 0..=6 and no more, keep what enters block 7.
+//! let point = "blocks.7.hook_resid_pre".parse()?;
+//! let mut capture = Capture::of([point]);
+//! model.hooked().forward_until(&tokens, point, &mut capture)?;
+//! println!("{:?}", capture.get(point)?.dims()); // [batch, pos, d_model]
+//!
+//! // Change: silence head 3 of block 5, and read what the model predicts without it.
+//! let mut ablate = Edit::zero("blocks.5.attn.hook_z".parse()?).head(3);
+//! let logits = model.hooked().forward(&tokens, &mut ablate)?; // [batch, pos, d_vocab]
+//! # Ok(()) }
+//! ```
+//!
+//! Where to read on: [`HookPoint`] (the places, in order, with their shapes), [`Tap`] (what can be attached there),
+//! [`HookedModel`] (the forward pass; a user's own model implements it with [`Stage`]), [`load`] and [`Processing`].
 
 // Linked for its `x86-v4` feature, which switches on AVX-512 inside the tensor library's matrix products.
 use gemm as _;

@@ -1,17 +1,16 @@
 //! Next-token loss.
 
-use crate::ops::with_slice;
+use crate::ops::{log_sum_exp, with_slice};
 use crate::{Error, Result, TokenBatch};
 use candle_core::Tensor;
 use rayon::prelude::*;
 
 /// `-log p(next token)` at every position but the last: `[batch, pos - 1]` in nats, from logits `[batch, pos, d_vocab]`.
 ///
-/// Computed row by row as `log sum exp(x - max) + max - x[next]` in f64, without a copy of the logits.
+/// Computed row by row as `log sum e^(x - max) + max - x[next]`, without a copy of the logits.
 ///
 /// # Errors
-/// [`Error::Shape`] when the logits do not belong to the tokens, [`Error::ContextExceeded`] never,
-/// [`Error::TokenOutOfVocabulary`] for an id without a logit.
+/// [`Error::Shape`] when the logits do not belong to the tokens, [`Error::TokenOutOfVocabulary`] for an id without a logit.
 pub fn next_token_loss_per_token(logits: &Tensor, tokens: &TokenBatch) -> Result<Tensor> {
     let (batch, pos) = (tokens.batch(), tokens.pos());
     let d_vocab = match *logits.dims() {
@@ -27,7 +26,11 @@ pub fn next_token_loss_per_token(logits: &Tensor, tokens: &TokenBatch) -> Result
     let predicted = |i: &usize| i % pos + 1 < pos;
     let losses: Vec<f32> = with_slice(logits, |logits| {
         let at = (0..batch * pos).into_par_iter().filter(predicted);
-        Ok(at.map(|i| surprise(&logits[i * d_vocab..(i + 1) * d_vocab], tokens.ids()[i + 1]) as f32).collect())
+        let loss = |i: usize| {
+            let row = &logits[i * d_vocab..(i + 1) * d_vocab];
+            (log_sum_exp(row) - f64::from(row[tokens.ids()[i + 1] as usize])) as f32
+        };
+        Ok(at.map(loss).collect())
     })?;
     Ok(Tensor::from_vec(losses, (batch, pos - 1), logits.device())?)
 }
@@ -43,10 +46,4 @@ pub fn next_token_loss(logits: &Tensor, tokens: &TokenBatch) -> Result<f64> {
     }
     let losses: Vec<f32> = next_token_loss_per_token(logits, tokens)?.flatten_all()?.to_vec1()?;
     Ok(losses.iter().map(|&loss| f64::from(loss)).sum::<f64>() / losses.len() as f64)
-}
-
-fn surprise(logits: &[f32], next: u32) -> f64 {
-    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let total: f64 = logits.iter().map(|&x| f64::from(x - largest).exp()).sum();
-    total.ln() + f64::from(largest) - f64::from(logits[next as usize])
 }

@@ -92,7 +92,8 @@ fn fold(ln: &NormWeights, w: &mut Tensor, b: &mut Option<Tensor>, center: bool) 
         });
     }
     if let Some(ln_w) = &ln.w {
-        *w = w.broadcast_mul(&ln_w.unsqueeze(1)?)?;
+        // Tied unembeddings are transposed views, over which the tensor library broadcasts slowly.
+        *w = w.contiguous()?.broadcast_mul(&ln_w.unsqueeze(1)?)?;
         if center {
             *w = centered(w, D::Minus2)?;
         }

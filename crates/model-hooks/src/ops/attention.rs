@@ -1,6 +1,6 @@
 //! What attention does between its matrix products.
 
-use super::{MIN_PART, exp, map_rows};
+use super::{MIN_PART, exp, map_rows, max};
 use crate::Result;
 use candle_core::{CpuStorage, Error as TensorError, InplaceOp1, Layout, Tensor};
 use rayon::prelude::*;
@@ -45,7 +45,7 @@ impl InplaceOp1 for CausalMask {
 pub(crate) fn softmax(x: &Tensor) -> Result<Tensor> {
     let cols = x.dims().last().copied().unwrap_or(1);
     map_rows(x, cols, |_, x, y| {
-        let largest = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let largest = max(x);
         if largest == f32::NEG_INFINITY {
             return; // the row is already zero
         }

@@ -108,6 +108,30 @@ fn sum(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     lanes.iter().sum::<f32>() + rest
 }
 
+/// The largest value, NaN left aside; -inf for nothing.
+fn max(x: &[f32]) -> f32 {
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
+    let mut lanes = [f32::NEG_INFINITY; 8];
+    let chunks = x.chunks_exact(8);
+    let rest = chunks.remainder().iter().copied().fold(f32::NEG_INFINITY, larger);
+    for chunk in chunks {
+        for (lane, &x) in lanes.iter_mut().zip(chunk) {
+            *lane = larger(*lane, x);
+        }
+    }
+    lanes.into_iter().fold(rest, larger)
+}
+
+/// `log sum e^x`, in f32 over blocks that are short enough to round well, in f64 over their sums.
+pub(crate) fn log_sum_exp(x: &[f32]) -> f64 {
+    let largest = max(x);
+    if !largest.is_finite() {
+        return f64::from(largest);
+    }
+    let total: f64 = x.chunks(1024).map(|block| f64::from(sum(block, |x| exp(x - largest)))).sum();
+    total.ln() + f64::from(largest)
+}
+
 /// `e^x` within 2 ulp for results in the range of normal f32; smaller results are 0, larger ones saturate near `f32::MAX`; NaN stays NaN.
 ///
 /// Cephes' `expf` written so that loops over it become vector code: `x = n ln 2 + r`, a polynomial for `e^r`, `2^n` by its bits.
@@ -151,6 +175,17 @@ mod tests {
         assert_eq!(exp(-1000.0), 0.0);
         assert!(exp(1000.0) > 1e38 && exp(f32::INFINITY) > 1e38);
         assert!(exp(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn log_sum_exp_equals_the_f64_oracle() {
+        for width in [1, 9, 1024, 50_257] {
+            let x = Tensor::randn(0f32, 8f32, width, &Device::Cpu).unwrap().to_vec1::<f32>().unwrap();
+            let right = x.iter().map(|&x| f64::from(x).exp()).sum::<f64>().ln();
+            assert!((log_sum_exp(&x) - right).abs() < 3e-7);
+        }
+        assert_eq!(log_sum_exp(&[f32::NEG_INFINITY; 3]), f64::NEG_INFINITY);
+        assert_eq!(max(&[1.0, f32::NAN, 3.0, -2.0, 0.0, 0.0, 0.0, 0.0, 2.0]), 3.0);
     }
 
     #[test]
