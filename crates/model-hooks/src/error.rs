@@ -219,6 +219,28 @@ pub enum Error {
         /// The model's name.
         model: String,
     },
+    /// The bytes are not a GGUF file: truncated, absurd counts, overlapping tensors ...
+    #[error("{path}: not a valid GGUF file (at byte {at}): {reason}")]
+    GgufMalformed {
+        /// The file.
+        path: PathBuf,
+        /// Where the reader stood.
+        at: u64,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A GGUF file is sound but holds something that is not read here.
+    #[error("{path}: unsupported {what}: {found}; supported: {supported}")]
+    GgufUnsupported {
+        /// The file.
+        path: PathBuf,
+        /// The property.
+        what: &'static str,
+        /// Its value.
+        found: String,
+        /// The values that are read.
+        supported: String,
+    },
     /// A tensor file is unusable.
     #[error(transparent)]
     Files(#[from] tensor_files::Error),

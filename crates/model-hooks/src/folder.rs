@@ -1,5 +1,6 @@
 //! The weight files of a Hugging Face folder: one safetensors file or several with an index, read by tensor name.
 
+use crate::weights::TensorSource;
 use crate::{Error, Result};
 use candle_core::Tensor;
 use serde_json::Value;
@@ -48,24 +49,6 @@ impl WeightFolder {
         Ok(Self { path: folder.into(), files, held, taken: BTreeSet::new() })
     }
 
-    /// Reads a tensor as f32; its shape must be the expected one, its values finite.
-    pub(crate) fn take(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
-        let (file, full) = self.held.get(name).ok_or_else(|| self.missing(name))?;
-        let tensor = self.files[*file].load_f32_shaped(full, shape)?;
-        self.taken.insert(name.into());
-        Ok(tensor)
-    }
-
-    /// As [`take`](Self::take), where a flag of the configuration says whether the tensor exists.
-    pub(crate) fn take_if(&mut self, exists: bool, name: &str, shape: &[usize]) -> Result<Option<Tensor>> {
-        if exists { self.take(name, shape).map(Some) } else { Ok(None) }
-    }
-
-    /// A weight matrix that the file holds as `[out, in]`, as the view `[in, out]`.
-    pub(crate) fn take_transposed(&mut self, name: &str, rows: usize, cols: usize) -> Result<Tensor> {
-        Ok(self.take(name, &[cols, rows])?.t()?)
-    }
-
     /// Refuses tensors that were not taken, except those that `harmless` knows to carry no weights.
     pub(crate) fn finish(self, harmless: impl Fn(&str) -> bool) -> Result<()> {
         let left = |name: &&String| !self.taken.contains(*name) && !harmless(name);
@@ -84,7 +67,16 @@ impl WeightFolder {
     }
 }
 
-fn shorten(names: &mut Vec<String>) {
+impl TensorSource for WeightFolder {
+    fn take(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        let (file, full) = self.held.get(name).ok_or_else(|| self.missing(name))?;
+        let tensor = self.files[*file].load_f32_shaped(full, shape)?;
+        self.taken.insert(name.into());
+        Ok(tensor)
+    }
+}
+
+pub(crate) fn shorten(names: &mut Vec<String>) {
     let count = names.len();
     if count > 12 {
         names.truncate(12);

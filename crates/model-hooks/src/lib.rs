@@ -30,6 +30,7 @@ mod config;
 mod error;
 mod families;
 mod folder;
+pub mod gguf;
 mod hook;
 mod language_model;
 mod load;

@@ -2,6 +2,7 @@
 
 use crate::config::Config;
 use crate::families::{Gpt2, Llama};
+use crate::gguf::{self, GgufFile};
 use crate::{Error, HookedModel, LanguageModel, Processing, ProcessingSteps, Result, Tokenizer};
 use candle_core::Device;
 use std::path::Path;
@@ -32,13 +33,14 @@ impl LoadOptions {
 }
 
 /// Loads a model from a Hugging Face folder (`config.json`, `model.safetensors` or shards with their index, and
-/// `tokenizer.json` if there is one).
+/// `tokenizer.json` if there is one), or from a GGUF file of the Llama architecture (name ending in `.gguf`; it carries its own
+/// tokenizer).
 ///
-/// Weights may be f32, f16 or bf16 and are widened to f32. Nothing is guessed: an unknown family, activation or tensor is an error.
+/// Weights may be f32, f16 or bf16, in GGUF files also quantised (see [`gguf::TensorType`]), and are widened to f32. Nothing is guessed: an unknown family, activation or tensor is an error.
 ///
 /// # Errors
 /// [`Error::NotAModel`], [`Error::MissingKey`], [`Error::BadKey`], [`Error::MissingWeight`], [`Error::UnexpectedTensors`],
-/// [`Error::BadIndex`] and those of the tensor files.
+/// [`Error::BadIndex`], [`Error::GgufMalformed`], [`Error::GgufUnsupported`] and those of the tensor files.
 pub fn load(path: &Path, options: &LoadOptions) -> Result<LanguageModel> {
     if !options.device.is_cpu() {
         return Err(Error::NotAModel { path: path.into(), reason: "models run on the CPU only" });
@@ -46,7 +48,22 @@ pub fn load(path: &Path, options: &LoadOptions) -> Result<LanguageModel> {
     if path.is_dir() {
         return load_folder(path, options);
     }
-    Err(Error::NotAModel { path: path.into(), reason: "expected a folder with config.json and model.safetensors" })
+    if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf")) {
+        return load_gguf(path, options);
+    }
+    let reason = "expected a folder with config.json and model.safetensors, or a .gguf file";
+    Err(Error::NotAModel { path: path.into(), reason })
+}
+
+fn load_gguf(path: &Path, options: &LoadOptions) -> Result<LanguageModel> {
+    let file = GgufFile::open(path)?;
+    let model = Arc::new(gguf::load_llama(&file, options.processing)?);
+    let tokenizer = match gguf::read_tokenizer(&file)? {
+        Some((inner, special)) => Some(Tokenizer::from_parts(inner, special)?),
+        None => None,
+    };
+    let name = path.file_stem().map_or_else(|| "model".into(), |name| name.to_string_lossy().into_owned());
+    Ok(LanguageModel::new(model, tokenizer, name, options.processing))
 }
 
 fn load_folder(folder: &Path, options: &LoadOptions) -> Result<LanguageModel> {

@@ -3,6 +3,22 @@
 use crate::{Error, ModelShape, Result};
 use candle_core::Tensor;
 
+/// Where a family's weights come from: tensors under Hugging Face's names, without the family's prefix.
+pub(crate) trait TensorSource {
+    /// Reads a tensor as f32; its shape must be the expected one, its values finite.
+    fn take(&mut self, name: &str, shape: &[usize]) -> Result<Tensor>;
+
+    /// As [`take`](Self::take), where a flag of the configuration says whether the tensor exists.
+    fn take_if(&mut self, exists: bool, name: &str, shape: &[usize]) -> Result<Option<Tensor>> {
+        if exists { self.take(name, shape).map(Some) } else { Ok(None) }
+    }
+
+    /// A weight matrix that the file holds as `[out, in]`, as the view `[in, out]`.
+    fn take_transposed(&mut self, name: &str, rows: usize, cols: usize) -> Result<Tensor> {
+        Ok(self.take(name, &[cols, rows])?.t()?)
+    }
+}
+
 /// Gain and bias of a norm; both are `None` once folded into the weights that read from it.
 #[derive(Clone, Debug, Default)]
 pub struct NormWeights {

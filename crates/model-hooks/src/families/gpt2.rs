@@ -6,7 +6,7 @@ use crate::folder::WeightFolder;
 use crate::ops::{Activation, Norm, linear};
 use crate::processing::ProcessingSteps;
 use crate::run::{Block, Stage, Step};
-use crate::weights::{BlockWeights, NormWeights, Weights};
+use crate::weights::{BlockWeights, NormWeights, TensorSource, Weights};
 use crate::{HookPoint, HookedModel, ModelShape, Result, Site, Start, Tap, TokenBatch};
 use candle_core::Tensor;
 use std::path::Path;

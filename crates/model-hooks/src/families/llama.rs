@@ -7,7 +7,7 @@ use crate::folder::WeightFolder;
 use crate::ops::{Activation, Norm, linear, rotate};
 use crate::processing::ProcessingSteps;
 use crate::run::{Block, Step};
-use crate::weights::{BlockWeights, NormWeights, Weights};
+use crate::weights::{BlockWeights, NormWeights, TensorSource, Weights};
 use crate::{HookPoint, HookedModel, ModelShape, Result, Site, Start, Tap, TokenBatch};
 use candle_core::{Error as TensorError, Tensor};
 use std::path::Path;
@@ -22,10 +22,11 @@ pub(crate) struct LlamaConfig {
 }
 
 /// Which of the optional tensors a checkpoint has.
-struct Layout {
-    attention_bias: bool,
-    mlp_bias: bool,
-    tied: bool,
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Layout {
+    pub attention_bias: bool,
+    pub mlp_bias: bool,
+    pub tied: bool,
 }
 
 impl LlamaConfig {
@@ -61,7 +62,7 @@ impl LlamaConfig {
     }
 
     /// Reads the weights under Hugging Face's names; `Linear` matrices are `[out, in]` there.
-    fn weights(&self, files: &mut WeightFolder, layout: &Layout) -> Result<Weights> {
+    pub(crate) fn weights(&self, files: &mut dyn TensorSource, layout: &Layout) -> Result<Weights> {
         let ModelShape { d_model, n_layers, d_vocab, .. } = self.shape;
         let w_e = files.take("embed_tokens.weight", &[d_vocab, d_model])?;
         let w_u = if layout.tied { w_e.t()? } else { files.take_transposed("lm_head.weight", d_model, d_vocab)? };
@@ -75,11 +76,11 @@ impl LlamaConfig {
         })
     }
 
-    fn block(&self, files: &mut WeightFolder, layer: usize, layout: &Layout) -> Result<BlockWeights> {
+    fn block(&self, files: &mut dyn TensorSource, layer: usize, layout: &Layout) -> Result<BlockWeights> {
         let ModelShape { d_model, n_heads, n_kv_heads, d_head, d_mlp, .. } = self.shape;
         let (q, kv) = (n_heads * d_head, n_kv_heads * d_head);
         let name = |part: &str| format!("layers.{layer}.{part}");
-        let norm = |files: &mut WeightFolder, part: &str| -> Result<NormWeights> {
+        let norm = |files: &mut dyn TensorSource, part: &str| -> Result<NormWeights> {
             Ok(NormWeights { w: Some(files.take(&name(part), &[d_model])?), b: None })
         };
         let (attn, mlp) = (layout.attention_bias, layout.mlp_bias);

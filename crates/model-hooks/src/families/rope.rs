@@ -22,6 +22,11 @@ pub(crate) enum RopeScaling {
         /// The divisor.
         factor: f64,
     },
+    /// Each pair's speed divided by its own factor: how GGUF files spell Llama 3.1's scaling.
+    PerPair {
+        /// `d_head / 2` divisors.
+        factors: Vec<f32>,
+    },
     /// Llama 3.1's: slow pairs divided by `factor`, fast ones kept, a ramp between.
     Llama3 {
         /// The divisor of slow pairs.
@@ -59,8 +64,7 @@ impl Rope {
     /// The angular speed of each of the `d_head / 2` pairs, in radians per position.
     pub fn speeds(&self, d_head: usize) -> Vec<f32> {
         (0..d_head / 2)
-            .map(|i| self.theta.powf(-((2 * i) as f64) / d_head as f64))
-            .map(|speed| self.scaling.apply(speed) as f32)
+            .map(|i| self.scaling.apply(i, self.theta.powf(-((2 * i) as f64) / d_head as f64)) as f32)
             .collect()
     }
 
@@ -95,8 +99,9 @@ impl RopeScaling {
         }
     }
 
-    fn apply(&self, speed: f64) -> f64 {
+    fn apply(&self, pair: usize, speed: f64) -> f64 {
         match *self {
+            Self::PerPair { ref factors } => speed / f64::from(factors[pair]),
             Self::Default => speed,
             Self::Linear { factor } => speed / factor,
             Self::Llama3 { factor, low_freq_factor, high_freq_factor, original_n_ctx } => {

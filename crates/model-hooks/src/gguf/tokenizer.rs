@@ -1,0 +1,168 @@
+//! The tokenizer inside a GGUF file, rebuilt as the `tokenizer.json` it was made from.
+
+use super::pre_tokenizer::PreTokenizer;
+use super::{GgufFile, sentencepiece};
+use crate::{Error, Result, SpecialTokens};
+use std::collections::HashSet;
+use tokenizers::decoders::byte_level::ByteLevel;
+use tokenizers::models::bpe::{BPE, Vocab};
+use tokenizers::{AddedToken, Tokenizer};
+
+pub(super) const MODEL: &str = "tokenizer.ggml.model";
+pub(super) const TOKENS: &str = "tokenizer.ggml.tokens";
+const PRE: &str = "tokenizer.ggml.pre";
+const MERGES: &str = "tokenizer.ggml.merges";
+const TYPES: &str = "tokenizer.ggml.token_type";
+
+/// What a token is for, by the numbers in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TokenKind {
+    Normal,
+    Unknown,
+    Control,
+    UserDefined,
+    Unused,
+    Byte,
+}
+
+/// The tokens of a file with their kinds, checked to be distinct.
+pub(super) struct Vocabulary<'a> {
+    pub tokens: &'a [String],
+    pub kinds: Vec<TokenKind>,
+}
+
+impl<'a> Vocabulary<'a> {
+    fn read(file: &'a GgufFile) -> Result<Self> {
+        let tokens = file.require(TOKENS, GgufFile::strings)?;
+        let mut seen = HashSet::with_capacity(tokens.len());
+        for (id, token) in tokens.iter().enumerate() {
+            if token.is_empty() || !seen.insert(token.as_str()) {
+                let found = format!("{token:?} at id {id}, empty or not for the first time");
+                return Err(file.bad_key(TOKENS, "distinct, non-empty tokens", found));
+            }
+        }
+        let kinds = match file.i32s(TYPES)? {
+            None => vec![TokenKind::Normal; tokens.len()],
+            Some(types) if types.len() == tokens.len() => {
+                types.iter().enumerate().map(|(id, kind)| token_kind(file, id, *kind)).collect::<Result<_>>()?
+            }
+            Some(types) => return Err(file.bad_key(TYPES, format!("{} entries", tokens.len()), types.len())),
+        };
+        Ok(Self { tokens, kinds })
+    }
+
+    /// Tokens to ids.
+    pub fn map(&self) -> Vocab {
+        self.tokens.iter().zip(0..).map(|(token, id)| (token.clone(), id)).collect()
+    }
+
+    /// Tokens that are found in a text before anything else is done with it: control tokens are special, user-defined ones are not.
+    fn added(&self) -> (Vec<AddedToken>, Vec<AddedToken>) {
+        let of = |kinds: &[TokenKind], special| {
+            let picked = self.tokens.iter().zip(&self.kinds).filter(|(_, kind)| kinds.contains(kind));
+            picked.map(|(token, _)| AddedToken::from(token.as_str(), special).normalized(false)).collect()
+        };
+        (of(&[TokenKind::Control, TokenKind::Unknown], true), of(&[TokenKind::UserDefined], false))
+    }
+}
+
+fn token_kind(file: &GgufFile, id: usize, kind: i32) -> Result<TokenKind> {
+    Ok(match kind {
+        1 => TokenKind::Normal,
+        2 => TokenKind::Unknown,
+        3 => TokenKind::Control,
+        4 => TokenKind::UserDefined,
+        5 => TokenKind::Unused,
+        6 => TokenKind::Byte,
+        _ => return Err(file.bad_key(TYPES, "types from 1 to 6", format!("{kind} at id {id}"))),
+    })
+}
+
+/// The tokenizer of a file and its special tokens, or nothing if the file says that it has none.
+///
+/// `tokenizer.ggml.model` is `gpt2` (byte-level BPE, cut by one of the rules of [`PreTokenizer`]) or `llama`
+/// (SentencePiece BPE with byte fallback).
+pub(crate) fn read_tokenizer(file: &GgufFile) -> Result<Option<(Tokenizer, SpecialTokens)>> {
+    let Some(model) = file.string(MODEL)?.filter(|model| *model != "none" && *model != "no_vocab") else {
+        return Ok(None);
+    };
+    let vocabulary = match model {
+        "gpt2" | "llama" => Vocabulary::read(file)?,
+        _ => return Err(file.unsupported("tokenizer model (tokenizer.ggml.model)", model, "gpt2, llama")),
+    };
+    let (mut tokenizer, adds_bos) = match model {
+        "gpt2" => byte_level(file, &vocabulary)?,
+        _ => (sentencepiece::build(file, &vocabulary)?, true),
+    };
+    let (special, user_defined) = vocabulary.added();
+    tokenizer.add_special_tokens(special).map_err(|e| refused(file, &e))?;
+    tokenizer.add_tokens(user_defined).map_err(|e| refused(file, &e))?;
+    Ok(Some((tokenizer, special_tokens(file, adds_bos, vocabulary.tokens.len())?)))
+}
+
+/// The `tokenizers` crate's reason, under the key that holds the vocabulary.
+pub(super) fn refused(file: &GgufFile, reason: &tokenizers::Error) -> Error {
+    file.bad_key(TOKENS, "a vocabulary that the tokenizer accepts", reason)
+}
+
+fn byte_level(file: &GgufFile, vocabulary: &Vocabulary<'_>) -> Result<(Tokenizer, bool)> {
+    let name = file.require(PRE, GgufFile::string)?;
+    let known = || PreTokenizer::NAMES.map(|(name, _)| name).join(", ");
+    let pre = PreTokenizer::from_name(name)
+        .ok_or_else(|| file.unsupported("pre-tokenizer (tokenizer.ggml.pre)", name, known()))?;
+    let vocab = vocabulary.map();
+    let merges = read_merges(file, &vocab)?;
+    let build = || -> tokenizers::Result<Tokenizer> {
+        let bpe = BPE::builder().vocab_and_merges(vocab, merges).ignore_merges(pre.ignores_merges()).build()?;
+        let mut tokenizer = Tokenizer::new(bpe);
+        tokenizer.with_normalizer(pre.normalizer())?;
+        tokenizer.with_pre_tokenizer(Some(pre.build()?));
+        tokenizer.with_decoder(Some(ByteLevel::default()));
+        Ok(tokenizer)
+    };
+    Ok((build().map_err(|e| refused(file, &e))?, pre.adds_bos()))
+}
+
+/// Pairs `left right`; both and their concatenation must be tokens.
+fn read_merges(file: &GgufFile, vocab: &Vocab) -> Result<Vec<(String, String)>> {
+    let merges = file.require(MERGES, GgufFile::strings)?;
+    let pair = |(rank, merge): (usize, &String)| {
+        let parts = merge.split_once(' ').filter(|(left, right)| {
+            [*left, *right, format!("{left}{right}").as_str()].iter().all(|token| vocab.contains_key(*token))
+        });
+        match parts {
+            Some((left, right)) => Ok((left.to_owned(), right.to_owned())),
+            None => {
+                let found = format!("{:?} at rank {rank}", merge.chars().take(40).collect::<String>());
+                Err(file.bad_key(MERGES, "pairs of tokens whose concatenation is a token", found))
+            }
+        }
+    };
+    merges.iter().enumerate().map(pair).collect()
+}
+
+/// The roles that the file gives to ids. Where it does not say whether a BOS is added, the model or rule decides.
+fn special_tokens(file: &GgufFile, adds_bos: bool, vocab_size: usize) -> Result<SpecialTokens> {
+    let role = |name: &str| -> Result<Option<u32>> {
+        let key = format!("tokenizer.ggml.{name}_token_id");
+        let id = file.u32(&key)?;
+        match id {
+            Some(id) if id as usize >= vocab_size => Err(file.bad_key(&key, format!("an id below {vocab_size}"), id)),
+            _ => Ok(id),
+        }
+    };
+    let mut special = SpecialTokens {
+        bos: role("bos")?,
+        eos: role("eos")?,
+        pad: role("padding")?,
+        unk: role("unknown")?,
+        // Spelt so in the format.
+        sep: role("seperator")?,
+        cls: role("cls")?,
+        mask: role("mask")?,
+        ..SpecialTokens::default()
+    };
+    special.others.extend([role("eot")?, role("eom")?].into_iter().flatten());
+    special.adds_bos = Some(file.bool("tokenizer.ggml.add_bos_token")?.unwrap_or(adds_bos && special.bos.is_some()));
+    Ok(special)
+}
