@@ -93,6 +93,8 @@ fn old_and_new_spellings_of_rotary_parameters() {
     refused(&rope(json!({"rope_type": "linear", "factor": -1.0})), &["rope_scaling.factor", "-1"]);
     refused(&Pieces::of("llama").with("rope_theta", 7.0), &["rope_theta"]);
     refused(&Pieces::of("llama").with("partial_rotary_factor", 0.5), &["partial_rotary_factor"]);
+    assert!(Pieces::of("llama").with("partial_rotary_factor", 1).load(Processing::None).is_ok());
+    refused(&Pieces::of("llama").with("rope_interleaved", true), &["rope_interleaved"]);
 }
 
 /// A folder of three shards with an index; `edit` may spoil the map first.

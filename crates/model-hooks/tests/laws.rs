@@ -7,7 +7,7 @@ use candle_core::{DType, Device, Tensor};
 use common::{Golden, MODELS, assert_close, assert_same_bits, model, values};
 use model_hooks::{
     Capture, Cx, Edit, Error, HookPoint, HookedModel, Interest, LanguageModel, NoTap, Processing, Result, Site, Start,
-    Tap, TokenBatch, edit_at,
+    Tap, TokenBatch, edit_at, next_token_loss, next_token_loss_per_token,
 };
 
 fn at(name: &str) -> HookPoint {
@@ -142,6 +142,33 @@ fn results_do_not_depend_on_the_batch() {
         let prefix = model.hooked().forward(&TokenBatch::new(&[&row[..9]]).unwrap(), &mut NoTap).unwrap();
         assert_close(name, &prefix, &alone.narrow(1, 0, 9).unwrap(), 1e-5);
     });
+}
+
+#[test]
+fn results_do_not_depend_on_threads() {
+    each(|name, model, tokens| {
+        let on = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| model.hooked().forward(&tokens, &mut NoTap).unwrap())
+        };
+        assert_close(name, &on(5), &on(1), 1e-6);
+    });
+}
+
+#[test]
+fn losses_need_logits_of_their_tokens() {
+    let tokens = TokenBatch::new(&[[1u32, 3, 2], [0, 1, 1]]).unwrap();
+    let logits = |shape: [usize; 3]| Tensor::zeros(&shape, DType::F32, &Device::Cpu).unwrap();
+    let uniform = next_token_loss(&logits([2, 3, 4]), &tokens).unwrap();
+    assert!((uniform - 4f64.ln()).abs() < 1e-6);
+    assert!(matches!(
+        next_token_loss(&logits([2, 3, 3]), &tokens),
+        Err(Error::TokenOutOfVocabulary { id: 3, row: 0, pos: 1, .. })
+    ));
+    assert!(matches!(next_token_loss(&logits([3, 2, 4]), &tokens), Err(Error::Shape { .. })));
+    let single = TokenBatch::new(&[[1u32]]).unwrap();
+    assert!(matches!(next_token_loss(&logits([1, 1, 4]), &single), Err(Error::Shape { .. })));
+    assert_eq!(next_token_loss_per_token(&logits([1, 1, 4]), &single).unwrap().dims(), [1, 0]);
 }
 
 #[test]

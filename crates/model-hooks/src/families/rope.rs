@@ -43,7 +43,7 @@ pub(crate) enum RopeScaling {
 impl Rope {
     /// Reads `rope_theta` and the scaling, from `rope_parameters` (transformers 5) or from the top level and `rope_scaling`.
     pub fn parse(c: &Config) -> Result<Self> {
-        c.refuse_unless("partial_rotary_factor", &1.0.into(), "1: rotating a part of each head is not supported")?;
+        refuse_other_rotations(c)?;
         let (new, old) = (c.object("rope_parameters")?, c.object("rope_scaling")?);
         let top = if c.has("rope_theta") { Some(c.positive("rope_theta", None)?) } else { None };
         let Some(inner) = new.or(old) else {
@@ -74,6 +74,15 @@ impl Rope {
         let angles = (0..positions).flat_map(|pos| speeds.iter().map(move |speed| pos as f32 * speed));
         angles.map(|angle| (f64::from(angle).cos() as f32, f64::from(angle).sin() as f32)).unzip()
     }
+}
+
+/// Configurations that turn other pairs, or only a part of each head.
+fn refuse_other_rotations(c: &Config) -> Result<()> {
+    c.refuse_unless("rope_interleaved", &false.into(), "false: turning neighbouring pairs is not supported")?;
+    if c.positive("partial_rotary_factor", Some(1.0))? != 1.0 {
+        return Err(c.bad("partial_rotary_factor", "1: turning a part of each head is not supported"));
+    }
+    Ok(())
 }
 
 impl RopeScaling {

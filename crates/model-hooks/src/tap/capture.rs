@@ -18,7 +18,7 @@ use std::ops::Range;
 /// # Ok(()) }
 /// ```
 ///
-/// Whole values are kept without a copy; values cut to a head or to positions are copied, so that only the cut stays in memory.
+/// A second run replaces what it reaches. Whole values are kept without a copy; values cut to a head or to positions are copied, so that only the cut stays in memory.
 #[derive(Clone, Debug, Default)]
 pub struct Capture {
     /// `None`: every point that the run reaches.
