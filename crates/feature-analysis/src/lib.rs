@@ -2,6 +2,40 @@
 //!
 //! The three types to know: [`KeptExamples`], what [`collect`] keeps of a text for a few features of an SAE; [`LogitLens`], the tokens that a
 //! feature promotes; [`Pca`]. Frames are Arrow record batches. [`plot`] and [`page`] draw plain data, whoever made it.
+//!
+//! The notebook's cells 18 to 27 on a model, an SAE and a text:
+//!
+//! ```no_run
+//! use activation_store::{ActivationStore, DocumentOptions, Documents, StoreOptions};
+//! use feature_analysis::*;
+//! use model_hooks::{LoadOptions, Processing, load};
+//! use sae_core::Sae;
+//!
+//! # fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
+//! let model = load("assets/demo/lm".as_ref(), &LoadOptions::new(Processing::TransformerLens))?;
+//! let sae = Sae::load("assets/demo/sae")?;
+//! let text = Documents::open(&["assets/demo/text.jsonl"], DocumentOptions::default())?;
+//! let mut store = ActivationStore::from_sae(&model, &sae, text, StoreOptions::default())?;
+//!
+//! // Cells 20 and 26: every token on which one of these features fired.
+//! let features = random_features(2048, 100, 0)?;
+//! let options = SeedLoopOptions { total_batches: 20, ..SeedLoopOptions::default() };
+//! let kept = collect(&sae, &mut store, &features, &options, &mut |_progress| {})?;
+//! println!("{} examples in {}", kept.len(), kept.counts());
+//!
+//! // Cell 23: its strongest activations, with the text around them.
+//! let tokenizer = model.require_tokenizer()?;
+//! let top = top_frame(&kept, features[0], 10, tokenizer, &FrameOptions::default())?;
+//!
+//! // Cell 24: the tokens it promotes.
+//! let lens = logit_lens(&model, &sae, Some(&features), &LensOptions::default())?;
+//!
+//! // Cell 27: the plane in which the reconstructions vary most.
+//! let reconstructions = kept.reconstructions()?;
+//! let pca = Pca::fit(&reconstructions, 3, Solver::Auto)?;
+//! let embedding = pca.transform(&reconstructions)?;
+//! # Ok(()) }
+//! ```
 
 mod error;
 mod families;

@@ -1,6 +1,6 @@
 //! The notebook on the embedded demo, against what SAELens and TransformerLens answered (`tests/golden/demo`).
 
-use activation_store::{ActivationStore, Content, DocId, DocumentSource, Piece, StoreOptions, TokenPos};
+use activation_store::{ActivationStore, DocumentOptions, Documents, StoreOptions, TokenPos};
 use candle_core::{DType, Tensor};
 use feature_analysis::*;
 use model_hooks::{LanguageModel, LoadOptions, Processing, load};
@@ -18,6 +18,7 @@ fn root(path: &str) -> PathBuf {
 struct Demo {
     model: LanguageModel,
     sae: Sae,
+    /// The documents, read a second time and by other code: where addresses must lead.
     texts: Vec<String>,
     answers: Value,
     tensors: SafetensorsFile,
@@ -35,22 +36,10 @@ fn text_of(line: &str) -> String {
     serde_json::from_str::<Value>(line).unwrap()["text"].as_str().unwrap().to_owned()
 }
 
-struct Texts(std::iter::Enumerate<std::slice::Iter<'static, String>>);
-
-impl Iterator for Texts {
-    type Item = activation_store::Result<Piece>;
-    fn next(&mut self) -> Option<Self::Item> {
-        let (i, text) = self.0.next()?;
-        let doc = DocId { file: 0, ordinal: i as u64 };
-        Some(Ok(Piece { doc, start: 0, content: Content::Text(text.clone()), last: true }))
-    }
-}
-
-impl DocumentSource for Texts {}
-
 fn store(batch: usize) -> ActivationStore {
     let options = StoreOptions { store_batch_size_prompts: batch, ..StoreOptions::default() };
-    ActivationStore::from_sae(&DEMO.model, &DEMO.sae, Texts(DEMO.texts.iter().enumerate()), options).unwrap()
+    let text = Documents::open(&[root("assets/demo/text.jsonl")], DocumentOptions::default()).unwrap();
+    ActivationStore::from_sae(&DEMO.model, &DEMO.sae, text, options).unwrap()
 }
 
 fn integers(name: &str) -> Vec<u64> {

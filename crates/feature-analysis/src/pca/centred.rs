@@ -66,7 +66,11 @@ impl<'a> Centred<'a> {
     }
 
     fn widen(&self, rows: &[f32]) -> Vec<f64> {
-        rows.chunks_exact(self.d).flat_map(|row| row.iter().zip(&self.mean).map(|(&v, m)| f64::from(v) - m)).collect()
+        let mut wide = Vec::with_capacity(rows.len());
+        for row in rows.chunks_exact(self.d) {
+            wide.extend(row.iter().zip(&self.mean).map(|(&v, m)| f64::from(v) - m));
+        }
+        wide
     }
 
     /// Calls `each(first row, centred chunk [rows, d])` over all rows, in order.
