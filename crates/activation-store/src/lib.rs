@@ -5,6 +5,7 @@
 //! [`Harvest`] runs the model on them up to a hook point, and [`Shuffled`] sends the rows through a [`Ring`] of fixed size.
 //! [`ActivationStore`] is these stages put together, with SAELens' parameter names.
 
+mod concatenate;
 mod cut;
 mod document;
 mod documents;
@@ -21,6 +22,7 @@ mod store;
 mod token_rows;
 mod tokenise;
 
+pub use concatenate::{ConcatenateOptions, Concatenated, Concatenation, tokenize_and_concatenate};
 pub use document::{Content, DocId, DocumentSource, Piece};
 pub use documents::{DocumentOptions, Documents, TextSplit};
 pub use error::{Error, Place, Result};

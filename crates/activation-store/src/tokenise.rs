@@ -25,3 +25,14 @@ pub trait Tokenise: Send + Sync {
     /// BPE with the splitting rules of GPT-2 and Llama 3; then long documents are tokenised piece by piece, in parallel.
     fn cuts_at_whitespace(&self) -> bool;
 }
+
+impl Tokenise for model_hooks::Tokenizer {
+    fn tokenise(&self, text: &str) -> Result<Tokenised> {
+        let model_hooks::Encoding { ids, spans, .. } = self.encode(text)?;
+        Ok(Tokenised { ids, spans })
+    }
+
+    fn cuts_at_whitespace(&self) -> bool {
+        Self::cuts_at_whitespace(self)
+    }
+}

@@ -76,7 +76,7 @@ impl DocumentOptions {
 }
 
 /// Where the documents are.
-enum Origin {
+enum Held {
     Files(Vec<Input>),
     Texts(Vec<String>),
     Tokens(Vec<Vec<u32>>),
@@ -96,7 +96,7 @@ enum Origin {
 /// # Ok::<(), activation_store::Error>(())
 /// ```
 pub struct Documents {
-    origin: Arc<Origin>,
+    origin: Arc<Held>,
     files: Vec<PathBuf>,
     options: DocumentOptions,
     /// The file that the thread reads.
@@ -125,7 +125,7 @@ impl Documents {
         if let (Some(text), Some(tokens)) = (of_kind(Kind::Text), of_kind(Kind::Tokens)) {
             return Err(Error::MixedContent { text, tokens });
         }
-        Self::new(Origin::Files(inputs), files, options)
+        Self::new(Held::Files(inputs), files, options)
     }
 
     /// Documents of text that are in memory.
@@ -144,7 +144,7 @@ impl Documents {
         if texts.is_empty() {
             return Err(Error::NoDocuments);
         }
-        Self::new(Origin::Texts(texts), Vec::new(), options)
+        Self::new(Held::Texts(texts), Vec::new(), options)
     }
 
     /// Documents of tokens that are in memory.
@@ -155,10 +155,10 @@ impl Documents {
         if documents.is_empty() {
             return Err(Error::NoDocuments);
         }
-        Self::new(Origin::Tokens(documents), Vec::new(), DocumentOptions::default())
+        Self::new(Held::Tokens(documents), Vec::new(), DocumentOptions::default())
     }
 
-    fn new(origin: Origin, files: Vec<PathBuf>, options: DocumentOptions) -> Result<Self> {
+    fn new(origin: Held, files: Vec<PathBuf>, options: DocumentOptions) -> Result<Self> {
         if options.max_piece_bytes < 16 {
             let found = options.max_piece_bytes.to_string();
             return Err(Error::Option { option: "max_piece_bytes", found, expected: "at least 16".into() });
@@ -166,7 +166,7 @@ impl Documents {
         Ok(Self::start(Arc::new(origin), files, options))
     }
 
-    fn start(origin: Arc<Origin>, files: Vec<PathBuf>, options: DocumentOptions) -> Self {
+    fn start(origin: Arc<Held>, files: Vec<PathBuf>, options: DocumentOptions) -> Self {
         let current = Arc::new(AtomicUsize::new(0));
         Self { origin, files, options, current, receiver: None, ready: VecDeque::new(), over: false }
     }
@@ -187,9 +187,9 @@ impl Documents {
     #[must_use]
     pub fn are_tokens(&self) -> bool {
         match self.origin.as_ref() {
-            Origin::Files(inputs) => inputs.iter().any(|input| input.kind == Kind::Tokens),
-            Origin::Texts(_) => false,
-            Origin::Tokens(_) => true,
+            Held::Files(inputs) => inputs.iter().any(|input| input.kind == Kind::Tokens),
+            Held::Texts(_) => false,
+            Held::Tokens(_) => true,
         }
     }
 
@@ -240,13 +240,13 @@ impl DocumentSource for Documents {}
 
 /// What the reading thread does.
 fn read(
-    origin: &Origin,
+    origin: &Held,
     options: &DocumentOptions,
     current: &AtomicUsize,
     out: &mut Emitter,
 ) -> std::result::Result<(), Stop> {
     match origin {
-        Origin::Files(inputs) => {
+        Held::Files(inputs) => {
             for (i, input) in inputs.iter().enumerate() {
                 current.store(i, Ordering::Relaxed);
                 let before = out.documents;
@@ -256,12 +256,12 @@ fn read(
                 }
             }
         }
-        Origin::Texts(texts) => {
+        Held::Texts(texts) => {
             for (ordinal, text) in (0..).zip(texts) {
                 out.text(DocId { file: 0, ordinal }, text.clone())?;
             }
         }
-        Origin::Tokens(documents) => {
+        Held::Tokens(documents) => {
             for (ordinal, ids) in (0..).zip(documents) {
                 out.tokens(DocId { file: 0, ordinal }, ids)?;
             }

@@ -1,7 +1,9 @@
 //! From files to rows of tokens: what is read, what is refused, and how rows are packed.
 
+mod concatenate;
 mod documents;
 mod hostile;
+mod memory;
 mod packing;
 mod parquet_files;
 mod rows;

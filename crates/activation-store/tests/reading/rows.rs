@@ -1,6 +1,6 @@
 //! From text to rows: tokenised in parallel, every token with the bytes it came from.
 
-use super::support::{Characters, Folder, Pieces, hash, options};
+use super::support::{Characters, Folder, Pieces, demo_tokenizer, hash, options};
 use activation_store::{
     Content, DocId, Documents, Error, PackingOptions, Piece, Result, TokenRow, TokenRows, Tokenise, Tokenised,
 };
@@ -46,6 +46,29 @@ proptest! {
                 }
             }
         }
+    }
+}
+
+/// The real tokenizer on real text, and on text made of what its splitting rule looks at.
+#[test]
+fn pieces_do_not_show_to_a_real_tokenizer() {
+    let demo = std::fs::read_to_string("../../assets/demo/text.jsonl").unwrap();
+    let odd = "I'll don't  can'T\r\n\n  x\t\ty.\n\nz!! ?\n 12 345é 日本語 テキスト。\n<|endoftext|> a<|endoftext|>b\u{a0}c 😀😀 \u{301}e  ";
+    let texts: Vec<String> = demo.lines().take(40).map(str::to_owned).chain([odd.repeat(50)]).collect();
+    let rows = |max_piece_bytes: usize| {
+        let documents = Documents::from_texts_with(texts.clone(), options().max_piece_bytes(max_piece_bytes)).unwrap();
+        let packing = PackingOptions { begin_batch: Some(0), separator: Some(0), ..PackingOptions::new(64) };
+        let mut rows = TokenRows::new(documents, Some(Arc::new(demo_tokenizer())), packing).unwrap();
+        let all: Vec<TokenRow> = rows.by_ref().map(Result::unwrap).collect();
+        (all, *rows.report())
+    };
+    let (whole, report) = rows(1 << 20);
+    let tokens: u64 = texts.iter().map(|text| demo_tokenizer().encode(text).unwrap().ids.len() as u64).sum();
+    assert_eq!((report.tokens, report.kept_tokens(64) + report.dropped_tokens), (tokens, tokens));
+    for max_piece_bytes in [80, 81, 97, 1000, 4096] {
+        let (cut, report) = rows(max_piece_bytes);
+        assert_eq!(report.forced_cuts, 0, "pieces of {max_piece_bytes}");
+        assert!(cut == whole, "pieces of {max_piece_bytes}");
     }
 }
 

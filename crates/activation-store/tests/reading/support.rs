@@ -172,3 +172,8 @@ impl Tokenise for Characters {
 pub fn hash(text: &str) -> u32 {
     text.bytes().fold(0x811c_9dc5, |h, b| (h ^ u32::from(b)).wrapping_mul(0x0100_0193))
 }
+
+/// The tokenizer that comes with the repository.
+pub fn demo_tokenizer() -> model_hooks::Tokenizer {
+    model_hooks::Tokenizer::from_folder("../../assets/demo/lm").unwrap()
+}
