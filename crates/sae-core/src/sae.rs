@@ -4,7 +4,7 @@ use crate::features::check_features;
 use crate::normalise::{InputMap, check_finite};
 use crate::slices::with_f32;
 use crate::{
-    ActShape, Activation, Codes, Coupling, Error, FeatureId, Normalisation, Provenance, Result, SparseCoder,
+    ActShape, Activation, Codes, Coupling, Error, FeatureId, Normalisation, Provenance, Result, SaeParts, SparseCoder,
     SparseFeatures,
 };
 use candle_core::{DType, Device, Tensor};
@@ -41,59 +41,13 @@ pub struct Sae {
     sparsity: Option<Arc<[f32]>>,
 }
 
-/// The parts of an [`Sae`], unchecked. Fill it, then [`Sae::new`] checks it.
-#[derive(Clone, Debug)]
-pub struct SaeParts {
-    /// `W_enc [d_in, d_sae]`.
-    pub w_enc: Tensor,
-    /// `b_enc [d_sae]`; for Gated the gate's bias.
-    pub b_enc: Vec<f32>,
-    /// `W_dec [d_sae, d_in]`.
-    pub w_dec: Tensor,
-    /// `b_dec [d_in]`, added to the reconstruction.
-    pub b_dec: Vec<f32>,
-    /// `[d_in]`, subtracted from the normalised input: `b_dec` again in SAEs with `apply_b_dec_to_input`.
-    pub input_shift: Option<Vec<f32>>,
-    /// How pre-activations become activations.
-    pub activation: Activation,
-    /// What happens to each token before, and is undone after.
-    pub normalisation: Normalisation,
-    /// Whether inputs may come split into heads.
-    pub act_shape: ActShape,
-    /// Where the SAE belongs.
-    pub metadata: Provenance,
-    /// `[d_sae]`: log10 of each feature's firing frequency on the training data, if known.
-    pub sparsity: Option<Vec<f32>>,
-}
-
-impl SaeParts {
-    /// The four weights of a standard ReLU SAE without input shift, normalisation or metadata; change fields from there.
-    #[must_use]
-    pub fn new(w_enc: Tensor, b_enc: Vec<f32>, w_dec: Tensor, b_dec: Vec<f32>) -> Self {
-        Self {
-            w_enc,
-            b_enc,
-            w_dec,
-            b_dec,
-            input_shift: None,
-            activation: Activation::Relu,
-            normalisation: Normalisation::None,
-            act_shape: ActShape::Flat,
-            metadata: Provenance::default(),
-            sparsity: None,
-        }
-    }
-}
-
 impl Sae {
     /// Checks the parts and makes an SAE of them.
     ///
     /// # Errors
     /// [`Error::Shape`], [`Error::NotFinite`], [`Error::Parameter`].
     pub fn new(parts: SaeParts) -> Result<Self> {
-        let (d_in, d_sae) = check_matrices(&parts)?;
-        check_vectors(&parts, d_in, d_sae)?;
-        check_parameters(&parts, d_in, d_sae)?;
+        let (d_in, _) = parts.check()?;
         let w_t = parts.w_enc.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.t()?.contiguous()?;
         let w_dec = parts.w_dec.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.contiguous()?;
         with_f32(&w_t, |flat| check_finite("W_enc (transposed)", flat, d_in))??;
@@ -339,67 +293,4 @@ pub(crate) fn row_norms(matrix: &Tensor) -> Result<Vec<f32>> {
     let width = matrix.dim(1)?;
     let norm = |row: &[f32]| row.iter().map(|&w| f64::from(w) * f64::from(w)).sum::<f64>().sqrt() as f32;
     with_f32(matrix, |flat| flat.chunks_exact(width).map(norm).collect())
-}
-
-fn check_matrices(parts: &SaeParts) -> Result<(usize, usize)> {
-    let shape = |name, found: &Tensor, expected: Vec<usize>| {
-        if found.dims() == expected {
-            Ok(())
-        } else {
-            Err(Error::Shape { name, expected, found: found.dims().to_vec() })
-        }
-    };
-    let &[d_in, d_sae] = parts.w_enc.dims() else {
-        let expected = vec![parts.b_dec.len(), parts.b_enc.len()];
-        return Err(Error::Shape { name: "W_enc", expected, found: parts.w_enc.dims().to_vec() });
-    };
-    shape("W_dec", &parts.w_dec, vec![d_sae, d_in])?;
-    let range = |name, value: usize| {
-        if value == 0 || u32::try_from(value).is_err() {
-            let expected = format!("1 to {}", u32::MAX);
-            return Err(Error::Parameter { name, expected, found: value.to_string() });
-        }
-        Ok(())
-    };
-    range("d_in", d_in)?;
-    range("d_sae", d_sae)?;
-    Ok((d_in, d_sae))
-}
-
-fn check_vectors(parts: &SaeParts, d_in: usize, d_sae: usize) -> Result<()> {
-    let vector = |name, vector: &[f32], expected: usize| {
-        if vector.len() != expected {
-            return Err(Error::Shape { name, expected: vec![expected], found: vec![vector.len()] });
-        }
-        check_finite(name, vector, expected)
-    };
-    vector("b_enc", &parts.b_enc, d_sae)?;
-    vector("b_dec", &parts.b_dec, d_in)?;
-    if let Some(shift) = &parts.input_shift {
-        vector("input_shift", shift, d_in)?;
-    }
-    if let Some(sparsity) = &parts.sparsity {
-        vector("sparsity", sparsity, d_sae)?;
-    }
-    match &parts.activation {
-        Activation::Relu | Activation::TopK { .. } => Ok(()),
-        Activation::JumpRelu { threshold } => vector("threshold", threshold, d_sae),
-        Activation::Gated { r_mag, b_mag } => {
-            vector("r_mag", r_mag, d_sae)?;
-            vector("b_mag", b_mag, d_sae)
-        }
-    }
-}
-
-fn check_parameters(parts: &SaeParts, d_in: usize, d_sae: usize) -> Result<()> {
-    if let Activation::TopK { k, .. } = parts.activation
-        && !(1..=d_sae).contains(&k)
-    {
-        return Err(Error::Parameter { name: "k", expected: format!("1 to d_sae={d_sae}"), found: k.to_string() });
-    }
-    if parts.normalisation == Normalisation::LayerNorm && d_in < 2 {
-        let expected = "at least 2 for layer_norm".into();
-        return Err(Error::Parameter { name: "d_in", expected, found: d_in.to_string() });
-    }
-    Ok(())
 }
