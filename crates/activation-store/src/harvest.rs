@@ -6,6 +6,7 @@ use crate::{
 };
 use candle_core::{DType, Tensor};
 use model_hooks::{Capture, HookPoint, LanguageModel, TokenBatch};
+use std::collections::HashSet;
 
 /// Rows of tokens for one forward pass.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -85,6 +86,14 @@ impl Harvest {
         &self.index
     }
 
+    /// With [`KeepRows::InUse`], forgets the rows of tokens that none of these addresses is in.
+    pub(crate) fn forget_unused(&mut self, used: impl Iterator<Item = TokenPos>) {
+        if self.keep == KeepRows::InUse {
+            let used: HashSet<u64> = used.map(|at| at.row).collect();
+            self.index.retain(|row| used.contains(&row));
+        }
+    }
+
     /// What has been done so far.
     #[must_use]
     pub fn report(&self) -> StoreReport {
@@ -99,7 +108,7 @@ impl Harvest {
         let rows = self.rows.by_ref().take(self.spec.store_batch_size_prompts).collect::<Result<Vec<_>>>()?;
         match self.keep {
             KeepRows::Nothing => {}
-            KeepRows::All => rows.iter().cloned().for_each(|row| self.index.insert(row)),
+            KeepRows::All | KeepRows::InUse => rows.iter().cloned().for_each(|row| self.index.insert(row)),
             KeepRows::Latest(count) => {
                 rows.iter().cloned().for_each(|row| self.index.insert(row));
                 self.index.keep_latest(count);

@@ -11,6 +11,9 @@ pub enum KeepRows {
     Nothing,
     /// The latest so many. A shuffled row may wait longer in the ring than that.
     Latest(usize),
+    /// Those that the ring or the batch of the latest `next_batch` still needs: every address of that batch resolves, and no
+    /// more rows are held than the ring has slots, and a batch and a forward pass have rows.
+    InUse,
     /// All. Grows with the text: about 40 bytes a token.
     All,
 }

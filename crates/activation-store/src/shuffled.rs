@@ -1,6 +1,6 @@
 //! A source whose rows leave in another order: [`Shuffled`].
 
-use crate::{ActivationBatch, ActivationSource, ActivationSpec, Error, Result, Ring, Shuffle};
+use crate::{ActivationBatch, ActivationSource, ActivationSpec, Error, Result, Ring, Shuffle, TokenPos};
 
 /// How [`Shuffled`] keeps its ring and cuts its batches.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -95,6 +95,12 @@ impl<S: ActivationSource> Shuffled<S> {
     /// The source, to be used directly: what is taken from it does not come through the ring.
     pub fn source_mut(&mut self) -> &mut S {
         &mut self.source
+    }
+
+    /// The addresses of all rows that were read and not delivered yet.
+    pub fn held(&self) -> impl Iterator<Item = TokenPos> {
+        let waiting = self.waiting.iter().flat_map(|(batch, done)| batch.at[*done..].iter().copied());
+        self.ring.resident().chain(waiting)
     }
 
     /// The ring.

@@ -2,7 +2,8 @@
 
 use crate::{
     ActivationBatch, ActivationSource, ActivationSpec, DocumentSource, Error, Harvest, HookChoice, HookRows, Result,
-    RowIndex, ShuffleOptions, Shuffled, StoreOptions, StoreReport, TokenRowBatch, TokenRows, Tokenise, Tokenised,
+    RowIndex, ShuffleOptions, Shuffled, StoreOptions, StoreReport, TokenPos, TokenRowBatch, TokenRows, Tokenise,
+    Tokenised,
 };
 use candle_core::Tensor;
 use model_hooks::{HookPoint, LanguageModel};
@@ -125,7 +126,11 @@ impl ActivationStore {
     /// # Errors
     /// The documents', the tokenizer's, the model's. After an error there is nothing more.
     pub fn next_batch(&mut self) -> Result<Option<ActivationBatch>> {
-        self.stream.next().transpose()
+        let batch = self.stream.next().transpose()?;
+        let delivered = batch.iter().flat_map(|batch| batch.at.iter().copied());
+        let used: Vec<TokenPos> = self.stream.held().chain(delivered).collect();
+        self.stream.source_mut().forget_unused(used.into_iter());
+        Ok(batch)
     }
 
     /// The rows of tokens that the store remembers ([`StoreOptions::keep_rows`]): where addresses resolve to documents.
@@ -151,7 +156,7 @@ impl Iterator for ActivationStore {
     type Item = Result<ActivationBatch>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.stream.next()
+        self.next_batch().transpose()
     }
 }
 

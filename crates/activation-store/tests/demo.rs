@@ -75,6 +75,16 @@ fn shuffled_rows_lead_back_to_their_bytes() {
     assert!(report.excluded >= report.packing.rows && report.packing.documents == 40);
 }
 
+#[test]
+fn text_without_tokens_gives_no_rows() {
+    let documents = InMemory::texts(["", "", "a few words"]);
+    let mut store = ActivationStore::from_sae(&MODEL, &SAE, documents, StoreOptions::default()).unwrap();
+    assert!(store.next_batch().unwrap().is_none());
+    let packing = store.report().packing;
+    assert_eq!((packing.documents, packing.empty_documents, packing.rows), (3, 2, 0));
+    assert_eq!(packing.dropped_tokens, packing.tokens);
+}
+
 /// The packing of 24 rows of Debian's jargon file and fortunes, as SAELens 6.54.12 does it with GPT-2's tokenizer.
 /// `SAESCOPE_PEER_ROOT` names the folder that `tools/make_corpus.py` and `tools/golden_gpt2.py` wrote.
 #[test]

@@ -200,6 +200,13 @@ fn addresses_resolve_while_rows_are_kept() {
     let mut latest = self::store(StoreOptions { keep_rows: KeepRows::Latest(3), ..small() });
     all(&mut latest);
     assert_eq!(latest.index().iter().map(|row| row.row).collect::<Vec<_>>(), [7, 8, 9]);
+    let mut in_use = self::store(StoreOptions { keep_rows: KeepRows::InUse, n_batches_in_buffer: 2, ..small() });
+    let mut most = 0;
+    while let Some(batch) = in_use.next_batch().unwrap() {
+        assert!(batch.at.iter().all(|at| in_use.index().locate(*at).unwrap().row.row == at.row));
+        most = most.max(in_use.index().len());
+    }
+    assert!((4..10).contains(&most), "{most} of 10 rows held");
     let mut none = self::store(small());
     all(&mut none);
     assert!(none.index().is_empty());
@@ -302,6 +309,9 @@ fn documents_shorter_than_the_context_are_an_error() {
     let message = store.next_batch().unwrap_err().to_string();
     assert!(message.contains("15 tokens") && message.contains("16"), "{message}");
     assert!(store.next_batch().unwrap().is_none());
+    let nothing = InMemory::tokens(vec![vec![]]);
+    let mut no_tokens = ActivationStore::new(&GPT2, [hook(RESID)], nothing, small()).unwrap();
+    assert!(no_tokens.next_batch().unwrap_err().to_string().contains("0 tokens"));
     let mut empty = ActivationStore::new(&GPT2, [hook(RESID)], InMemory::tokens(vec![]), small()).unwrap();
     assert!(empty.next_batch().unwrap().is_none() && empty.get_batch_tokens().unwrap().is_none());
 }
