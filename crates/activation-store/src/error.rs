@@ -239,10 +239,10 @@ pub enum Error {
     },
     /// The model side refused: a tokenizer, a hook point, a forward.
     #[error(transparent)]
-    Model(#[from] model_hooks::Error),
+    Model(Box<model_hooks::Error>),
     /// The SAE side refused.
     #[error(transparent)]
-    Sae(#[from] sae_core::Error),
+    Sae(Box<sae_core::Error>),
     /// The tensor library refused.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
@@ -288,4 +288,17 @@ pub enum Error {
         /// Shapes found.
         found: String,
     },
+}
+
+// Boxed, because an error travels through every `Result` of the crate, and these two are large.
+impl From<model_hooks::Error> for Error {
+    fn from(error: model_hooks::Error) -> Self {
+        Self::Model(Box::new(error))
+    }
+}
+
+impl From<sae_core::Error> for Error {
+    fn from(error: sae_core::Error) -> Self {
+        Self::Sae(Box::new(error))
+    }
 }

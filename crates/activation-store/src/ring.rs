@@ -23,7 +23,7 @@ pub struct Ring {
 }
 
 enum Draw {
-    Uniform(ChaCha8Rng),
+    Uniform(Box<ChaCha8Rng>),
     FirstIn,
 }
 
@@ -39,7 +39,7 @@ impl Ring {
             expected: format!("between 1 and {} rows", u32::MAX),
         })?;
         let draw = match shuffle {
-            Shuffle::Seeded(seed) => Draw::Uniform(ChaCha8Rng::seed_from_u64(seed)),
+            Shuffle::Seeded(seed) => Draw::Uniform(Box::new(ChaCha8Rng::seed_from_u64(seed))),
             Shuffle::Unshuffled => Draw::FirstIn,
         };
         Ok(Self {

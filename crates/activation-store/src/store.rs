@@ -6,7 +6,7 @@ use crate::{
     Tokenised,
 };
 use candle_core::Tensor;
-use model_hooks::{HookPoint, LanguageModel};
+use model_hooks::{Encoding, HookPoint, LanguageModel, Tokenizer};
 use sae_core::{Sae, SparseCoder};
 use std::sync::Arc;
 
@@ -189,11 +189,11 @@ struct OfModel(LanguageModel);
 
 impl Tokenise for OfModel {
     fn tokenise(&self, text: &str) -> Result<Tokenised> {
-        let encoding = self.0.require_tokenizer()?.encode(text)?;
-        Ok(Tokenised { ids: encoding.ids, spans: encoding.spans })
+        let Encoding { ids, spans, .. } = self.0.require_tokenizer()?.encode(text)?;
+        Ok(Tokenised { ids, spans })
     }
 
     fn cuts_at_whitespace(&self) -> bool {
-        self.0.tokenizer().is_some_and(model_hooks::Tokenizer::cuts_at_whitespace)
+        self.0.tokenizer().is_some_and(Tokenizer::cuts_at_whitespace)
     }
 }

@@ -286,7 +286,7 @@ fn jobs<'a>(piece: &'a Piece, tokenizer: Option<&dyn Tokenise>) -> Vec<Job<'a>> 
         Content::Text(text) if tokenizer.is_some_and(Tokenise::cuts_at_whitespace) => {
             cut::stretches(text, STRETCH_BYTES)
         }
-        _ => vec![0..len],
+        _ => std::iter::once(0..len).collect(),
     };
     if parts.is_empty() {
         parts.push(0..0);

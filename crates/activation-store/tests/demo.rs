@@ -2,7 +2,7 @@
 
 mod common;
 
-use activation_store::{ActivationSource, ActivationStore, KeepRows, StoreOptions};
+use activation_store::{ActivationSource, ActivationStore, Content, KeepRows, StoreOptions};
 use common::{InMemory, in_repo};
 use model_hooks::LanguageModel;
 use sae_core::Sae;
@@ -26,7 +26,9 @@ fn batches_and_activations_equal_saelens() {
     let golden = SafetensorsFile::open(in_repo("tests/golden/demo/answers.safetensors")).unwrap();
     let batches: Vec<Vec<Vec<u32>>> =
         golden.load("batches").unwrap().to_dtype(candle_core::DType::U32).unwrap().to_vec3().unwrap();
-    let mut store = ActivationStore::from_sae(&MODEL, &SAE, InMemory::texts(texts()), StoreOptions::default()).unwrap();
+    let mut store =
+        ActivationStore::from_sae(&MODEL, &SAE, InMemory::new(texts(), Content::Text), StoreOptions::default())
+            .unwrap();
     for (i, expected) in batches.iter().enumerate() {
         let batch = store.get_batch_tokens().unwrap().unwrap();
         let found: Vec<&Vec<u32>> = batch.rows.iter().map(|row| &row.tokens).collect();
@@ -51,7 +53,8 @@ fn batches_and_activations_equal_saelens() {
 fn shuffled_rows_lead_back_to_their_bytes() {
     let texts: Vec<String> = texts().into_iter().take(40).collect();
     let options = StoreOptions { keep_rows: KeepRows::All, ..Default::default() };
-    let mut store = ActivationStore::from_sae(&MODEL, &SAE, InMemory::texts(&texts), options).unwrap();
+    let mut store =
+        ActivationStore::from_sae(&MODEL, &SAE, InMemory::new(texts.clone(), Content::Text), options).unwrap();
     let tokenizer = MODEL.require_tokenizer().unwrap();
     let bos = tokenizer.bos().unwrap();
     // The SAE was trained without special tokens, and its metadata says so.
@@ -77,7 +80,7 @@ fn shuffled_rows_lead_back_to_their_bytes() {
 
 #[test]
 fn text_without_tokens_gives_no_rows() {
-    let documents = InMemory::texts(["", "", "a few words"]);
+    let documents = InMemory::new(["", "", "a few words"].map(String::from), Content::Text);
     let mut store = ActivationStore::from_sae(&MODEL, &SAE, documents, StoreOptions::default()).unwrap();
     assert!(store.next_batch().unwrap().is_none());
     let packing = store.report().packing;
@@ -118,8 +121,11 @@ fn gpt2_batches_equal_saelens() {
             self.0.cuts_at_whitespace()
         }
     }
-    let rows =
-        activation_store::TokenRows::new(InMemory::texts(texts), Some(std::sync::Arc::new(Gpt2(tokenizer))), options);
+    let rows = activation_store::TokenRows::new(
+        InMemory::new(texts, Content::Text),
+        Some(std::sync::Arc::new(Gpt2(tokenizer))),
+        options,
+    );
     let rows: Vec<Vec<u32>> = rows.unwrap().take(24).map(|row| row.unwrap().tokens).collect();
     assert_eq!(rows, batches.concat());
 }

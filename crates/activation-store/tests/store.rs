@@ -3,7 +3,7 @@
 mod common;
 
 use activation_store::{
-    ActivationBatch, ActivationSource, ActivationStore, DocId, Error, Exclude, HookChoice, KeepRows, Shuffle,
+    ActivationBatch, ActivationSource, ActivationStore, Content, DocId, Error, Exclude, HookChoice, KeepRows, Shuffle,
     StoreOptions, TokenDocuments, TokenPos, memory_bytes,
 };
 use candle_core::{Device, Tensor};
@@ -18,6 +18,10 @@ const RESID: &str = "blocks.1.hook_resid_pre";
 
 fn hook(name: &str) -> HookPoint {
     name.parse().unwrap()
+}
+
+fn tokens(documents: Vec<Vec<u32>>) -> InMemory {
+    InMemory::new(documents, Content::Tokens)
 }
 
 /// `count` rows of `len` tokens, none alike.
@@ -36,7 +40,7 @@ fn small() -> StoreOptions {
 }
 
 fn store(options: StoreOptions) -> ActivationStore {
-    ActivationStore::new(&GPT2, [hook(RESID)], InMemory::tokens(rows(10, 16)), options).unwrap()
+    ActivationStore::new(&GPT2, [hook(RESID)], tokens(rows(10, 16)), options).unwrap()
 }
 
 fn all(store: &mut ActivationStore) -> Vec<ActivationBatch> {
@@ -141,7 +145,7 @@ fn heads_are_flattened_or_chosen() {
     let z = hook("blocks.1.attn.hook_z");
     let choices = [HookChoice { point: z, head: None }, HookChoice { point: z, head: Some(2) }, hook(RESID).into()];
     let options = StoreOptions { shuffle: Shuffle::Unshuffled, ..small() };
-    let mut store = ActivationStore::new(&GPT2, choices, InMemory::tokens(rows(2, 16)), options).unwrap();
+    let mut store = ActivationStore::new(&GPT2, choices, tokens(rows(2, 16)), options).unwrap();
     assert_eq!(store.spec().hooks.iter().map(|h| h.width).collect::<Vec<_>>(), [64, 16, 64]);
     assert_eq!(store.spec().hooks[1].to_string(), "blocks.1.attn.hook_z (head 2)");
     let batch = store.next_batch().unwrap().unwrap();
@@ -214,7 +218,7 @@ fn addresses_resolve_while_rows_are_kept() {
 
 #[test]
 fn documents_of_tokens_can_be_packed() {
-    let documents = InMemory::tokens(vec![vec![5; 20], vec![9; 20]]);
+    let documents = tokens(vec![vec![5; 20], vec![9; 20]]);
     let options = StoreOptions {
         token_documents: TokenDocuments::Pack,
         sequence_separator_token: Some(SeparatorToken::Id(1)),
@@ -233,7 +237,7 @@ fn from_sae_reads_the_metadata() {
         seqpos_slice: Some(SeqposSlice { start: Some(2), stop: None, step: None }),
         ..metadata()
     };
-    let documents = || InMemory::tokens(rows(10, 16));
+    let documents = || tokens(rows(10, 16));
     let options = StoreOptions { context_size: None, ..small() };
     let store = ActivationStore::from_sae(&GPT2, &sae(64, with.clone()), documents(), options.clone()).unwrap();
     let spec = store.spec();
@@ -256,7 +260,7 @@ fn from_sae_reads_the_metadata() {
 #[test]
 fn the_notebooks_defaults() {
     let defaults = StoreOptions { context_size: Some(128), ..Default::default() };
-    let store = ActivationStore::new(&GPT2, [hook(RESID)], InMemory::tokens(rows(1, 128)), defaults).unwrap();
+    let store = ActivationStore::new(&GPT2, [hook(RESID)], tokens(rows(1, 128)), defaults).unwrap();
     let spec = store.spec();
     // n_batches_in_buffer x context_size, not times the batch.
     assert_eq!((spec.ring_slots, spec.batch_rows, spec.store_batch_size_prompts), (32 * 128, 4096, 8));
@@ -266,7 +270,7 @@ fn the_notebooks_defaults() {
 
 #[test]
 fn what_cannot_work_is_refused_at_construction() {
-    let documents = || InMemory::tokens(rows(1, 16));
+    let documents = || tokens(rows(1, 16));
     let from_sae = |sae: &Sae, options| ActivationStore::from_sae(&GPT2, sae, documents(), options).err().unwrap();
     let new = |choice: HookChoice, options| {
         ActivationStore::new(&GPT2, [choice], documents(), options).err().unwrap().to_string()
@@ -305,13 +309,13 @@ fn what_cannot_work_is_refused_at_construction() {
 
 #[test]
 fn documents_shorter_than_the_context_are_an_error() {
-    let mut store = ActivationStore::new(&GPT2, [hook(RESID)], InMemory::tokens(vec![vec![1; 15]]), small()).unwrap();
+    let mut store = ActivationStore::new(&GPT2, [hook(RESID)], tokens(vec![vec![1; 15]]), small()).unwrap();
     let message = store.next_batch().unwrap_err().to_string();
     assert!(message.contains("15 tokens") && message.contains("16"), "{message}");
     assert!(store.next_batch().unwrap().is_none());
-    let nothing = InMemory::tokens(vec![vec![]]);
+    let nothing = tokens(vec![vec![]]);
     let mut no_tokens = ActivationStore::new(&GPT2, [hook(RESID)], nothing, small()).unwrap();
     assert!(no_tokens.next_batch().unwrap_err().to_string().contains("0 tokens"));
-    let mut empty = ActivationStore::new(&GPT2, [hook(RESID)], InMemory::tokens(vec![]), small()).unwrap();
+    let mut empty = ActivationStore::new(&GPT2, [hook(RESID)], tokens(vec![]), small()).unwrap();
     assert!(empty.next_batch().unwrap().is_none() && empty.get_batch_tokens().unwrap().is_none());
 }

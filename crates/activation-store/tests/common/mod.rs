@@ -8,14 +8,9 @@ use std::path::PathBuf;
 pub struct InMemory(std::vec::IntoIter<Content>, u64);
 
 impl InMemory {
-    /// Documents of tokens.
-    pub fn tokens(documents: Vec<Vec<u32>>) -> Self {
-        Self(documents.into_iter().map(Content::Tokens).collect::<Vec<_>>().into_iter(), 0)
-    }
-
-    /// Documents of text.
-    pub fn texts<S: Into<String>>(documents: impl IntoIterator<Item = S>) -> Self {
-        Self(documents.into_iter().map(|t| Content::Text(t.into())).collect::<Vec<_>>().into_iter(), 0)
+    /// `content` is `Content::Text` or `Content::Tokens`.
+    pub fn new<D>(documents: impl IntoIterator<Item = D>, content: fn(D) -> Content) -> Self {
+        Self(documents.into_iter().map(content).collect::<Vec<_>>().into_iter(), 0)
     }
 }
 

@@ -135,7 +135,7 @@ impl Tokenise for Moody {
     fn tokenise(&self, text: &str) -> Result<Tokenised> {
         match text {
             "refuse" => Err(Error::NoDocuments),
-            "spans" => Ok(Tokenised { ids: vec![], spans: vec![0..1] }),
+            "spans" => Ok(Tokenised { ids: vec![], spans: std::iter::once(0..1).collect() }),
             _ => Characters { cuts: true }.tokenise(text),
         }
     }
