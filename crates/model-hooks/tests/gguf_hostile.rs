@@ -69,12 +69,21 @@ fn versions_that_are_not_read_are_named() {
     assert_eq!(GgufFile::open(path).unwrap().version(), 2);
 }
 
+#[cfg(target_os = "linux")]
+fn peak_megabytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
+}
+
 #[test]
 fn absurd_counts_are_refused_before_anything_is_allocated() {
     for n in [u64::MAX, 1 << 60, 1 << 32, 9] {
         refused(&Gguf { n_tensors: Some(n), ..sound() }, "at most");
         refused(&Gguf { n_entries: Some(n), ..sound() }, "at most");
     }
+    #[cfg(target_os = "linux")]
+    let before = peak_megabytes();
     // Arrays of every element type, and strings.
     for kind in 0..13u32 {
         let claim = [&9u32.to_le_bytes()[..], &kind.to_le_bytes(), &(1u64 << 60).to_le_bytes()].concat();
@@ -86,6 +95,9 @@ fn absurd_counts_are_refused_before_anything_is_allocated() {
         assert!(message.contains("`k`") || message.contains("k is") || message.contains("k needs"), "{message}");
         refused(&sound().raw_entry(&len.to_le_bytes(), b""), "a metadata key is");
     }
+    // The claims above run from a megabyte to 2^64 bytes; the other tests of this file, beside this one, are small too.
+    #[cfg(target_os = "linux")]
+    assert!(peak_megabytes() - before < 64, "{before} -> {} MB", peak_megabytes());
 }
 
 #[test]
