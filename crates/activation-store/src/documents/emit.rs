@@ -16,14 +16,14 @@ pub(super) enum Message {
 /// Why reading stops early.
 pub(super) enum Stop {
     /// Something is wrong with the input.
-    Failed(Error),
+    Failed(Box<Error>),
     /// Nobody listens any more.
     Closed,
 }
 
 impl From<Error> for Stop {
     fn from(error: Error) -> Self {
-        Self::Failed(error)
+        Self::Failed(Box::new(error))
     }
 }
 
@@ -98,7 +98,7 @@ impl Emitter {
     pub(super) fn finish(mut self, outcome: Result<(), Stop>) {
         let last = match outcome {
             Ok(()) => Message::End,
-            Err(Stop::Failed(error)) => Message::Failed(error),
+            Err(Stop::Failed(error)) => Message::Failed(*error),
             Err(Stop::Closed) => return,
         };
         // If nobody listens any more, nobody misses it.

@@ -216,3 +216,10 @@ fn a_run_without_whitespace_is_cut_between_characters() {
     let error = Documents::open(&[&path], options().max_piece_bytes(15)).err().unwrap().to_string();
     assert_eq!(error, "max_piece_bytes is 15, expected at least 16");
 }
+
+/// Every result carries the error's place along.
+#[test]
+fn errors_are_small() {
+    let size = size_of::<activation_store::Error>();
+    assert!(size < 128, "{size}");
+}
