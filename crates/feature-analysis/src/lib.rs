@@ -52,6 +52,7 @@ mod seed_loop;
 mod select;
 mod token_frame;
 mod top;
+pub mod views;
 
 pub use error::{Error, Result};
 pub use families::{FamilyCounter, FamilyFeature, FamilyOptions, FamilyReport, WordFamily, family_features};

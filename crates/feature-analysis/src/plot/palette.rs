@@ -48,10 +48,9 @@ pub(crate) fn shade(value: f32, most: f32) -> Option<String> {
     if !value.is_finite() || value == 0.0 || !most.is_finite() || most <= 0.0 {
         return None;
     }
-    // A square root lifts weak activations far enough from white to be seen.
-    let strength = (value.abs() / most).min(1.0).sqrt();
+    let strength = (value.abs() / most).min(1.0);
     let rgb = if value > 0.0 { "255,159,28" } else { "76,141,245" };
-    Some(format!("background:rgba({rgb},{:.2})", 0.12 + 0.78 * strength))
+    Some(format!("background:rgba({rgb},{:.2})", 0.15 + 0.75 * strength))
 }
 
 #[cfg(test)]

@@ -36,7 +36,7 @@ pub struct ScatterOptions {
     /// How many tokens, the commonest, get a colour and a line in the legend of their own; the points of the others are
     /// grey and named only on hover.
     pub max_tokens: usize,
-    /// Tokens whose name is also written at the median of their points: the family that the picture is about.
+    /// Tokens whose name is also written beside the median of their points: the family that the picture is about.
     /// Compared without surrounding spaces.
     pub labels: Vec<String>,
     /// Height in pixels.
@@ -50,12 +50,15 @@ impl Default for ScatterOptions {
             subtitle: None,
             x_label: "PC2".to_owned(),
             y_label: "PC3".to_owned(),
-            max_tokens: 60,
+            max_tokens: 50,
             labels: Vec::new(),
             height: 800,
         }
     }
 }
+
+/// The longest legend that stands beside the plot.
+const BESIDE: usize = 30;
 
 /// The points of one token.
 struct Group<'a> {
@@ -96,9 +99,13 @@ pub fn pca_scatter(points: &[ScatterPoint<'_>], options: &ScatterOptions) -> Fig
             .hover_mode(HoverMode::Closest)
             .show_legend(true)
             .legend(legend(named.len() + usize::from(has_rest)))
-            .annotations(named.iter().filter_map(|g| label(g, &options.labels)).collect()),
+            .annotations(labels(named, &options.labels)),
     );
     let mut figure = Figure::from_plot(&plot, options.height);
+    if named.len() + usize::from(has_rest) > BESIDE {
+        figure = figure.set_layout(&["legend", "yref"], "container").set_layout(&["legend", "yanchor"], "bottom");
+        figure = figure.set_layout(&["xaxis", "title", "standoff"], 8);
+    }
     if has_rest {
         figure.set_trace(0, "legendrank", 2000);
     }
@@ -116,10 +123,10 @@ fn by_frequency<'a>(points: impl Iterator<Item = &'a ScatterPoint<'a>>) -> Vec<G
     groups
 }
 
-/// A short list of tokens stands beside the plot; a long one below it in columns, where nothing needs scrolling.
+/// A short list of tokens stands beside the plot; a long one at the figure's foot in columns, where nothing needs scrolling.
 fn legend(entries: usize) -> Legend {
     let legend = Legend::new().item_sizing(ItemSizing::Constant).font(Font::new().size(12));
-    if entries <= 30 { legend } else { legend.orientation(Orientation::Horizontal).x(0.0).y(-0.13) }
+    if entries <= BESIDE { legend } else { legend.orientation(Orientation::Horizontal).x(0.0).y(0.012) }
 }
 
 fn token_trace(group: &Group<'_>, rank: usize) -> Box<Scatter<f32, f32>> {
@@ -156,22 +163,51 @@ fn hover_context(context: &str) -> String {
     for_plotly(&visible_context(context))
 }
 
-/// The token's name at the median of its points, if it is one of `wanted`.
-fn label(group: &Group<'_>, wanted: &[String]) -> Option<Annotation> {
-    wanted.iter().find(|w| w.trim() == group.token.trim())?;
-    let median = |pick: fn(&ScatterPoint<'_>) -> f32| {
+/// The names of the `wanted` tokens, each with a line to the median of its points.
+///
+/// Medians of a family often lie close together. So the names stand on a ring, evenly spaced and in the order of the directions in which
+/// the medians lie from their common centre: no name covers another.
+fn labels(groups: &[Group<'_>], wanted: &[String]) -> Vec<Annotation> {
+    let is_wanted = |g: &&Group<'_>| wanted.iter().any(|w| w.trim() == g.token.trim());
+    let mut places: Vec<_> =
+        groups.iter().filter(is_wanted).filter_map(|g| Some((g.token.trim(), median(g)?))).collect();
+    let n = places.len() as f32;
+    let centre = places.iter().fold((0.0, 0.0), |c, (_, (x, y))| (c.0 + x / n, c.1 + y / n));
+    let direction = |(x, y): (f32, f32)| (y - centre.1).atan2(x - centre.0);
+    places.sort_by(|a, b| direction(a.1).total_cmp(&direction(b.1)));
+    let step = std::f32::consts::TAU / n.max(1.0);
+    // The ring is turned so that the names are, on the whole, where their medians are (the mean of the angles' differences).
+    let turns = places.iter().enumerate().map(|(i, (_, at))| direction(*at) - i as f32 * step);
+    let turn = turns.clone().map(f32::sin).sum::<f32>().atan2(turns.map(f32::cos).sum::<f32>());
+    let ring = |i: usize| (turn + i as f32 * step).sin_cos();
+    places.iter().enumerate().map(|(i, (name, at))| label(name, *at, ring(i))).collect()
+}
+
+/// The medians of a group's coordinates.
+fn median(group: &Group<'_>) -> Option<(f32, f32)> {
+    let of = |pick: fn(&ScatterPoint<'_>) -> f32| {
         let mut values: Vec<f32> = group.points.iter().map(|p| pick(p)).collect();
         values.sort_by(f32::total_cmp);
         values.get(values.len() / 2).copied()
     };
-    let (x, y) = (median(|p| p.x)?, median(|p| p.y)?);
-    Some(
-        Annotation::new()
-            .x(x)
-            .y(y)
-            .text(format!("<b>{}</b>", for_plotly(&visible_context(group.token.trim()))))
-            .show_arrow(false)
-            .background_color("rgba(255,255,255,0.75)")
-            .font(Font::new().size(13).color("#1c2430")),
-    )
+    Some((of(|p| p.x)?, of(|p| p.y)?))
+}
+
+/// A name beside a point, in the given direction (pixels count downwards).
+fn label(name: &str, at: (f32, f32), (sin, cos): (f32, f32)) -> Annotation {
+    Annotation::new()
+        .x(at.0)
+        .y(at.1)
+        .text(format!("<b>{}</b>", for_plotly(&visible_context(name))))
+        .ax(f64::from(120.0 * cos).round())
+        .ay(f64::from(-95.0 * sin).round())
+        .show_arrow(true)
+        .arrow_head(6)
+        .arrow_size(0.8)
+        .arrow_width(1.2)
+        .arrow_color("#313a48")
+        .background_color("rgba(255,255,255,0.85)")
+        .border_color("#c3cad6")
+        .border_pad(2.0)
+        .font(Font::new().size(12).color("#1c2430"))
 }

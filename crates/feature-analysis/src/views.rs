@@ -1,0 +1,146 @@
+//! From what was measured to what is looked at: kept examples, the lens and PCA as figures and tables of [`plot`](crate::plot).
+
+use crate::plot::{
+    ContextToken, Figure, HistogramOptions, LensRow, LensToken, ScatterOptions, ScatterPoint, TopExample, pca_scatter,
+    positive_histogram,
+};
+use crate::{FrameOptions, KeptExamples, LogitLens, Pca, PositiveActivations, Result, top_activations};
+use activation_store::{ActivationStore, TokenRow, TokenRowBatch};
+use model_hooks::Tokenizer;
+use sae_core::SparseCoder;
+
+/// The notebook's histogram (cell 22) of one feature, saying below its title what was counted.
+#[must_use]
+pub fn positive_figure(positive: &PositiveActivations) -> Figure {
+    let subtitle = format!("feature {}, {} activations; {}", positive.feature, positive.values.len(), positive.counts);
+    let options = HistogramOptions { subtitle: Some(subtitle), ..HistogramOptions::default() };
+    positive_histogram(&positive.values, positive.counts.tokens, &options)
+}
+
+/// The strongest examples of a feature (cell 23) with wide contexts, each token with the feature's own activation on it: the rows
+/// of the examples are run once more for that, one by one.
+///
+/// `around` says how many tokens are shown before and after.
+///
+/// # Errors
+/// A feature that was not collected, or the store's, model's or SAE's own errors.
+pub fn top_examples(
+    kept: &KeptExamples,
+    feature: u32,
+    k: usize,
+    coder: &dyn SparseCoder,
+    store: &ActivationStore,
+    around: &FrameOptions,
+) -> Result<Vec<TopExample>> {
+    let tokenizer = store.model().require_tokenizer()?;
+    let example = |top: &crate::TopActivation| {
+        let place = kept.place(top.example);
+        let (before, after) = around.around(place.pos, place.row.tokens.len());
+        let shown = before.start..after.end;
+        let acts = activations_on(place.row, feature, coder, store)?;
+        let texts = tokenizer.readable(&place.row.tokens[shown.clone()])?;
+        let tokens =
+            texts.into_iter().zip(shown.clone()).map(|(text, pos)| ContextToken { text, activation: acts[pos] });
+        let origin = place.row.origin[place.pos].as_ref();
+        let document = origin.map_or(String::new(), |o| format!("document {}, ", o.doc.ordinal));
+        let place_words = format!("{document}row {}, position {}", top.at.row, top.at.pos);
+        Ok(TopExample {
+            activation: top.activation,
+            tokens: tokens.collect(),
+            focus: place.pos - shown.start,
+            place: place_words,
+        })
+    };
+    top_activations(kept, feature, k)?.iter().map(example).collect()
+}
+
+/// One feature's activation on every token of a row.
+fn activations_on(row: &TokenRow, feature: u32, coder: &dyn SparseCoder, store: &ActivationStore) -> Result<Vec<f32>> {
+    let x = store.activations(&TokenRowBatch { rows: vec![row.clone()] })?;
+    Ok(coder.encode_only(&x, &[feature])?.flatten_all()?.to_vec1()?)
+}
+
+/// The logit lens (cell 24) in words. An id that the tokenizer does not know (a padded vocabulary) is shown as `[id]`.
+#[must_use]
+pub fn lens_rows(lens: &LogitLens, tokenizer: &Tokenizer) -> Vec<LensRow> {
+    let words = |tokens: &[(u32, f32)]| {
+        let word = |&(id, logit): &(u32, f32)| {
+            let text = tokenizer.readable(&[id]).map_or_else(|_| format!("[{id}]"), |text| text.concat());
+            LensToken { text, logit }
+        };
+        tokens.iter().map(word).collect()
+    };
+    let row = |f: &crate::FeatureTokens| LensRow {
+        feature: f.feature,
+        top: words(&f.tokens.top),
+        bottom: words(&f.tokens.bottom),
+    };
+    lens.features.iter().map(row).collect()
+}
+
+/// What the PCA scatter (cell 27) shows of each kept token.
+#[derive(Clone, Debug)]
+pub struct PcaPoints {
+    /// The coordinates, `[n, n_components]`.
+    pub scores: Vec<Vec<f32>>,
+    /// The tokens, readable.
+    pub tokens: Vec<String>,
+    /// The text around them.
+    pub contexts: Vec<String>,
+}
+
+impl PcaPoints {
+    /// Projects the reconstructions of the kept tokens.
+    ///
+    /// # Errors
+    /// The tokenizer's, or a width that is not the PCA's.
+    pub fn new(kept: &KeptExamples, pca: &Pca, tokenizer: &Tokenizer) -> Result<Self> {
+        let scores = pca.transform(&kept.reconstructions()?)?.to_dtype(candle_core::DType::F32)?.to_vec2()?;
+        let (mut tokens, mut contexts) = (Vec::with_capacity(kept.len()), Vec::with_capacity(kept.len()));
+        for i in 0..kept.len() {
+            let place = kept.place(i);
+            let ids = &place.row.tokens;
+            let (before, after) = FrameOptions::default().around(place.pos, ids.len());
+            let token = tokenizer.readable_text(&ids[place.pos..=place.pos])?;
+            let (before, after) = (tokenizer.readable_text(&ids[before])?, tokenizer.readable_text(&ids[after])?);
+            contexts.push(format!("{before}|{token}|{after}"));
+            tokens.push(token);
+        }
+        Ok(Self { scores, tokens, contexts })
+    }
+
+    /// Only the tokens equal to one of `words`, surrounding spaces aside (they are dropped, so that a word is one token here).
+    #[must_use]
+    pub fn only(&self, words: &[String]) -> Self {
+        let mut part = Self { scores: Vec::new(), tokens: Vec::new(), contexts: Vec::new() };
+        for (i, token) in self.tokens.iter().enumerate().filter(|(_, t)| words.iter().any(|w| w == t.trim())) {
+            part.scores.push(self.scores[i].clone());
+            part.tokens.push(token.trim().to_owned());
+            part.contexts.push(self.contexts[i].clone());
+        }
+        part
+    }
+
+    /// Two components against each other (counted from 0: the notebook's PC2 and PC3 are 1 and 2).
+    #[must_use]
+    pub fn scatter(&self, horizontal: usize, vertical: usize, options: &ScatterOptions) -> Figure {
+        let texts = self.tokens.iter().zip(&self.contexts);
+        let points: Vec<_> = self
+            .scores
+            .iter()
+            .zip(texts)
+            .map(|(score, (token, context))| ScatterPoint { x: score[horizontal], y: score[vertical], token, context })
+            .collect();
+        pca_scatter(&points, options)
+    }
+
+    /// The mean of each component over the tokens equal to `word` (surrounding spaces aside), and how many they are.
+    #[must_use]
+    pub fn mean_of(&self, word: &str) -> (usize, Vec<f64>) {
+        let hits: Vec<_> =
+            self.scores.iter().zip(&self.tokens).filter(|(_, t)| t.trim() == word).map(|(s, _)| s).collect();
+        let width = self.scores.first().map_or(0, Vec::len);
+        let mean = |i: usize| hits.iter().map(|s| f64::from(s[i])).sum::<f64>() / hits.len() as f64;
+        (hits.len(), (0..width).map(mean).collect())
+    }
+}

@@ -1,0 +1,229 @@
+//! What the examples share: flags, the embedded demo, progress bars, errors in words.
+#![allow(dead_code)] // Each example compiles this module for itself and uses a part of it.
+
+pub mod random_sae;
+
+use clap::{Args, ValueEnum};
+use feature_analysis::Progress;
+use indicatif::{ProgressBar, ProgressStyle};
+use saescope::activation_store::{ActivationStore, DocumentOptions, Documents, StoreOptions};
+use saescope::feature_analysis;
+use saescope::model_hooks::{LanguageModel, LoadOptions, Processing, ProcessingSteps, load};
+use saescope::sae_core::{Sae, SparseCoder};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// Any error, for examples only: the libraries' own are typed.
+pub type Outcome<T = ()> = Result<T, Box<dyn std::error::Error>>;
+
+const DEMO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/demo");
+
+/// Which model, SAE and text.
+#[derive(Args, Clone, Debug)]
+pub struct Source {
+    /// Hugging Face folder or GGUF file [default: the embedded demo]
+    #[arg(long, value_name = "DIR|FILE.gguf")]
+    pub model: Option<PathBuf>,
+    /// SAELens folder, or random:D_SAE@HOOK for one of random weights [default: the embedded demo's]
+    #[arg(long, value_name = "DIR")]
+    pub sae: Option<String>,
+    /// .txt, .jsonl (also .gz, .zst) or .parquet files, or globs [default: the embedded demo's held-out text]
+    #[arg(long, value_name = "FILES", num_args = 1..)]
+    pub text: Vec<PathBuf>,
+    /// Weight processing [default: what the SAE's metadata says it was trained on, else TransformerLens' own default]
+    #[arg(long)]
+    pub processing: Option<ProcessingFlag>,
+    /// Seed of every random choice
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+}
+
+/// Names of weight processing.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum ProcessingFlag {
+    /// The file's weights as they are.
+    None,
+    /// TransformerLens' default: fold_ln, centre writing weights, centre unembed, fold value biases.
+    Tl,
+}
+
+/// A model, an SAE and where their text is.
+pub struct Setup {
+    pub model: LanguageModel,
+    pub sae: Sae,
+    pub sae_name: String,
+    pub text: Vec<PathBuf>,
+}
+
+impl Source {
+    /// Loads model and SAE.
+    pub fn open(&self) -> Outcome<Setup> {
+        let demo = Path::new(DEMO);
+        let sae_flag = match (&self.sae, &self.model) {
+            (Some(flag), _) => flag.clone(),
+            (None, None) => demo.join("sae").display().to_string(),
+            (None, Some(model)) => return Err(no_sae(model).into()),
+        };
+        let model_path = self.model.clone().unwrap_or_else(|| demo.join("lm"));
+        let random = random_sae::Spec::parse(&sae_flag)?;
+        let loaded = if random.is_none() { Some(Sae::load(Path::new(&sae_flag))?) } else { None };
+        let processing = self.processing.map_or_else(|| trained_on(loaded.as_ref()), ProcessingFlag::steps);
+        let model = load(&model_path, &LoadOptions::new(processing))?;
+        let sae = match (loaded, &random) {
+            (Some(sae), _) => sae,
+            (None, Some(spec)) => spec.build(&model, self.seed)?,
+            (None, None) => unreachable!("an SAE that is not random was loaded"),
+        };
+        let sae_name =
+            if random.is_some() { format!("random weights, {sae_flag}") } else { short(Path::new(&sae_flag)) };
+        let text = if self.text.is_empty() { vec![demo.join("text.jsonl")] } else { self.text.clone() };
+        Ok(Setup { model, sae, sae_name, text })
+    }
+}
+
+impl Setup {
+    /// A store at the start of the text.
+    pub fn store(&self) -> Outcome<ActivationStore> {
+        let documents = Documents::open(&self.text, DocumentOptions::default())?;
+        Ok(ActivationStore::from_sae(&self.model, &self.sae, documents, StoreOptions::default())?)
+    }
+
+    /// The SAE in words.
+    pub fn describe_sae(&self) -> String {
+        let hook = self.sae.metadata().hook_name.as_deref().unwrap_or("no hook named");
+        let kind = self.sae.activation().architecture();
+        format!("{}: {kind}, {} -> {} at {hook}", self.sae_name, self.sae.d_in(), self.sae.d_sae())
+    }
+
+    /// The model in words.
+    pub fn describe_model(&self) -> String {
+        let shape = self.model.shape();
+        let steps = processing_name(self.model.processing());
+        format!(
+            "{}: {} layers, d_model {}, {} tokens, weights processed: {steps}",
+            self.model.name(),
+            shape.n_layers,
+            shape.d_model,
+            shape.d_vocab
+        )
+    }
+
+    /// The files in words.
+    pub fn describe_text(&self) -> String {
+        self.text.iter().map(|path| short(path)).collect::<Vec<_>>().join(", ")
+    }
+}
+
+impl ProcessingFlag {
+    fn steps(self) -> ProcessingSteps {
+        match self {
+            Self::None => Processing::None.into(),
+            Self::Tl => Processing::TransformerLens.into(),
+        }
+    }
+}
+
+/// The weights that an SAE was trained on: TransformerLens' default, changed by `model_from_pretrained_kwargs`.
+fn trained_on(sae: Option<&Sae>) -> ProcessingSteps {
+    let mut steps: ProcessingSteps = Processing::TransformerLens.into();
+    let Some(sae) = sae else { return steps };
+    let said = |key: &str, default: bool| {
+        sae.metadata().model_from_pretrained_kwargs.get(key).and_then(|v| v.as_bool()).unwrap_or(default)
+    };
+    steps.fold_ln = said("fold_ln", steps.fold_ln);
+    steps.center_writing_weights = said("center_writing_weights", steps.center_writing_weights);
+    steps.center_unembed = said("center_unembed", steps.center_unembed);
+    steps.fold_value_biases = said("fold_value_biases", steps.fold_value_biases);
+    steps
+}
+
+/// `all of TransformerLens' steps`, `none`, or the list of steps.
+pub fn processing_name(steps: ProcessingSteps) -> String {
+    if steps == Processing::TransformerLens.into() {
+        return "as TransformerLens does by default".into();
+    }
+    let names = [
+        (steps.fold_ln, "fold_ln"),
+        (steps.center_writing_weights, "center_writing_weights"),
+        (steps.center_unembed, "center_unembed"),
+        (steps.fold_value_biases, "fold_value_biases"),
+    ];
+    let on: Vec<_> = names.into_iter().filter(|(on, _)| *on).map(|(_, name)| name).collect();
+    if on.is_empty() { "not at all".into() } else { on.join(", ") }
+}
+
+fn no_sae(model: &Path) -> String {
+    format!(
+        "an SAE belongs to one model and hook point, and none was given for {}\n\
+         give --sae DIR (a SAELens folder), or --sae random:D_SAE@HOOK for one of random weights that shows the mechanics, such as\n\
+         --sae random:2048@blocks.1.hook_resid_pre",
+        model.display()
+    )
+}
+
+/// The last two parts of a path: enough to know it by.
+fn short(path: &Path) -> String {
+    let parts: Vec<_> = path.iter().map(|p| p.to_string_lossy()).collect();
+    parts[parts.len().saturating_sub(2)..].join("/")
+}
+
+/// Which features to look at.
+#[derive(Clone, Debug)]
+pub enum Features {
+    /// So many, drawn without repeats.
+    Random(usize),
+    /// These.
+    List(Vec<u32>),
+}
+
+impl std::str::FromStr for Features {
+    type Err = String;
+
+    fn from_str(flag: &str) -> Result<Self, String> {
+        let wrong = || format!("`{flag}` is neither random:COUNT nor a list of feature numbers such as 1,2,3");
+        match flag.strip_prefix("random:") {
+            Some(count) => Ok(Self::Random(count.parse().map_err(|_| wrong())?)),
+            None => Ok(Self::List(
+                flag.split(',').map(|f| f.trim().parse()).collect::<Result<_, _>>().map_err(|_| wrong())?,
+            )),
+        }
+    }
+}
+
+impl Features {
+    /// The numbers; a count above the SAE's width is cut to it.
+    pub fn choose(&self, sae: &Sae, seed: u64) -> Outcome<Vec<u32>> {
+        Ok(match self {
+            Self::Random(count) => feature_analysis::random_features(sae.d_sae(), (*count).min(sae.d_sae()), seed)?,
+            Self::List(list) => list.clone(),
+        })
+    }
+}
+
+/// A bar that says how many examples were found, and the callback that moves it.
+pub fn bar(batches: u64) -> (ProgressBar, impl FnMut(Progress)) {
+    let style = ProgressStyle::with_template("{msg}: {percent:>3}%|{bar:30}| {pos}/{len} [{elapsed}<{eta}, {per_sec}]");
+    let bar = ProgressBar::new(batches).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    let moved = bar.clone();
+    (bar, move |progress: Progress| {
+        moved.set_message(format!("Examples found: {}", progress.examples));
+        moved.set_position(progress.batches_done);
+    })
+}
+
+/// Prints an error and what caused it, in words.
+pub fn exit(outcome: Outcome) -> ExitCode {
+    let Err(error) = outcome else { return ExitCode::SUCCESS };
+    let mut said = error.to_string();
+    eprintln!("error: {said}");
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let words = cause.to_string();
+        // Many errors already end with the words of their cause.
+        if !said.contains(&words) {
+            eprintln!("  caused by: {words}");
+        }
+        (said, source) = (words, cause.source());
+    }
+    ExitCode::FAILURE
+}

@@ -1,0 +1,48 @@
+//! An SAE of random weights, to show the mechanics on a model that no SAE is at hand for.
+
+use super::Outcome;
+use candle_core::{Device, Tensor};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use saescope::activation_store::HookRows;
+use saescope::model_hooks::{HookPoint, LanguageModel};
+use saescope::sae_core::{Activation, Provenance, Sae, SaeParts};
+
+/// `random:D_SAE@HOOK`.
+#[derive(Clone, Debug)]
+pub struct Spec {
+    d_sae: usize,
+    hook: HookPoint,
+}
+
+impl Spec {
+    /// The flag, if it asks for random weights at all.
+    pub fn parse(flag: &str) -> Outcome<Option<Self>> {
+        let Some(rest) = flag.strip_prefix("random:") else { return Ok(None) };
+        let wrong = || format!("`{flag}` is not random:D_SAE@HOOK, such as random:2048@blocks.1.hook_resid_pre");
+        let (d_sae, hook) = rest.split_once('@').ok_or_else(wrong)?;
+        Ok(Some(Self { d_sae: d_sae.parse().map_err(|_| wrong())?, hook: hook.parse()? }))
+    }
+
+    /// Random unit directions, read and written by the same rows; the 32 strongest of each token are kept.
+    pub fn build(&self, model: &LanguageModel, seed: u64) -> Outcome<Sae> {
+        let width = HookRows::of(self.hook.into(), model.shape())?.width;
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut rows = vec![0_f32; self.d_sae * width];
+        for row in rows.chunks_exact_mut(width) {
+            row.fill_with(|| rng.random_range(-1.0..1.0));
+            let norm = row.iter().map(|w| w * w).sum::<f32>().sqrt();
+            row.iter_mut().for_each(|w| *w /= norm);
+        }
+        let w_dec = Tensor::from_vec(rows, (self.d_sae, width), &Device::Cpu)?;
+        let mut parts = SaeParts::new(w_dec.t()?.contiguous()?, vec![0.0; self.d_sae], w_dec, vec![0.0; width]);
+        parts.activation = Activation::TopK { k: 32.min(self.d_sae), rescale_by_decoder_norm: false };
+        parts.metadata = Provenance {
+            hook_name: Some(self.hook.to_string()),
+            context_size: Some(128.min(model.shape().n_ctx)),
+            prepend_bos: Some(model.tokenizer().is_some_and(|t| t.bos().is_some())),
+            ..Provenance::default()
+        };
+        Ok(Sae::new(parts)?)
+    }
+}

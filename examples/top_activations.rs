@@ -1,0 +1,72 @@
+//! Where a feature fires most strongly: its top activations with the text around them, in the terminal and as a page.
+//!
+//! ```sh
+//! cargo run --release --example top_activations -- --feature 767 --batches 400 --out top.html
+//! ```
+
+mod common;
+
+use clap::Parser;
+use common::{Outcome, Source, bar};
+use saescope::feature_analysis::page::{Page, Section};
+use saescope::feature_analysis::plot::{Table, top_table};
+use saescope::feature_analysis::views::{positive_figure, top_examples};
+use saescope::feature_analysis::{FrameOptions, PositiveActivations, SeedLoopOptions, collect, top_frame};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// The strongest examples of one feature.
+#[derive(Parser)]
+struct Args {
+    #[command(flatten)]
+    source: Source,
+    /// The feature
+    #[arg(long, default_value_t = 767)]
+    feature: u32,
+    /// How many examples
+    #[arg(long, default_value_t = 20)]
+    top: usize,
+    /// Batches of 8 rows of tokens to look at
+    #[arg(long, default_value_t = 400)]
+    batches: u64,
+    /// A page to write
+    #[arg(long, value_name = "FILE.html")]
+    out: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    common::exit(run(&Args::parse()))
+}
+
+fn run(args: &Args) -> Outcome {
+    let setup = args.source.open()?;
+    let mut options = SeedLoopOptions::default();
+    options.total_batches = args.batches;
+    let (bar, mut progress) = bar(args.batches);
+    let mut store = setup.store()?;
+    let kept = collect(&setup.sae, &mut store, &[args.feature], &options, &mut progress)?;
+    bar.finish();
+    let positive = PositiveActivations::of(&kept, args.feature)?;
+    println!("feature {} fired on {} of {}", args.feature, positive.values.len(), positive.counts);
+
+    let frame = top_frame(&kept, args.feature, args.top, setup.model.require_tokenizer()?, &FrameOptions::default())?;
+    println!(
+        "{}",
+        Table::from_frame(&frame, &["activation", "readable", "readable_context", "document", "span_start"], args.top)
+    );
+
+    if let Some(out) = &args.out {
+        let mut around = FrameOptions::default();
+        (around.len_prefix, around.len_suffix) = (24, 12);
+        let examples = top_examples(&kept, args.feature, args.top, &setup.sae, &store, &around)?;
+        let mut page = Page::new(format!("Feature {}", args.feature), setup.describe_sae());
+        page.fact("model", setup.describe_model())
+            .fact("text", setup.describe_text())
+            .fact("tokens", kept.counts().to_string());
+        page.section(Section::new("top", "Strongest examples").markup(top_table(&examples)));
+        page.section(Section::new("histogram", "All its activations").figure(positive_figure(&positive)));
+        page.write(out)?;
+        println!("written: {}", out.display());
+    }
+    Ok(())
+}

@@ -1,0 +1,333 @@
+//! The notebook, from its first cell to its last: a text file, a language model and a sparse autoencoder in; histograms, top
+//! activations, the logit lens and the PCA of a family of features out, in the terminal and in one page, `tour.html`.
+//!
+//! ```sh
+//! cargo run --release --example tour
+//! cargo run --release --example tour -- --model DIR --sae DIR --text 'corpus/*.jsonl.zst' --features 1,2,3 --batches 100 --out DIR
+//! ```
+
+pub mod common;
+
+use candle_core::D;
+use clap::Parser;
+use common::{Features, Outcome, Setup, Source, bar};
+use saescope::feature_analysis::page::{Page, Section};
+use saescope::feature_analysis::plot::{
+    Align, HistogramOptions, ScatterOptions, Table, density, lens_table, top_table, visible_token,
+};
+use saescope::feature_analysis::views::{PcaPoints, lens_rows, positive_figure, top_examples};
+use saescope::feature_analysis::{
+    FamilyOptions, FamilyReport, FrameOptions, KeptExamples, LensOptions, Pca, PositiveActivations, SeedLoopOptions,
+    Solver, WordFamily, beside, collect, family_features, feature_frame, logit_lens, token_frame, top_frame, write_csv,
+    write_parquet,
+};
+use saescope::model_hooks::{Bos, NoTap, TokenBatch};
+use saescope::sae_core::SparseCoder;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+/// The notebook from first cell to last.
+#[derive(Parser)]
+pub struct Args {
+    #[command(flatten)]
+    source: Source,
+    /// random:COUNT, drawn with the seed, or a list of feature numbers
+    #[arg(long, default_value = "random:100", value_name = "random:100|1,2,3")]
+    features: Features,
+    /// Batches of 8 rows of tokens to look at
+    #[arg(long, default_value_t = 100)]
+    batches: u64,
+    /// Batches to look for the days of the week in (they are rare, and in the demo's text most come late)
+    #[arg(long, default_value_t = 400)]
+    family_batches: u64,
+    /// Where the page and the frames go
+    #[arg(long, default_value = "target/tour")]
+    out: PathBuf,
+    /// A text to predict the next token of
+    #[arg(long, default_value = "The week has seven days: Monday, Tuesday,")]
+    prompt: String,
+}
+
+/// How many features of the family are shown, as many as the notebook's list of days has.
+const FAMILY: usize = 9;
+/// A feature that fired less often has too few examples to show.
+const OFTEN: usize = 50;
+/// SAELens stores log10(share + 1e-10): this is a share of zero.
+const NEVER: f32 = -9.99;
+const FRAME_COLUMNS: [&str; 7] = ["str_tokens", "unique_token", "context", "prompt", "pos", "label", "batch"];
+
+fn main() -> ExitCode {
+    common::exit(tour(&Args::parse()))
+}
+
+/// All cells, in their order.
+pub fn tour(args: &Args) -> Outcome {
+    let started = Instant::now();
+    let setup = args.source.open()?;
+    let tokenizer = setup.model.require_tokenizer()?;
+    let mut store = setup.store()?;
+    let mut page = Page::new(
+        "The notebook, in Rust",
+        "A language model, a sparse autoencoder on its residual stream, and what its features fire on.",
+    );
+    page.fact("model", setup.describe_model()).fact("SAE", setup.describe_sae()).fact("text", setup.describe_text());
+    println!("model  {}\nSAE    {}\ntext   {}", setup.describe_model(), setup.describe_sae(), setup.describe_text());
+
+    cell("", "What the model says next");
+    let next = next_tokens(&setup, &args.prompt, 5)?;
+    println!("{}\n\n{next}", args.prompt);
+    page.section(Section::new("prompt", "What the model says next").text(&args.prompt).table(&next));
+
+    cell("18, 19", "The activation store, and the token frame of its first batch");
+    let batch = store.get_batch_tokens()?.ok_or("the text has no tokens")?;
+    let frame = token_frame(&batch.rows, 0, tokenizer, &FrameOptions::default())?;
+    let first = Table::from_frame(&frame, &FRAME_COLUMNS, 8);
+    println!(
+        "{} rows of {} tokens; the first of {} lines:\n{first}",
+        batch.rows.len(),
+        batch.rows[0].tokens.len(),
+        frame.num_rows()
+    );
+    let note = "One line per token of a batch, with the text around it. The page shows the first eight.";
+    page.section(Section::new("frame", "Token frame").text(note).table(&first));
+
+    cell("20, 21", "The tokens on which any of the chosen features fired");
+    let features = args.features.choose(&setup.sae, args.source.seed)?;
+    let kept = examples(&setup, &features, args.batches)?;
+    let acts = feature_frame(&kept)?;
+    println!("examples found: {}; {}", kept.len(), kept.counts());
+    println!("feature frame: ({}, {})", acts.num_rows(), acts.num_columns());
+    let tokens = kept.frame(tokenizer, &FrameOptions::default())?;
+    write_parquet(&beside(&tokens, &acts)?, &args.out.join("examples.parquet"))?;
+    page.fact("tokens", kept.counts().to_string()).fact("examples found", kept.len().to_string());
+    page.fact("features", format!("{} of {}", features.len(), setup.sae.d_sae()))
+        .fact("seed", args.source.seed.to_string());
+
+    one_feature(args, &setup, &kept, &mut page)?;
+    lens(&setup, &features, &mut page)?;
+    frequencies(&setup, &mut page);
+    days(args, &setup, &mut page)?;
+
+    let path = args.out.join("tour.html");
+    page.write(&path)?;
+    println!(
+        "\n{:.1} s. Open {} (it needs no network); frames are beside it.",
+        started.elapsed().as_secs_f64(),
+        path.display()
+    );
+    Ok(())
+}
+
+/// The loop of cells 20 and 26.
+fn examples(setup: &Setup, features: &[u32], batches: u64) -> Outcome<KeptExamples> {
+    let mut options = SeedLoopOptions::default();
+    options.total_batches = batches;
+    let (bar, mut progress) = bar(batches);
+    let kept = collect(&setup.sae, &mut setup.store()?, features, &options, &mut progress)?;
+    bar.finish();
+    Ok(kept)
+}
+
+/// Cells 22 and 23: how strongly one feature fires, and where most.
+fn one_feature(args: &Args, setup: &Setup, kept: &KeptExamples, page: &mut Page) -> Outcome {
+    let fired = |feature: &u32| Ok::<_, Box<dyn std::error::Error>>(PositiveActivations::of(kept, *feature)?);
+    let all = kept.features().iter().map(fired).collect::<Outcome<Vec<_>>>()?;
+    let silent = all.iter().filter(|p| p.values.is_empty()).count();
+    // The notebook takes the first of the list, which may have fired once or never.
+    let often = all.iter().find(|p| p.values.len() >= OFTEN).or_else(|| all.iter().max_by_key(|p| p.values.len()));
+    let Some(positive) = often.filter(|p| !p.values.is_empty()) else {
+        println!("none of the {} features fired", all.len());
+        return Ok(());
+    };
+    let feature = positive.feature;
+    let which = format!(
+        "Feature {feature} is the first of the list that fired often enough; {silent} of {} never did. {}.",
+        all.len(),
+        positive.counts
+    );
+    cell("22", "How strongly a feature fires");
+    println!("{which}\n{}", positive.title());
+    page.section(
+        Section::new("histogram", "How strongly a feature fires").text(&which).figure(positive_figure(positive)),
+    );
+
+    cell("23", "Its ten strongest examples");
+    let top = top_frame(kept, feature, 10, setup.model.require_tokenizer()?, &FrameOptions::default())?;
+    write_csv(&top, &args.out.join("top10.csv"))?;
+    println!("{}", Table::from_frame(&top, &["activation", "str_tokens", "context", "label", "batch", "document"], 10));
+    let mut around = FrameOptions::default();
+    (around.len_prefix, around.len_suffix) = (16, 8);
+    let shaded = top_examples(kept, feature, 10, &setup.sae, &setup.store()?, &around)?;
+    let note = format!("Feature {feature}; every token is shaded by its activation. {}.", positive.counts);
+    page.section(Section::new("top", "Its ten strongest examples").text(note).markup(top_table(&shaded)));
+    Ok(())
+}
+
+/// Cell 24: what the features write to the vocabulary.
+fn lens(setup: &Setup, features: &[u32], page: &mut Page) -> Outcome {
+    cell("24", "The logit lens: tokens that a feature's direction promotes");
+    let shape = setup.model.shape();
+    println!("shape of the decoder weights [{}, {}]", setup.sae.d_sae(), setup.sae.d_out());
+    println!("shape of the model unembed [{}, {}]", shape.d_model, shape.d_vocab);
+    if setup.sae.d_out() != shape.d_model {
+        println!("the SAE does not write to the residual stream: no lens");
+        return Ok(());
+    }
+    let mut options = LensOptions::default();
+    (options.top, options.bottom) = (10, 5);
+    let lens = logit_lens(&setup.model, &setup.sae, Some(features), &options)?;
+    let rows = lens_rows(&lens, setup.model.require_tokenizer()?);
+    let shown = &rows[..rows.len().min(7)];
+    let mut table = Table::new(
+        [(String::new(), Align::Left)]
+            .into_iter()
+            .chain(shown.iter().map(|r| (format!("feature_{}", r.feature), Align::Left))),
+    );
+    for i in 0..options.top {
+        let cells = shown.iter().map(|r| r.top.get(i).map_or(String::new(), |t| visible_token(&t.text)));
+        table.row([format!("token_{i}")].into_iter().chain(cells));
+    }
+    println!("{table}({} of {} features; all are on the page)", shown.len(), rows.len());
+    let note = format!("Rows of W_dec W_U, weights processed {}.", common::processing_name(lens.processing));
+    page.section(Section::new("lens", "The logit lens").text(note).markup(lens_table(&rows)));
+    Ok(())
+}
+
+/// How often each feature fired on the SAE's training text, where the SAE's file says.
+fn frequencies(setup: &Setup, page: &mut Page) {
+    let Some(sparsity) = setup.sae.sparsity() else { return };
+    let shares: Vec<f32> = sparsity.iter().map(|log| if *log <= NEVER { 0.0 } else { 10_f32.powf(*log) }).collect();
+    let options = HistogramOptions {
+        title: "Feature density".into(),
+        x_label: "share of the training tokens".into(),
+        y_label: "features".into(),
+        ..HistogramOptions::default()
+    };
+    page.section(Section::new("density", "How often features fire").figure(density(&shares, &options)));
+}
+
+/// Cells 26 and 27: the features that fire on names of days, found by their activations, and the PCA of what they reconstruct.
+fn days(args: &Args, setup: &Setup, page: &mut Page) -> Outcome {
+    cell("26", "The features of the days of the week, found by their activations");
+    let tokenizer = setup.model.require_tokenizer()?;
+    let family = WordFamily::days(tokenizer)?;
+    let mut options = FamilyOptions::default();
+    (options.total_batches, options.top) = (Some(args.family_batches), FAMILY);
+    let (bar, mut progress) = bar(args.family_batches);
+    let report = family_features(&setup.sae, &mut setup.store()?, &family, &options, &mut progress)?;
+    bar.finish();
+    let table = family_table(&report);
+    println!("{}\n{table}", report.counts);
+    let note = format!(
+        "Ranked by (share of the days' tokens on which it fires) x (share of its firings that are on days). {}.",
+        report.counts
+    );
+    let section = Section::new("family", "Features of the days of the week").text(note).table(&table);
+    page.section(section);
+
+    let features: Vec<u32> = report.features.iter().map(|f| f.feature).collect();
+    if features.is_empty() {
+        println!("no feature fired on a day's name in this text: nothing to draw");
+        return Ok(());
+    }
+    let kept = examples(setup, &features, args.family_batches)?;
+    println!("examples found: {}; {}", kept.len(), kept.counts());
+
+    cell("27", "PCA of the reconstructions from these features alone");
+    if kept.len() < 4 {
+        println!("{} examples are too few for three components", kept.len());
+        return Ok(());
+    }
+    let pca = Pca::fit(&kept.reconstructions()?, 3, Solver::default())?;
+    let points = PcaPoints::new(&kept, &pca, tokenizer)?;
+    let ratio = pca.explained_variance_ratio();
+    let axis = |i: usize| format!("PC{} ({:.1}% of the variance)", i + 1, 100.0 * ratio[i]);
+    let names: Vec<String> = family.members.iter().map(|(name, _)| name.clone()).collect();
+    let means = day_means(&points, &names);
+    println!("{}\n{means}", (0..3).map(axis).collect::<Vec<_>>().join(", "));
+    let options = ScatterOptions {
+        subtitle: Some(format!(
+            "{} examples of {} features; {} special tokens left out",
+            kept.len(),
+            features.len(),
+            kept.counts().special_left_out
+        )),
+        x_label: axis(1),
+        y_label: axis(2),
+        height: 860,
+        ..ScatterOptions::default()
+    };
+    let alone = ScatterOptions {
+        title: "The same, the names of days alone".into(),
+        subtitle: None,
+        x_label: axis(0),
+        y_label: axis(2),
+        labels: names.clone(),
+        height: 620,
+        ..options.clone()
+    };
+    let note = "Every token on which one of these features fired, where their reconstruction puts it. Hover for the text around; click a token in \
+                the legend to hide it, twice to see it alone.";
+    page.section(
+        Section::new("pca", "PCA of the days of the week")
+            .text(note)
+            .figure(points.scatter(1, 2, &options))
+            .figure(points.only(&names).scatter(0, 2, &alone))
+            .text("The mean of each day on the components:")
+            .table(&means),
+    );
+    Ok(())
+}
+
+fn family_table(report: &FamilyReport) -> Table {
+    let members = report.occurrences.iter().map(|(day, n)| (format!("{day} ({n})"), Align::Right));
+    let columns = ["feature", "firings", "on days", "recall"].map(|c| (c.to_owned(), Align::Right));
+    let mut table = Table::new(columns.into_iter().chain(members));
+    let percent = |share: f64| if share.is_finite() { format!("{:.0}%", 100.0 * share) } else { "–".into() };
+    for f in &report.features {
+        let first = [f.feature.to_string(), f.firings.to_string(), percent(f.share_of_firings), percent(f.recall)];
+        table.row(first.into_iter().chain(f.recall_per_member.iter().map(|r| percent(*r))));
+    }
+    table
+}
+
+fn day_means(points: &PcaPoints, names: &[String]) -> Table {
+    let mut table = Table::new([
+        ("day", Align::Left),
+        ("n", Align::Right),
+        ("PC1", Align::Right),
+        ("PC2", Align::Right),
+        ("PC3", Align::Right),
+    ]);
+    for name in names {
+        let (n, mean) = points.mean_of(name);
+        let means = mean.iter().map(|m| if n == 0 { "–".into() } else { format!("{m:.3}") });
+        table.row([name.clone(), n.to_string()].into_iter().chain(means));
+    }
+    table
+}
+
+/// The likeliest next tokens after a text.
+fn next_tokens(setup: &Setup, prompt: &str, k: usize) -> Outcome<Table> {
+    let tokenizer = setup.model.require_tokenizer()?;
+    let tokens = tokenizer.to_tokens(prompt, Bos::AsTokenizer, None)?;
+    let last = tokens.ids.len() - 1;
+    let logits = setup.model.hooked().forward(&TokenBatch::new(&[tokens.ids])?, &mut NoTap)?.get(0)?.get(last)?;
+    let logits: Vec<f64> = logits.to_dtype(candle_core::DType::F64)?.flatten(0, D::Minus1)?.to_vec1()?;
+    let largest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let total: f64 = logits.iter().map(|l| (l - largest).exp()).sum();
+    let mut order: Vec<u32> = (0..logits.len() as u32).collect();
+    order.sort_by(|a, b| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b)));
+    let mut table = Table::new([("next token", Align::Left), ("probability", Align::Right)]);
+    for id in order.into_iter().take(k) {
+        let text = visible_token(&tokenizer.readable_text(&[id])?);
+        table.row([text, format!("{:.1}%", 100.0 * (logits[id as usize] - largest).exp() / total)]);
+    }
+    Ok(table)
+}
+
+fn cell(number: &str, heading: &str) {
+    let number = if number.is_empty() { String::new() } else { format!("[{number}] ") };
+    println!("\n── {number}{heading} {}", "─".repeat(90_usize.saturating_sub(number.len() + heading.len())));
+}
