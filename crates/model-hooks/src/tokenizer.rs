@@ -22,7 +22,8 @@ pub struct Encoding {
     /// The token ids.
     pub ids: Vec<u32>,
     /// For each id its byte span in the text, always on character boundaries: tokens that share one character (its bytes are
-    /// split between them) each carry the span of the whole character, so that their spans overlap.
+    /// split between them) each carry the span of the whole character, so that their spans overlap. Where a normaliser joins
+    /// characters (NFC), the joined one has the span of the first.
     pub spans: Vec<Range<usize>>,
 }
 

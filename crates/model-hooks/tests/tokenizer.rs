@@ -19,13 +19,13 @@ struct Case {
     pieces: Vec<String>,
 }
 
-fn cases() -> Vec<Case> {
-    serde_json::from_slice(&std::fs::read(folder().join("cases.json")).unwrap()).unwrap()
+fn cases(folder: &Path) -> Vec<Case> {
+    serde_json::from_slice(&std::fs::read(folder.join("cases.json")).unwrap()).unwrap()
 }
 
 #[test]
 fn the_41_strings_equal_the_peers_and_round_trip() {
-    let cases = cases();
+    let cases = cases(&folder());
     assert_eq!(cases.len(), 41);
     for case in cases {
         let encoding = GPT2.encode(&case.text).unwrap();
@@ -110,6 +110,27 @@ fn unknown_ids_are_errors() {
     assert_eq!((GPT2.piece(50257), GPT2.piece(995)), (None, Some(" world")));
 }
 
+/// Other models' tokenizers, in folders to which `tools/golden_tokenizer.py` has added `cases.json`.
+#[test]
+#[ignore = "needs tokenizers in SAESCOPE_TOKENIZERS"]
+fn other_tokenizers_equal_hugging_face() {
+    let folders = std::env::var("SAESCOPE_TOKENIZERS").expect("SAESCOPE_TOKENIZERS: folders, separated by `:`");
+    for folder in folders.split(':').map(Path::new) {
+        let tokenizer = Tokenizer::from_folder(folder).unwrap();
+        for case in cases(folder) {
+            let encoding = tokenizer.encode(&case.text).unwrap();
+            assert_eq!(encoding.ids, case.ids, "{folder:?} {:?}", case.text);
+            assert_eq!(tokenizer.decode(&encoding.ids).unwrap(), case.decoded);
+            assert_eq!(tokenizer.to_str_tokens(&encoding.ids).unwrap(), case.pieces, "{folder:?} {:?}", case.text);
+            let readable = tokenizer.readable(&encoding.ids).unwrap();
+            assert!(readable.iter().all(|r| !r.is_empty() && !r.contains('\u{FFFD}')), "{readable:?}");
+            let whole = tokenizer.readable_text(&encoding.ids).unwrap();
+            assert_eq!(whole.trim_start_matches(' '), case.decoded.trim_start_matches(' '));
+        }
+        println!("{folder:?}: {:?}, cut at white space: {}", tokenizer, tokenizer.cuts_at_whitespace());
+    }
+}
+
 /// A folder with a tokenizer of three tokens, `{name: text}` files beside it.
 fn small_folder(files: &[(&str, &str)]) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
@@ -149,6 +170,7 @@ fn special_tokens_of_a_folder() {
     let config =
         load(&[("config.json", r#"{"bos_token_id":1}"#), ("generation_config.json", r#"{"eos_token_id":[2,1]}"#)]);
     assert_eq!((config.bos(), config.eos()), (Some(1), Some(2)));
+    assert!(config.special().others.is_empty());
     let none = load(&[]);
     assert!(none.bos().is_none() && matches!(none.to_tokens("a", Bos::Prepend, None), Err(Error::NoBos)));
     assert_eq!(none.special_ids().len(), 2); // marked special in tokenizer.json

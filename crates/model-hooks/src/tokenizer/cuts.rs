@@ -17,8 +17,10 @@ pub(super) struct CutRule {
 
 impl CutRule {
     pub(super) fn of(inner: &tokenizers::Tokenizer) -> Self {
-        // A normaliser may look at neighbours (prepended spaces, composed characters): not analysed, so no cut.
-        let plain = inner.get_normalizer().is_none();
+        // A normaliser may look at neighbours (a space put before the text): no cut. Composition (NFC) never joins white space to
+        // what is before it.
+        let normalizer = inner.get_normalizer().and_then(|n| serde_json::to_value(n).ok());
+        let plain = normalizer.is_none_or(|n| n["type"] == "NFC");
         let splitter = inner.get_pre_tokenizer().and_then(|p| serde_json::to_value(p).ok()).unwrap_or_default();
         let added = inner.get_added_tokens_decoder();
         // An added token that contains white space, or takes what follows it along, can lie across a cut.

@@ -77,6 +77,9 @@ impl Folder<'_> {
             }
         }
         let [bos, eos, pad, unk, sep, cls, mask] = named.map(|n| n.map(|(id, _)| id));
+        for id in [bos, eos, pad, unk, sep, cls, mask].iter().flatten() {
+            special.others.remove(id);
+        }
         Ok(SpecialTokens { bos, eos, pad, unk, sep, cls, mask, ..special })
     }
 
