@@ -6,7 +6,7 @@ use crate::{
     Tokenised,
 };
 use candle_core::Tensor;
-use model_hooks::{Encoding, HookPoint, LanguageModel, Tokenizer};
+use model_hooks::{HookPoint, LanguageModel};
 use sae_core::{Sae, SparseCoder};
 use std::sync::Arc;
 
@@ -189,11 +189,10 @@ struct OfModel(LanguageModel);
 
 impl Tokenise for OfModel {
     fn tokenise(&self, text: &str) -> Result<Tokenised> {
-        let Encoding { ids, spans, .. } = self.0.require_tokenizer()?.encode(text)?;
-        Ok(Tokenised { ids, spans })
+        self.0.require_tokenizer()?.tokenise(text)
     }
 
     fn cuts_at_whitespace(&self) -> bool {
-        self.0.tokenizer().is_some_and(Tokenizer::cuts_at_whitespace)
+        self.0.tokenizer().is_some_and(Tokenise::cuts_at_whitespace)
     }
 }

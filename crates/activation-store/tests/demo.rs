@@ -3,7 +3,7 @@
 mod common;
 
 use activation_store::{ActivationSource, ActivationStore, Content, KeepRows, StoreOptions};
-use common::{InMemory, in_repo};
+use common::{InMemory, demo_texts, in_repo};
 use model_hooks::LanguageModel;
 use sae_core::Sae;
 use std::sync::LazyLock;
@@ -12,22 +12,13 @@ use tensor_files::SafetensorsFile;
 static MODEL: LazyLock<LanguageModel> = LazyLock::new(|| common::model("assets/demo/lm"));
 static SAE: LazyLock<Sae> = LazyLock::new(|| Sae::load(in_repo("assets/demo/sae")).unwrap());
 
-fn texts() -> Vec<String> {
-    #[derive(serde::Deserialize)]
-    struct Line {
-        text: String,
-    }
-    let file = std::fs::read_to_string(in_repo("assets/demo/text.jsonl")).unwrap();
-    file.lines().map(|line| serde_json::from_str::<Line>(line).unwrap().text).collect()
-}
-
 #[test]
 fn batches_and_activations_equal_saelens() {
     let golden = SafetensorsFile::open(in_repo("tests/golden/demo/answers.safetensors")).unwrap();
     let batches: Vec<Vec<Vec<u32>>> =
         golden.load("batches").unwrap().to_dtype(candle_core::DType::U32).unwrap().to_vec3().unwrap();
     let mut store =
-        ActivationStore::from_sae(&MODEL, &SAE, InMemory::new(texts(), Content::Text), StoreOptions::default())
+        ActivationStore::from_sae(&MODEL, &SAE, InMemory::new(demo_texts(), Content::Text), StoreOptions::default())
             .unwrap();
     for (i, expected) in batches.iter().enumerate() {
         let batch = store.get_batch_tokens().unwrap().unwrap();
@@ -51,7 +42,7 @@ fn batches_and_activations_equal_saelens() {
 
 #[test]
 fn shuffled_rows_lead_back_to_their_bytes() {
-    let texts: Vec<String> = texts().into_iter().take(40).collect();
+    let texts: Vec<String> = demo_texts().into_iter().take(40).collect();
     let options = StoreOptions { keep_rows: KeepRows::All, ..Default::default() };
     let mut store =
         ActivationStore::from_sae(&MODEL, &SAE, InMemory::new(texts.clone(), Content::Text), options).unwrap();
@@ -111,19 +102,9 @@ fn gpt2_batches_equal_saelens() {
         separator: bos,
         ..activation_store::PackingOptions::new(128)
     };
-    struct Gpt2(model_hooks::Tokenizer);
-    impl activation_store::Tokenise for Gpt2 {
-        fn tokenise(&self, text: &str) -> activation_store::Result<activation_store::Tokenised> {
-            let encoding = self.0.encode(text)?;
-            Ok(activation_store::Tokenised { ids: encoding.ids, spans: encoding.spans })
-        }
-        fn cuts_at_whitespace(&self) -> bool {
-            self.0.cuts_at_whitespace()
-        }
-    }
     let rows = activation_store::TokenRows::new(
         InMemory::new(texts, Content::Text),
-        Some(std::sync::Arc::new(Gpt2(tokenizer))),
+        Some(std::sync::Arc::new(tokenizer)),
         options,
     );
     let rows: Vec<Vec<u32>> = rows.unwrap().take(24).map(|row| row.unwrap().tokens).collect();

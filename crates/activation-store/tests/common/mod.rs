@@ -1,4 +1,5 @@
 //! Documents in memory, the small golden model (no tokenizer), and pieces of both.
+#![allow(dead_code, reason = "each test file uses its own part")]
 
 use activation_store::{Content, DocId, DocumentSource, Piece, Result};
 use model_hooks::{LanguageModel, LoadOptions, Processing, load};
@@ -37,4 +38,14 @@ pub fn model(path: &str) -> LanguageModel {
     let mut options = LoadOptions::default();
     options.processing = Processing::TransformerLens.into();
     load(&in_repo(path), &options).unwrap()
+}
+
+/// The documents of the embedded demo.
+pub fn demo_texts() -> Vec<String> {
+    #[derive(serde::Deserialize)]
+    struct Line {
+        text: String,
+    }
+    let file = std::fs::read_to_string(in_repo("assets/demo/text.jsonl")).unwrap();
+    file.lines().map(|line| serde_json::from_str::<Line>(line).unwrap().text).collect()
 }
