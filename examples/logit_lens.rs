@@ -33,8 +33,7 @@ fn main() -> ExitCode {
 fn run(args: &Args) -> Outcome {
     let setup = args.source.open()?;
     let features = args.features.choose(&setup.sae, args.source.seed)?;
-    let mut options = LensOptions::default();
-    (options.top, options.bottom) = (args.top, args.top);
+    let options = LensOptions { top: args.top, bottom: args.top, ..LensOptions::default() };
     let lens = logit_lens(&setup.model, &setup.sae, Some(&features), &options)?;
 
     let words = |tokens: &[LensToken]| tokens.iter().map(|t| visible_token(&t.text)).collect::<Vec<_>>().join("  ");

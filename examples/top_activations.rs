@@ -40,8 +40,7 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> Outcome {
     let setup = args.source.open()?;
-    let mut options = SeedLoopOptions::default();
-    options.total_batches = args.batches;
+    let options = SeedLoopOptions { total_batches: args.batches, ..SeedLoopOptions::default() };
     let (bar, mut progress) = bar(args.batches);
     let mut store = setup.store()?;
     let kept = collect(&setup.sae, &mut store, &[args.feature], &options, &mut progress)?;
@@ -56,8 +55,7 @@ fn run(args: &Args) -> Outcome {
     );
 
     if let Some(out) = &args.out {
-        let mut around = FrameOptions::default();
-        (around.len_prefix, around.len_suffix) = (24, 12);
+        let around = FrameOptions { len_prefix: 24, len_suffix: 12, ..FrameOptions::default() };
         let examples = top_examples(&kept, args.feature, args.top, &setup.sae, &store, &around)?;
         let mut page = Page::new(format!("Feature {}", args.feature), setup.describe_sae());
         page.fact("model", setup.describe_model())

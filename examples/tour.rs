@@ -121,8 +121,7 @@ pub fn tour(args: &Args) -> Outcome {
 
 /// The loop of cells 20 and 26.
 fn examples(setup: &Setup, features: &[u32], batches: u64) -> Outcome<KeptExamples> {
-    let mut options = SeedLoopOptions::default();
-    options.total_batches = batches;
+    let options = SeedLoopOptions { total_batches: batches, ..SeedLoopOptions::default() };
     let (bar, mut progress) = bar(batches);
     let kept = collect(&setup.sae, &mut setup.store()?, features, &options, &mut progress)?;
     bar.finish();
@@ -156,8 +155,7 @@ fn one_feature(args: &Args, setup: &Setup, kept: &KeptExamples, page: &mut Page)
     let top = top_frame(kept, feature, 10, setup.model.require_tokenizer()?, &FrameOptions::default())?;
     write_csv(&top, &args.out.join("top10.csv"))?;
     println!("{}", Table::from_frame(&top, &["activation", "str_tokens", "context", "label", "batch", "document"], 10));
-    let mut around = FrameOptions::default();
-    (around.len_prefix, around.len_suffix) = (16, 8);
+    let around = FrameOptions { len_prefix: 16, len_suffix: 8, ..FrameOptions::default() };
     let shaded = top_examples(kept, feature, 10, &setup.sae, &setup.store()?, &around)?;
     let note = format!("Feature {feature}; every token is shaded by its activation. {}.", positive.counts);
     page.section(Section::new("top", "Its ten strongest examples").text(note).markup(top_table(&shaded)));
@@ -174,8 +172,7 @@ fn lens(setup: &Setup, features: &[u32], page: &mut Page) -> Outcome {
         println!("the SAE does not write to the residual stream: no lens");
         return Ok(());
     }
-    let mut options = LensOptions::default();
-    (options.top, options.bottom) = (10, 5);
+    let options = LensOptions { top: 10, bottom: 5, ..LensOptions::default() };
     let lens = logit_lens(&setup.model, &setup.sae, Some(features), &options)?;
     let rows = lens_rows(&lens, setup.model.require_tokenizer()?);
     let shown = &rows[..rows.len().min(7)];
@@ -212,8 +209,7 @@ fn days(args: &Args, setup: &Setup, page: &mut Page) -> Outcome {
     cell("26", "The features of the days of the week, found by their activations");
     let tokenizer = setup.model.require_tokenizer()?;
     let family = WordFamily::days(tokenizer)?;
-    let mut options = FamilyOptions::default();
-    (options.total_batches, options.top) = (Some(args.family_batches), FAMILY);
+    let options = FamilyOptions { total_batches: Some(args.family_batches), top: FAMILY, ..FamilyOptions::default() };
     let (bar, mut progress) = bar(args.family_batches);
     let report = family_features(&setup.sae, &mut setup.store()?, &family, &options, &mut progress)?;
     bar.finish();

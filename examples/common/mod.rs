@@ -49,9 +49,13 @@ pub enum ProcessingFlag {
 
 /// A model, an SAE and where their text is.
 pub struct Setup {
+    /// The model.
     pub model: LanguageModel,
+    /// The SAE.
     pub sae: Sae,
+    /// What the SAE is called in outputs.
     pub sae_name: String,
+    /// The text's files.
     pub text: Vec<PathBuf>,
 }
 
