@@ -5,11 +5,14 @@
 //! cargo run --release --example capture -- --hooks blocks.2.hook_resid_pre,logits --text "On Monday, and on Tuesday" --out /tmp/acts.safetensors
 //! ```
 
+mod common;
+
 use clap::{Parser, ValueEnum};
+use common::Outcome;
 use saescope::model_hooks::{Bos, Capture, HookPoint, LanguageModel, LoadOptions, Processing, TokenBatch, load};
 use saescope::tensor_files::save_safetensors;
-use std::error::Error;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 /// Capture hook points of a model into a safetensors file.
 #[derive(Parser)]
@@ -56,8 +59,11 @@ enum Precision {
     Bf16,
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let args = Args::parse();
+fn main() -> ExitCode {
+    common::exit(run(&Args::parse()))
+}
+
+fn run(args: &Args) -> Outcome {
     if args.precision == Precision::Bf16 {
         return Err("bf16 is not available yet: choose f32 or f32fast".into());
     }
@@ -66,7 +72,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         ProcessingArg::Tl => Processing::TransformerLens,
     };
     let model = load(&args.model, &LoadOptions::new(processing))?;
-    let tokens = read_tokens(&args, &model)?;
+    let tokens = read_tokens(args, &model)?;
     let points: Vec<HookPoint> = if args.hooks == ["all"] {
         model.hooked().hook_points().to_vec()
     } else {
@@ -90,7 +96,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn read_tokens(args: &Args, model: &LanguageModel) -> Result<TokenBatch, Box<dyn Error>> {
+fn read_tokens(args: &Args, model: &LanguageModel) -> Outcome<TokenBatch> {
     if let Some(path) = &args.token_ids {
         let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
         let rows: Vec<Vec<u32>> = serde_json::from_str(&text)
@@ -104,7 +110,11 @@ fn read_tokens(args: &Args, model: &LanguageModel) -> Result<TokenBatch, Box<dyn
     };
     let tokens = model.require_tokenizer()?.to_tokens(&text, Bos::Prepend, Some(model.shape().n_ctx))?;
     if tokens.truncated > 0 {
-        eprintln!("note: {} tokens did not fit into the context of {} and were left out", tokens.truncated, model.shape().n_ctx);
+        eprintln!(
+            "note: {} tokens did not fit into the context of {} and were left out",
+            tokens.truncated,
+            model.shape().n_ctx
+        );
     }
     Ok(TokenBatch::new(&[tokens.ids])?)
 }

@@ -5,11 +5,14 @@
 //! cargo run --release --example encode -- --input /tmp/acts.safetensors --key blocks.2.hook_resid_pre --out /tmp/features.safetensors
 //! ```
 
+mod common;
+
 use clap::{Parser, ValueEnum};
+use common::Outcome;
 use saescope::sae_core::{Sae, SparseCoder};
 use saescope::tensor_files::{SafetensorsFile, save_safetensors};
-use std::error::Error;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 /// Encode activations from a safetensors file with an SAE.
 #[derive(Parser)]
@@ -39,8 +42,11 @@ enum Precision {
     Bf16,
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let args = Args::parse();
+fn main() -> ExitCode {
+    common::exit(run(&Args::parse()))
+}
+
+fn run(args: &Args) -> Outcome {
     if args.precision == Precision::Bf16 {
         return Err("bf16 is not available yet: choose f32 or f32fast".into());
     }

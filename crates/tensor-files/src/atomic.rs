@@ -19,7 +19,11 @@ pub fn write_atomically<E: From<Error>>(
         _ => Path::new("."),
     };
     std::fs::create_dir_all(folder).map_err(io)?;
-    let temporary = tempfile::Builder::new().prefix(".partial-").tempfile_in(folder).map_err(io)?;
+    let mut builder = tempfile::Builder::new();
+    // Temporary files are private by default; this one becomes an ordinary file, with the rights that the user's umask leaves.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let temporary = builder.prefix(".partial-").tempfile_in(folder).map_err(io)?;
     let mut writer = BufWriter::with_capacity(1 << 20, temporary.as_file());
     fill(&mut writer)?;
     writer.flush().map_err(io)?;
@@ -32,6 +36,18 @@ pub fn write_atomically<E: From<Error>>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn the_file_has_the_rights_of_any_new_file() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode();
+        let (ours, plain) = (dir.path().join("ours"), dir.path().join("plain"));
+        write_atomically::<Error>(&ours, |_| Ok(())).unwrap();
+        std::fs::write(&plain, b"").unwrap();
+        assert_eq!(mode(&ours), mode(&plain));
+    }
 
     #[test]
     fn a_failed_write_leaves_the_old_file_and_no_litter() {

@@ -126,3 +126,13 @@ fn integers_are_not_weights() {
     let error = SafetensorsFile::open(&path).unwrap().load_f32("ids").unwrap_err();
     assert!(error.to_string().contains("holds I64"), "{error}");
 }
+
+#[test]
+fn two_tensors_of_one_name_are_not_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("w.safetensors");
+    let x = Tensor::new(&[1f32, 2.], &Device::Cpu).unwrap();
+    let error = save_safetensors(&path, &[("x", x.clone()), ("x", x)], None).unwrap_err();
+    assert!(error.to_string().contains("two tensors named `x`"), "{error}");
+    assert!(!path.exists());
+}
