@@ -19,9 +19,7 @@ fn store(model: &LanguageModel, sae: &Sae) -> ActivationStore {
 }
 
 fn notebook_frames() -> FrameOptions {
-    let mut options = FrameOptions::default();
-    options.suffix = SuffixRule::Notebook;
-    options
+    FrameOptions { suffix: SuffixRule::Notebook, ..FrameOptions::default() }
 }
 
 /// The notebook's columns of line `i`.

@@ -2,7 +2,7 @@ use crate::normalise::check_finite;
 use crate::{ActShape, Activation, Error, Normalisation, Provenance, Result};
 use candle_core::Tensor;
 
-/// The parts of an [`Sae`], unchecked. Fill it, then [`Sae::new`] checks it.
+/// The parts of an [`Sae`](crate::Sae), unchecked. Fill it, then [`Sae::new`](crate::Sae::new) checks it.
 #[derive(Clone, Debug)]
 pub struct SaeParts {
     /// `W_enc [d_in, d_sae]`.
