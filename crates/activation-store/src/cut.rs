@@ -12,7 +12,7 @@ pub(crate) fn safe_cut(text: &str, limit: usize) -> Option<usize> {
     let mut after = text[limit..].chars().next()?;
     for (at, before) in text[..limit].char_indices().rev() {
         let cut = at + before.len_utf8();
-        if after.is_whitespace() && before.is_alphanumeric() {
+        if after.is_whitespace() && is_letter_or_digit(before) {
             return Some(cut);
         }
         if after == ' ' && !before.is_whitespace() && second.is_none() {
@@ -31,9 +31,21 @@ pub(crate) fn forced_cut(text: &str, limit: usize) -> usize {
     }
 }
 
+/// Whether a character is certainly one of `\p{L}` or `\p{N}`, in the scripts where that is easily told.
+///
+/// `char::is_alphanumeric` is not enough: it holds for vowel signs (`\p{M}`), which Llama 3's rule takes for punctuation and joins
+/// with a line break after them; its vocabulary has such tokens, for Hindi and Thai.
+fn is_letter_or_digit(c: char) -> bool {
+    // Marks and symbols that count as cased: a combining iota, letters in circles and squares.
+    let no_letter = matches!(c, '\u{345}' | '\u{24B6}'..='\u{24E9}' | '\u{1F130}'..='\u{1F189}');
+    let kana_han_or_hangul = matches!(c,
+        '\u{3041}'..='\u{3096}' | '\u{30A1}'..='\u{30FA}' | '\u{3400}'..='\u{4DBF}' | '\u{4E00}'..='\u{9FFF}' | '\u{AC00}'..='\u{D7A3}');
+    c.is_numeric() || kana_han_or_hangul || ((c.is_lowercase() || c.is_uppercase()) && !no_letter)
+}
+
 /// Whether a cut between these two characters is one that [`safe_cut`] could have made.
 pub(crate) fn is_safe(before: char, after: char) -> bool {
-    (after.is_whitespace() && before.is_alphanumeric()) || (after == ' ' && !before.is_whitespace())
+    (after.is_whitespace() && is_letter_or_digit(before)) || (after == ' ' && !before.is_whitespace())
 }
 
 /// Cuts `text` into stretches of about `size` bytes, only at safe places: a stretch without one grows until there is one.
@@ -76,6 +88,17 @@ mod tests {
         assert_eq!(safe_cut("ab cd.. e", 8), Some(2), "after a letter where there is one");
         assert_eq!(safe_cut("é é é", 4), Some(2), "a limit inside a character");
         assert_eq!(safe_cut("", 4), None);
+    }
+
+    #[test]
+    fn a_vowel_sign_is_no_letter() {
+        for letter in ['a', 'Z', '7', 'é', 'я', 'Ω', '５', '日', 'あ', 'カ', '한', 'Ⅳ'] {
+            assert!(is_letter_or_digit(letter), "{letter}");
+        }
+        for other in ['ा', 'ी', 'ี', '\u{301}', '\u{345}', 'Ⓐ', '🄰', '.', '♪', ' '] {
+            assert!(!is_letter_or_digit(other), "{other}");
+        }
+        assert_eq!(safe_cut("था था\nx", "था था\n".len()), Some("था".len()), "not before the line break");
     }
 
     #[test]

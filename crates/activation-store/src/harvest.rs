@@ -86,12 +86,14 @@ impl Harvest {
         &self.index
     }
 
-    /// With [`KeepRows::InUse`], forgets the rows of tokens that none of these addresses is in.
-    pub(crate) fn forget_unused(&mut self, used: impl Iterator<Item = TokenPos>) {
-        if self.keep == KeepRows::InUse {
-            let used: HashSet<u64> = used.map(|at| at.row).collect();
-            self.index.retain(|row| used.contains(&row));
-        }
+    /// Whether rows of tokens are kept as long as they are in use.
+    pub(crate) fn keeps_in_use(&self) -> bool {
+        self.keep == KeepRows::InUse
+    }
+
+    /// Forgets the other rows of tokens.
+    pub(crate) fn forget_all_but(&mut self, used: &HashSet<u64>) {
+        self.index.retain(|row| used.contains(&row));
     }
 
     /// What has been done so far.

@@ -2,8 +2,7 @@
 
 use crate::{
     ActivationBatch, ActivationSource, ActivationSpec, DocumentSource, Error, Harvest, HookChoice, HookRows, Result,
-    RowIndex, ShuffleOptions, Shuffled, StoreOptions, StoreReport, TokenPos, TokenRowBatch, TokenRows, Tokenise,
-    Tokenised,
+    RowIndex, ShuffleOptions, Shuffled, StoreOptions, StoreReport, TokenRowBatch, TokenRows, Tokenise, Tokenised,
 };
 use candle_core::Tensor;
 use model_hooks::{HookPoint, LanguageModel};
@@ -127,9 +126,11 @@ impl ActivationStore {
     /// The documents', the tokenizer's, the model's. After an error there is nothing more.
     pub fn next_batch(&mut self) -> Result<Option<ActivationBatch>> {
         let batch = self.stream.next().transpose()?;
-        let delivered = batch.iter().flat_map(|batch| batch.at.iter().copied());
-        let used: Vec<TokenPos> = self.stream.held().chain(delivered).collect();
-        self.stream.source_mut().forget_unused(used.into_iter());
+        if self.stream.source().keeps_in_use() {
+            let delivered = batch.iter().flat_map(|batch| batch.at.iter().copied());
+            let used = self.stream.held().chain(delivered).map(|at| at.row).collect();
+            self.stream.source_mut().forget_all_but(&used);
+        }
         Ok(batch)
     }
 
