@@ -38,9 +38,9 @@ pub struct Args {
     /// Batches of 8 rows of tokens to look at
     #[arg(long, default_value_t = 100)]
     batches: u64,
-    /// Batches to look for the days of the week in (they are rare, and in the demo's text most come late)
-    #[arg(long, default_value_t = 400)]
-    family_batches: u64,
+    /// Batches to look for the days of the week in [default: as --batches; for the demo, whose dated text comes late, all of it]
+    #[arg(long)]
+    family_batches: Option<u64>,
     /// Where the page and the frames go
     #[arg(long, default_value = "target/tour")]
     out: PathBuf,
@@ -49,6 +49,8 @@ pub struct Args {
     prompt: String,
 }
 
+/// The demo's text, whole.
+const DEMO_BATCHES: u64 = 330;
 /// How many features of the family are shown, as many as the notebook's list of days has.
 const FAMILY: usize = 9;
 /// A feature that fired less often has too few examples to show.
@@ -59,6 +61,13 @@ const FRAME_COLUMNS: [&str; 7] = ["str_tokens", "unique_token", "context", "prom
 
 fn main() -> ExitCode {
     common::exit(tour(&Args::parse()))
+}
+
+impl Args {
+    fn family_batches(&self) -> u64 {
+        let demo = self.source.model.is_none() && self.source.text.is_empty();
+        self.family_batches.unwrap_or(if demo { DEMO_BATCHES } else { self.batches })
+    }
 }
 
 /// All cells, in their order.
@@ -209,8 +218,8 @@ fn days(args: &Args, setup: &Setup, page: &mut Page) -> Outcome {
     cell("26", "The features of the days of the week, found by their activations");
     let tokenizer = setup.model.require_tokenizer()?;
     let family = WordFamily::days(tokenizer)?;
-    let options = FamilyOptions { total_batches: Some(args.family_batches), top: FAMILY, ..FamilyOptions::default() };
-    let (bar, mut progress) = bar(args.family_batches);
+    let options = FamilyOptions { total_batches: Some(args.family_batches()), top: FAMILY, ..FamilyOptions::default() };
+    let (bar, mut progress) = bar(args.family_batches());
     let report = family_features(&setup.sae, &mut setup.store()?, &family, &options, &mut progress)?;
     bar.finish();
     let table = family_table(&report);
@@ -224,10 +233,11 @@ fn days(args: &Args, setup: &Setup, page: &mut Page) -> Outcome {
 
     let features: Vec<u32> = report.features.iter().map(|f| f.feature).collect();
     if features.is_empty() {
-        println!("no feature fired on a day's name in this text: nothing to draw");
+        let occurrences: u64 = report.occurrences.iter().map(|(_, n)| n).sum();
+        println!("no feature fired on a day's name in these batches ({} names in them): nothing to draw", occurrences);
         return Ok(());
     }
-    let kept = examples(setup, &features, args.family_batches)?;
+    let kept = examples(setup, &features, args.family_batches())?;
     println!("examples found: {}; {}", kept.len(), kept.counts());
 
     cell("27", "PCA of the reconstructions from these features alone");

@@ -1,9 +1,11 @@
 //! A page of figures, tables and words in one HTML file that opens offline.
 
+use crate::Result;
 use crate::plot::{Figure, Table, plotly_js};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use std::io::Write;
 use std::path::Path;
+use tensor_files::write_atomically;
 
 /// A page: a title, a few facts, and sections with a list of them at the side.
 ///
@@ -89,12 +91,14 @@ impl Page {
         .into_string()
     }
 
-    /// Writes the page to a file, under a temporary name first, so that no half-written page is ever seen.
+    /// Writes the page to a file, whole or not at all.
     ///
     /// # Errors
     /// Any I/O error.
-    pub fn write(&self, path: &Path) -> std::io::Result<()> {
-        write_whole(path, &self.to_html())
+    pub fn write(&self, path: &Path) -> Result<()> {
+        let html = self.to_html();
+        let io = |source| tensor_files::Error::Io { path: path.to_path_buf(), source };
+        Ok(write_atomically(path, |file| file.write_all(html.as_bytes()).map_err(io))?)
     }
 }
 
@@ -146,14 +150,4 @@ impl Section {
             }
         }
     }
-}
-
-fn write_whole(path: &Path, text: &str) -> std::io::Result<()> {
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder)?;
-    let mut file = tempfile::Builder::new().prefix(".partial-").tempfile_in(folder)?;
-    file.write_all(text.as_bytes())?;
-    file.as_file().sync_all()?;
-    file.persist(path).map_err(|e| e.error)?;
-    Ok(())
 }

@@ -114,6 +114,25 @@ fn rare_tokens_are_grey_but_named_on_hover() {
 }
 
 #[test]
+fn names_on_a_plot_do_not_cover_each_other() {
+    let days = fifty_tokens()[..7].to_vec();
+    // All seven medians in one place is the worst that can be.
+    let points: Vec<_> = (0..7).map(|t| (1.0, 1.0, t)).collect();
+    let options = ScatterOptions { labels: days.clone(), ..ScatterOptions::default() };
+    let figure = scatter_of(&days, &points, &options);
+    let names = figure.json()["layout"]["annotations"].as_array().unwrap().clone();
+    assert_eq!(names.len(), 7);
+    let at = |n: &Value| (n["ax"].as_f64().unwrap(), n["ay"].as_f64().unwrap());
+    for (i, a) in names.iter().enumerate() {
+        for b in &names[..i] {
+            let (dx, dy) = (at(a).0 - at(b).0, at(a).1 - at(b).1);
+            // A name is about 80 by 20 pixels.
+            assert!(dx.abs() > 85.0 || dy.abs() > 22.0, "{} and {} are {dx}, {dy} apart", a["text"], b["text"]);
+        }
+    }
+}
+
+#[test]
 fn points_that_are_nowhere_are_counted() {
     let point = |x| ScatterPoint { x, y: 0.0, token: "a", context: "" };
     let figure = pca_scatter(&[point(1.0), point(f32::NAN), point(f32::INFINITY)], &ScatterOptions::default());
