@@ -89,7 +89,10 @@ pub fn tour(args: &Args) -> Outcome {
     page.section(Section::new("prompt", "What the model says next").text(&args.prompt).table(&next));
 
     cell("18, 19", "The activation store, and the token frame of its first batch");
-    let batch = store.get_batch_tokens()?.ok_or("the text has no tokens")?;
+    let Some(batch) = store.get_batch_tokens()? else {
+        let tokens = store.report().packing.tokens;
+        return Err(format!("the text has {tokens} tokens: not enough for one row of the SAE's context size").into());
+    };
     let frame = token_frame(&batch.rows, 0, tokenizer, &FrameOptions::default())?;
     let first = Table::from_frame(&frame, &FRAME_COLUMNS, 8);
     println!(
