@@ -25,15 +25,23 @@ impl ShuffleOptions {
         if self.batch_rows == 0 {
             return fail("train_batch_size_tokens", "0".into(), "at least 1".into());
         }
-        if self.ring_rows < self.batch_rows {
-            let found = format!("a ring of {} rows", self.ring_rows);
-            let expected = format!("at least one batch, train_batch_size_tokens = {} rows", self.batch_rows);
-            return fail("n_batches_in_buffer", found, expected);
-        }
         match self.mix_fraction {
             Some(mix) if !(0.0..=1.0).contains(&mix) => fail("mix_fraction", mix.to_string(), "between 0 and 1".into()),
             _ => Ok(()),
         }
+    }
+
+    /// Asked at the first batch, not before: who only wants the source's own batches of tokens needs no ring, and an SAE of a short
+    /// context should not force other options on them.
+    fn check_ring(&self) -> Result<()> {
+        if self.ring_rows >= self.batch_rows {
+            return Ok(());
+        }
+        Err(Error::Option {
+            option: "n_batches_in_buffer",
+            found: format!("a ring of {} rows", self.ring_rows),
+            expected: format!("at least one batch, train_batch_size_tokens = {} rows", self.batch_rows),
+        })
     }
 
     /// Unshuffled rows only pass through: one batch of slots is enough.
@@ -68,7 +76,8 @@ impl<S: ActivationSource> Shuffled<S> {
     /// Puts a ring behind a source.
     ///
     /// # Errors
-    /// [`Error::Option`] for a ring smaller than a batch, an empty batch, a mixing fraction outside 0 to 1.
+    /// [`Error::Option`] for an empty batch or a mixing fraction outside 0 to 1; a ring smaller than a batch is one when the first batch
+    /// is asked for.
     pub fn new(source: S, options: ShuffleOptions) -> Result<Self> {
         options.check()?;
         let in_order = options.mix_fraction == Some(0.0);
@@ -144,6 +153,7 @@ impl<S: ActivationSource> Shuffled<S> {
     }
 
     fn step(&mut self) -> Result<Option<ActivationBatch>> {
+        self.options.check_ring()?;
         match self.options.mix_fraction {
             None => self.fill(self.options.filled())?,
             Some(mix) if self.to_serve == 0 => {

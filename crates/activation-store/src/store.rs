@@ -51,7 +51,7 @@ impl ActivationStore {
     ///
     /// # Errors
     /// [`Error::MissingHook`] for a point that the model lacks, [`Error::NotRows`] for scores and patterns, [`Error::Option`] for a
-    /// context longer than `n_ctx`, a ring smaller than a batch and other values that cannot work.
+    /// context longer than `n_ctx` and other values that cannot work.
     pub fn new<H: Into<HookChoice>>(
         model: &LanguageModel,
         hooks: impl IntoIterator<Item = H>,
@@ -123,7 +123,7 @@ impl ActivationStore {
     /// batch is smaller unless `drop_last`; then `None`.
     ///
     /// # Errors
-    /// The documents', the tokenizer's, the model's. After an error there is nothing more.
+    /// [`Error::Option`] for a ring smaller than a batch; the documents', the tokenizer's, the model's. After an error there is nothing more.
     pub fn next_batch(&mut self) -> Result<Option<ActivationBatch>> {
         let batch = self.stream.next().transpose()?;
         if self.stream.source().keeps_in_use() {

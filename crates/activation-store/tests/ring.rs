@@ -141,7 +141,9 @@ fn saelens_vector_mix_07_serves_70_percent_old_rows() {
 
 #[test]
 fn a_ring_smaller_than_a_batch_is_an_error() {
-    let message = Shuffled::new(Counting::new([8]), options(3, 4)).err().unwrap().to_string();
+    let mut small = Shuffled::new(Counting::new([8]), options(3, 4)).unwrap();
+    let message = small.next().unwrap().unwrap_err().to_string();
+    assert!(small.next().is_none());
     assert!(message.contains("3 rows") && message.contains("train_batch_size_tokens = 4"), "{message}");
     for mix in [-0.1, 1.1, f64::NAN] {
         let bad = ShuffleOptions { mix_fraction: Some(mix), ..options(8, 4) };

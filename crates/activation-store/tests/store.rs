@@ -268,6 +268,16 @@ fn the_notebooks_defaults() {
     assert_eq!(memory_bytes(spec), (4096 + 3 * 1024 + 4096) * row);
 }
 
+/// The notebook's loop takes tokens and activations and no shuffled batch: it works for an SAE of any context size.
+#[test]
+fn a_ring_smaller_than_a_batch_matters_only_to_who_draws_from_it() {
+    let mut store = store(StoreOptions { n_batches_in_buffer: 1, ..small() });
+    let tokens = store.get_batch_tokens().unwrap().unwrap();
+    assert_eq!(store.activations(&tokens).unwrap().dims()[1..], [16, 64]);
+    let ring = store.next_batch().unwrap_err().to_string();
+    assert!(ring.contains("16 rows") && ring.contains("32 rows"), "{ring}");
+}
+
 #[test]
 fn what_cannot_work_is_refused_at_construction() {
     let documents = || tokens(rows(1, 16));
@@ -293,8 +303,6 @@ fn what_cannot_work_is_refused_at_construction() {
     }
     let long = new(hook(RESID).into(), StoreOptions { context_size: Some(257), ..small() });
     assert!(long.contains("257") && long.contains("n_ctx = 256"), "{long}");
-    let ring = new(hook(RESID).into(), StoreOptions { n_batches_in_buffer: 1, ..small() });
-    assert!(ring.contains("16 rows") && ring.contains("32 rows"), "{ring}");
     assert!(new(hook("blocks.1.attn.hook_pattern").into(), small()).contains("one row for each position"));
     let head = HookChoice { point: hook("blocks.1.attn.hook_z"), head: Some(4) };
     assert!(new(head, small()).contains("4 heads"));

@@ -5,7 +5,7 @@ use crate::plot::{
     positive_histogram,
 };
 use crate::{FrameOptions, KeptExamples, LogitLens, Pca, PositiveActivations, Result, top_activations};
-use activation_store::{ActivationStore, TokenRow, TokenRowBatch};
+use activation_store::{ActivationSource, ActivationStore, TokenRow, TokenRowBatch};
 use model_hooks::Tokenizer;
 use sae_core::SparseCoder;
 
@@ -54,10 +54,15 @@ pub fn top_examples(
     top_activations(kept, feature, k)?.iter().map(example).collect()
 }
 
-/// One feature's activation on every token of a row.
+/// One feature's activation on every token of a row; 0 at positions that the store does not deliver (`seqpos_slice`).
 fn activations_on(row: &TokenRow, feature: u32, coder: &dyn SparseCoder, store: &ActivationStore) -> Result<Vec<f32>> {
     let x = store.activations(&TokenRowBatch { rows: vec![row.clone()] })?;
-    Ok(coder.encode_only(&x, &[feature])?.flatten_all()?.to_vec1()?)
+    let delivered: Vec<f32> = coder.encode_only(&x, &[feature])?.flatten_all()?.to_vec1()?;
+    let mut acts = vec![0.0; row.tokens.len()];
+    for (&pos, act) in store.spec().positions.iter().zip(delivered) {
+        acts[pos as usize] = act;
+    }
+    Ok(acts)
 }
 
 /// The logit lens (cell 24) in words. An id that the tokenizer does not know (a padded vocabulary) is shown as `[id]`.

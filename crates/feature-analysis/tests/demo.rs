@@ -4,7 +4,7 @@ use activation_store::{ActivationStore, DocumentOptions, Documents, StoreOptions
 use candle_core::{DType, Tensor};
 use feature_analysis::*;
 use model_hooks::{LanguageModel, LoadOptions, Processing, load};
-use sae_core::Sae;
+use sae_core::{Sae, SeqposSlice};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -310,4 +310,24 @@ fn features_of_days_are_found() {
         report.features.iter().map(|f| f.feature).collect::<Vec<_>>()
     );
     assert!(report.features.windows(2).all(|w| w[0].score >= w[1].score));
+}
+
+/// Positions that the store leaves out (`seqpos_slice`) shift nothing: each example's shaded token is the one that fired.
+#[test]
+fn wide_contexts_of_a_slice_of_positions() {
+    let slice = SeqposSlice { start: Some(5), stop: Some(-3), step: Some(2) };
+    let options = StoreOptions { seqpos_slice: Some(slice), ..StoreOptions::default() };
+    let text = Documents::open(&[root("assets/demo/text.jsonl")], DocumentOptions::default()).unwrap();
+    let mut store = ActivationStore::from_sae(&DEMO.model, &DEMO.sae, text, options).unwrap();
+    let features = &golden_features()[..20];
+    let seed_loop = SeedLoopOptions { total_batches: 4, ..SeedLoopOptions::default() };
+    let kept = collect(&DEMO.sae, &mut store, features, &seed_loop, &mut |_| {}).unwrap();
+    let feature = *features.iter().max_by_key(|&&f| top_activations(&kept, f, 1000).unwrap().len()).unwrap();
+    let around = FrameOptions::default();
+    let examples = views::top_examples(&kept, feature, 8, &DEMO.sae, &store, &around).unwrap();
+    assert_eq!(examples.len(), 8);
+    for (example, top) in examples.iter().zip(top_activations(&kept, feature, 8).unwrap()) {
+        assert!((example.tokens[example.focus].activation - top.activation).abs() < 1e-4 * top.activation);
+        assert!(example.tokens.iter().enumerate().all(|(i, t)| i % 2 == example.focus % 2 || t.activation == 0.0));
+    }
 }

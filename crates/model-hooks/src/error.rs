@@ -119,6 +119,9 @@ pub enum Error {
         /// The longest context.
         n_ctx: usize,
     },
+    /// A model's own `run` ended without logits although no last point was given.
+    #[error("the model stopped before its logits although no last hook point was given")]
+    NoLogits,
     /// A batch without tokens.
     #[error("empty token batch: {rows} rows; at least one row of at least one token is needed")]
     EmptyBatch {

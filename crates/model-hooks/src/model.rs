@@ -1,6 +1,6 @@
 //! The [`HookedModel`] trait: what every model family offers, and what a user's own model can implement.
 
-use crate::{HookPoint, Result, Tap, TokenBatch};
+use crate::{Error, HookPoint, Result, Tap, TokenBatch};
 use candle_core::Tensor;
 
 /// The dimensions of a model, in the field's words.
@@ -85,9 +85,9 @@ pub trait HookedModel: Send + Sync {
     /// Logits `[batch, pos, d_vocab]` at all positions.
     ///
     /// # Errors
-    /// As [`run`](Self::run).
+    /// As [`run`](Self::run); [`Error::NoLogits`] from a model that stops without being asked to.
     fn forward(&self, tokens: &TokenBatch, tap: &mut dyn Tap) -> Result<Tensor> {
-        Ok(self.run(tokens, Start::Tokens, None, tap)?.expect("a run without a last point ends in logits"))
+        self.run(tokens, Start::Tokens, None, tap)?.ok_or(Error::NoLogits)
     }
 
     /// Runs up to and including `last`, and computes nothing after it.
