@@ -8,7 +8,7 @@
 mod common;
 
 use clap::{Parser, ValueEnum};
-use common::Outcome;
+use common::{Outcome, Precision};
 use saescope::model_hooks::{Bos, Capture, HookPoint, LanguageModel, LoadOptions, Processing, TokenBatch, load};
 use saescope::tensor_files::save_safetensors;
 use std::path::PathBuf;
@@ -51,22 +51,12 @@ enum ProcessingArg {
     Tl,
 }
 
-#[derive(Clone, Copy, PartialEq, ValueEnum)]
-enum Precision {
-    F32,
-    /// The same as f32 until the project has kernels of its own.
-    F32fast,
-    Bf16,
-}
-
 fn main() -> ExitCode {
     common::exit(run(&Args::parse()))
 }
 
 fn run(args: &Args) -> Outcome {
-    if args.precision == Precision::Bf16 {
-        return Err("bf16 is not available yet: choose f32 or f32fast".into());
-    }
+    args.precision.check()?;
     let processing = match args.processing {
         ProcessingArg::None => Processing::None,
         ProcessingArg::Tl => Processing::TransformerLens,

@@ -7,8 +7,8 @@
 
 mod common;
 
-use clap::{Parser, ValueEnum};
-use common::Outcome;
+use clap::Parser;
+use common::{Outcome, Precision};
 use saescope::sae_core::{Sae, SparseCoder};
 use saescope::tensor_files::{SafetensorsFile, save_safetensors};
 use std::path::PathBuf;
@@ -34,22 +34,12 @@ struct Args {
     out: PathBuf,
 }
 
-#[derive(Clone, Copy, PartialEq, ValueEnum)]
-enum Precision {
-    F32,
-    /// The same as f32 until the project has kernels of its own.
-    F32fast,
-    Bf16,
-}
-
 fn main() -> ExitCode {
     common::exit(run(&Args::parse()))
 }
 
 fn run(args: &Args) -> Outcome {
-    if args.precision == Precision::Bf16 {
-        return Err("bf16 is not available yet: choose f32 or f32fast".into());
-    }
+    args.precision.check()?;
     let sae = Sae::load(&args.sae)?;
     let x = SafetensorsFile::open(&args.input)?.load_f32(&args.key)?;
     let feature_acts = sae.encode_dense(&x)?;

@@ -47,6 +47,27 @@ pub enum ProcessingFlag {
     Tl,
 }
 
+/// Precision of the matrix products.
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
+pub enum Precision {
+    /// IEEE single precision.
+    F32,
+    /// The same as f32 until the project has kernels of its own.
+    F32fast,
+    /// Not there yet.
+    Bf16,
+}
+
+impl Precision {
+    /// Refuses what there is no arithmetic for.
+    pub fn check(self) -> Outcome {
+        match self {
+            Self::F32 | Self::F32fast => Ok(()),
+            Self::Bf16 => Err("bf16 is not available yet: choose f32 or f32fast".into()),
+        }
+    }
+}
+
 /// A model, an SAE and where their text is.
 pub struct Setup {
     /// The model.
