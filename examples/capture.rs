@@ -2,7 +2,7 @@
 //! plus `tokens`: so that any other tool can check this one.
 //!
 //! ```sh
-//! cargo run --release --example capture -- --hooks blocks.2.hook_resid_pre,logits --text "On Monday, and on Tuesday" --out /tmp/acts.safetensors
+//! cargo run --release --example capture -- --hooks blocks.2.hook_resid_pre,logits --text "On Monday, and on Tuesday" --out acts.safetensors
 //! ```
 
 mod common;

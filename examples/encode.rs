@@ -2,7 +2,7 @@
 //! return them: so that any other tool can check this one.
 //!
 //! ```sh
-//! cargo run --release --example encode -- --input /tmp/acts.safetensors --key blocks.2.hook_resid_pre --out /tmp/features.safetensors
+//! cargo run --release --example encode -- --input acts.safetensors --key blocks.2.hook_resid_pre --out features.safetensors
 //! ```
 
 mod common;
