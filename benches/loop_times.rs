@@ -10,6 +10,14 @@ use sae_core::SparseCoder;
 use std::time::Instant;
 use support::Setup;
 
+/// Processor time of this process in milliseconds, all threads together, where the system has `/proc` (its clock ticks 100 times a second).
+fn cpu_ms() -> Option<f64> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    let after_name = stat.rsplit_once(')')?.1;
+    let ticks: Vec<f64> = after_name.split_whitespace().skip(11).take(2).filter_map(|word| word.parse().ok()).collect();
+    Some(ticks.iter().sum::<f64>() * 10.0)
+}
+
 fn main() {
     // `cargo bench` and `cargo test` call every benchmark with flags of their own, which say nothing to this one.
     let mut words = std::env::args().skip(1).filter(|word| !word.starts_with("--"));
@@ -23,6 +31,7 @@ fn main() {
     let mut kept = KeptExamples::new(&setup.sae, &features, batches as u64).expect("features");
     let looked = Looked::of(&store, true);
     let mut steps: [Vec<f64>; 5] = Default::default();
+    let cpu_before = cpu_ms();
     for i in 0..batches {
         let mut at = vec![Instant::now()];
         let batch = store.get_batch_tokens().expect("tokens").expect("the text suffices");
@@ -45,11 +54,12 @@ fn main() {
         }
         steps[4].push((at[4] - at[0]).as_secs_f64() * 1e3);
     }
+    let cpu = cpu_ms().zip(cpu_before).map(|(after, before)| (after - before) / batches as f64);
     let [tokens, forward, encode, keep, iteration] = steps;
     let reconstructions = kept.reconstructions().expect("reconstructions");
     let phases = serde_json::json!({ "tokens": tokens, "forward": forward, "encode": encode, "keep": keep, "iteration": iteration });
     let report = serde_json::json!({
-        "who": if all { "saescope, all features" } else { "saescope, 100 features" }, "batches": batches, "load_s": load_s,
+        "who": if all { "saescope, all features" } else { "saescope, 100 features" }, "batches": batches, "load_s": load_s, "cpu_ms": cpu,
         "kept": kept.len(), "acts_sum": kept.acts().iter().map(|&a| f64::from(a)).sum::<f64>(),
         "reconstructions": reconstructions.dims(), "ms": phases,
     });
