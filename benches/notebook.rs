@@ -1,8 +1,8 @@
 //! The three steps that the notebook spends its time in: forward to the hook, encode, and its loop over batches.
 //!
 //! ```text
-//! cargo bench --bench notebook                                  # on the embedded demo
-//! SAESCOPE_GPT2_RANDOM=.. SAESCOPE_GPT2_SAE=.. SAESCOPE_GPT2_CORPUS=.. cargo bench --bench notebook
+//! cargo bench --workspace --bench notebook                                  # on the embedded demo
+//! SAESCOPE_GPT2_RANDOM=.. SAESCOPE_GPT2_SAE=.. SAESCOPE_GPT2_CORPUS=.. cargo bench --workspace --bench notebook
 //! ```
 //!
 //! Throughput is in tokens. A batch is 8 rows of 128 tokens.
