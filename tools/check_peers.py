@@ -80,10 +80,13 @@ with tempfile.TemporaryDirectory() as tmp:
     for folder in args.sae:
         import sae_lens
 
-        sae = sae_lens.SAE.load_from_disk(str(folder), device="cpu")
+        # In f32 whatever the file holds, as saescope computes: SAELens' own f16 and bf16 products round far more.
+        sae = sae_lens.SAE.load_from_disk(str(folder), device="cpu", dtype="float32")
         x = reference.get(sae.cfg.metadata.hook_name)
         if x is None or x.flatten(2).shape[-1] != sae.cfg.d_in:
             x = torch.randn(args.rows, args.length, sae.cfg.d_in, generator=torch.Generator().manual_seed(6)) * 1.5
+        if sae.cfg.reshape_activations == "hook_z" and x.dim() == 3:
+            x = x.unflatten(-1, (4, -1))
         save_file({"x": x.contiguous()}, tmp / "x.safetensors")
         subprocess.run([args.encode, "--sae", folder, "--input", tmp / "x.safetensors", "--key", "x", "--out", tmp / "f.safetensors"],
                        check=True, stdout=subprocess.DEVNULL)
