@@ -29,6 +29,7 @@ parser.add_argument("--sae", type=Path, nargs="*", default=[], help="SAELens fol
 parser.add_argument("--rows", type=int, default=2)
 parser.add_argument("--length", type=int, default=48)
 parser.add_argument("--tolerance", type=float, default=1e-4)
+parser.add_argument("--double", action="store_true", help="TransformerLens in f64: whose rounding is it?")
 args = parser.parse_args()
 torch.set_grad_enabled(False)
 torch.set_num_threads(1)
@@ -59,7 +60,7 @@ with tempfile.TemporaryDirectory() as tmp:
     tmp = Path(tmp)
     (tmp / "ids.json").write_text(json.dumps(tokens.tolist()))
     for flag, processing in (("none", RAW), ("tl", PROCESSED)):
-        model = tl_from_local(args.model, processing)
+        model = tl_from_local(args.model, processing, dtype=torch.float64 if args.double else None)
         model.set_use_attn_result(True)
         logits, cache = model.run_with_cache(tokens)
         reference = {k: v for k, v in cache.items() if not k.startswith("unembed.")} | {"logits": logits}
@@ -83,6 +84,7 @@ with tempfile.TemporaryDirectory() as tmp:
         # In f32 whatever the file holds, as saescope computes: SAELens' own f16 and bf16 products round far more.
         sae = sae_lens.SAE.load_from_disk(str(folder), device="cpu", dtype="float32")
         x = reference.get(sae.cfg.metadata.hook_name)
+        x = None if x is None else x.float()
         if x is None or x.flatten(2).shape[-1] != sae.cfg.d_in:
             x = torch.randn(args.rows, args.length, sae.cfg.d_in, generator=torch.Generator().manual_seed(6)) * 1.5
         if sae.cfg.reshape_activations == "hook_z" and x.dim() == 3:
