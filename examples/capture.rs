@@ -99,6 +99,9 @@ fn read_tokens(args: &Args, model: &LanguageModel) -> Outcome<TokenBatch> {
         (None, None) => return Err("one of --token-ids, --text, --text-file is needed".into()),
     };
     let tokens = model.require_tokenizer()?.to_tokens(&text, Bos::Prepend, Some(model.shape().n_ctx))?;
+    if tokens.ids.len() == usize::from(tokens.added_bos) {
+        return Err("the text is empty: it has no token beside BOS".into());
+    }
     if tokens.truncated > 0 {
         eprintln!(
             "note: {} tokens did not fit into the context of {} and were left out",

@@ -41,6 +41,9 @@ fn run(args: &Args) -> Outcome {
     println!("{}\nfeature {} added at {hook}; `{}` goes on with:", setup.describe_sae(), args.feature, args.prompt);
     let options = PromptOptions { top_k: 6, ..PromptOptions::default() };
     for &strength in &args.strengths {
+        if !strength.is_finite() {
+            return Err(format!("a strength is {strength}, expected a finite number").into());
+        }
         let mut steer = Edit::add(point, (&direction * strength)?);
         // Any answer will do: what is read is the list of the likeliest tokens.
         let report = test_prompt(&setup.model, &args.prompt, &[" the"], &options, &mut steer)?;

@@ -27,7 +27,7 @@ struct Args {
     #[arg(long, default_value_t = 20)]
     top: usize,
     /// Batches of 8 rows of tokens to look at
-    #[arg(long, default_value_t = 400)]
+    #[arg(long, default_value_t = 400, value_parser = clap::value_parser!(u64).range(1..))]
     batches: u64,
     /// A page to write
     #[arg(long, value_name = "FILE.html")]

@@ -36,10 +36,10 @@ pub struct Args {
     #[arg(long, default_value = "random:100", value_name = "random:100|1,2,3")]
     features: Features,
     /// Batches of 8 rows of tokens to look at
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
     batches: u64,
     /// Batches to look for the days of the week in [default: as --batches; for the demo, whose dated text comes late, all of it]
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     family_batches: Option<u64>,
     /// Where the page and the frames go
     #[arg(long, default_value = "target/tour")]

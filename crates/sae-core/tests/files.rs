@@ -9,6 +9,7 @@ use sae_core::{
     SeqposSlice, SparseCoder,
 };
 use serde_json::{Map, Value, json};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 use tensor_files::{SafetensorsFile, save_safetensors};
@@ -340,4 +341,34 @@ fn sparsity_that_lies() {
     refused(&folder, &["sparsity.safetensors", "has shape [95], expected [96]"]);
     std::fs::write(folder.join("sparsity.safetensors"), b"junk").unwrap();
     refused(&folder, &["sparsity.safetensors", "not a valid"]);
+}
+
+/// What was there stays whole when a save is refused, and nothing temporary stays behind when one succeeds.
+#[test]
+fn a_save_that_fails_leaves_no_litter_and_no_mixture() {
+    let dir = tempfile::tempdir().unwrap();
+    let old = Sae::load(golden("gated")).unwrap();
+    old.save(dir.path()).unwrap();
+    let before = std::fs::read(dir.path().join("sae_weights.safetensors")).unwrap();
+    let names = |path: &Path| std::fs::read_dir(path).unwrap().map(|e| e.unwrap().file_name()).collect::<BTreeSet<_>>();
+    let expected = names(dir.path());
+    // An SAE that cannot be expressed is refused before anything is touched.
+    let parts = SaeParts::new(
+        Tensor::new(&[[1f32, 0.], [0., 1.]], &Device::Cpu).unwrap(),
+        vec![0.; 2],
+        Tensor::new(&[[1f32, 0.], [0., 1.]], &Device::Cpu).unwrap(),
+        vec![0.; 2],
+    );
+    let shifted = Sae::new(SaeParts { input_shift: Some(vec![1., 2.]), ..parts }).unwrap();
+    assert!(shifted.save(dir.path()).is_err());
+    assert_eq!(std::fs::read(dir.path().join("sae_weights.safetensors")).unwrap(), before);
+    // Over an SAE of another kind: only the new one's files remain.
+    Sae::load(golden("topk")).unwrap().save(dir.path()).unwrap();
+    assert_eq!(names(dir.path()), expected);
+    assert_eq!(Sae::load(dir.path()).unwrap().activation().architecture(), "topk");
+    // A place that cannot be written: the error names it, and nothing appears.
+    let file = dir.path().join("file");
+    std::fs::write(&file, b"").unwrap();
+    let error = old.save(file.join("sae")).unwrap_err().to_string();
+    assert!(error.contains("file/sae"), "{error}");
 }

@@ -9,27 +9,37 @@ use tensor_files::{save_safetensors, write_atomically};
 impl Sae {
     /// Saves the SAE as a folder that SAELens 6 opens, weights in f32. [`Sae::load`] gives back the same bits.
     ///
-    /// Each file is written whole or not at all. `cfg.json` goes first when a folder is overwritten and comes last, so a folder
-    /// whose writing was cut short has none and is refused by every reader, instead of mixing old and new.
+    /// Everything is first written beside the folder's files, so that a failure (a full disk) leaves an SAE that was there as it was. Then
+    /// the files change places, `cfg.json` going first and coming last: a process killed within that moment leaves a folder
+    /// that every reader refuses, instead of one that mixes old and new.
     ///
     /// # Errors
     /// [`Error::NotExpressible`] when the input shift is not `b_dec` (SAELens knows no other), [`Error::File`], [`Error::Io`].
     pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
         let folder = folder.as_ref();
+        let io = |source| Error::Io { path: folder.to_path_buf(), source };
         let config = self.config_json()?;
-        remove(&folder.join(CFG_FILE))?;
-        save_safetensors(folder.join(WEIGHTS_FILE), &self.named_tensors()?, None)?;
-        match self.sparsity() {
-            Some(sparsity) => {
-                let tensor = Tensor::new(sparsity, &Device::Cpu)?;
-                save_safetensors(folder.join(SPARSITY_FILE), &[("sparsity", tensor)], None)?;
-            }
-            None => remove(&folder.join(SPARSITY_FILE))?,
+        std::fs::create_dir_all(folder).map_err(io)?;
+        let new = tempfile::Builder::new().prefix(".partial-").tempdir_in(folder).map_err(io)?;
+        save_safetensors(new.path().join(WEIGHTS_FILE), &self.named_tensors()?, None)?;
+        if let Some(sparsity) = self.sparsity() {
+            let tensor = Tensor::new(sparsity, &Device::Cpu)?;
+            save_safetensors(new.path().join(SPARSITY_FILE), &[("sparsity", tensor)], None)?;
         }
-        let path = folder.join(CFG_FILE);
-        let text = serde_json::to_string(&config).map_err(std::io::Error::from);
-        let io = |source| tensor_files::Error::Io { path: path.clone(), source };
-        Ok(write_atomically(&path, |file| file.write_all(text.map_err(io)?.as_bytes()).map_err(io))?)
+        let text = serde_json::to_string(&config).map_err(|e| io(e.into()))?;
+        write_atomically(&new.path().join(CFG_FILE), |file| {
+            file.write_all(text.as_bytes())
+                .map_err(|source| tensor_files::Error::Io { path: folder.join(CFG_FILE), source })
+        })?;
+        remove(&folder.join(CFG_FILE))?;
+        remove(&folder.join(SPARSITY_FILE))?;
+        for file in [WEIGHTS_FILE, SPARSITY_FILE, CFG_FILE] {
+            match std::fs::rename(new.path().join(file), folder.join(file)) {
+                Err(source) if source.kind() != std::io::ErrorKind::NotFound => return Err(io(source)),
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     fn named_tensors(&self) -> Result<Vec<(&'static str, Tensor)>> {
