@@ -1,6 +1,6 @@
 """Shows that SAELens itself opens the folders that sae-core saves, and computes the same with them.
 
-    cargo run --release -p sae-core --example resave -- crates/sae-core/tests/golden DIR
+    cargo run --release --example resave -- crates/sae-core/tests/golden DIR
     python tools/check_sae_in_saelens.py DIR
 
 Prints the largest error over the rms of SAELens' values, and fails above 1e-5 or where other features fire.

@@ -1,6 +1,6 @@
 //! Opens SAELens folders, saves them again, and writes what they compute, for `tools/check_sae_in_saelens.py` to compare.
 //!
-//! `cargo run --release -p sae-core --example resave -- FROM TO` takes every folder in FROM that holds a `cfg.json` and a
+//! `cargo run --release --example resave -- FROM TO` takes every folder in FROM that holds a `cfg.json` and a
 //! `golden.safetensors` with an input `x`; TO gets the same folders with `ours.safetensors` (`encode`, `forward`, and the same of
 //! the SAE folded in both ways, saved as NAME.folded and NAME.scaled).
 
