@@ -1,7 +1,7 @@
 """What transformers makes of some strings with a tokenizer: FOLDER/cases.json beside FOLDER/tokenizer.json, for each folder given.
 
     python tools/golden_tokenizer.py FOLDER ...
-    SAESCOPE_TOKENIZERS=FOLDER:... cargo test --release -p model-hooks --test tokenizer -- --ignored
+    SAESCOPE_TOKENIZERS=FOLDER:... cargo test --release --workspace --test tokenizer -- --ignored
 
 The strings are those of crates/model-hooks/tests/golden/gpt2_tokenizer/cases.json. `pieces` are the ids decoded one by one.
 """

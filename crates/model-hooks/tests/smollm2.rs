@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! python tools/fetch_smollm2.py FOLDER
-//! SAESCOPE_SMOLLM2=FOLDER cargo test --release -p model-hooks --test smollm2 -- --ignored
+//! SAESCOPE_SMOLLM2=FOLDER cargo test --release --workspace --test smollm2 -- --ignored
 //! ```
 
 mod gguf_support;

@@ -1,7 +1,7 @@
 //! How much memory reading takes, measured: 2 GB of JSON Lines, and a line of 500 MB.
 //!
 //! ```text
-//! cargo test --release -p activation-store --test reading -- --ignored --nocapture --exact memory::peak
+//! cargo test --release --workspace --test reading -- --ignored --nocapture --exact memory::peak
 //! ```
 //!
 //! Peak of the resident set (VmHWM, set back before each step) and what was resident before, on two cores that others used too:
