@@ -5,3 +5,4 @@ pub use feature_analysis;
 pub use model_hooks;
 pub use sae_core;
 pub use tensor_files;
+pub use tensor_kernels;

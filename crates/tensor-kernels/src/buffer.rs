@@ -1,0 +1,95 @@
+//! Memory for packed operands and scratch: aligned, zeroed, in huge pages where it is large, and reused.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::ptr::NonNull;
+
+/// Alignment of every buffer: a cache line, and the row of an AMX tile.
+const LINE: usize = 64;
+/// A huge page of x86-64 and of most 64-bit Arm kernels.
+const HUGE_PAGE: usize = 2 << 20;
+
+/// Zeroed bytes at an address that any vector instruction accepts.
+pub(crate) struct Buffer {
+    at: NonNull<u8>,
+    layout: Layout,
+}
+
+// SAFETY: the buffer owns its memory, and hands it out under the usual rules of `&self` and `&mut self`.
+unsafe impl Send for Buffer {}
+// SAFETY: as above; nothing is changed through `&self`.
+unsafe impl Sync for Buffer {}
+
+impl Buffer {
+    /// Zeroed memory of at least so many bytes.
+    pub fn new(bytes: usize) -> Self {
+        let align = if bytes >= HUGE_PAGE { HUGE_PAGE } else { LINE };
+        let layout = Layout::from_size_align(bytes.max(LINE).next_multiple_of(align), align)
+            .expect("callers check that sizes can be addressed");
+        // SAFETY: the layout's size is not zero.
+        let Some(at) = NonNull::new(unsafe { alloc_zeroed(layout) }) else { handle_alloc_error(layout) };
+        advise_huge_pages(at.as_ptr(), &layout);
+        Self { at, layout }
+    }
+
+    /// How many bytes it holds.
+    pub fn len(&self) -> usize {
+        self.layout.size()
+    }
+
+    /// Makes it hold at least so many bytes; what it held is lost if it grows.
+    pub fn reserve(&mut self, bytes: usize) {
+        if self.len() < bytes {
+            *self = Self::new(bytes);
+        }
+    }
+
+    /// The memory as elements.
+    pub fn as_slice<T: Element>(&self) -> &[T] {
+        // SAFETY: owned, aligned to 64, initialised; every bit pattern is a `T` (that is what `Element` promises).
+        unsafe { std::slice::from_raw_parts(self.at.as_ptr().cast(), self.len() / size_of::<T>()) }
+    }
+
+    /// The memory as elements.
+    pub fn as_mut_slice<T: Element>(&mut self) -> &mut [T] {
+        // SAFETY: as above, and borrowed exclusively.
+        unsafe { std::slice::from_raw_parts_mut(self.at.as_ptr().cast(), self.len() / size_of::<T>()) }
+    }
+}
+
+impl Default for Buffer {
+    fn default() -> Self {
+        Self::new(0)
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `new` with this layout.
+        unsafe { dealloc(self.at.as_ptr(), self.layout) }
+    }
+}
+
+/// Plain numbers: any bits are a value.
+///
+/// # Safety
+/// Every bit pattern must be a valid value, and the alignment at most 64.
+pub(crate) unsafe trait Element: Copy {}
+// SAFETY: plain numbers.
+unsafe impl Element for u8 {}
+// SAFETY: plain numbers.
+unsafe impl Element for u16 {}
+// SAFETY: plain numbers.
+unsafe impl Element for f32 {}
+
+/// Large buffers are touched once per batch from end to end: with 4 KiB pages the faults and the address look-ups cost more than
+/// some kernels do.
+#[cfg(target_os = "linux")]
+fn advise_huge_pages(at: *mut u8, layout: &Layout) {
+    if layout.align() == HUGE_PAGE {
+        // SAFETY: the range was just allocated; the advice changes no contents. A refusal is no error: pages stay small.
+        unsafe { libc::madvise(at.cast(), layout.size(), libc::MADV_HUGEPAGE) };
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn advise_huge_pages(_: *mut u8, _: &Layout) {}

@@ -1,0 +1,177 @@
+//! What is done with the sums of a product while they are in the cache.
+
+use crate::{Error, Result, TILE_COLS};
+use std::marker::PhantomData;
+use std::ops::Range;
+
+/// Finished sums of some rows and up to [`TILE_COLS`] columns.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Tile<'a> {
+    /// Which rows of the product.
+    pub rows: Range<usize>,
+    /// Which columns of the product; starts at a multiple of [`TILE_COLS`].
+    pub cols: Range<usize>,
+    /// `[rows, TILE_COLS]`, 64-byte aligned; columns past `cols` hold zeros. Free to be overwritten.
+    pub sums: &'a mut [f32],
+}
+
+impl Tile<'_> {
+    /// Row number and sums of each row.
+    pub fn each_row(&mut self) -> impl Iterator<Item = (usize, &mut [f32])> {
+        let width = self.cols.len();
+        self.rows.clone().zip(self.sums.chunks_exact_mut(TILE_COLS)).map(move |(row, sums)| (row, &mut sums[..width]))
+    }
+}
+
+/// Keeps [`Epilogue`] to this crate: its safety rests on tiles that only the driver hands out.
+pub(crate) trait Sealed {}
+
+/// What is done with the sums of a product, by value of [`product`](crate::product). Called from several threads, once for every
+/// tile; tiles never overlap. What this crate does not have can be done with [`product_on`](crate::product_on).
+#[allow(private_bounds)]
+pub trait Epilogue: Sync + Sealed {
+    /// Takes one tile.
+    fn tile(&self, tile: Tile<'_>);
+
+    /// Checks that the product's shape is the expected one, before anything runs.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] or [`Error::Length`].
+    fn check(&self, rows: usize, cols: usize) -> Result<()>;
+}
+
+/// A matrix that tiles are written to from several threads.
+///
+/// It exclusively borrows the memory. Safety rests on tiles that never overlap: an epilogue is given to one product by value, and only
+/// the driver hands out tiles.
+pub(crate) struct SharedOut<'a> {
+    at: *mut f32,
+    rows: usize,
+    width: usize,
+    borrowed: PhantomData<&'a mut [f32]>,
+}
+
+// SAFETY: threads write to disjoint parts only (see `row`).
+unsafe impl Sync for SharedOut<'_> {}
+// SAFETY: an exclusive borrow of plain memory.
+unsafe impl Send for SharedOut<'_> {}
+
+impl<'a> SharedOut<'a> {
+    /// Rows of `width` one after another.
+    pub fn new(out: &'a mut [f32], width: usize) -> Result<Self> {
+        let rows = out.len().checked_div(width).unwrap_or(0);
+        if rows * width != out.len() {
+            return Err(Error::Length { what: "the output of a product", expected: rows * width, found: out.len() });
+        }
+        Ok(Self { at: out.as_mut_ptr(), rows, width, borrowed: PhantomData })
+    }
+
+    /// Part of a row.
+    ///
+    /// # Safety
+    /// No two threads may hold overlapping parts.
+    #[allow(clippy::mut_from_ref)]
+    pub unsafe fn row(&self, row: usize, cols: Range<usize>) -> &mut [f32] {
+        assert!(row < self.rows && cols.start <= cols.end && cols.end <= self.width);
+        // SAFETY: inside the borrowed memory by the assertion; exclusive by the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.at.add(row * self.width + cols.start), cols.len()) }
+    }
+
+    /// Checks the shape of the product.
+    pub fn check(&self, rows: usize, cols: usize) -> Result<()> {
+        if (rows, cols) == (self.rows, self.width) || (rows == 0 && self.rows == 0) || (cols == 0 && self.width == 0) {
+            return Ok(());
+        }
+        let expected = format!("[{}, {}]", self.rows, self.width);
+        Err(Error::Mismatch { what: "the shape of a product", expected, found: format!("[{rows}, {cols}]") })
+    }
+}
+
+/// Checks a bias against the number of columns.
+pub(crate) fn check_bias(bias: Option<&[f32]>, cols: usize) -> Result<()> {
+    match bias {
+        Some(bias) if bias.len() != cols => Err(Error::Length { what: "a bias", expected: cols, found: bias.len() }),
+        _ => Ok(()),
+    }
+}
+
+/// `out = x W + b`.
+pub struct Store<'a> {
+    out: SharedOut<'a>,
+    bias: Option<&'a [f32]>,
+}
+
+impl<'a> Store<'a> {
+    /// Into rows of `width` one after another.
+    ///
+    /// # Errors
+    /// [`Error::Length`].
+    pub fn new(out: &'a mut [f32], width: usize, bias: Option<&'a [f32]>) -> Result<Self> {
+        check_bias(bias, width)?;
+        Ok(Self { out: SharedOut::new(out, width)?, bias })
+    }
+}
+
+impl Sealed for Store<'_> {}
+
+impl Epilogue for Store<'_> {
+    fn tile(&self, mut tile: Tile<'_>) {
+        let cols = tile.cols.clone();
+        for (row, sums) in tile.each_row() {
+            // SAFETY: tiles do not overlap.
+            let out = unsafe { self.out.row(row, cols.clone()) };
+            match self.bias {
+                None => out.copy_from_slice(sums),
+                Some(bias) => {
+                    let bias = &bias[cols.clone()];
+                    out.iter_mut().zip(sums).zip(bias).for_each(|((out, sum), b)| *out = *sum + b);
+                }
+            }
+        }
+    }
+
+    fn check(&self, rows: usize, cols: usize) -> Result<()> {
+        self.out.check(rows, cols)
+    }
+}
+
+/// `out = out + (x W + b)`: what a block adds to the residual stream.
+pub struct AddTo<'a> {
+    out: SharedOut<'a>,
+    bias: Option<&'a [f32]>,
+}
+
+impl<'a> AddTo<'a> {
+    /// Onto rows of `width` one after another.
+    ///
+    /// # Errors
+    /// [`Error::Length`].
+    pub fn new(out: &'a mut [f32], width: usize, bias: Option<&'a [f32]>) -> Result<Self> {
+        check_bias(bias, width)?;
+        Ok(Self { out: SharedOut::new(out, width)?, bias })
+    }
+}
+
+impl Sealed for AddTo<'_> {}
+
+impl Epilogue for AddTo<'_> {
+    fn tile(&self, mut tile: Tile<'_>) {
+        let cols = tile.cols.clone();
+        for (row, sums) in tile.each_row() {
+            // SAFETY: tiles do not overlap.
+            let out = unsafe { self.out.row(row, cols.clone()) };
+            match self.bias {
+                None => out.iter_mut().zip(sums).for_each(|(out, sum)| *out += *sum),
+                Some(bias) => {
+                    let bias = &bias[cols.clone()];
+                    out.iter_mut().zip(sums).zip(bias).for_each(|((out, sum), b)| *out += *sum + b);
+                }
+            }
+        }
+    }
+
+    fn check(&self, rows: usize, cols: usize) -> Result<()> {
+        self.out.check(rows, cols)
+    }
+}

@@ -1,0 +1,47 @@
+//! Dense and sparse kernels on plain slices: weights packed once, products whose results are used before they reach memory.
+//!
+//! A product is `A B` with `A` the activations (rows of tokens) and `B` a weight matrix `[k, n]` that acts on rows from the right.
+//! Both are packed: `B` once at load ([`PackedMatrix`]), `A` per batch ([`PackedRows`], reused). The sums of a tile of rows and
+//! columns are handed to an [`Epilogue`] while they are in the cache; it adds a bias, applies a non-linearity, keeps the
+//! few values above a threshold, or stores.
+//!
+//! ```
+//! use tensor_kernels::{Arithmetic, MatrixRef, PackedMatrix, PackedRows, Precision, Store, product};
+//!
+//! # fn main() -> tensor_kernels::Result<()> {
+//! let arithmetic = Arithmetic::new(Precision::F32); // the machine's best back end
+//! let w = PackedMatrix::pack(arithmetic, MatrixRef::row_major(&[1., 2., 3., 4., 5., 6.], 2, 3)?)?;
+//! let mut x = PackedRows::new();
+//! x.pack(arithmetic, &[1., 0., 10., 1.], 2)?; // rows of width 2
+//! let mut y = vec![0.0; 2 * 3];
+//! product(&x, &w, Store::new(&mut y, 3, Some(&[0.5; 3]))?)?;
+//! assert_eq!(y, [1.5, 2.5, 3.5, 14.5, 25.5, 36.5]);
+//! # Ok(()) }
+//! ```
+//!
+//! Every value is summed along `k` in an order that depends on the back end and on `k` alone: not on the number of rows, the
+//! row's or column's place, the threads, or the other operands. So results are equal, bit for bit, for any batch size and thread count.
+
+mod arithmetic;
+mod buffer;
+mod engine;
+mod epilogue;
+mod error;
+mod grid;
+mod kernel;
+mod matrix;
+mod product;
+mod rows;
+mod scratch;
+
+pub use arithmetic::{Arithmetic, Backend, Precision};
+pub use engine::Engine;
+pub use epilogue::{AddTo, Epilogue, Store, Tile};
+pub use error::{Error, Result};
+pub use grid::{Cell, Grid};
+pub use matrix::{MatrixRef, PackedMatrix};
+pub use product::{Operand, product, product_on};
+pub use rows::PackedRows;
+
+/// Columns of a tile: what an [`Epilogue`] sees at a time, and the width of a panel of packed columns.
+pub const TILE_COLS: usize = 32;

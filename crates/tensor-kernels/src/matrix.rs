@@ -1,0 +1,162 @@
+//! Weights: a view of a matrix as it lies in memory, and the same matrix packed for a back end.
+
+use crate::buffer::Buffer;
+use crate::{Arithmetic, Error, Result, TILE_COLS};
+use rayon::prelude::*;
+use std::fmt;
+
+/// A view of a weight matrix `[k, n]` in memory, row-major or transposed.
+#[derive(Clone, Copy, Debug)]
+pub struct MatrixRef<'a> {
+    data: &'a [f32],
+    k: usize,
+    n: usize,
+    stride_k: usize,
+    stride_n: usize,
+}
+
+impl<'a> MatrixRef<'a> {
+    /// `[k, n]`, row after row.
+    ///
+    /// # Errors
+    /// [`Error::Length`].
+    pub fn row_major(data: &'a [f32], k: usize, n: usize) -> Result<Self> {
+        Self::strided(data, k, n, n, 1)
+    }
+
+    /// `[k, n]` stored as its transpose `[n, k]`, row after row: each column is one run of memory.
+    ///
+    /// # Errors
+    /// [`Error::Length`].
+    pub fn transposed(data: &'a [f32], k: usize, n: usize) -> Result<Self> {
+        Self::strided(data, k, n, 1, k)
+    }
+
+    /// Entry `(i, j)` at `i * stride_k + j * stride_n`.
+    ///
+    /// # Errors
+    /// [`Error::Length`] when an entry would lie outside `data`.
+    pub fn strided(data: &'a [f32], k: usize, n: usize, stride_k: usize, stride_n: usize) -> Result<Self> {
+        let span = |n: usize, stride: usize| n.saturating_sub(1).checked_mul(stride);
+        let last = span(k, stride_k).zip(span(n, stride_n)).and_then(|(a, b)| a.checked_add(b)?.checked_add(1));
+        let needed = if k == 0 || n == 0 { Some(0) } else { last };
+        match needed {
+            Some(needed) if needed <= data.len() => Ok(Self { data, k, n, stride_k, stride_n }),
+            Some(expected) => Err(Error::Length { what: "a weight matrix", expected, found: data.len() }),
+            None => Err(Error::TooLarge { rows: k, cols: n }),
+        }
+    }
+
+    /// Height: the inner size of products.
+    #[must_use]
+    pub fn k(&self) -> usize {
+        self.k
+    }
+
+    /// Number of columns.
+    #[must_use]
+    pub fn n(&self) -> usize {
+        self.n
+    }
+
+    pub(crate) fn at(&self, k: usize, n: usize) -> f32 {
+        self.data[k * self.stride_k + n * self.stride_n]
+    }
+
+    /// Packs the panel that starts at column `first`.
+    pub(crate) fn pack_panel(&self, arithmetic: Arithmetic, first: usize, panel: &mut [u8]) {
+        let cols = (self.n - first).min(TILE_COLS);
+        arithmetic.kernel().pack_columns(&|k, col| self.at(k, first + col), cols, self.k, panel);
+    }
+}
+
+/// A weight matrix `[k, n]` packed for one [`Arithmetic`]: panels of [`TILE_COLS`] columns, each one run of memory.
+///
+/// Takes `4 k n` bytes (bf16: `2 k n`), `k` and `n` rounded up to whole steps and panels.
+pub struct PackedMatrix {
+    arithmetic: Arithmetic,
+    k: usize,
+    n: usize,
+    panels: Buffer,
+}
+
+impl PackedMatrix {
+    /// Packs a matrix, in parallel over its columns.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`].
+    pub fn pack(arithmetic: Arithmetic, matrix: MatrixRef<'_>) -> Result<Self> {
+        let mut packed = Self::zeros(arithmetic, matrix.k, matrix.n)?;
+        let bytes = packed.panel_bytes();
+        let used = bytes * packed.n.div_ceil(TILE_COLS);
+        let panels = packed.panels.as_mut_slice::<u8>()[..used].par_chunks_mut(bytes.max(1));
+        panels.enumerate().for_each(|(i, panel)| matrix.pack_panel(arithmetic, i * TILE_COLS, panel));
+        Ok(packed)
+    }
+
+    fn zeros(arithmetic: Arithmetic, k: usize, n: usize) -> Result<Self> {
+        let too_large = Error::TooLarge { rows: k, cols: n };
+        // Eight bytes a value is more than any kernel takes.
+        let bound = k.max(64).checked_mul(n.max(TILE_COLS)).and_then(|entries| entries.checked_mul(8));
+        if bound.is_none_or(|bytes| bytes > isize::MAX as usize) {
+            return Err(too_large);
+        }
+        let panels = Buffer::new(arithmetic.kernel().panel_bytes(k) * n.div_ceil(TILE_COLS));
+        Ok(Self { arithmetic, k, n, panels })
+    }
+
+    /// Height: the inner size of products.
+    #[must_use]
+    pub fn k(&self) -> usize {
+        self.k
+    }
+
+    /// Number of columns.
+    #[must_use]
+    pub fn n(&self) -> usize {
+        self.n
+    }
+
+    /// What it is packed for.
+    #[must_use]
+    pub fn arithmetic(&self) -> Arithmetic {
+        self.arithmetic
+    }
+
+    /// Memory that it takes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.panels.len()
+    }
+
+    /// Column `j` as products see it: exact where they are computed in f32, else rounded.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] for a column that there is not, [`Error::Length`] for an `out` that is not of length `k`.
+    pub fn column(&self, j: usize, out: &mut [f32]) -> Result<()> {
+        if j >= self.n {
+            let (expected, found) = (format!("less than {}", self.n), j.to_string());
+            return Err(Error::Mismatch { what: "column of a packed matrix", expected, found });
+        }
+        if out.len() != self.k {
+            return Err(Error::Length { what: "a column", expected: self.k, found: out.len() });
+        }
+        self.arithmetic.kernel().unpack_column(self.panel(j / TILE_COLS), j % TILE_COLS, out);
+        Ok(())
+    }
+
+    pub(crate) fn panel(&self, i: usize) -> &[u8] {
+        let bytes = self.panel_bytes();
+        &self.panels.as_slice()[i * bytes..(i + 1) * bytes]
+    }
+
+    fn panel_bytes(&self) -> usize {
+        self.arithmetic.kernel().panel_bytes(self.k)
+    }
+}
+
+impl fmt::Debug for PackedMatrix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PackedMatrix([{}, {}], {})", self.k, self.n, self.arithmetic)
+    }
+}

@@ -1,0 +1,27 @@
+//! Scratch memory of a thread, kept between calls so that nothing is allocated once a loop has warmed up.
+
+use crate::buffer::Buffer;
+use std::cell::Cell;
+
+thread_local! {
+    static SCRATCH: [Cell<Option<Buffer>>; 2] = const { [Cell::new(None), Cell::new(None)] };
+}
+
+/// Which of a thread's scratch buffers: a kernel that runs inside another one's scratch needs its own.
+#[derive(Clone, Copy)]
+pub(crate) enum Slot {
+    /// Sums of the tiles under way.
+    Sums = 0,
+    /// An operand packed on the fly.
+    Operand = 1,
+}
+
+/// Lends the thread's scratch of at least so many bytes. Its contents are whatever was left there.
+pub(crate) fn with<R>(slot: Slot, bytes: usize, work: impl FnOnce(&mut Buffer) -> R) -> R {
+    // Taken out while it is used: a nested call for the same slot finds nothing and makes its own, it never shares.
+    let mut buffer = SCRATCH.with(|all| all[slot as usize].take()).unwrap_or_default();
+    buffer.reserve(bytes);
+    let result = work(&mut buffer);
+    SCRATCH.with(|all| all[slot as usize].set(Some(buffer)));
+    result
+}
