@@ -59,14 +59,21 @@ impl<'a> MatrixRef<'a> {
         self.n
     }
 
-    pub(crate) fn at(&self, k: usize, n: usize) -> f32 {
-        self.data[k * self.stride_k + n * self.stride_n]
+    /// Calls `each(k, values)` for every `k`, with the entries of the [`TILE_COLS`] columns from `first` on; zeros past the last.
+    pub(crate) fn for_each_k(&self, first: usize, mut each: impl FnMut(usize, &[f32; TILE_COLS])) {
+        let cols = (self.n - first).min(TILE_COLS);
+        let mut values = [0f32; TILE_COLS];
+        for k in 0..self.k {
+            for (col, value) in values[..cols].iter_mut().enumerate() {
+                *value = self.data[k * self.stride_k + (first + col) * self.stride_n];
+            }
+            each(k, &values);
+        }
     }
 
     /// Packs the panel that starts at column `first`.
     pub(crate) fn pack_panel(&self, arithmetic: Arithmetic, first: usize, panel: &mut [u8]) {
-        let cols = (self.n - first).min(TILE_COLS);
-        arithmetic.kernel().pack_columns(&|k, col| self.at(k, first + col), cols, self.k, panel);
+        arithmetic.kernel().pack_columns(*self, first, panel);
     }
 }
 
@@ -87,10 +94,7 @@ impl PackedMatrix {
     /// [`Error::TooLarge`].
     pub fn pack(arithmetic: Arithmetic, matrix: MatrixRef<'_>) -> Result<Self> {
         let mut packed = Self::zeros(arithmetic, matrix.k, matrix.n)?;
-        let bytes = packed.panel_bytes();
-        let used = bytes * packed.n.div_ceil(TILE_COLS);
-        let panels = packed.panels.as_mut_slice::<u8>()[..used].par_chunks_mut(bytes.max(1));
-        panels.enumerate().for_each(|(i, panel)| matrix.pack_panel(arithmetic, i * TILE_COLS, panel));
+        packed.panels_mut().enumerate().for_each(|(i, panel)| matrix.pack_panel(arithmetic, i * TILE_COLS, panel));
         Ok(packed)
     }
 
@@ -135,14 +139,44 @@ impl PackedMatrix {
     /// [`Error::Mismatch`] for a column that there is not, [`Error::Length`] for an `out` that is not of length `k`.
     pub fn column(&self, j: usize, out: &mut [f32]) -> Result<()> {
         if j >= self.n {
-            let (expected, found) = (format!("less than {}", self.n), j.to_string());
-            return Err(Error::Mismatch { what: "column of a packed matrix", expected, found });
+            return Err(self.no_column(j));
         }
         if out.len() != self.k {
             return Err(Error::Length { what: "a column", expected: self.k, found: out.len() });
         }
         self.arithmetic.kernel().unpack_column(self.panel(j / TILE_COLS), j % TILE_COLS, out);
         Ok(())
+    }
+
+    /// The matrix of these columns, in this order, copied from the packed ones: products with it equal those columns of products with
+    /// the whole, bit for bit, at the cost of `columns.len()` columns. Repetitions are allowed.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] for a column that there is not.
+    pub fn gather(&self, columns: &[u32]) -> Result<Self> {
+        if let Some(&j) = columns.iter().find(|&&j| j as usize >= self.n) {
+            return Err(self.no_column(j as usize));
+        }
+        let mut gathered = Self::zeros(self.arithmetic, self.k, columns.len())?;
+        let kernel = self.arithmetic.kernel();
+        gathered.panels_mut().zip(columns.par_chunks(TILE_COLS)).for_each(|(panel, columns)| {
+            for (to, &from) in columns.iter().enumerate() {
+                let from = from as usize;
+                kernel.copy_column(self.panel(from / TILE_COLS), from % TILE_COLS, panel, to);
+            }
+        });
+        Ok(gathered)
+    }
+
+    fn no_column(&self, j: usize) -> Error {
+        let (expected, found) = (format!("less than {}", self.n), j.to_string());
+        Error::Mismatch { what: "column of a packed matrix", expected, found }
+    }
+
+    fn panels_mut(&mut self) -> impl IndexedParallelIterator<Item = &mut [u8]> {
+        let bytes = self.panel_bytes();
+        let used = bytes * self.n.div_ceil(TILE_COLS);
+        self.panels.as_mut_slice::<u8>()[..used].par_chunks_exact_mut(bytes.max(1))
     }
 
     pub(crate) fn panel(&self, i: usize) -> &[u8] {

@@ -1,6 +1,7 @@
 //! The driver: cells of a product in parallel, panels and blocks of `k` within a cell, tiles to the epilogue.
 
 use crate::buffer::Buffer;
+use crate::kernel::Part;
 use crate::scratch::{self, Slot};
 use crate::{Cell, Epilogue, Error, Grid, MatrixRef, PackedMatrix, PackedRows, Result, TILE_COLS, Tile};
 use rayon::prelude::*;
@@ -112,7 +113,7 @@ pub(crate) fn run_cell(rows: &PackedRows, matrix: Operand<'_>, cell: &Cell, mut 
                 }
                 for start in (0..steps).step_by(kernel.k_block()) {
                     let end = (start + kernel.k_block()).min(steps);
-                    kernel.multiply(blocks, panel, k, start..end, sums, start == 0);
+                    kernel.multiply(&Part { blocks, rows: cell.rows.len(), panel, k, steps: start..end }, sums);
                 }
             });
             let cols = first..(first + TILE_COLS).min(cell.cols.end);

@@ -2,8 +2,14 @@
 //!
 //! One file per kernel. Everything above this module is the same for all of them.
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod pack;
 mod portable;
 
+use crate::matrix::MatrixRef;
 use crate::{Backend, Precision, TILE_COLS};
 use std::ops::Range;
 
@@ -40,26 +46,74 @@ pub(crate) trait Kernel: Send + Sync {
     /// Packs up to [`block_rows`](Self::block_rows) rows: `x` holds `rows` rows of width `k`. Writes every byte of `block`.
     fn pack_rows(&self, x: &[f32], rows: usize, k: usize, block: &mut [u8]);
 
-    /// Packs up to [`TILE_COLS`] columns of height `k`; `at(row of k, column)` reads. Writes every byte of `panel`.
-    fn pack_columns(&self, at: &dyn Fn(usize, usize) -> f32, cols: usize, k: usize, panel: &mut [u8]);
+    /// Packs the up to [`TILE_COLS`] columns of a matrix from column `first` on; [`MatrixRef::for_each_k`] reads them. Writes every
+    /// byte of `panel`.
+    fn pack_columns(&self, matrix: MatrixRef<'_>, first: usize, panel: &mut [u8]);
 
     /// Reads back one column of a panel as the product sees it: exact for f32, rounded for bf16.
     fn unpack_column(&self, panel: &[u8], col: usize, out: &mut [f32]);
 
-    /// `sums += rows x panel` over the given steps of `k` for every block of rows in `blocks`; `first` starts from zero instead.
+    /// Copies one column of a panel to a column of another, bit for bit.
+    fn copy_column(&self, from: &[u8], from_col: usize, to: &mut [u8], to_col: usize);
+
+    /// The product of a part's rows and columns over its steps: written to `sums` where the steps start at 0, else added to what
+    /// is there. `sums` is `[whole blocks of rows, TILE_COLS]`, 64-byte aligned; rows past [`Part::rows`] may be written or not.
     ///
-    /// `blocks` holds whole blocks of `block_bytes(k)`, `panel` one panel, `sums` `[blocks * block_rows, TILE_COLS]` 64-byte aligned.
-    fn multiply(&self, blocks: &[u8], panel: &[u8], k: usize, steps: Range<usize>, sums: &mut [f32], first: bool);
+    /// Checks the lengths of all operands by [`Part::check`] before it relies on them.
+    fn multiply(&self, part: &Part<'_>, sums: &mut [f32]);
+}
+
+/// What [`Kernel::multiply`] multiplies.
+pub(crate) struct Part<'a> {
+    /// Whole blocks of packed rows.
+    pub blocks: &'a [u8],
+    /// How many rows there are: at most as many as `blocks` holds, more than all but its last block hold.
+    pub rows: usize,
+    /// One panel of packed columns.
+    pub panel: &'a [u8],
+    /// Inner size of the operands.
+    pub k: usize,
+    /// The steps of `k` to be summed.
+    pub steps: Range<usize>,
+}
+
+impl Part<'_> {
+    /// Checks that the operands are as long as the shape says and `sums` takes the result.
+    ///
+    /// # Panics
+    /// If not: the driver is wrong.
+    pub fn check(&self, kernel: &dyn Kernel, sums: &[f32]) {
+        let block_rows = kernel.block_rows();
+        let blocks = self.rows.div_ceil(block_rows);
+        assert_eq!(self.blocks.len(), blocks * kernel.block_bytes(self.k), "blocks of packed rows");
+        assert_eq!(self.panel.len(), kernel.panel_bytes(self.k), "a panel of packed columns");
+        assert!(self.steps.start < self.steps.end && self.steps.end <= self.k.div_ceil(kernel.k_step()), "steps");
+        assert_eq!(sums.len(), blocks * block_rows * TILE_COLS, "sums of whole blocks");
+        assert!(sums.as_ptr().addr().is_multiple_of(64), "sums are aligned");
+    }
 }
 
 /// Whether this machine can run a back end.
 pub(crate) fn is_available(backend: Backend) -> bool {
-    matches!(backend, Backend::Portable)
+    match backend {
+        Backend::Portable => true,
+        #[cfg(target_arch = "x86_64")]
+        Backend::Avx2 => avx2::is_available(),
+        #[cfg(target_arch = "x86_64")]
+        Backend::Avx512 => avx512::is_available(),
+        _ => false,
+    }
 }
 
 /// The kernel of a back end that is available.
-pub(crate) fn of(_backend: Backend, _precision: Precision) -> &'static dyn Kernel {
-    &portable::F32
+pub(crate) fn of(backend: Backend, _precision: Precision) -> &'static dyn Kernel {
+    match backend {
+        #[cfg(target_arch = "x86_64")]
+        Backend::Avx2 => &avx2::F32,
+        #[cfg(target_arch = "x86_64")]
+        Backend::Avx512 => &avx512::F32,
+        _ => &portable::F32,
+    }
 }
 
 /// The bytes of a buffer as f32.

@@ -1,8 +1,8 @@
 //! Plain Rust: the kernel of machines without a better one, and the one that the others are compared with.
 
-use super::{Kernel, as_f32, as_f32_mut};
+use super::{Kernel, Part, as_f32, pack};
 use crate::TILE_COLS;
-use std::ops::Range;
+use crate::matrix::MatrixRef;
 
 /// Rows of a block.
 const MR: usize = 4;
@@ -39,30 +39,26 @@ impl Kernel for PortableF32 {
     }
 
     fn pack_rows(&self, x: &[f32], rows: usize, k: usize, block: &mut [u8]) {
-        for (step, values) in as_f32_mut(block).chunks_exact_mut(MR).enumerate() {
-            for (row, value) in values.iter_mut().enumerate() {
-                *value = if row < rows { x[row * k + step] } else { 0.0 };
-            }
-        }
+        pack::rows_f32::<MR>(x, rows, k, block);
     }
 
-    fn pack_columns(&self, at: &dyn Fn(usize, usize) -> f32, cols: usize, _: usize, panel: &mut [u8]) {
-        for (step, values) in as_f32_mut(panel).chunks_exact_mut(TILE_COLS).enumerate() {
-            for (col, value) in values.iter_mut().enumerate() {
-                *value = if col < cols { at(step, col) } else { 0.0 };
-            }
-        }
+    fn pack_columns(&self, matrix: MatrixRef<'_>, first: usize, panel: &mut [u8]) {
+        pack::columns_f32(matrix, first, panel);
     }
 
     fn unpack_column(&self, panel: &[u8], col: usize, out: &mut [f32]) {
-        for (out, values) in out.iter_mut().zip(as_f32(panel).chunks_exact(TILE_COLS)) {
-            *out = values[col];
-        }
+        pack::unpack_f32(panel, col, out);
     }
 
-    fn multiply(&self, blocks: &[u8], panel: &[u8], k: usize, steps: Range<usize>, sums: &mut [f32], first: bool) {
-        let panel = &as_f32(panel)[steps.start * TILE_COLS..steps.end * TILE_COLS];
-        let blocks = as_f32(blocks).chunks_exact((k * MR).max(1));
+    fn copy_column(&self, from: &[u8], from_col: usize, to: &mut [u8], to_col: usize) {
+        pack::copy_column(from, from_col, to, to_col);
+    }
+
+    fn multiply(&self, part: &Part<'_>, sums: &mut [f32]) {
+        let (k, steps) = (part.k, part.steps.clone());
+        let first = steps.start == 0;
+        let panel = &as_f32(part.panel)[steps.start * TILE_COLS..steps.end * TILE_COLS];
+        let blocks = as_f32(part.blocks).chunks_exact((k * MR).max(1));
         for (block, sums) in blocks.zip(sums.chunks_exact_mut(MR * TILE_COLS)) {
             let mut new = [0f32; MR * TILE_COLS];
             let block = &block[steps.start * MR..steps.end * MR];
