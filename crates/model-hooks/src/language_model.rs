@@ -3,6 +3,7 @@
 use crate::{Error, HookedModel, ModelShape, ProcessingSteps, Result, Tokenizer};
 use std::fmt;
 use std::sync::Arc;
+use tensor_kernels::Engine;
 
 /// A hooked model with its tokenizer (if any), its name and the processing of its weights. Cheap to clone.
 #[derive(Clone)]
@@ -57,6 +58,12 @@ impl LanguageModel {
         &self.name
     }
 
+    /// What computes it, for reports.
+    #[must_use]
+    pub fn engine(&self) -> Engine {
+        self.model.engine()
+    }
+
     /// What was done to the weights.
     #[must_use]
     pub fn processing(&self) -> ProcessingSteps {
@@ -70,6 +77,7 @@ impl fmt::Debug for LanguageModel {
             .field("name", &self.name)
             .field("shape", self.shape())
             .field("processing", &self.processing)
+            .field("engine", &self.engine())
             .finish_non_exhaustive()
     }
 }

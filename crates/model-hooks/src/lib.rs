@@ -56,5 +56,6 @@ pub use processing::{Processing, ProcessingSteps};
 pub use prompt::{PositionReport, Prediction, PromptOptions, PromptReport, test_prompt};
 pub use run::{Block, Halt, Stage, Step};
 pub use tap::{Capture, Cx, Edit, Interest, NoTap, Tap, edit_at};
+pub use tensor_kernels::{Arithmetic, Backend, Engine, Precision};
 pub use tokenizer::{Bos, Encoding, SpecialTokens, Tokenizer, Tokens};
 pub use tokens::TokenBatch;

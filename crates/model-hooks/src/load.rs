@@ -7,6 +7,7 @@ use crate::{Error, HookedModel, LanguageModel, Processing, ProcessingSteps, Resu
 use candle_core::Device;
 use std::path::Path;
 use std::sync::Arc;
+use tensor_kernels::{Engine, Precision};
 
 /// How to load a model.
 #[derive(Clone, Debug)]
@@ -16,6 +17,8 @@ pub struct LoadOptions {
     pub processing: ProcessingSteps,
     /// Where to run; the kernels of this crate run on the CPU.
     pub device: Device,
+    /// What computes it: the kernels (default), or the reference, which gradients need.
+    pub engine: Engine,
 }
 
 impl Default for LoadOptions {
@@ -25,10 +28,23 @@ impl Default for LoadOptions {
 }
 
 impl LoadOptions {
-    /// On the CPU, with this processing.
+    /// On the CPU, with this processing, computed by the kernels in [`Precision::F32Fast`].
     #[must_use]
     pub fn new(processing: impl Into<ProcessingSteps>) -> Self {
-        Self { processing: processing.into(), device: Device::Cpu }
+        Self { processing: processing.into(), device: Device::Cpu, engine: Engine::default() }
+    }
+
+    /// Computed by this engine.
+    #[must_use]
+    pub fn engine(mut self, engine: Engine) -> Self {
+        self.engine = engine;
+        self
+    }
+
+    /// Computed by the kernels in this precision, on the machine's best back end.
+    #[must_use]
+    pub fn precision(self, precision: Precision) -> Self {
+        self.engine(Engine::kernels(precision))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::{Error, HookPoint, Result, Tap, TokenBatch};
 use candle_core::Tensor;
+use tensor_kernels::{Engine, Operand};
 
 /// The dimensions of a model, in the field's words.
 #[derive(Clone, Debug, PartialEq)]
@@ -81,6 +82,18 @@ pub trait HookedModel: Send + Sync {
     /// # Errors
     /// A range outside the vocabulary.
     fn w_u_columns(&self, start: usize, len: usize) -> Result<Tensor>;
+
+    /// What computes this model. The provided body says that it is not the kernels.
+    fn engine(&self) -> Engine {
+        Engine::Reference
+    }
+
+    /// `W_U` `[d_model, d_vocab]` as this model holds it, as the right-hand side of a [product](tensor_kernels::product), so that
+    /// a projection of many directions needs no copy of it. A packed one fits rows packed for [`engine`](Self::engine)'s
+    /// arithmetic. `None` from a model that the kernels do not compute.
+    fn w_u_operand(&self) -> Option<Operand<'_>> {
+        None
+    }
 
     /// Logits `[batch, pos, d_vocab]` at all positions.
     ///
