@@ -39,6 +39,15 @@ impl Backend {
         Self::ALL.into_iter().filter(|backend| backend.is_available())
     }
 
+    /// That this machine has it.
+    pub(crate) fn check(self, precision: Precision) -> Result<()> {
+        if self.is_available() {
+            return Ok(());
+        }
+        let available = Self::available().map(Self::name).collect::<Vec<_>>().join(", ");
+        Err(Error::Unavailable { backend: self, precision, available })
+    }
+
     /// `portable`, `avx2`, `avx512` or `amx`.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -140,10 +149,7 @@ impl Arithmetic {
     /// # Errors
     /// [`Error::Unavailable`].
     pub fn on(backend: Backend, precision: Precision) -> Result<Self> {
-        if !backend.is_available() {
-            let available = Backend::available().map(Backend::name).collect::<Vec<_>>().join(", ");
-            return Err(Error::Unavailable { backend, precision, available });
-        }
+        backend.check(precision)?;
         Ok(Self { backend, precision, kernel: kernel::of(backend, precision) })
     }
 

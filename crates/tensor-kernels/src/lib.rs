@@ -33,6 +33,7 @@ mod matrix;
 mod product;
 mod rows;
 mod scratch;
+mod sparse;
 
 pub use arithmetic::{Arithmetic, Backend, Precision};
 pub use engine::Engine;
@@ -42,6 +43,7 @@ pub use grid::{Cell, Grid};
 pub use matrix::{MatrixRef, PackedMatrix};
 pub use product::{Operand, product, product_on};
 pub use rows::PackedRows;
+pub use sparse::{Extremes, SparseEncoder, SparseOut, SparseRef, SparseRule, decode_rows, extremes};
 
 /// Columns of a tile: what an [`Epilogue`] sees at a time, and the width of a panel of packed columns.
 pub const TILE_COLS: usize = 32;
