@@ -3,9 +3,15 @@
 //! One file per kernel. Everything above this module is the same for all of them.
 
 #[cfg(target_arch = "x86_64")]
+mod amx;
+#[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod bf16;
+#[cfg(all(test, unix))]
+mod bounds_test;
 mod pack;
 mod portable;
 
@@ -101,17 +107,24 @@ pub(crate) fn is_available(backend: Backend) -> bool {
         Backend::Avx2 => avx2::is_available(),
         #[cfg(target_arch = "x86_64")]
         Backend::Avx512 => avx512::is_available(),
+        #[cfg(target_arch = "x86_64")]
+        Backend::Amx => amx::is_available(),
+        #[cfg(not(target_arch = "x86_64"))]
         _ => false,
     }
 }
 
 /// The kernel of a back end that is available.
-pub(crate) fn of(backend: Backend, _precision: Precision) -> &'static dyn Kernel {
-    match backend {
+pub(crate) fn of(backend: Backend, precision: Precision) -> &'static dyn Kernel {
+    match (backend, precision) {
         #[cfg(target_arch = "x86_64")]
-        Backend::Avx2 => &avx2::F32,
+        (Backend::Amx, Precision::Bf16) => &amx::BF16,
         #[cfg(target_arch = "x86_64")]
-        Backend::Avx512 => &avx512::F32,
+        (Backend::Amx, Precision::F32Fast) => &amx::BF16X3,
+        #[cfg(target_arch = "x86_64")]
+        (Backend::Avx2, _) => &avx2::F32,
+        #[cfg(target_arch = "x86_64")]
+        (Backend::Avx512 | Backend::Amx, _) => &avx512::F32,
         _ => &portable::F32,
     }
 }
