@@ -183,6 +183,22 @@ impl Arithmetic {
         self.kernel.name()
     }
 
+    /// Whether packed weights keep every bit, so that [`PackedMatrix::column`](crate::PackedMatrix::column) gives them back: where products
+    /// are computed in f32.
+    #[must_use]
+    pub fn is_exact(self) -> bool {
+        // Asked of the kernel itself, by a value that needs all bits of an f32.
+        let probe = f32::from_bits(0x3F9D_B5A7);
+        let mut panel = crate::buffer::Buffer::new(self.kernel.panel_bytes(1));
+        let panel = &mut panel.as_mut_slice::<u8>()[..self.kernel.panel_bytes(1)];
+        let (matrix, mut back) = (crate::MatrixRef::row_major(std::slice::from_ref(&probe), 1, 1), [0.0]);
+        matrix.is_ok_and(|matrix| {
+            self.kernel.pack_columns(matrix, 0, panel);
+            self.kernel.unpack_column(panel, 0, &mut back);
+            back == [probe]
+        })
+    }
+
     pub(crate) fn kernel(self) -> &'static dyn Kernel {
         self.kernel
     }
