@@ -91,6 +91,13 @@ impl Harvest {
         self.keep == KeepRows::InUse
     }
 
+    /// Remembers at least the rows of the latest batch.
+    pub(crate) fn remember_latest(&mut self) {
+        if matches!(self.keep, KeepRows::Nothing | KeepRows::InUse) {
+            self.keep = KeepRows::Latest(self.spec.store_batch_size_prompts);
+        }
+    }
+
     /// Forgets the other rows of tokens.
     pub(crate) fn forget_all_but(&mut self, used: &HashSet<u64>) {
         self.index.retain(|row| used.contains(&row));
@@ -145,10 +152,8 @@ impl Harvest {
         Ok(x.to_dtype(DType::F32)?.contiguous()?)
     }
 
-    /// The rows of one forward pass whose tokens are not excluded.
-    fn next_chunk(&mut self) -> Result<Option<ActivationBatch>> {
-        let Some(batch) = self.get_batch_tokens()? else { return Ok(None) };
-        let rows = self.activations(&batch)?;
+    /// The addresses and tokens of a forward pass that are not excluded, and where they are among all; counted in the report.
+    fn addresses(&mut self, batch: &TokenRowBatch) -> (Vec<TokenPos>, Vec<u32>, Vec<u32>) {
         let (mut at, mut tokens, mut wanted) = (Vec::new(), Vec::new(), Vec::new());
         let addresses = batch.rows.iter().flat_map(|row| self.spec.positions.iter().map(move |&pos| (row, pos)));
         for (i, (row, pos)) in (0u32..).zip(addresses) {
@@ -162,6 +167,14 @@ impl Harvest {
             wanted.push(i);
         }
         self.report.rows += at.len() as u64;
+        (at, tokens, wanted)
+    }
+
+    /// The rows of one forward pass whose tokens are not excluded.
+    fn next_chunk(&mut self) -> Result<Option<ActivationBatch>> {
+        let Some(batch) = self.get_batch_tokens()? else { return Ok(None) };
+        let rows = self.activations(&batch)?;
+        let (at, tokens, wanted) = self.addresses(&batch);
         let whole = wanted.len() == batch.len() * self.spec.positions.len();
         let flat = |x: Tensor| -> Result<Tensor> {
             let x = x.flatten_to(1)?;
@@ -183,5 +196,18 @@ impl Iterator for Harvest {
 impl ActivationSource for Harvest {
     fn spec(&self) -> &ActivationSpec {
         &self.spec
+    }
+
+    fn token_rows(&self) -> Option<&RowIndex> {
+        (self.keep != KeepRows::Nothing).then_some(&self.index)
+    }
+
+    /// Tokenises and packs; the model does not run.
+    fn pass_over(&mut self, batches: u64) -> Result<u64> {
+        for passed in 0..batches {
+            let Some(batch) = self.get_batch_tokens()? else { return Ok(passed) };
+            self.addresses(&batch);
+        }
+        Ok(batches)
     }
 }

@@ -1,6 +1,6 @@
 //! A source whose rows leave in another order: [`Shuffled`].
 
-use crate::{ActivationBatch, ActivationSource, ActivationSpec, Error, Result, Ring, Shuffle, TokenPos};
+use crate::{ActivationBatch, ActivationSource, ActivationSpec, Error, Result, Ring, RowIndex, Shuffle, TokenPos};
 
 /// How [`Shuffled`] keeps its ring and cuts its batches.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -101,6 +101,11 @@ impl<S: ActivationSource> Shuffled<S> {
         &self.source
     }
 
+    /// The source back; what is in the ring is lost.
+    pub fn into_source(self) -> S {
+        self.source
+    }
+
     /// The source, to be used directly: what is taken from it does not come through the ring.
     pub fn source_mut(&mut self) -> &mut S {
         &mut self.source
@@ -191,5 +196,10 @@ impl<S: ActivationSource> Iterator for Shuffled<S> {
 impl<S: ActivationSource> ActivationSource for Shuffled<S> {
     fn spec(&self) -> &ActivationSpec {
         &self.spec
+    }
+
+    /// The source's: rows that wait in the ring may be gone from it, unless it keeps all.
+    fn token_rows(&self) -> Option<&RowIndex> {
+        self.source.token_rows()
     }
 }

@@ -1,6 +1,6 @@
 //! Streams of activation rows: [`ActivationSource`], [`ActivationBatch`], and the address of a row, [`TokenPos`].
 
-use crate::{ActivationSpec, Result};
+use crate::{ActivationSpec, Result, RowIndex};
 use candle_core::Tensor;
 
 /// The address of an activation row, for ever: a row of tokens and a position in it. `Ord` is corpus order.
@@ -47,10 +47,38 @@ impl ActivationBatch {
 pub trait ActivationSource: Iterator<Item = Result<ActivationBatch>> + Send {
     /// What it delivers.
     fn spec(&self) -> &ActivationSpec;
+
+    /// The rows of tokens in which the addresses of the latest batch lie, if the source remembers them: there tokens have their documents.
+    fn token_rows(&self) -> Option<&RowIndex> {
+        None
+    }
+
+    /// Passes over the next `batches` batches and says how many there were. The source is then as if it had delivered them; one that can do so without
+    /// running the model does.
+    ///
+    /// # Errors
+    /// The source's.
+    fn pass_over(&mut self, batches: u64) -> Result<u64> {
+        for passed in 0..batches {
+            match self.next() {
+                Some(batch) => drop(batch?),
+                None => return Ok(passed),
+            }
+        }
+        Ok(batches)
+    }
 }
 
 impl<S: ActivationSource + ?Sized> ActivationSource for Box<S> {
     fn spec(&self) -> &ActivationSpec {
         (**self).spec()
+    }
+
+    fn token_rows(&self) -> Option<&RowIndex> {
+        (**self).token_rows()
+    }
+
+    fn pass_over(&mut self, batches: u64) -> Result<u64> {
+        (**self).pass_over(batches)
     }
 }

@@ -140,6 +140,15 @@ impl ActivationStore {
         self.stream.source().index()
     }
 
+    /// The stage before the ring: activations in the documents' order, a forward pass at a time, that remembers at least the rows of tokens of
+    /// its latest batch. What is in the ring already is lost.
+    #[must_use]
+    pub fn into_harvest(self) -> Harvest {
+        let mut harvest = self.stream.into_source();
+        harvest.remember_latest();
+        harvest
+    }
+
     /// What became of every token and row so far.
     #[must_use]
     pub fn report(&self) -> StoreReport {
@@ -164,6 +173,10 @@ impl Iterator for ActivationStore {
 impl ActivationSource for ActivationStore {
     fn spec(&self) -> &ActivationSpec {
         self.stream.spec()
+    }
+
+    fn token_rows(&self) -> Option<&RowIndex> {
+        self.stream.token_rows()
     }
 }
 

@@ -132,6 +132,9 @@ pub enum Error {
         /// Its size.
         right_size: usize,
     },
+    /// A census refused.
+    #[error(transparent)]
+    Census(Box<crate::census::CensusError>),
     /// A file could not be written.
     #[error("{path}: {source}")]
     Io {
@@ -167,6 +170,12 @@ pub enum Error {
 impl From<sae_core::Error> for Error {
     fn from(error: sae_core::Error) -> Self {
         Self::Sae(Box::new(error))
+    }
+}
+
+impl From<crate::census::CensusError> for Error {
+    fn from(error: crate::census::CensusError) -> Self {
+        Self::Census(Box::new(error))
     }
 }
 

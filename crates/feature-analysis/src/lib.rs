@@ -37,6 +37,7 @@
 //! # Ok(()) }
 //! ```
 
+pub mod census;
 mod error;
 mod families;
 mod feature_frame;
@@ -54,6 +55,7 @@ mod token_frame;
 mod top;
 pub mod views;
 
+pub use census::{CensusOptions, CensusRun, FeatureCensus};
 pub use error::{Error, Result};
 pub use families::{FamilyCounter, FamilyFeature, FamilyOptions, FamilyReport, WordFamily, family_features};
 pub use feature_frame::{beside, feature_frame, with_counts, write_csv, write_parquet};

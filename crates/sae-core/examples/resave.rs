@@ -5,7 +5,7 @@
 //! the SAE folded in both ways, saved as NAME.folded and NAME.scaled).
 
 use candle_core::Tensor;
-use sae_core::{Sae, SparseCoder};
+use sae_core::{Engine, LoadOptions, Sae, SparseCoder};
 use std::path::Path;
 use tensor_files::{SafetensorsFile, save_safetensors};
 
@@ -19,7 +19,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             continue;
         };
         let x = SafetensorsFile::open(folder.join("golden.safetensors"))?.load("x")?;
-        let sae = Sae::load(&folder)?;
+        // Saving and folding need the exact weights, whatever the machine.
+        let options = LoadOptions { engine: Engine::Reference, ..LoadOptions::default() };
+        let sae = Sae::load_with(&folder, &options)?;
         write(&sae, &x, &Path::new(to).join(name))?;
         if let Ok(folded) = sae.fold_w_dec_norm() {
             write(&folded, &x, &Path::new(to).join(format!("{name}.folded")))?;

@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use tensor_kernels::SparseRule;
 
 /// What turns a feature's pre-activation `h = x~ W_enc + b_enc` into its activation `f`.
 ///
@@ -130,6 +131,16 @@ impl Rule {
         if let Self::TopK { k, .. } = self {
             keep_best(row, *k);
             row.entries.sort_unstable_by_key(|entry| entry.0);
+        }
+    }
+
+    /// The same rule as the kernels name it.
+    pub(crate) fn for_kernels(&self) -> SparseRule<'_> {
+        match self {
+            Self::Relu => SparseRule::Relu,
+            Self::TopK { k, norms } => SparseRule::TopK { k: *k, norms: norms.as_deref() },
+            Self::JumpRelu { threshold } => SparseRule::JumpRelu { threshold },
+            Self::Gated { gain, b_mag } => SparseRule::Gated { gain, b_mag },
         }
     }
 

@@ -2,6 +2,7 @@ use crate::slices::with_f32;
 use crate::{Codes, Error, Result, RowNorm, Sae};
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
+use tensor_kernels::{Engine, SparseRef, decode_rows};
 
 impl Sae {
     /// `x_hat = sum_j f_j * W_dec[j] + b_dec`, features in rising order, then the token's norm undone.
@@ -10,20 +11,28 @@ impl Sae {
         let width = self.d_out_();
         let rows = codes.features.rows();
         let mut out = vec![0f32; rows * width];
-        with_f32(self.w_dec(), |w_dec| {
-            out.par_chunks_exact_mut(width).enumerate().for_each(|(row, out)| {
-                let (index, value) = codes.features.row(row);
-                self.add_rows(w_dec, index, value, out);
-                out.iter_mut().zip(self.b_dec()).for_each(|(out, b)| *out += b);
-                if let Some(norm) = &codes.scale {
-                    undo(norm, row, out);
-                }
-            });
-        })?;
+        match self.engine() {
+            Engine::Kernels(arithmetic) => with_f32(self.w_dec(), |w_dec| {
+                let features = &codes.features;
+                let sparse = SparseRef { indptr: features.indptr(), index: features.index(), value: features.value() };
+                let (scale, bias) = (self.decoder_scale(), Some(self.b_dec()));
+                decode_rows(arithmetic.backend(), sparse, w_dec, width, scale, bias, &mut out)
+            })??,
+            _ => with_f32(self.w_dec(), |w_dec| {
+                out.par_chunks_exact_mut(width).enumerate().for_each(|(row, out)| {
+                    let (index, value) = codes.features.row(row);
+                    self.add_rows(w_dec, index, value, out);
+                    out.iter_mut().zip(self.b_dec()).for_each(|(out, b)| *out += b);
+                });
+            })?,
+        }
+        if let Some(norm) = &codes.scale {
+            out.par_chunks_exact_mut(width).enumerate().for_each(|(row, out)| undo(norm, row, out));
+        }
         Ok(Tensor::from_vec(out, codes.layout.output(width), &Device::Cpu)?)
     }
 
-    /// Adds each feature's decoder row times its activation, in the order of the features. Four at a time, so that four reads
+    /// The reference: adds each feature's decoder row times its activation, in the order of the features. Four at a time, so that four reads
     /// from memory are under way at once; the sums are taken one after another all the same.
     fn add_rows(&self, w_dec: &[f32], index: &[u32], value: &[f32], out: &mut [f32]) {
         let width = out.len();

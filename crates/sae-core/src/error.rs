@@ -181,6 +181,19 @@ pub enum Error {
         /// The key.
         key: &'static str,
     },
+    /// The exact weights are needed, and this SAE holds them rounded.
+    #[error(
+        "{purpose} needs the exact weights, but this SAE holds W_enc packed and rounded for {engine}; load it with `LoadOptions {{ engine: Engine::Reference, .. }}` (or with kernels of precision f32)"
+    )]
+    Rounded {
+        /// What needs them.
+        purpose: &'static str,
+        /// What they are packed for.
+        engine: tensor_kernels::Engine,
+    },
+    /// The kernels refused.
+    #[error(transparent)]
+    Kernels(#[from] tensor_kernels::Error),
     /// The tensor library refused.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),

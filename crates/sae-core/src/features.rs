@@ -1,6 +1,8 @@
 use crate::{Error, Result};
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
+use std::mem::take;
+use tensor_kernels::SparseOut;
 
 /// The number of a dictionary element, `0..d_sae`.
 pub type FeatureId = u32;
@@ -92,6 +94,18 @@ impl SparseFeatures {
             self.value.push(value);
         }
         self.indptr.push(self.index.len() as u64);
+    }
+
+    /// Appends what the kernels give: rising indices below `d_sae`.
+    pub(crate) fn extend_with(
+        &mut self,
+        encode: impl FnOnce(&mut SparseOut) -> tensor_kernels::Result<()>,
+    ) -> Result<()> {
+        let (indptr, index, value) = (take(&mut self.indptr), take(&mut self.index), take(&mut self.value));
+        let mut out = SparseOut { indptr, index, value };
+        let result = encode(&mut out);
+        (self.indptr, self.index, self.value) = (out.indptr, out.index, out.value);
+        Ok(result?)
     }
 
     /// As [`push_row`](Self::push_row), from slices.

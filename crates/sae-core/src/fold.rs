@@ -17,7 +17,8 @@ impl Sae {
     /// A TopK SAE that rescales by decoder norm has nothing left to rescale afterwards, and no longer does.
     ///
     /// # Errors
-    /// [`Error::UnsafeFold`] for TopK without that rescaling: other features would win.
+    /// [`Error::UnsafeFold`] for TopK without that rescaling: other features would win. [`Error::Rounded`] when `W_enc` is packed in a
+    /// precision that does not keep it.
     pub fn fold_w_dec_norm(&self) -> Result<Self> {
         let norms: Vec<f32> = row_norms(self.w_dec())?.into_iter().map(|n| n.max(MIN_NORM)).collect();
         let times = |v: &[f32]| v.iter().zip(&norms).map(|(v, n)| v * n).collect::<Arc<[f32]>>();
@@ -36,7 +37,7 @@ impl Sae {
             Activation::Gated { r_mag, b_mag } => Activation::Gated { r_mag: r_mag.clone(), b_mag: times(b_mag) },
         };
         let column = Tensor::new(norms.as_slice(), &Device::Cpu)?.reshape((norms.len(), 1))?;
-        let w_t = self.w_enc_t().broadcast_mul(&column)?;
+        let w_t = self.exact_w_enc_t("fold_w_dec_norm")?.broadcast_mul(&column)?;
         let w_dec = self.w_dec().broadcast_div(&column)?;
         self.rebuilt(self.input.clone(), w_t, times(self.b_enc()), w_dec, self.b_dec().into(), activation)
     }
@@ -52,7 +53,7 @@ impl Sae {
     ///
     /// # Errors
     /// [`Error::Parameter`] unless `s` is finite and positive; [`Error::UnsafeFold`] with a per-token normalisation, which
-    /// would undo the factor.
+    /// would undo the factor; [`Error::Rounded`] when `W_enc` is packed in a precision that does not keep it.
     pub fn fold_norm_factor(&self, s: f32) -> Result<Self> {
         if !(s.is_finite() && s > 0.0) {
             return Err(Error::Parameter { name: "s", expected: "finite and positive".into(), found: s.to_string() });
@@ -70,7 +71,7 @@ impl Sae {
             ..self.input.clone()
         };
         let factor = Tensor::new(&[[s]], &Device::Cpu)?;
-        let w_t = self.w_enc_t().broadcast_mul(&factor)?;
+        let w_t = self.exact_w_enc_t("fold_norm_factor")?.broadcast_mul(&factor)?;
         let w_dec = self.w_dec().broadcast_div(&factor)?;
         let (b_enc, b_dec) = (self.b_enc().into(), over(self.b_dec()));
         self.rebuilt(input, w_t, b_enc, w_dec, b_dec, self.activation().clone())

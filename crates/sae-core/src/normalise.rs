@@ -1,3 +1,4 @@
+use crate::slices::with_f32;
 use crate::{ActShape, Error, Layout, Result, RowNorm};
 use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
@@ -46,33 +47,47 @@ pub(crate) struct InputMap {
     pub(crate) input_shift: Option<Arc<[f32]>>,
 }
 
-/// A prepared input: `x~` as `[n, d_in]`, and what the way back needs.
-pub(crate) struct Prepared {
-    pub(crate) x: Tensor,
-    pub(crate) scale: Option<RowNorm>,
-    pub(crate) layout: Layout,
+/// A prepared input: `x~ = flat - shift` as `[n, d_in]`.
+pub(crate) struct Rows<'a> {
+    pub(crate) d_in: usize,
+    /// Normalised rows, one after another.
+    pub(crate) flat: &'a [f32],
+    /// What is still to be subtracted from each row.
+    pub(crate) shift: Option<&'a [f32]>,
+}
+
+impl Rows<'_> {
+    pub(crate) fn len(&self) -> usize {
+        self.flat.len() / self.d_in
+    }
 }
 
 impl InputMap {
-    pub(crate) fn apply(&self, x: &Tensor) -> Result<Prepared> {
+    /// Prepares an input and lends it, with what the way back needs and its shape. Contiguous f32 inputs on the CPU that need no
+    /// normalisation are not copied.
+    pub(crate) fn with_rows<R>(
+        &self,
+        x: &Tensor,
+        work: impl FnOnce(&Rows<'_>, Option<RowNorm>, Layout) -> Result<R>,
+    ) -> Result<R> {
         let layout = Layout::of(x.dims(), self.d_in, self.act_shape)?;
         if !x.dtype().is_float() {
             return Err(Error::InputType { found: x.dtype() });
         }
-        let rows = layout.count();
-        let mut flat: Vec<f32> = match rows {
-            0 => Vec::new(),
-            _ => x.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?,
-        };
-        check_finite("input", &flat, self.d_in)?;
-        let scale = self.normalise(&mut flat);
-        if let Some(shift) = &self.input_shift {
-            for row in flat.chunks_exact_mut(self.d_in) {
-                row.iter_mut().zip(shift.iter()).for_each(|(x, b)| *x -= b);
+        let lend = |flat: &[f32]| {
+            check_finite("input", flat, self.d_in)?;
+            let rows = |flat| Rows { d_in: self.d_in, flat, shift: self.input_shift.as_deref() };
+            if !self.normalisation.is_per_token() {
+                return work(&rows(flat), None, layout.clone());
             }
+            let mut flat = flat.to_vec();
+            let scale = self.normalise(&mut flat);
+            work(&rows(&flat), scale, layout.clone())
+        };
+        match layout.count() {
+            0 => lend(&[]),
+            _ => with_f32(&x.to_device(&Device::Cpu)?.to_dtype(DType::F32)?, lend)?,
         }
-        let x = Tensor::from_vec(flat, (rows, self.d_in), &Device::Cpu)?;
-        Ok(Prepared { x, scale, layout })
     }
 
     fn normalise(&self, flat: &mut [f32]) -> Option<RowNorm> {
@@ -109,9 +124,17 @@ fn standardise(row: &mut [f32]) -> (f32, f32) {
     (deviation as f32, mean as f32)
 }
 
+/// Values that one task checks.
+const CHECKED_AT_ONCE: usize = 1 << 14;
+
 /// Every value must be finite; the error says where the first one is that is not.
 pub(crate) fn check_finite(name: &'static str, flat: &[f32], width: usize) -> Result<()> {
-    match flat.iter().position(|v| !v.is_finite()) {
+    let infinite = |v: &f32| v.to_bits() & f32::INFINITY.to_bits() == f32::INFINITY.to_bits();
+    let any = |part: &[f32]| part.iter().fold(false, |any, v| any | infinite(v));
+    if !flat.par_chunks(CHECKED_AT_ONCE).any(any) {
+        return Ok(());
+    }
+    match flat.iter().position(infinite) {
         Some(at) => Err(Error::NotFinite { name, value: flat[at], row: at / width, column: at % width }),
         None => Ok(()),
     }

@@ -1,15 +1,16 @@
 use crate::activation::Rule;
-use crate::encode::{EncodeScratch, Encoder, SelectedFeatures, gather_rows};
+use crate::encoder::{EncodeScratch, Encoder, ScratchPool, gather_rows};
 use crate::features::check_features;
 use crate::normalise::{InputMap, check_finite};
 use crate::slices::with_f32;
 use crate::{
-    ActShape, Activation, Codes, Coupling, Error, FeatureId, Normalisation, Provenance, Result, SaeParts, SparseCoder,
-    SparseFeatures,
+    ActShape, Activation, Codes, Coupling, Error, FeatureId, Normalisation, Provenance, Result, SaeParts,
+    SelectedFeatures, SparseCoder, SparseFeatures,
 };
 use candle_core::{DType, Device, Tensor};
 use std::fmt;
 use std::sync::Arc;
+use tensor_kernels::Engine;
 
 /// A sparse autoencoder.
 ///
@@ -25,9 +26,13 @@ use std::sync::Arc;
 /// `x, x_hat, error [.., d_in]` (or `[.., head, d_head]`, see [`ActShape`]), `W_enc [d_in, d_sae]`, `b_enc [d_sae]`,
 /// `W_dec [d_sae, d_in]`, `b_dec, input_shift [d_in]`, `f` sparse `[n, d_sae]`.
 ///
-/// An `Sae` never changes; folds return a new one. Clones share their weights. All arithmetic is f32; encoding holds at most
-/// 16 MiB of dense pre-activations at a time, and decoding adds decoder rows of active features alone. A token's results do not
-/// depend on the other tokens of the batch nor on the number of threads, to the bit.
+/// An `Sae` never changes; folds return a new one. Clones share their weights. Sums are kept in f32, products are as exact as the
+/// [`Engine`] says that was chosen when it was made; decoding adds decoder rows of active features alone, in f32. A token's results
+/// do not depend on the other tokens of the batch nor on the number of threads, to the bit.
+///
+/// # Memory
+/// Each matrix once: `W_enc` packed for the kernels (4 bytes a value, 2 in bf16) or plain for the reference, `W_dec` plain. Encoding never
+/// holds dense pre-activations (the reference: 16 MiB at a time). Scratch for 1,024 rows is kept for the next call.
 #[derive(Clone)]
 pub struct Sae {
     pub(crate) input: InputMap,
@@ -39,18 +44,27 @@ pub struct Sae {
     activation: Activation,
     metadata: Arc<Provenance>,
     sparsity: Option<Arc<[f32]>>,
+    scratch: ScratchPool,
 }
 
 impl Sae {
-    /// Checks the parts and makes an SAE of them.
+    /// Checks the parts and makes an SAE of them, on the default engine.
     ///
     /// # Errors
     /// [`Error::Shape`], [`Error::NotFinite`], [`Error::Parameter`].
     pub fn new(parts: SaeParts) -> Result<Self> {
-        let (d_in, _) = parts.check()?;
-        let w_t = parts.w_enc.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.t()?.contiguous()?;
+        Self::on(Engine::default(), parts)
+    }
+
+    /// As [`new`](Self::new), on an engine.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn on(engine: Engine, parts: SaeParts) -> Result<Self> {
+        let (d_in, d_sae) = parts.check()?;
+        let w_enc = parts.w_enc.to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
         let w_dec = parts.w_dec.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.contiguous()?;
-        with_f32(&w_t, |flat| check_finite("W_enc (transposed)", flat, d_in))??;
+        with_f32(&w_enc, |flat| check_finite("W_enc", flat, d_sae))??;
         with_f32(&w_dec, |flat| check_finite("W_dec", flat, d_in))??;
         let input = InputMap {
             d_in,
@@ -58,7 +72,8 @@ impl Sae {
             normalisation: parts.normalisation,
             input_shift: parts.input_shift.map(Arc::from),
         };
-        Self::assemble(input, w_t, parts.b_enc.into(), w_dec, parts.b_dec.into(), parts.activation).map(|sae| Self {
+        let (b_enc, b_dec) = (parts.b_enc.into(), parts.b_dec.into());
+        Self::assemble(engine, input, &w_enc, b_enc, w_dec, b_dec, parts.activation).map(|sae| Self {
             metadata: Arc::new(parts.metadata),
             sparsity: parts.sparsity.map(Arc::from),
             ..sae
@@ -66,9 +81,10 @@ impl Sae {
     }
 
     /// Works out what the activation needs per column. Everything has been checked.
-    pub(crate) fn assemble(
+    fn assemble(
+        engine: Engine,
         input: InputMap,
-        w_t: Tensor,
+        w_enc: &Tensor,
         b_enc: Arc<[f32]>,
         w_dec: Tensor,
         b_dec: Arc<[f32]>,
@@ -90,12 +106,12 @@ impl Sae {
                 Rule::Gated { gain: r_mag.iter().map(|r| r.exp()).collect(), b_mag: b_mag.clone() }
             }
         };
-        let encoder = Encoder { w_t, bias: b_enc, rule };
-        let metadata = Arc::default();
-        Ok(Self { input, encoder, w_dec, b_dec, decoder_scale, activation, metadata, sparsity: None })
+        let encoder = Encoder::new(engine, w_enc, b_enc, rule)?;
+        let (metadata, scratch) = (Arc::default(), ScratchPool::default());
+        Ok(Self { input, encoder, w_dec, b_dec, decoder_scale, activation, metadata, sparsity: None, scratch })
     }
 
-    /// The same SAE with other weights; metadata and sparsity stay.
+    /// The same SAE with other weights (`w_t` is `W_enc` transposed); engine, metadata and sparsity stay.
     pub(crate) fn rebuilt(
         &self,
         input: InputMap,
@@ -105,7 +121,7 @@ impl Sae {
         b_dec: Arc<[f32]>,
         activation: Activation,
     ) -> Result<Self> {
-        let sae = Self::assemble(input, w_t, b_enc, w_dec, b_dec, activation)?;
+        let sae = Self::assemble(self.engine(), input, &w_t.t()?, b_enc, w_dec, b_dec, activation)?;
         Ok(Self { metadata: self.metadata.clone(), sparsity: self.sparsity.clone(), ..sae })
     }
 
@@ -115,11 +131,12 @@ impl Sae {
     /// # Errors
     /// As [`SparseCoder::encode`].
     pub fn encode_into(&self, x: &Tensor, scratch: &mut EncodeScratch, codes: &mut Codes) -> Result<()> {
-        let input = self.input.apply(x)?;
-        codes.features.clear(self.d_sae_() as u32);
-        codes.scale = input.scale;
-        codes.layout = input.layout;
-        self.encoder.sparse(&input.x, scratch, &mut codes.features)
+        self.input.with_rows(x, |rows, scale, layout| {
+            codes.features.clear(self.d_sae_() as u32);
+            codes.scale = scale;
+            codes.layout = layout;
+            self.encoder.sparse(rows, scratch, &mut codes.features)
+        })
     }
 
     /// Makes a few features ready for a loop over many batches; repeats are allowed and give the same column twice.
@@ -132,7 +149,8 @@ impl Sae {
             Coupling::Independent => self.encoder.gather(features)?,
             Coupling::Coupled => self.encoder.clone(),
         };
-        Ok(SelectedFeatures { features: features.into(), input: self.input.clone(), encoder, d_sae: self.d_sae_() })
+        let (input, scratch) = (self.input.clone(), ScratchPool::default());
+        Ok(SelectedFeatures { features: features.into(), input, encoder, d_sae: self.d_sae_(), scratch })
     }
 
     /// Decodes dense features `[.., d_sae]`. For SAEs without per-token normalisation only: with one, decode
@@ -154,10 +172,41 @@ impl Sae {
         self.b_dec.len()
     }
 
-    /// `W_enc` transposed, `[d_sae, d_in]`: row j is what feature j looks for.
+    /// What computes it.
     #[must_use]
-    pub fn w_enc_t(&self) -> &Tensor {
-        &self.encoder.w_t
+    pub fn engine(&self) -> Engine {
+        self.encoder.engine()
+    }
+
+    /// The same SAE on another engine; `W_enc` is packed anew.
+    ///
+    /// # Errors
+    /// [`Error::Rounded`] when the exact weights are no longer there.
+    pub fn with_engine(&self, engine: Engine) -> Result<Self> {
+        if engine == self.engine() {
+            return Ok(self.clone());
+        }
+        let w_enc = self.encoder.w_t("changing the engine")?.t()?;
+        let encoder = Encoder::new(engine, &w_enc, self.encoder.bias.clone(), self.encoder.rule.clone())?;
+        Ok(Self { encoder, ..self.clone() })
+    }
+
+    /// Bytes that the two matrices take in memory.
+    #[must_use]
+    pub fn weight_bytes(&self) -> usize {
+        self.encoder.bytes() + self.w_dec.elem_count() * size_of::<f32>()
+    }
+
+    /// `W_enc` transposed, `[d_sae, d_in]`: row j is what feature j looks for. Unpacked when it is packed.
+    ///
+    /// # Errors
+    /// [`Error::Rounded`] when it is packed in a precision that does not keep it.
+    pub fn w_enc_t(&self) -> Result<Tensor> {
+        self.encoder.w_t("reading W_enc")
+    }
+
+    pub(crate) fn exact_w_enc_t(&self, purpose: &'static str) -> Result<Tensor> {
+        self.encoder.w_t(purpose)
     }
 
     /// `W_dec [d_sae, d_in]`: row j is the direction of feature j.
@@ -255,7 +304,7 @@ impl SparseCoder for Sae {
 
     fn encode(&self, x: &Tensor) -> Result<Codes> {
         let mut codes = Codes::from_features(SparseFeatures::empty(self.d_sae_() as u32));
-        self.encode_into(x, &mut EncodeScratch::default(), &mut codes)?;
+        self.scratch.with(|scratch| self.encode_into(x, scratch, &mut codes))?;
         Ok(codes)
     }
 
@@ -277,6 +326,7 @@ impl fmt::Debug for Sae {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Sae")
             .field("architecture", &self.activation.architecture())
+            .field("engine", &format_args!("{}", self.engine()))
             .field("d_in", &self.input.d_in)
             .field("d_sae", &self.d_sae_())
             .field("k", &if let Activation::TopK { k, .. } = self.activation { Some(k) } else { None })

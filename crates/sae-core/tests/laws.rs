@@ -5,8 +5,8 @@ mod common;
 use candle_core::{DType, Device, Tensor};
 use common::{error, flat, gaussian};
 use sae_core::{
-    ActShape, Activation, Codes, Coupling, EncodeScratch, Error, Normalisation, Sae, SaeParts, SelectedFeatures,
-    SparseCoder, SparseFeatures,
+    ActShape, Activation, Codes, Coupling, EncodeScratch, Engine, Error, Normalisation, Precision, Sae, SaeParts,
+    SelectedFeatures, SparseCoder, SparseFeatures,
 };
 use std::sync::LazyLock;
 
@@ -24,24 +24,35 @@ static WEIGHTS: LazyLock<(Tensor, Tensor)> =
     LazyLock::new(|| (tensor(D_IN, D_SAE, 1, 0.036), tensor(D_SAE, D_IN, 2, 0.036)));
 
 fn sae(activation: Activation, normalisation: Normalisation) -> Sae {
+    sae_on(Engine::default(), activation, normalisation)
+}
+
+fn sae_on(engine: Engine, activation: Activation, normalisation: Normalisation) -> Sae {
     let (w_enc, w_dec) = WEIGHTS.clone();
     let b_dec: Vec<f32> = gaussian(D_IN, 3);
     let parts = SaeParts::new(w_enc, vec![-1.5; D_SAE], w_dec, b_dec.clone());
-    Sae::new(SaeParts { input_shift: Some(b_dec), activation, normalisation, ..parts }).unwrap()
+    Sae::on(engine, SaeParts { input_shift: Some(b_dec), activation, normalisation, ..parts }).unwrap()
 }
 
+/// Every architecture on the kernels, one of each coupling on the reference and in bf16.
 fn all_kinds() -> Vec<Sae> {
     let positive = |seed| gaussian(D_SAE, seed).iter().map(|v| v.abs()).collect::<Vec<f32>>();
-    vec![
+    let topk = |rescale_by_decoder_norm| Activation::TopK { k: 33, rescale_by_decoder_norm };
+    let mut all = vec![
         sae(Activation::Relu, Normalisation::None),
         sae(Activation::JumpRelu { threshold: positive(4).into() }, Normalisation::ConstantNormRescale),
         sae(
             Activation::Gated { r_mag: gaussian(D_SAE, 5).into(), b_mag: gaussian(D_SAE, 6).into() },
             Normalisation::LayerNorm,
         ),
-        sae(Activation::TopK { k: 33, rescale_by_decoder_norm: false }, Normalisation::None),
-        sae(Activation::TopK { k: 33, rescale_by_decoder_norm: true }, Normalisation::LayerNorm),
-    ]
+        sae(topk(false), Normalisation::None),
+        sae(topk(true), Normalisation::LayerNorm),
+    ];
+    for engine in [Engine::Reference, Engine::kernels(Precision::Bf16)] {
+        all.push(sae_on(engine, Activation::Relu, Normalisation::None));
+        all.push(sae_on(engine, topk(true), Normalisation::None));
+    }
+    all
 }
 
 #[test]
@@ -237,6 +248,52 @@ fn works_behind_pointers_and_across_threads() {
     let text = format!("{:?}", sae(Activation::TopK { k: 3, rescale_by_decoder_norm: false }, Normalisation::None));
     for part in ["architecture: \"topk\"", "d_in: 777", "d_sae: 4201", "k: Some(3)"] {
         assert!(text.contains(part), "{text}");
+    }
+}
+
+#[test]
+fn weights_are_held_once_and_given_back_where_they_are_exact() {
+    let plain = sae_on(Engine::Reference, Activation::Relu, Normalisation::None);
+    let matrix = D_IN * D_SAE * size_of::<f32>();
+    assert_eq!(plain.weight_bytes(), 2 * matrix);
+    for engine in common::engines() {
+        let sae = plain.with_engine(engine).unwrap();
+        assert_eq!(sae.engine(), engine);
+        // Packed panels are rounded up to whole columns, steps and pages.
+        assert!(sae.weight_bytes() < 2 * matrix + matrix / 4, "{engine}: {}", sae.weight_bytes());
+        let dir = tempfile::tempdir().unwrap();
+        if engine.arithmetic().is_none_or(|arithmetic| arithmetic.is_exact()) {
+            assert_eq!(flat(&sae.w_enc_t().unwrap()), flat(&plain.w_enc_t().unwrap()), "{engine}");
+            assert!(sae.with_engine(Engine::Reference).is_ok() && sae.save(dir.path()).is_ok());
+            continue;
+        }
+        for error in [
+            sae.w_enc_t().unwrap_err(),
+            sae.with_engine(Engine::Reference).unwrap_err(),
+            sae.fold_w_dec_norm().unwrap_err(),
+            sae.fold_norm_factor(2.0).unwrap_err(),
+            sae.save(dir.path()).unwrap_err(),
+        ] {
+            assert!(matches!(error, Error::Rounded { .. }), "{error}");
+            assert!(error.to_string().contains("LoadOptions { engine: Engine::Reference, .. }"), "{error}");
+        }
+        assert!(std::fs::read_dir(dir.path()).unwrap().next().is_none(), "nothing is written");
+    }
+}
+
+#[test]
+fn engines_agree_within_their_precision() {
+    let x = tensor(70, D_IN, 43, 1.0);
+    let plain = sae_on(Engine::Reference, Activation::Relu, Normalisation::LayerNorm);
+    let right = plain.encode_dense(&x).unwrap();
+    for engine in common::engines() {
+        let tolerance = match engine.arithmetic().map(|arithmetic| arithmetic.precision()) {
+            None | Some(Precision::F32) => 2e-5,
+            Some(Precision::F32Fast) => 1e-4,
+            _ => 0.05,
+        };
+        let found = plain.with_engine(engine).unwrap().encode_dense(&x).unwrap();
+        assert!(error(&found, &right) < tolerance, "{engine}: {}", error(&found, &right));
     }
 }
 

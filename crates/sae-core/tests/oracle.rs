@@ -5,7 +5,7 @@ mod common;
 use candle_core::{Device, Tensor};
 use common::{error_of, flat, gaussian};
 use proptest::prelude::*;
-use sae_core::{ActShape, Activation, Normalisation, Sae, SaeParts, SparseCoder};
+use sae_core::{ActShape, Activation, Engine, Normalisation, Precision, Sae, SaeParts, SparseCoder};
 
 /// An SAE as plain lists, matrices by rows.
 #[derive(Clone, Debug)]
@@ -85,19 +85,21 @@ impl Plain {
         Answer { acts, x_hat, margin }
     }
 
-    fn build(&self, act_shape: ActShape) -> Sae {
+    fn build(&self, engine: usize, act_shape: ActShape) -> Sae {
+        let engines: Vec<Engine> = common::engines().into_iter().filter(is_f32).collect();
+        let engine = engines[engine % engines.len()];
         let matrix = |v: &[f32], a, b| Tensor::from_slice(v, (a, b), &Device::Cpu).unwrap();
         let w_enc = matrix(&self.w_enc, self.d_in, self.d_sae);
         let w_dec = matrix(&self.w_dec, self.d_sae, self.d_in);
         let parts = SaeParts::new(w_enc, self.b_enc.clone(), w_dec, self.b_dec.clone());
-        Sae::new(SaeParts {
+        let parts = SaeParts {
             input_shift: self.shift.clone(),
             activation: self.activation.clone(),
             normalisation: self.normalisation,
             act_shape,
             ..parts
-        })
-        .unwrap()
+        };
+        Sae::on(engine, parts).unwrap()
     }
 }
 
@@ -134,6 +136,11 @@ fn plain() -> impl Strategy<Value = Plain> {
     })
 }
 
+/// Engines whose products are as exact as this file's tolerance.
+fn is_f32(engine: &Engine) -> bool {
+    engine.arithmetic().is_none_or(|arithmetic| arithmetic.precision() == Precision::F32)
+}
+
 /// Choices nearer than this may fall either way in f32.
 const MARGIN: f64 = 1e-5;
 /// Sums of at most 48 products in f32, relative to the rms of the whole.
@@ -158,12 +165,12 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(600))]
 
     #[test]
-    fn encode_and_decode(plain in plain(), rows in 0usize..9, heads in 1usize..4) {
+    fn encode_and_decode(plain in plain(), rows in 0usize..9, heads in 1usize..4, engine: usize) {
         let x = gaussian(rows * plain.d_in, 1);
         let expected = answers(&plain, &x, 1.0);
         prop_assume!(expected.margin > MARGIN);
         let per_head = plain.d_in % heads == 0;
-        let sae = plain.build(if per_head { ActShape::PerHead } else { ActShape::Flat });
+        let sae = plain.build(engine, if per_head { ActShape::PerHead } else { ActShape::Flat });
         let shape = if per_head { vec![1, rows, heads, plain.d_in / heads] } else { vec![1, rows, plain.d_in] };
         let x = Tensor::from_vec(x, shape.clone(), &Device::Cpu).unwrap();
         let forward = sae.forward(&x).unwrap();
@@ -179,11 +186,11 @@ proptest! {
     }
 
     #[test]
-    fn fold_w_dec_norm(plain in plain(), rows in 1usize..9) {
+    fn fold_w_dec_norm(plain in plain(), rows in 1usize..9, engine: usize) {
         let x = gaussian(rows * plain.d_in, 2);
         let expected = answers(&plain, &x, 1.0);
         prop_assume!(expected.margin > MARGIN);
-        let folded = match plain.build(ActShape::Flat).fold_w_dec_norm() {
+        let folded = match plain.build(engine, ActShape::Flat).fold_w_dec_norm() {
             Ok(folded) => folded,
             Err(_) => {
                 let plain_topk = Activation::TopK { k: 0, rescale_by_decoder_norm: false };
@@ -202,10 +209,10 @@ proptest! {
     }
 
     #[test]
-    fn fold_norm_factor(plain in plain(), rows in 1usize..9, s in 0.2f32..5.0) {
+    fn fold_norm_factor(plain in plain(), rows in 1usize..9, s in 0.2f32..5.0, engine: usize) {
         let x = gaussian(rows * plain.d_in, 3);
         let per_token = plain.normalisation.is_per_token();
-        let folded = plain.build(ActShape::Flat).fold_norm_factor(s);
+        let folded = plain.build(engine, ActShape::Flat).fold_norm_factor(s);
         prop_assert_eq!(folded.is_err(), per_token);
         let Ok(folded) = folded else { return Ok(()) };
         let expected = answers(&plain, &x, f64::from(s));

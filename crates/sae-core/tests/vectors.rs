@@ -3,7 +3,7 @@
 mod common;
 
 use candle_core::{Device, Tensor};
-use common::{error, error_of, flat};
+use common::{error, error_of, exact, flat};
 use sae_core::{Activation, Normalisation, Sae, SaeParts, SparseCoder};
 
 fn ones(rows: usize, columns: usize) -> Tensor {
@@ -16,7 +16,7 @@ fn randn(rows: usize, columns: usize, seed: u64) -> Tensor {
 
 fn three_features(activation: Activation, b_enc: Vec<f32>) -> Sae {
     let parts = SaeParts::new(ones(2, 3), b_enc, ones(3, 2), vec![0.0; 2]);
-    Sae::new(SaeParts { activation, input_shift: Some(vec![0.0; 2]), ..parts }).unwrap()
+    Sae::on(exact(), SaeParts { activation, input_shift: Some(vec![0.0; 2]), ..parts }).unwrap()
 }
 
 fn random(d_in: usize, d_sae: usize, activation: Activation, seed: u64) -> SaeParts {
@@ -65,7 +65,7 @@ fn identity_sae_reconstructs() {
     let eye = Tensor::eye(d, candle_core::DType::F32, &Device::Cpu).unwrap();
     let w_dec = Tensor::cat(&[&eye, &eye.neg().unwrap()], 0).unwrap();
     let parts = SaeParts::new(w_dec.t().unwrap(), vec![0.0; 2 * d], w_dec, vec![0.0; d]);
-    let sae = Sae::new(parts).unwrap();
+    let sae = Sae::on(exact(), parts).unwrap();
     let x = randn(40, d, 3);
     for sae in [sae.clone(), sae.fold_norm_factor(3.0).unwrap()] {
         let forward = sae.forward(&x).unwrap();
@@ -81,7 +81,7 @@ fn dictionary_learning_identity() {
     let gated = Activation::Gated { r_mag: [0., 0.].into(), b_mag: [0., 0.].into() };
     for activation in [Activation::Relu, gated] {
         let parts = SaeParts::new(eye.clone(), vec![0.0; 2], eye.clone(), vec![0.0; 2]);
-        let sae = Sae::new(SaeParts { activation, ..parts }).unwrap();
+        let sae = Sae::on(exact(), SaeParts { activation, ..parts }).unwrap();
         assert_eq!(flat(&sae.encode_dense(&x).unwrap()), [2., 0.]);
         assert_eq!(flat(&sae.forward(&x).unwrap().x_hat), [2., 0.]);
     }
@@ -94,7 +94,7 @@ fn normalisations_by_formula() {
         let eye = Tensor::eye(2, candle_core::DType::F32, &Device::Cpu).unwrap();
         let w = Tensor::cat(&[&eye, &eye.neg().unwrap()], 1).unwrap();
         let parts = SaeParts::new(w.clone(), vec![0.0; 4], w.t().unwrap(), vec![0.0; 2]);
-        Sae::new(SaeParts { normalisation, ..parts }).unwrap()
+        Sae::on(exact(), SaeParts { normalisation, ..parts }).unwrap()
     };
     let rows: Vec<Vec<f32>> = x.to_vec2().unwrap();
     let seen = |sae: &Sae| {
@@ -137,7 +137,7 @@ fn folds_keep_the_function() {
         Activation::Gated { r_mag: common::gaussian(d_sae, 61).into(), b_mag: common::gaussian(d_sae, 62).into() },
     ];
     for (at, activation) in activations.into_iter().enumerate() {
-        let sae = Sae::new(random(d_in, d_sae, activation, 70 + 10 * at as u64)).unwrap();
+        let sae = Sae::on(exact(), random(d_in, d_sae, activation, 70 + 10 * at as u64)).unwrap();
         let folded = sae.fold_w_dec_norm().unwrap();
         for row in folded.w_dec().to_vec2::<f32>().unwrap() {
             let norm = row.iter().map(|w| w * w).sum::<f32>().sqrt();
@@ -155,10 +155,10 @@ fn folds_keep_the_function() {
 fn topk_of_everything_is_relu() {
     let (d_in, d_sae) = (6, 20);
     let x = randn(30, d_in, 51);
-    let relu = Sae::new(random(d_in, d_sae, Activation::Relu, 90)).unwrap();
+    let relu = Sae::on(exact(), random(d_in, d_sae, Activation::Relu, 90)).unwrap();
     for rescale_by_decoder_norm in [false, true] {
         let activation = Activation::TopK { k: d_sae, rescale_by_decoder_norm };
-        let topk = Sae::new(random(d_in, d_sae, activation, 90)).unwrap();
+        let topk = Sae::on(exact(), random(d_in, d_sae, activation, 90)).unwrap();
         assert!(error(&topk.forward(&x).unwrap().x_hat, &relu.forward(&x).unwrap().x_hat) < 1e-6);
         if !rescale_by_decoder_norm {
             assert_eq!(topk.encode(&x).unwrap(), relu.encode(&x).unwrap());
@@ -174,7 +174,7 @@ fn topk_ties_go_to_the_lower_feature() {
     let (rows, d_sae) = (1025, 5000);
     let parts = SaeParts::new(ones(1, d_sae), vec![0.0; d_sae], ones(d_sae, 1), vec![0.0]);
     let activation = Activation::TopK { k: 7, rescale_by_decoder_norm: false };
-    let sae = Sae::new(SaeParts { activation, ..parts }).unwrap();
+    let sae = Sae::on(exact(), SaeParts { activation, ..parts }).unwrap();
     let codes = sae.encode(&ones(rows, 1)).unwrap();
     for (index, value) in codes.features.iter() {
         assert_eq!(index, [0, 1, 2, 3, 4, 5, 6]);

@@ -79,10 +79,15 @@ impl std::str::FromStr for Backend {
 ///
 /// ```text
 /// F32      |error| <= K eps sum|x||w|                      IEEE single precision, fused multiply-adds
-/// F32Fast  |error| <= (1.3e-5 + K eps) sum|x||w|            on AMX three bf16 products; F32 elsewhere
+/// F32Fast  |error| <= (2^-15 + K eps) sum|x||w|             on AMX three bf16 products; F32 elsewhere
 /// Bf16     |error| <= (2^-7 + 2^-16 + K eps) sum|x||w|      inputs and weights rounded to bf16, summed in f32
 /// ```
-/// About `1e-6`, `2e-5` and `4e-3` of the output's rms on Gaussian data.
+/// About `1e-6`, `2e-5` and `4e-3` of the output's rms on Gaussian data. `2^-15` (3.05e-5) cannot be less: two bf16 leave `2^-17` of an
+/// unlucky number, and the product of two low parts, up to `2^-16`, is left out.
+///
+/// The bounds hold as long as `sum|x||w|` and every input and weight stay below `3.3e38`: nearer to the largest f32, `3.403e38`, sums
+/// may become infinite. An infinity or NaN among the inputs or weights leaves no finite number in its row or column. AMX takes numbers
+/// below `2^-126` for zero, also as parts and as sums, which adds at most `2^-125 sum(|x| + |w| + 4)` to the bounds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Precision {
@@ -116,7 +121,7 @@ impl Precision {
         summing
             + match self {
                 Self::F32 => 0.0,
-                Self::F32Fast => 1.3e-5,
+                Self::F32Fast => 2f64.powi(-15),
                 Self::Bf16 => 2f64.powi(-7) + 2f64.powi(-16),
             }
     }
@@ -176,6 +181,22 @@ impl Arithmetic {
     #[must_use]
     pub fn kernel_name(self) -> &'static str {
         self.kernel.name()
+    }
+
+    /// Whether packed weights keep every bit, so that [`PackedMatrix::column`](crate::PackedMatrix::column) gives them back: where products
+    /// are computed in f32.
+    #[must_use]
+    pub fn is_exact(self) -> bool {
+        // Asked of the kernel itself, by a value that needs all bits of an f32.
+        let probe = f32::from_bits(0x3F9D_B5A7);
+        let mut panel = crate::buffer::Buffer::new(self.kernel.panel_bytes(1));
+        let panel = &mut panel.as_mut_slice::<u8>()[..self.kernel.panel_bytes(1)];
+        let (matrix, mut back) = (crate::MatrixRef::row_major(std::slice::from_ref(&probe), 1, 1), [0.0]);
+        matrix.is_ok_and(|matrix| {
+            self.kernel.pack_columns(matrix, 0, panel);
+            self.kernel.unpack_column(panel, 0, &mut back);
+            back == [probe]
+        })
     }
 
     pub(crate) fn kernel(self) -> &'static dyn Kernel {

@@ -12,7 +12,7 @@ pub struct Tile<'a> {
     pub rows: Range<usize>,
     /// Which columns of the product; starts at a multiple of [`TILE_COLS`].
     pub cols: Range<usize>,
-    /// `[rows, TILE_COLS]`, 64-byte aligned; columns past `cols` hold zeros. Free to be overwritten.
+    /// `[rows, TILE_COLS]`, 64-byte aligned; columns past `cols` hold zeros, or NaN in rows that are not finite. Free to be overwritten.
     pub sums: &'a mut [f32],
 }
 

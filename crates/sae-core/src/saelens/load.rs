@@ -6,12 +6,16 @@ use candle_core::Tensor;
 use std::path::Path;
 use std::sync::Arc;
 use tensor_files::SafetensorsFile;
+use tensor_kernels::Engine;
 
 /// How to open an SAE.
 #[derive(Clone, Debug, Default)]
 pub struct LoadOptions {
     /// Keys of `cfg.json` that are unknown here and that the caller knows to be without effect.
     pub ignore_keys: Vec<String>,
+    /// What computes it: decides how `W_enc` is held. Folding, saving and reading the weights back need [`Engine::Reference`] or a precision
+    /// that the machine computes in f32.
+    pub engine: Engine,
 }
 
 /// Old names of a scale that features are multiplied by before decoding.
@@ -43,7 +47,7 @@ impl Sae {
         weights.refuse_strangers()?;
         let (d_in, d_sae) = (config.d_in, config.d_sae);
         let b_dec = weights.vector("b_dec", d_in)?;
-        Sae::new(SaeParts {
+        let parts = SaeParts {
             w_enc: weights.file.load_f32_shaped("W_enc", &[d_in, d_sae])?,
             b_enc: weights.vector(weights.bias_name(), d_sae)?,
             w_dec: weights.decoder()?,
@@ -54,7 +58,8 @@ impl Sae {
             act_shape: config.act_shape,
             sparsity: sparsity(&folder.join(SPARSITY_FILE), d_sae)?,
             metadata: config.metadata.clone(),
-        })
+        };
+        Sae::on(options.engine, parts)
     }
 }
 

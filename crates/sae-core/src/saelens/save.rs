@@ -14,14 +14,15 @@ impl Sae {
     /// that every reader refuses, instead of one that mixes old and new.
     ///
     /// # Errors
-    /// [`Error::NotExpressible`] when the input shift is not `b_dec` (SAELens knows no other), [`Error::File`], [`Error::Io`].
+    /// [`Error::NotExpressible`] when the input shift is not `b_dec` (SAELens knows no other), [`Error::Rounded`] when `W_enc` is packed in
+    /// a precision that does not keep it, [`Error::File`], [`Error::Io`].
     pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
         let folder = folder.as_ref();
         let io = |source| Error::Io { path: folder.to_path_buf(), source };
-        let config = self.config_json()?;
+        let (config, tensors) = (self.config_json()?, self.named_tensors()?);
         std::fs::create_dir_all(folder).map_err(io)?;
         let new = tempfile::Builder::new().prefix(".partial-").tempdir_in(folder).map_err(io)?;
-        save_safetensors(new.path().join(WEIGHTS_FILE), &self.named_tensors()?, None)?;
+        save_safetensors(new.path().join(WEIGHTS_FILE), &tensors, None)?;
         if let Some(sparsity) = self.sparsity() {
             let tensor = Tensor::new(sparsity, &Device::Cpu)?;
             save_safetensors(new.path().join(SPARSITY_FILE), &[("sparsity", tensor)], None)?;
@@ -45,7 +46,7 @@ impl Sae {
     fn named_tensors(&self) -> Result<Vec<(&'static str, Tensor)>> {
         let vector = |v: &[f32]| Tensor::new(v, &Device::Cpu);
         let mut tensors = vec![
-            ("W_enc", self.w_enc_t().t()?.contiguous()?),
+            ("W_enc", self.exact_w_enc_t("saving")?.t()?.contiguous()?),
             ("W_dec", self.w_dec().clone()),
             ("b_dec", vector(self.b_dec())?),
         ];

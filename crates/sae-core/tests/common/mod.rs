@@ -2,11 +2,27 @@
 #![allow(dead_code)]
 
 use candle_core::{DType, Tensor};
-use std::path::PathBuf;
+use sae_core::{Arithmetic, Engine, LoadOptions, Precision, Sae};
+use std::path::{Path, PathBuf};
 
 /// A golden folder.
 pub fn golden(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+}
+
+/// Kernels that keep every bit of the weights, on any machine.
+pub fn exact() -> Engine {
+    Engine::kernels(Precision::F32)
+}
+
+/// The reference, and every kernel of the machine.
+pub fn engines() -> Vec<Engine> {
+    std::iter::once(Engine::Reference).chain(Arithmetic::available().map(Engine::Kernels)).collect()
+}
+
+/// An SAE on an engine.
+pub fn load_on(engine: Engine, folder: impl AsRef<Path>) -> sae_core::Result<Sae> {
+    Sae::load_with(folder, &LoadOptions { engine, ..LoadOptions::default() })
 }
 
 /// All values of a tensor.

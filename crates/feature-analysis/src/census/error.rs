@@ -1,0 +1,97 @@
+use activation_store::TokenPos;
+use std::path::PathBuf;
+
+/// What can go wrong with a census.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CensusError {
+    /// An option outside its range.
+    #[error("census option `{option}` is {found}, expected {expected}")]
+    Option {
+        /// Its name.
+        option: &'static str,
+        /// What it is.
+        found: usize,
+        /// Its range.
+        expected: &'static str,
+    },
+    /// An activation that is NaN, infinite or too large for exact sums.
+    #[error(
+        "feature {feature} has activation {value} at {at}; a census takes finite values of magnitude below {}",
+        super::fixed::LIMIT
+    )]
+    Value {
+        /// The feature.
+        feature: u32,
+        /// Its activation.
+        value: f32,
+        /// Where.
+        at: TokenPos,
+    },
+    /// An address too large to be packed.
+    #[error("address {at} is out of range: rows are below 2^40, positions below 2^24")]
+    Address {
+        /// The address.
+        at: TokenPos,
+    },
+    /// More tokens than exact sums have room for.
+    #[error("{tokens} tokens are more than a census takes in, {}", super::fixed::MOST_TOKENS)]
+    TooManyTokens {
+        /// How many there would be.
+        tokens: u64,
+    },
+    /// Parts of a batch that have different lengths or widths.
+    #[error("a census batch has {found} {what}, expected {expected}")]
+    Batch {
+        /// Which part.
+        what: &'static str,
+        /// Its length.
+        found: usize,
+        /// The length needed.
+        expected: usize,
+    },
+    /// A census that counts documents was given a batch without them.
+    #[error(
+        "this census counts documents, but the batch does not say which document each token is of (a source must deliver the text in order and \
+         remember its rows; or switch `CensusOptions::documents` off)"
+    )]
+    NoDocuments,
+    /// A row, or a part of one, that was taken in before.
+    #[error("{at} was taken in before: every row of tokens goes into a census once, its positions in order")]
+    Twice {
+        /// The address.
+        at: TokenPos,
+    },
+    /// Two censuses of different things.
+    #[error("these censuses cannot be merged: their {what} differ ({left} and {right})")]
+    Different {
+        /// What differs.
+        what: &'static str,
+        /// One side.
+        left: String,
+        /// The other.
+        right: String,
+    },
+    /// Two censuses that have rows in common.
+    #[error("these censuses cannot be merged: both have row {row}")]
+    Overlap {
+        /// A row that both have.
+        row: u64,
+    },
+    /// A feature for which co-firing was not counted.
+    #[error("co-firing with feature {feature} was not counted; it was for {together:?}")]
+    NotTogether {
+        /// The feature.
+        feature: u32,
+        /// Those for which it was.
+        together: Vec<u32>,
+    },
+    /// A file that is no census, is damaged, or is of another version.
+    #[error("{}: {reason}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+}

@@ -1,0 +1,47 @@
+//! Two censuses of two parts of a text as one of both.
+
+use super::{CensusError, FeatureCensus, MOST_TOKENS};
+use crate::Result;
+use rayon::prelude::*;
+use std::fmt::Debug;
+
+impl FeatureCensus {
+    /// Takes in what another census saw. With [`CensusOptions::documents`](super::CensusOptions::documents) both say which rows they saw, and rows in common
+    /// are an error; without, that the parts do not overlap is the caller's promise.
+    ///
+    /// # Errors
+    /// Another SAE, other options or names, rows in common, or too many tokens; nothing is changed then.
+    pub fn merge(&mut self, other: &Self) -> Result<()> {
+        same("numbers of features", &self.d_sae, &other.d_sae)?;
+        same("options", &self.options, &other.options)?;
+        same("names", &self.names, &other.names)?;
+        let tokens = self.tokens + other.tokens;
+        if tokens > MOST_TOKENS {
+            return Err(CensusError::TooManyTokens { tokens }.into());
+        }
+        self.settle();
+        let (runs, twice) = other.coverage.runs(other.in_latest_document());
+        if let Some(row) = self.coverage.overlap(&runs) {
+            return Err(CensusError::Overlap { row }.into());
+        }
+        self.tokens = tokens;
+        self.left_out.add(&other.left_out);
+        self.shards.par_iter_mut().zip(&other.shards).for_each(|(ours, theirs)| ours.merge(theirs));
+        let mut counted_twice = twice;
+        for (start, run) in runs {
+            counted_twice.extend(self.coverage.insert(start, run));
+        }
+        for feature in counted_twice {
+            self.tally_mut(feature).documents -= 1;
+        }
+        Ok(())
+    }
+}
+
+fn same<T: PartialEq + Debug>(what: &'static str, left: &T, right: &T) -> Result<()> {
+    if left == right {
+        return Ok(());
+    }
+    let (left, right) = (format!("{left:?}"), format!("{right:?}"));
+    Err(CensusError::Different { what, left, right }.into())
+}

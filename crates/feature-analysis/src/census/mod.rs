@@ -1,0 +1,284 @@
+//! Every statistic and every top example of all features of an SAE from one pass over a text: [`FeatureCensus`].
+
+mod address;
+mod batch;
+mod bins;
+mod coverage;
+mod error;
+mod fixed;
+mod frame;
+mod merge;
+mod mix;
+mod options;
+mod query;
+mod runner;
+mod shard;
+
+pub use batch::{CensusBatch, LeaveOut, LeftOut, Reason};
+pub use bins::{BINS, Histogram, bin_end, bin_of, bin_start};
+pub use error::CensusError;
+pub use fixed::{LIMIT, MOST_TOKENS};
+pub use options::{CensusNames, CensusOptions};
+pub use query::{BinSamples, CensusExample, FeatureAt, FeatureStats, Together};
+pub use runner::{CensusProgress, CensusReport, CensusRun};
+
+use crate::Result;
+use coverage::{Coverage, Step};
+use rayon::prelude::*;
+use sae_core::SparseFeatures;
+use shard::{Line, SHARD, Shard};
+
+/// Fewer activations than this in a batch are not worth waking other threads.
+const PARALLEL: usize = 1 << 14;
+
+/// All features of an SAE, seen over a text in one pass: for each feature how often and how strongly it fires, its histogram, its strongest
+/// activations with their addresses, a uniform sample of the others, the documents and the features that it fires with. Exact, in memory that does
+/// not grow with the text.
+///
+/// A feature fires on a token where its activation is not zero. With `a_1 .. a_n` its activations on the tokens on which it fires:
+///
+/// ```text
+/// count       n
+/// density     n / tokens
+/// sum         a_1 + .. + a_n            as whole numbers of 2^-64: no rounding of the sum, whatever the order
+/// squares     a_1^2 + .. + a_n^2        as whole numbers of 2^-52
+/// min, max    the smallest and the largest a_i, with their signs
+/// histogram   of |a_i| in bins of a quarter of an octave
+/// top         the k largest |a_i|, equal ones by the lower address
+/// samples     of each bin the m activations with the lowest hash(seed, feature, address)
+/// documents   in how many documents it fires
+/// together    for chosen features c: on how many tokens both fire
+/// ```
+///
+/// All of it is a function of the set of tokens: batches, threads and order make no difference, and a census of each part of a text
+/// [merges](Self::merge) into the census of the whole, byte for byte when saved. Dictionaries with signed activations are ranked, binned and
+/// sampled by magnitude; for the usual ones, whose activations are not negative, that is by value.
+///
+/// Sums are exact as far as [`LIMIT`] and the units go: activations from `2^-41` up enter the sum exactly and from `1/8` up the sum of squares;
+/// smaller ones are rounded, each alone, by at most half a unit. NaN, infinity and magnitudes from `2^20` up are errors.
+///
+/// ```
+/// use activation_store::TokenPos;
+/// use feature_analysis::census::{CensusBatch, CensusOptions, FeatureCensus};
+/// use sae_core::SparseFeatures;
+///
+/// # fn main() -> feature_analysis::Result<()> {
+/// // An SAE of 3 features on two tokens: features 0 and 2 on the first, feature 2 on the second.
+/// let features = SparseFeatures::new(vec![0, 2, 3], vec![0, 2, 2], vec![1.5, 0.5, 4.0], 3)?;
+/// let at = [TokenPos { row: 0, pos: 0 }, TokenPos { row: 0, pos: 1 }];
+/// let options = CensusOptions { top: 1, documents: false, ..CensusOptions::default() };
+/// let mut census = FeatureCensus::new(3, options)?;
+/// census.push(&CensusBatch::new(&at, &[11, 12], &features))?;
+///
+/// let stats = census.stats(2)?;
+/// assert_eq!((stats.count, stats.density, stats.mean, stats.max), (2, 1.0, 2.25, 4.0));
+/// let top = census.top(2)?;
+/// assert_eq!((top[0].activation, top[0].at, top[0].token), (4.0, at[1], 12));
+/// assert_eq!(census.dead(), [1]);
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+pub struct FeatureCensus {
+    d_sae: usize,
+    options: CensusOptions,
+    names: CensusNames,
+    tokens: u64,
+    left_out: LeftOut,
+    shards: Vec<Shard>,
+    coverage: Coverage,
+    /// For each feature its place among `options.together`, from 1; empty where none are chosen.
+    chosen: Vec<u32>,
+    scratch: Scratch,
+}
+
+/// Storage that a batch leaves to the next.
+#[derive(Clone, Debug, Default)]
+struct Scratch {
+    lines: Vec<Line>,
+    present: Vec<u32>,
+    rows: Vec<u64>,
+}
+
+impl FeatureCensus {
+    /// Nothing seen yet of an SAE of `d_sae` features. Takes all its memory ([`CensusOptions::memory_bytes`]).
+    ///
+    /// # Errors
+    /// Options outside their ranges.
+    pub fn new(d_sae: usize, options: CensusOptions) -> Result<Self> {
+        options.check(d_sae)?;
+        let mut chosen = vec![0; if options.together.is_empty() { 0 } else { d_sae }];
+        (1..).zip(&options.together).for_each(|(place, &feature)| chosen[feature as usize] = place);
+        let shard = |start: usize| Shard::new(start as u32..d_sae.min(start + SHARD) as u32, &options);
+        let shards = (0..d_sae).step_by(SHARD).map(shard).collect();
+        Ok(Self {
+            d_sae,
+            options,
+            names: CensusNames::default(),
+            tokens: 0,
+            left_out: LeftOut::default(),
+            shards,
+            coverage: Coverage::new(),
+            chosen,
+            scratch: Scratch::default(),
+        })
+    }
+
+    /// The same with names for the files.
+    #[must_use]
+    pub fn named(mut self, names: CensusNames) -> Self {
+        self.names = names;
+        self
+    }
+
+    /// Number of features.
+    #[must_use]
+    pub fn d_sae(&self) -> usize {
+        self.d_sae
+    }
+
+    /// What is kept.
+    #[must_use]
+    pub fn options(&self) -> &CensusOptions {
+        &self.options
+    }
+
+    /// What was looked at, in words.
+    #[must_use]
+    pub fn names(&self) -> &CensusNames {
+        &self.names
+    }
+
+    /// Tokens that count: the denominator of every density.
+    #[must_use]
+    pub fn tokens(&self) -> u64 {
+        self.tokens
+    }
+
+    /// Tokens that were left out, by reason; not among [`tokens`](Self::tokens).
+    #[must_use]
+    pub fn left_out(&self) -> &LeftOut {
+        &self.left_out
+    }
+
+    /// Takes in the sparse codes of some tokens; all of them or, on an error, none.
+    ///
+    /// Once the scratch has grown to the largest batch (40 bytes a token) nothing is allocated, but at the first end of a document and where the
+    /// rows jump: then the features of a document at an edge are written down.
+    ///
+    /// # Errors
+    /// An activation that is NaN, infinite or of magnitude `2^20` and more; lists of different lengths; with [`CensusOptions::documents`] a row that was
+    /// taken in before, or a batch without documents.
+    pub fn push(&mut self, batch: &CensusBatch) -> Result<()> {
+        self.check(batch)?;
+        let Scratch { mut lines, mut present, rows } = std::mem::take(&mut self.scratch);
+        (lines.clear(), present.clear());
+        for (row, &at) in batch.at.iter().enumerate() {
+            let document = match self.options.documents {
+                true => self.document(batch, row, &mut lines, &mut present),
+                false => 0,
+            };
+            match batch.left_out_at(row) {
+                Some(reason) => self.left_out.count(reason),
+                None => {
+                    let together = self.together_on(batch.features.row(row), &mut present);
+                    let address = address::pack(at)?;
+                    let key = mix::address_key(address);
+                    lines.push(Line { address, key, token: batch.tokens[row], row: row as u32, document, together });
+                }
+            }
+        }
+        self.flush(&mut lines, &mut present, batch.features);
+        self.scratch = Scratch { lines, present, rows };
+        Ok(())
+    }
+
+    /// The number of a token's document. What came before is counted first where that matters.
+    fn document(&mut self, batch: &CensusBatch, row: usize, lines: &mut Vec<Line>, present: &mut Vec<u32>) -> u32 {
+        let (at, doc) = (batch.at[row], batch.documents.and_then(|documents| documents[row]));
+        loop {
+            match self.coverage.step(at, doc) {
+                Step::Document(number) => return number,
+                Step::Note => {
+                    self.flush(lines, present, batch.features);
+                    let features = self.in_latest_document();
+                    self.coverage.note_head(features);
+                }
+                Step::Reopen => {
+                    self.flush(lines, present, batch.features);
+                    self.settle();
+                    for feature in self.coverage.reopen(at) {
+                        self.tally_mut(feature).document = self.coverage.number();
+                    }
+                }
+            }
+        }
+    }
+
+    /// The places of the chosen features that fire on a token, as a stretch of `present`.
+    fn together_on(&self, (index, value): (&[u32], &[f32]), present: &mut Vec<u32>) -> std::ops::Range<u32> {
+        let start = present.len() as u32;
+        if !self.chosen.is_empty() {
+            let fires = index.iter().zip(value).filter(|(_, value)| **value != 0.0);
+            present.extend(fires.filter_map(|(&feature, _)| self.chosen[feature as usize].checked_sub(1)));
+        }
+        start..present.len() as u32
+    }
+
+    /// Counts the lines, each shard of features for itself.
+    fn flush(&mut self, lines: &mut Vec<Line>, present: &mut Vec<u32>, features: &SparseFeatures) {
+        self.tokens += lines.len() as u64;
+        let take = |shard: &mut Shard| shard.take_lines(lines, present, features);
+        if features.nnz() < PARALLEL || rayon::current_num_threads() == 1 {
+            self.shards.iter_mut().for_each(take);
+        } else {
+            self.shards.par_iter_mut().for_each(take);
+        }
+        (lines.clear(), present.clear());
+    }
+
+    fn check(&mut self, batch: &CensusBatch) -> Result<()> {
+        batch.check(self.d_sae)?;
+        let tokens = self.tokens + batch.at.len() as u64;
+        if tokens > MOST_TOKENS {
+            return Err(CensusError::TooManyTokens { tokens }.into());
+        }
+        if self.options.documents {
+            if batch.documents.is_none() {
+                return Err(CensusError::NoDocuments.into());
+            }
+            self.coverage.check(batch.at, &mut self.scratch.rows)?;
+        }
+        Ok(())
+    }
+
+    fn tally_mut(&mut self, feature: u32) -> &mut shard::Tally {
+        &mut self.shards[feature as usize / SHARD].tallies[feature as usize % SHARD]
+    }
+
+    /// The shard of a feature, and its place there.
+    fn place(&self, feature: u32) -> Result<(&Shard, usize)> {
+        if feature as usize >= self.d_sae {
+            return Err(crate::Error::FeatureRange { feature, d_sae: self.d_sae });
+        }
+        Ok((&self.shards[feature as usize / SHARD], feature as usize % SHARD))
+    }
+
+    /// The features that fired in the latest document of the open run.
+    fn in_latest_document(&self) -> Vec<u32> {
+        let number = self.coverage.number();
+        let tallies = self.shards.iter().flat_map(|shard| &shard.tallies);
+        (0..).zip(tallies).filter(|(_, tally)| tally.document == number).map(|(feature, _)| feature).collect()
+    }
+
+    /// Closes the open run.
+    fn settle(&mut self) {
+        let features = self.in_latest_document();
+        for feature in self.coverage.settle(features) {
+            self.tally_mut(feature).documents -= 1;
+        }
+        if self.coverage.number() >= coverage::MOST_DOCUMENTS {
+            self.shards.iter_mut().flat_map(|shard| &mut shard.tallies).for_each(|tally| tally.document = 0);
+            self.coverage.restart_numbers();
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! What a census keeps, and what that costs: [`CensusOptions`].
+
+use super::bins::BINS;
+use super::coverage;
+use super::shard::{Kept, Tally};
+use super::{CensusError, LeaveOut};
+use crate::Result;
+use tensor_kernels::FeatureTop;
+
+/// How large the numbers in [`CensusOptions`] may be.
+const MOST_TOP: usize = 4096;
+const MOST_SAMPLES: usize = 256;
+
+/// What a [`FeatureCensus`](super::FeatureCensus) keeps of each feature. Two censuses can be merged when all of this is equal.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CensusOptions {
+    /// How many of the strongest activations, with their addresses. 0 to 4096.
+    pub top: usize,
+    /// How many samples for each histogram bin: those `samples_per_bin` with the lowest `hash(seed, feature, address)`, that is, a uniform sample
+    /// that does not depend on the order. 0 to 256.
+    pub samples_per_bin: usize,
+    /// Samples are kept for so many bins, down from the bin of the feature's largest magnitude (four bins are an octave). 1 to 126.
+    pub sample_bins: usize,
+    /// The seed of the samples.
+    pub seed: u64,
+    /// Features whose co-firing with all features is counted: for each of them a count for each feature of the SAE.
+    pub together: Vec<u32>,
+    /// Whether documents are counted. Every row of tokens must then arrive with its documents, its positions in order, and no row twice.
+    pub documents: bool,
+    /// Which tokens do not count.
+    pub leave_out: LeaveOut,
+}
+
+impl Default for CensusOptions {
+    /// The best 20, 4 samples in each of 32 bins (8 octaves), documents counted.
+    fn default() -> Self {
+        Self {
+            top: 20,
+            samples_per_bin: 4,
+            sample_bins: 32,
+            seed: 0,
+            together: Vec::new(),
+            documents: true,
+            leave_out: LeaveOut::default(),
+        }
+    }
+}
+
+impl CensusOptions {
+    /// What a census of an SAE of `d_sae` features takes at most, in bytes, whatever the text:
+    ///
+    /// ```text
+    /// d_sae * ( 64                                    counts, sums, extremes
+    ///         + 8 * 126                               the histogram
+    ///         + 32 * top + 8                          the strongest
+    ///         + 16 * samples_per_bin * sample_bins    the samples
+    ///         + 8 * together.len() + 4                co-firing (nothing without)
+    ///         + 16 )                                  the features of the two documents at the edges of the text (with `documents`)
+    /// ```
+    ///
+    /// Each further stretch of rows between which rows are missing adds up to `8 * d_sae` with `documents` (the features of its first and last document), and
+    /// a batch adds 40 bytes of scratch a token. Pages that are never touched, such as those of samples of features that never fire, are
+    /// not resident.
+    #[must_use]
+    pub fn memory_bytes(&self, d_sae: usize) -> u64 {
+        let kept = (self.samples_per_bin * self.sample_bins * size_of::<Kept>()) as u64;
+        let together = if self.together.is_empty() { 0 } else { 8 * self.together.len() as u64 + 4 };
+        let documents = if self.documents { coverage::BYTES_PER_FEATURE } else { 0 };
+        let fixed = (size_of::<Tally>() + 8 * BINS) as u64;
+        d_sae as u64 * (fixed + kept + together + documents) + FeatureTop::memory_bytes(d_sae, self.top)
+    }
+
+    /// Checks the ranges.
+    pub(crate) fn check(&self, d_sae: usize) -> Result<()> {
+        let range = |option, found: usize, expected| Err(CensusError::Option { option, found, expected }.into());
+        if self.top > MOST_TOP {
+            return range("top", self.top, "0 to 4096");
+        }
+        if self.samples_per_bin > MOST_SAMPLES {
+            return range("samples_per_bin", self.samples_per_bin, "0 to 256");
+        }
+        if !(1..=BINS).contains(&self.sample_bins) {
+            return range("sample_bins", self.sample_bins, "1 to 126");
+        }
+        if d_sae == 0 || d_sae > u32::MAX as usize {
+            return range("d_sae", d_sae, "1 to 2^32 - 1");
+        }
+        match self.together.as_slice() {
+            [] => Ok(()),
+            together => crate::check_features(together, d_sae),
+        }
+    }
+}
+
+/// What was looked at, in words for the files. Two censuses can be merged when all of these are equal.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CensusNames {
+    /// The model.
+    pub model: String,
+    /// The SAE.
+    pub sae: String,
+    /// The hook point.
+    pub hook: String,
+    /// The engine and precision of the products.
+    pub engine: String,
+    /// The text, or whatever else tells one run from another.
+    pub source: String,
+}

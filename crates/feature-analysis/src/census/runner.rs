@@ -1,0 +1,235 @@
+//! From a source of activations to the censuses of one or more SAEs: [`CensusRun`].
+
+use super::{CensusBatch, CensusError, FeatureCensus, LeaveOut, Reason};
+use crate::{Error, Result};
+use activation_store::{ActivationBatch, ActivationSource, DocId, RowIndex};
+use candle_core::{DType, Tensor};
+use sae_core::SparseCoder;
+
+/// How far a run is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CensusProgress {
+    /// Batches done.
+    pub batches: u64,
+    /// Tokens that the source delivered, those left out among them.
+    pub tokens: u64,
+    /// Tokens to stop after, if that is said.
+    pub of: Option<u64>,
+}
+
+/// What a run did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CensusReport {
+    /// Batches taken from the source.
+    pub batches: u64,
+    /// Tokens that the source delivered, those left out among them.
+    pub tokens: u64,
+    /// Whether the source ended before the tokens to stop after.
+    pub ended_early: bool,
+}
+
+/// An SAE, the tensor of the batch that it reads, and its census.
+struct Target<'a> {
+    hook: usize,
+    coder: &'a dyn SparseCoder,
+    census: FeatureCensus,
+    left_out: Vec<Option<Reason>>,
+}
+
+/// One pass over a source of activations, for any number of SAEs at any of its hook points: each batch is encoded by each SAE and counted in its
+/// census.
+///
+/// ```no_run
+/// # use activation_store::{ActivationStore, Documents, DocumentOptions, StoreOptions};
+/// # use feature_analysis::{CensusOptions, CensusRun, FeatureCensus};
+/// # use sae_core::{Sae, SparseCoder};
+/// # fn example(model: &model_hooks::LanguageModel, sae: &Sae) -> std::result::Result<(), Box<dyn std::error::Error>> {
+/// let text = Documents::open(&["corpus/*.jsonl"], DocumentOptions::default())?;
+/// // In the documents' order, not through the shuffling ring, so that documents can be counted.
+/// let mut harvest = ActivationStore::from_sae(model, sae, text, StoreOptions::default())?.into_harvest();
+/// let census = FeatureCensus::new(sae.d_sae(), CensusOptions::default())?;
+/// let mut run = CensusRun::new().add(0, sae, census)?.stop_after(1_000_000);
+/// run.run(&mut harvest, &mut |progress| println!("{} tokens", progress.tokens))?;
+/// let census = run.into_censuses().remove(0);
+/// println!("{} dead features", census.dead().len());
+/// # Ok(()) }
+/// ```
+#[derive(Default)]
+pub struct CensusRun<'a> {
+    targets: Vec<Target<'a>>,
+    stop_after: Option<u64>,
+    batches: u64,
+    tokens: u64,
+    documents: Vec<Option<DocId>>,
+}
+
+impl<'a> CensusRun<'a> {
+    /// No SAE yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds an SAE that reads tensor `hook` of the batches, and the census that counts its features.
+    ///
+    /// # Errors
+    /// A census of another number of features.
+    pub fn add(mut self, hook: usize, coder: &'a dyn SparseCoder, census: FeatureCensus) -> Result<Self> {
+        misfit("the census's d_sae", census.d_sae(), "the SAE's", coder.d_sae())?;
+        self.targets.push(Target { hook, coder, census, left_out: Vec::new() });
+        Ok(self)
+    }
+
+    /// Stops after exactly so many tokens of the source (those left out count), whatever its batches.
+    #[must_use]
+    pub fn stop_after(mut self, tokens: u64) -> Self {
+        self.stop_after = Some(tokens);
+        self
+    }
+
+    /// Runs until the source ends, or to the tokens to stop after. The SAEs' censuses go on from where they are.
+    ///
+    /// # Errors
+    /// [`CensusError::NoDocuments`] when a census counts documents or leaves out inserted tokens and the source does not remember its rows; an SAE of
+    /// another width than its hook; the source's, the SAEs' and the censuses' own.
+    pub fn run(
+        &mut self,
+        source: &mut dyn ActivationSource,
+        progress: &mut dyn FnMut(CensusProgress),
+    ) -> Result<CensusReport> {
+        self.check(source)?;
+        while self.left() > 0 {
+            let Some(batch) = source.next().transpose()? else { break };
+            let batch = self.cut(batch)?;
+            let rows = source.token_rows();
+            self.take(&batch, rows)?;
+            self.batches += 1;
+            self.tokens += batch.len() as u64;
+            progress(CensusProgress { batches: self.batches, tokens: self.tokens, of: self.stop_after });
+        }
+        let ended_early = self.stop_after.is_some_and(|tokens| self.tokens < tokens);
+        Ok(CensusReport { batches: self.batches, tokens: self.tokens, ended_early })
+    }
+
+    /// The censuses so far, in the order in which their SAEs were added.
+    pub fn censuses(&self) -> impl ExactSizeIterator<Item = &FeatureCensus> {
+        self.targets.iter().map(|target| &target.census)
+    }
+
+    /// The censuses, in the order in which their SAEs were added.
+    #[must_use]
+    pub fn into_censuses(self) -> Vec<FeatureCensus> {
+        self.targets.into_iter().map(|target| target.census).collect()
+    }
+
+    fn left(&self) -> u64 {
+        self.stop_after.map_or(u64::MAX, |tokens| tokens.saturating_sub(self.tokens))
+    }
+
+    fn check(&self, source: &dyn ActivationSource) -> Result<()> {
+        let hooks = &source.spec().hooks;
+        for target in &self.targets {
+            let Some(hook) = hooks.get(target.hook) else {
+                let found = target.hook.to_string();
+                return Err(Error::Option { option: "hook", expected: "one of the source's hooks", found });
+            };
+            misfit("the hook's width", hook.width, "the SAE's d_in", target.coder.d_in())?;
+        }
+        Ok(())
+    }
+
+    /// The part of a batch before the tokens to stop after.
+    fn cut(&self, mut batch: ActivationBatch) -> Result<ActivationBatch> {
+        let left = usize::try_from(self.left()).unwrap_or(usize::MAX);
+        if batch.len() > left {
+            batch.rows = batch.rows.iter().map(|rows| rows.narrow(0, 0, left)).collect::<candle_core::Result<_>>()?;
+            (batch.at.truncate(left), batch.tokens.truncate(left));
+        }
+        Ok(batch)
+    }
+
+    fn take(&mut self, batch: &ActivationBatch, rows: Option<&RowIndex>) -> Result<()> {
+        let needs = |target: &Target| {
+            let options = target.census.options();
+            options.documents || options.leave_out.inserted
+        };
+        let documents = self.targets.iter().any(needs);
+        if documents {
+            find_documents(batch, rows.ok_or(CensusError::NoDocuments)?, &mut self.documents)?;
+        }
+        for target in &mut self.targets {
+            let activations = batch.rows.get(target.hook).ok_or(CensusError::Batch {
+                what: "tensors",
+                found: batch.rows.len(),
+                expected: target.hook + 1,
+            })?;
+            let codes = target.coder.encode(activations)?;
+            let leave_out = target.census.options().leave_out.clone();
+            mark(&leave_out, batch, activations, &self.documents, &mut target.left_out)?;
+            let mut part = CensusBatch::new(&batch.at, &batch.tokens, &codes.features);
+            if documents {
+                part = part.documents(&self.documents);
+            }
+            if !leave_out.is_nothing() {
+                part = part.left_out(&target.left_out);
+            }
+            target.census.push(&part)?;
+        }
+        Ok(())
+    }
+}
+
+fn misfit(left: &'static str, left_size: usize, right: &'static str, right_size: usize) -> Result<()> {
+    if left_size == right_size { Ok(()) } else { Err(Error::Misfit { left, left_size, right, right_size }) }
+}
+
+/// Of which document each token of the batch is.
+fn find_documents(
+    batch: &ActivationBatch,
+    rows: &RowIndex,
+    documents: &mut Vec<Option<DocId>>,
+) -> std::result::Result<(), CensusError> {
+    documents.clear();
+    let mut row = None;
+    for at in &batch.at {
+        if row.is_none_or(|row: &activation_store::TokenRow| row.row != at.row) {
+            row = rows.get(at.row);
+        }
+        let origin = row.and_then(|row| row.origin.get(at.pos as usize)).ok_or(CensusError::NoDocuments)?;
+        documents.push(origin.as_ref().map(|origin| origin.doc));
+    }
+    Ok(())
+}
+
+/// Marks the tokens that do not count.
+fn mark(
+    leave_out: &LeaveOut,
+    batch: &ActivationBatch,
+    activations: &Tensor,
+    documents: &[Option<DocId>],
+    marks: &mut Vec<Option<Reason>>,
+) -> Result<()> {
+    marks.clear();
+    if leave_out.is_nothing() {
+        return Ok(());
+    }
+    let norms = match leave_out.norm_above {
+        Some(_) => norms(activations)?,
+        None => Vec::new(),
+    };
+    marks.extend(std::iter::zip(&batch.at, &batch.tokens).enumerate().map(|(i, (&at, &token))| {
+        let inserted = documents.get(i).is_some_and(Option::is_none);
+        leave_out.reason(at, token, inserted, || norms[i])
+    }));
+    Ok(())
+}
+
+/// The Euclidean norm of each row, summed in f64 from left to right.
+fn norms(rows: &Tensor) -> Result<Vec<f32>> {
+    let width = rows.dim(1)?.max(1);
+    let flat = rows.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+    let square = |x: &f32| f64::from(*x) * f64::from(*x);
+    Ok(flat.chunks_exact(width).map(|row| row.iter().map(square).sum::<f64>().sqrt() as f32).collect())
+}

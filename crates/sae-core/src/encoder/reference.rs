@@ -1,0 +1,105 @@
+//! Encoding with candle's products: an independent path that the kernels are compared with.
+
+use super::{EncodeScratch, Encoder, ROW_TILE, tiles};
+use crate::activation::Row;
+use crate::normalise::Rows;
+use crate::slices::with_f32;
+use crate::{Result, SparseFeatures};
+use candle_core::{Device, Tensor};
+use rayon::prelude::*;
+use std::ops::Range;
+
+/// Bound on a dense tile of pre-activations. Small enough that the allocator hands the same pages out again instead of
+/// faulting in new ones, large enough that the product does not notice the seams.
+const TILE_BYTES: usize = 16 << 20;
+
+/// With at most so many rows on both sides `gemm` takes another path.
+const SMALL: usize = 64;
+/// So many rows against more than `SMALL` are enough for the common path.
+const FEW: usize = 4;
+
+/// See [`Encoder::sparse`].
+pub(super) fn sparse(
+    encoder: &Encoder,
+    w_t: &Tensor,
+    rows: &Rows<'_>,
+    scratch: &mut EncodeScratch,
+    out: &mut SparseFeatures,
+) -> Result<()> {
+    for range in tiles(rows.len(), ROW_TILE) {
+        let x = shifted(rows, &range)?;
+        scratch.rows.resize_with(scratch.rows.len().max(range.len()), Row::default);
+        let accumulators = &mut scratch.rows[..range.len()];
+        accumulators.iter_mut().for_each(Row::clear);
+        for columns in tiles(encoder.columns(), column_tile(range.len())) {
+            let dots = product(w_t, &x, &columns)?;
+            with_f32(&dots, |dots| {
+                let dots = dots.par_chunks_exact(columns.len());
+                accumulators.par_iter_mut().zip(dots).for_each(|(row, dots)| {
+                    encoder.rule.collect(row, columns.start, dots, &encoder.bias);
+                });
+            })?;
+        }
+        accumulators.par_iter_mut().for_each(|row| encoder.rule.finish(row));
+        for row in accumulators {
+            out.push_row(row.entries.iter().copied());
+        }
+    }
+    Ok(())
+}
+
+/// See [`Encoder::dense`].
+pub(super) fn dense(encoder: &Encoder, w_t: &Tensor, rows: &Rows<'_>, out: &mut [f32]) -> Result<()> {
+    let width = encoder.columns();
+    for range in tiles(rows.len(), ROW_TILE) {
+        let x = shifted(rows, &range)?;
+        let out = &mut out[range.start * width..range.end * width];
+        for columns in tiles(width, column_tile(range.len())) {
+            let dots = product(w_t, &x, &columns)?;
+            with_f32(&dots, |dots| {
+                let dots = dots.par_chunks_exact(columns.len());
+                out.par_chunks_exact_mut(width).zip(dots).for_each(|(out, dots)| {
+                    for (j, &dot) in columns.clone().zip(dots) {
+                        out[j] = encoder.rule.value(j, dot, encoder.bias[j]);
+                    }
+                });
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// `x~` of some rows.
+fn shifted(rows: &Rows<'_>, range: &Range<usize>) -> Result<Tensor> {
+    let d_in = rows.d_in;
+    let mut x = rows.flat[range.start * d_in..range.end * d_in].to_vec();
+    if let Some(shift) = rows.shift {
+        x.chunks_exact_mut(d_in).for_each(|row| row.iter_mut().zip(shift).for_each(|(x, b)| *x -= b));
+    }
+    Ok(Tensor::from_vec(x, (range.len(), d_in), &Device::Cpu)?)
+}
+
+/// `x~ W_enc` for some columns, `[n, columns]`.
+///
+/// `gemm` goes along the inner dimension in another order when the product is a matrix times a vector, when the result has
+/// at most 256 entries, or when both sides have at most 64 rows. Such products get rows of zeros, so that a value's bits
+/// depend neither on the other tokens nor on the other columns. (Read in gemm 0.19; tests/laws.rs would notice a change.)
+fn product(w_t: &Tensor, x: &Tensor, columns: &Range<usize>) -> Result<Tensor> {
+    let w_t = w_t.narrow(0, columns.start, columns.len())?;
+    let (n, width) = (x.dim(0)?, columns.len());
+    let rows = if width <= SMALL { n.max(SMALL + 1) } else { n.max(FEW) };
+    let product = pad(x, rows)?.matmul(&pad(&w_t, FEW)?.t()?)?;
+    Ok(product.narrow(0, 0, n)?.narrow(1, 0, width)?.contiguous()?)
+}
+
+/// A matrix with rows of zeros put under it until there are at least `rows`.
+fn pad(matrix: &Tensor, rows: usize) -> Result<Tensor> {
+    match rows.saturating_sub(matrix.dim(0)?) {
+        0 => Ok(matrix.clone()),
+        missing => Ok(matrix.pad_with_zeros(0, 0, missing)?),
+    }
+}
+
+fn column_tile(rows: usize) -> usize {
+    TILE_BYTES / size_of::<f32>() / rows.max(1)
+}

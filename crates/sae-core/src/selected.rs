@@ -1,0 +1,45 @@
+use crate::activation::Rule;
+use crate::encoder::{Encoder, ScratchPool};
+use crate::normalise::InputMap;
+use crate::{FeatureId, Result, SparseFeatures};
+use candle_core::Tensor;
+use std::sync::Arc;
+
+/// A few features of an SAE, made ready once for a loop over many batches.
+///
+/// Where columns are independent it holds copies of their weights alone and `encode` costs `n * d_in * features.len()`;
+/// where they are coupled it holds the whole encoder and picks.
+#[derive(Clone)]
+pub struct SelectedFeatures {
+    pub(crate) features: Arc<[FeatureId]>,
+    pub(crate) input: InputMap,
+    pub(crate) encoder: Encoder,
+    pub(crate) d_sae: usize,
+    pub(crate) scratch: ScratchPool,
+}
+
+impl SelectedFeatures {
+    /// The features, in the order of the columns of [`encode`](Self::encode).
+    #[must_use]
+    pub fn features(&self) -> &[FeatureId] {
+        &self.features
+    }
+
+    /// Dense activations `[.., features.len()]`.
+    ///
+    /// # Errors
+    /// As [`SparseCoder::encode`](crate::SparseCoder::encode).
+    pub fn encode(&self, x: &Tensor) -> Result<Tensor> {
+        self.input.with_rows(x, |rows, _, layout| {
+            let dense = self.scratch.with(|scratch| match self.encoder.rule {
+                Rule::TopK { .. } => {
+                    let mut all = SparseFeatures::empty(self.d_sae as u32);
+                    self.encoder.sparse(rows, scratch, &mut all)?;
+                    all.columns(&self.features)
+                }
+                _ => self.encoder.dense(rows, scratch),
+            })?;
+            Ok(dense.reshape(layout.with_width(self.features.len()))?)
+        })
+    }
+}

@@ -1,0 +1,104 @@
+//! Rows and columns as tiles of bf16.
+
+use super::{ROWS, STEP, TILE};
+use crate::TILE_COLS;
+use crate::kernel::bf16;
+use crate::matrix::MatrixRef;
+
+/// Two bf16 of one column or row, as they lie in memory.
+type Pair = [u8; 4];
+/// A row of a tile: 32 values of a row, or 16 pairs, one of each column.
+type Line = [u8; 64];
+
+/// Packs up to 32 rows of width `k`.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+pub(super) fn rows<const P: usize>(x: &[f32], rows: usize, k: usize, block: &mut [u8]) {
+    let lines = block.as_chunks_mut::<64>().0;
+    for row in 0..ROWS {
+        let x = if row < rows { &x[row * k..(row + 1) * k] } else { &[] };
+        let (whole, rest) = x.as_chunks::<STEP>();
+        let mut last = [0f32; STEP];
+        last[..rest.len()].copy_from_slice(rest);
+        for (step, lines) in lines.chunks_exact_mut(P * ROWS).enumerate() {
+            let zeros = [0f32; STEP];
+            let x = whole.get(step).unwrap_or(if step == whole.len() { &last } else { &zeros });
+            line::<P>(x, lines, row);
+        }
+    }
+}
+
+/// Writes a row of a step's tiles.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+fn line<const P: usize>(x: &[f32; STEP], lines: &mut [Line], row: usize) {
+    let mut parts = [[0u16; STEP]; P];
+    for (i, &x) in x.iter().enumerate() {
+        if P == 1 {
+            parts[0][i] = bf16::round(x);
+        } else {
+            (parts[0][i], parts[P - 1][i]) = bf16::split(x);
+        }
+    }
+    for (part, values) in parts.iter().enumerate() {
+        let out = lines[part * ROWS + row].as_chunks_mut::<2>().0;
+        out.iter_mut().zip(values).for_each(|(out, value)| *out = value.to_ne_bytes());
+    }
+}
+
+/// Packs a panel of columns.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+pub(super) fn columns<const P: usize>(matrix: MatrixRef<'_>, first: usize, panel: &mut [u8]) {
+    panel.fill(0);
+    let lines = panel.as_chunks_mut::<64>().0;
+    matrix.for_each_k(first, |k, values| {
+        let step = &mut lines[k / STEP * P * ROWS..][..P * ROWS];
+        // Safe: the caller enables the same.
+        half_pairs::<P>(values, step, k % STEP / 2, k % 2);
+    });
+}
+
+/// Writes the values of one `k`: one half of each pair of a line in both tiles of each part.
+#[inline(always)]
+fn half_pairs<const P: usize>(values: &[f32; TILE_COLS], lines: &mut [Line], pair: usize, half: usize) {
+    for (cols, values) in values.as_chunks::<16>().0.iter().enumerate() {
+        let mut parts = [[0u16; 16]; P];
+        for (i, &x) in values.iter().enumerate() {
+            if P == 1 {
+                parts[0][i] = bf16::round(x);
+            } else {
+                (parts[0][i], parts[P - 1][i]) = bf16::split(x);
+            }
+        }
+        for (part, values) in parts.iter().enumerate() {
+            let out = lines[(part * 2 + cols) * 16 + pair].as_chunks_mut::<2>().0;
+            out.iter_mut().skip(half).step_by(2).zip(values).for_each(|(out, value)| *out = value.to_ne_bytes());
+        }
+    }
+}
+
+/// Reads back a column: the sum of its parts.
+pub(super) fn unpack_column<const P: usize>(panel: &[u8], col: usize, out: &mut [f32]) {
+    let pairs = panel.as_chunks::<4>().0;
+    for (k, out) in out.iter_mut().enumerate() {
+        let part = |part: usize| {
+            let [a, b, c, d] = pairs[pair_at((k / STEP * P + part) * 2, k % STEP / 2, col)];
+            bf16::widen(u16::from_ne_bytes(if k % 2 == 0 { [a, b] } else { [c, d] }))
+        };
+        *out = if P == 1 { part(0) } else { part(0) + part(1) };
+    }
+}
+
+/// Copies a column of a panel to a column of another.
+pub(super) fn copy_column(from: &[u8], from_col: usize, to: &mut [u8], to_col: usize) {
+    let (from, to): (&[Pair], &mut [Pair]) = (from.as_chunks().0, to.as_chunks_mut().0);
+    for tiles in (0..from.len() / (TILE / 4)).step_by(2) {
+        for pair in 0..STEP / 2 {
+            to[pair_at(tiles, pair, to_col)] = from[pair_at(tiles, pair, from_col)];
+        }
+    }
+}
+
+/// Which pair of a panel is this pair of `k` of this column, in the two tiles from number `tiles` on.
+fn pair_at(tiles: usize, pair: usize, col: usize) -> usize {
+    (tiles + col / 16) * (TILE / 4) + pair * 16 + col % 16
+}
