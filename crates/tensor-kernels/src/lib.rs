@@ -22,8 +22,11 @@
 //! Every value is summed along `k` in an order that depends on the back end and on `k` alone: not on the number of rows, the
 //! row's or column's place, the threads, or the other operands. So results are equal, bit for bit, for any batch size and thread count.
 
+mod activation;
 mod arithmetic;
+mod attention;
 mod buffer;
+mod elementwise;
 mod engine;
 mod epilogue;
 mod error;
@@ -31,20 +34,31 @@ mod feature_top;
 mod grid;
 mod kernel;
 mod matrix;
+mod norm;
+mod parallel;
 mod product;
+mod rope;
 mod rows;
 mod scratch;
+mod simd;
+mod softmax;
 mod sparse;
 
+pub use activation::{Activation, activate, activate_gated};
 pub use arithmetic::{Arithmetic, Backend, Precision};
+pub use attention::{AttentionOptions, AttentionShape, AttentionTaps, attention, attention_mix, attention_scores};
+pub use elementwise::{add_to, gather_rows};
 pub use engine::Engine;
-pub use epilogue::{AddTo, Epilogue, Store, Tile};
+pub use epilogue::{Activate, AddTo, Epilogue, Gate, Store, Tile};
 pub use error::{Error, Result};
 pub use feature_top::{FeatureTop, Ranked};
 pub use grid::{Cell, Grid};
 pub use matrix::{MatrixRef, PackedMatrix};
+pub use norm::{Norm, gain_and_bias, gain_and_bias_row};
 pub use product::{Operand, product, product_on};
+pub use rope::{RopePairs, RopeShape, rope};
 pub use rows::PackedRows;
+pub use softmax::{log_sum_exp, softmax_rows};
 pub use sparse::{Extremes, SparseEncoder, SparseOut, SparseRef, SparseRule, decode_rows, extremes};
 
 /// Columns of a tile: what an [`Epilogue`] sees at a time, and the width of a panel of packed columns.

@@ -117,7 +117,8 @@ pub(crate) fn run_cell(rows: &PackedRows, matrix: Operand<'_>, cell: &Cell, mut 
                 }
             });
             let cols = first..(first + TILE_COLS).min(cell.cols.end);
-            each(Tile { rows: cell.rows.clone(), cols, sums: &mut sums[..cell.rows.len() * TILE_COLS] });
+            let backend = rows.arithmetic().backend();
+            each(Tile { backend, rows: cell.rows.clone(), cols, sums: &mut sums[..cell.rows.len() * TILE_COLS] });
         }
     });
 }

@@ -4,7 +4,7 @@ use crate::buffer::Buffer;
 use std::cell::Cell;
 
 thread_local! {
-    static SCRATCH: [Cell<Option<Buffer>>; 2] = const { [Cell::new(None), Cell::new(None)] };
+    static SCRATCH: [Cell<Option<Buffer>>; 3] = const { [const { Cell::new(None) }; 3] };
 }
 
 /// Which of a thread's scratch buffers: a kernel that runs inside another one's scratch needs its own.
@@ -14,6 +14,8 @@ pub(crate) enum Slot {
     Sums = 0,
     /// An operand packed on the fly.
     Operand = 1,
+    /// Everything that attention works on.
+    Attention = 2,
 }
 
 /// Lends the thread's scratch of at least so many bytes. Its contents are whatever was left there.

@@ -1,13 +1,23 @@
 //! What is done with the sums of a product while they are in the cache.
 
-use crate::{Error, Result, TILE_COLS};
+mod activate;
+mod gate;
+mod store;
+
+use crate::{Backend, Error, Result, TILE_COLS};
 use std::marker::PhantomData;
 use std::ops::Range;
+
+pub use activate::Activate;
+pub use gate::Gate;
+pub use store::{AddTo, Store};
 
 /// Finished sums of some rows and up to [`TILE_COLS`] columns.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Tile<'a> {
+    /// What computed the sums.
+    pub backend: Backend,
     /// Which rows of the product.
     pub rows: Range<usize>,
     /// Which columns of the product; starts at a multiple of [`TILE_COLS`].
@@ -93,85 +103,5 @@ pub(crate) fn check_bias(bias: Option<&[f32]>, cols: usize) -> Result<()> {
     match bias {
         Some(bias) if bias.len() != cols => Err(Error::Length { what: "a bias", expected: cols, found: bias.len() }),
         _ => Ok(()),
-    }
-}
-
-/// `out = x W + b`.
-pub struct Store<'a> {
-    out: SharedOut<'a>,
-    bias: Option<&'a [f32]>,
-}
-
-impl<'a> Store<'a> {
-    /// Into rows of `width` one after another.
-    ///
-    /// # Errors
-    /// [`Error::Length`].
-    pub fn new(out: &'a mut [f32], width: usize, bias: Option<&'a [f32]>) -> Result<Self> {
-        check_bias(bias, width)?;
-        Ok(Self { out: SharedOut::new(out, width)?, bias })
-    }
-}
-
-impl Sealed for Store<'_> {}
-
-impl Epilogue for Store<'_> {
-    fn tile(&self, mut tile: Tile<'_>) {
-        let cols = tile.cols.clone();
-        for (row, sums) in tile.each_row() {
-            // SAFETY: tiles do not overlap.
-            let out = unsafe { self.out.row(row, cols.clone()) };
-            match self.bias {
-                None => out.copy_from_slice(sums),
-                Some(bias) => {
-                    let bias = &bias[cols.clone()];
-                    out.iter_mut().zip(sums).zip(bias).for_each(|((out, sum), b)| *out = *sum + b);
-                }
-            }
-        }
-    }
-
-    fn check(&self, rows: usize, cols: usize) -> Result<()> {
-        self.out.check(rows, cols)
-    }
-}
-
-/// `out = out + (x W + b)`: what a block adds to the residual stream.
-pub struct AddTo<'a> {
-    out: SharedOut<'a>,
-    bias: Option<&'a [f32]>,
-}
-
-impl<'a> AddTo<'a> {
-    /// Onto rows of `width` one after another.
-    ///
-    /// # Errors
-    /// [`Error::Length`].
-    pub fn new(out: &'a mut [f32], width: usize, bias: Option<&'a [f32]>) -> Result<Self> {
-        check_bias(bias, width)?;
-        Ok(Self { out: SharedOut::new(out, width)?, bias })
-    }
-}
-
-impl Sealed for AddTo<'_> {}
-
-impl Epilogue for AddTo<'_> {
-    fn tile(&self, mut tile: Tile<'_>) {
-        let cols = tile.cols.clone();
-        for (row, sums) in tile.each_row() {
-            // SAFETY: tiles do not overlap.
-            let out = unsafe { self.out.row(row, cols.clone()) };
-            match self.bias {
-                None => out.iter_mut().zip(sums).for_each(|(out, sum)| *out += *sum),
-                Some(bias) => {
-                    let bias = &bias[cols.clone()];
-                    out.iter_mut().zip(sums).zip(bias).for_each(|((out, sum), b)| *out += *sum + b);
-                }
-            }
-        }
-    }
-
-    fn check(&self, rows: usize, cols: usize) -> Result<()> {
-        self.out.check(rows, cols)
     }
 }

@@ -1,0 +1,198 @@
+//! Causal attention between its projections; [`attention`] has the formulas.
+
+mod masks;
+mod mix;
+mod scores;
+mod task;
+
+use crate::epilogue::SharedOut;
+use crate::parallel::check_len;
+use crate::{Arithmetic, Error, Result};
+use task::{Job, Output};
+
+/// Shapes of attention: `q` and `z` are `[batch, queries, n_heads, d_head]`, `k` and `v` `[batch, keys, n_kv_heads, d_head]`, scores and
+/// pattern `[batch, n_heads, queries, keys]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AttentionShape {
+    /// Sequences.
+    pub batch: usize,
+    /// Queries of a sequence: its last positions.
+    pub queries: usize,
+    /// Keys of a sequence: all positions up to the last query's.
+    pub keys: usize,
+    /// Heads of queries.
+    pub n_heads: usize,
+    /// Heads of keys and values; each is shared by `n_heads / n_kv_heads` neighbouring heads of queries.
+    pub n_kv_heads: usize,
+    /// Entries of a head.
+    pub d_head: usize,
+}
+
+impl AttentionShape {
+    /// As many queries as keys: whole sequences.
+    #[must_use]
+    pub fn new(batch: usize, pos: usize, n_heads: usize, n_kv_heads: usize, d_head: usize) -> Self {
+        Self { batch, queries: pos, keys: pos, n_heads, n_kv_heads, d_head }
+    }
+
+    /// Query heads that share a head of keys.
+    pub(crate) fn group(&self) -> usize {
+        self.n_heads / self.n_kv_heads.max(1)
+    }
+
+    /// Lengths of `q` (and `z`), `k` (and `v`), scores (and pattern).
+    fn lengths(&self) -> Result<(usize, usize, usize)> {
+        let Self { batch, queries, keys, n_heads, n_kv_heads, d_head } = *self;
+        if queries > keys {
+            let (expected, found) = (format!("at most {keys}, the keys"), queries.to_string());
+            return Err(Error::Mismatch { what: "the queries of an attention", expected, found });
+        }
+        if n_heads != self.group() * n_kv_heads {
+            let (expected, found) = (format!("a multiple of {n_kv_heads}, those of keys"), n_heads.to_string());
+            return Err(Error::Mismatch { what: "the heads of queries", expected, found });
+        }
+        let size = |factors: [usize; 4]| {
+            // Four bytes a value, packed and padded: what `scratch` and slices can address.
+            let bytes = factors.iter().try_fold(64usize, |size, n| size.checked_mul((*n).max(1)));
+            let fits = bytes.is_some_and(|bytes| bytes <= isize::MAX as usize);
+            let too_large = Error::TooLarge { rows: batch.saturating_mul(queries), cols: keys };
+            if fits { Ok(factors.iter().product()) } else { Err(too_large) }
+        };
+        let q = size([batch, queries, n_heads, d_head])?;
+        Ok((q, size([batch, keys, n_kv_heads, d_head])?, size([batch, n_heads, queries, keys])?))
+    }
+}
+
+/// What attention does beside the products.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct AttentionOptions<'a> {
+    /// What scores are divided by (as a product with its reciprocal); usually `sqrt(d_head)`.
+    pub divisor: f32,
+    /// `c` in `c tanh(score / c)`.
+    pub softcap: Option<f32>,
+    /// How many keys a query sees at most: the last ones, its own position's included.
+    pub window: Option<usize>,
+    /// `[batch, keys]`: false leaves a key out, padding for instance.
+    pub kept_keys: Option<&'a [bool]>,
+}
+
+impl AttentionOptions<'_> {
+    /// Scores divided by this, and nothing else.
+    #[must_use]
+    pub fn new(divisor: f32) -> Self {
+        Self { divisor, softcap: None, window: None, kept_keys: None }
+    }
+}
+
+/// Where scores and pattern are copied to, if anywhere.
+#[derive(Debug, Default)]
+pub struct AttentionTaps<'a> {
+    /// Scores after soft-cap and mask, `[batch, n_heads, queries, keys]`; -inf where masked.
+    pub scores: Option<&'a mut [f32]>,
+    /// The pattern, `[batch, n_heads, queries, keys]`; 0 where masked.
+    pub pattern: Option<&'a mut [f32]>,
+}
+
+/// Causal attention between its projections: scores, softmax, and the mix of values.
+///
+/// ```text
+/// score[b, h, i, j]   = q[b, i, h] . k[b, j, g] / divisor          g = h / (n_heads / n_kv_heads)
+///                     = softcap tanh(score / softcap)              if there is a soft-cap
+///                     = -inf                                       where query i does not see key j
+/// pattern[b, h, i, .] = softmax(score[b, h, i, .])                 zeros for a query that sees no key
+/// z[b, i, h]          = sum_j pattern[b, h, i, j] v[b, j, g]       over the j whose pattern is not 0
+/// ```
+/// Queries are the last `queries` of `keys` positions: query `i` is at position `p = keys - queries + i` and sees the keys
+/// `j <= p` (with a window: `p - window < j <= p`) that are not left out.
+///
+/// Works on a few rows of one head at a time, in scratch that stays in the cache: scores and pattern lie in memory only where they are
+/// tapped. Products are computed by the kernels that multiply with weights, in the same [`Arithmetic`](crate::Arithmetic). A row's
+/// bits do not depend on the batch, the threads, the number of queries, on taps, or on whether the stages run one by one.
+///
+/// A key whose weight is exactly 0 has no influence, whatever its value: an infinity or NaN at a position that a query does not see
+/// does not reach it. (IEEE's `0 * inf` would make it NaN.)
+///
+/// # Errors
+/// [`Error::Length`], [`Error::Mismatch`] for shapes that do not fit.
+#[allow(clippy::too_many_arguments)]
+pub fn attention(
+    arithmetic: Arithmetic,
+    shape: &AttentionShape,
+    options: &AttentionOptions<'_>,
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    taps: AttentionTaps<'_>,
+    z: &mut [f32],
+) -> Result<()> {
+    let (_, kv_len, scores_len) = check_scores(shape, options, q, k)?;
+    check_len("values of attention", kv_len, v.len())?;
+    check_len("the output of attention", q.len(), z.len())?;
+    let tap = |what, tap: Option<&mut [f32]>| tap.map_or(Ok(()), |tap| check_len(what, scores_len, tap.len()));
+    let AttentionTaps { mut scores, mut pattern } = taps;
+    tap("tapped attention scores", scores.as_deref_mut())?;
+    tap("a tapped attention pattern", pattern.as_deref_mut())?;
+    let rows = |out| SharedOut::new(out, shape.keys);
+    let output = Output {
+        scores: scores.map(rows).transpose()?,
+        pattern: pattern.map(rows).transpose()?,
+        z: Some(SharedOut::new(z, shape.n_heads * shape.d_head)?),
+    };
+    Job::new(arithmetic, *shape, *options).attend(q, k, v, &output);
+    Ok(())
+}
+
+/// The scores alone, after soft-cap and mask, with the bits that [`attention`] taps.
+///
+/// # Errors
+/// [`Error::Length`], [`Error::Mismatch`] for shapes that do not fit.
+pub fn attention_scores(
+    arithmetic: Arithmetic,
+    shape: &AttentionShape,
+    options: &AttentionOptions<'_>,
+    q: &[f32],
+    k: &[f32],
+    scores: &mut [f32],
+) -> Result<()> {
+    let (_, _, scores_len) = check_scores(shape, options, q, k)?;
+    check_len("attention scores", scores_len, scores.len())?;
+    let output = Output { scores: Some(SharedOut::new(scores, shape.keys)?), pattern: None, z: None };
+    Job::new(arithmetic, *shape, *options).attend(q, k, &[], &output);
+    Ok(())
+}
+
+/// `z = pattern v` for a pattern of any values, with the bits of [`attention`] where it is that one's.
+///
+/// # Errors
+/// [`Error::Length`], [`Error::Mismatch`] for shapes that do not fit.
+pub fn attention_mix(
+    arithmetic: Arithmetic,
+    shape: &AttentionShape,
+    pattern: &[f32],
+    v: &[f32],
+    z: &mut [f32],
+) -> Result<()> {
+    let (q_len, kv_len, scores_len) = shape.lengths()?;
+    check_len("an attention pattern", scores_len, pattern.len())?;
+    check_len("values of attention", kv_len, v.len())?;
+    check_len("the output of attention", q_len, z.len())?;
+    let z = SharedOut::new(z, shape.n_heads * shape.d_head)?;
+    Job::new(arithmetic, *shape, AttentionOptions::new(1.0)).mix(pattern, v, &z);
+    Ok(())
+}
+
+fn check_scores(
+    shape: &AttentionShape,
+    options: &AttentionOptions<'_>,
+    q: &[f32],
+    k: &[f32],
+) -> Result<(usize, usize, usize)> {
+    let lengths = shape.lengths()?;
+    check_len("queries of attention", lengths.0, q.len())?;
+    check_len("keys of attention", lengths.1, k.len())?;
+    if let Some(kept) = options.kept_keys {
+        check_len("kept keys of attention", shape.batch * shape.keys, kept.len())?;
+    }
+    Ok(lengths)
+}
