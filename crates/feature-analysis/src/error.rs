@@ -162,6 +162,9 @@ pub enum Error {
     /// The model refused.
     #[error(transparent)]
     Model(Box<model_hooks::Error>),
+    /// The kernels refused.
+    #[error(transparent)]
+    Kernels(#[from] tensor_kernels::Error),
     /// The tensor library refused.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),

@@ -4,17 +4,17 @@
 //! P = W_dec W_U [d_sae, d_vocab],   top(f) = the k largest of P[f, :],   bottom(f) = the k smallest
 //! ```
 //!
-//! `P` of GPT-2 small and a 24,576-feature SAE would take 4.9 GB. It is never held: blocks of it are computed, searched and dropped.
-//! At any time there are one block of `W_U` columns, one block of decoder rows, their product (twice, once as a
-//! tensor), and the selections so far: `4 (d_model * block_tokens + block_features * (d_model + 2 block_tokens)) + 8 n (top + bottom)` bytes, see [`LensOptions::bytes`](crate::LensOptions::bytes).
+//! `P` of GPT-2 small and a 24,576-feature SAE would take 4.9 GB. It is never held: of each tile of it the few values are kept that can still
+//! be among the extremes. How much memory that takes is said by [`LensOptions::bytes`](crate::LensOptions::bytes).
 //!
 //! What `W_U` means depends on the model's weight processing: with the final norm's gain folded in (TransformerLens' `fold_ln`, its
 //! default), `P` is what the notebook shows; on raw weights the gain is missing from it.
 
-use crate::{Error, Extremes, LensOptions, Result, check_features, project_directions};
+use crate::{Error, Extremes, LensOptions, Result, check_features, project_directions, project_directions_on};
 use model_hooks::{LanguageModel, ProcessingSteps};
 use sae_core::SparseCoder;
 use std::ops::Range;
+use tensor_kernels::{Arithmetic, Operand};
 
 /// One feature's extreme tokens.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,6 +35,8 @@ pub struct LogitLens {
     pub processing: ProcessingSteps,
     /// Width of the projection that was searched.
     pub d_vocab: usize,
+    /// What computed it, and how exactly.
+    pub arithmetic: Arithmetic,
 }
 
 /// The tokens that features promote and suppress: rows of `W_dec W_U`, searched and dropped block by block.
@@ -63,9 +65,19 @@ pub fn logit_lens(
         None => (0..coder.d_sae() as u32).collect(),
     };
     let directions = |range: Range<usize>| Ok(coder.decoder_rows(&features[range])?);
-    let w_u_columns = |start, len| Ok(model.hooked().w_u_columns(start, len)?);
-    let extremes = project_directions(features.len(), d_vocab, directions, w_u_columns, options)?;
+    let w_u = model.hooked().w_u_operand();
+    let extremes = match w_u {
+        Some(w_u) => project_directions_on(features.len(), directions, w_u, options)?,
+        None => {
+            let w_u_columns = |start, len| Ok(model.hooked().w_u_columns(start, len)?);
+            project_directions(features.len(), d_vocab, directions, w_u_columns, options)?
+        }
+    };
+    let arithmetic = match w_u {
+        Some(Operand::Packed(packed)) => packed.arithmetic(),
+        _ => options.arithmetic,
+    };
     let features =
         features.into_iter().zip(extremes).map(|(feature, tokens)| FeatureTokens { feature, tokens }).collect();
-    Ok(LogitLens { features, processing: model.processing(), d_vocab })
+    Ok(LogitLens { features, processing: model.processing(), d_vocab, arithmetic })
 }

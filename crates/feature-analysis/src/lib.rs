@@ -64,7 +64,7 @@ pub use kept::{Counts, KeptExamples, Looked};
 pub use lens::{FeatureTokens, LogitLens, logit_lens};
 pub use pca::{Pca, Solver};
 pub use positive::PositiveActivations;
-pub use projection::{Extremes, LensOptions, project_directions};
+pub use projection::{Extremes, LensOptions, project_directions, project_directions_on};
 pub use seed_loop::{Progress, SeedLoopOptions, collect};
 pub use select::Best;
 pub use token_frame::{FrameOptions, Place, SuffixRule, token_frame, token_frame_at};

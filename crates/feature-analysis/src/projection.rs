@@ -1,12 +1,11 @@
 //! Projecting directions on an unembedding, block by block, keeping only the extreme tokens.
 
-use crate::select::Best;
 use crate::{Error, Result};
 use candle_core::{DType, Tensor};
-use rayon::prelude::*;
 use std::ops::Range;
+use tensor_kernels::{Arithmetic, MatrixRef, Operand, PackedMatrix, PackedRows};
 
-/// How many tokens to keep, and how large the blocks are. Block sizes change memory and speed, never the answer's order.
+/// How many tokens to keep, what computes, and how large the blocks are. Block sizes change memory and speed, never a bit of the answer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LensOptions {
     /// Most promoted tokens kept per feature.
@@ -15,22 +14,31 @@ pub struct LensOptions {
     pub bottom: usize,
     /// Decoder rows per block.
     pub block_features: usize,
-    /// Columns of `W_U` per block.
+    /// Columns of `W_U` per block; a `W_U` that is packed already is taken as it is.
     pub block_tokens: usize,
+    /// What computes the products; a `W_U` that is packed already has been packed for one, which is used instead.
+    pub arithmetic: Arithmetic,
 }
 
 impl Default for LensOptions {
     fn default() -> Self {
-        Self { top: 10, bottom: 10, block_features: 256, block_tokens: 4096 }
+        let arithmetic = Arithmetic::default();
+        Self { top: 10, bottom: 10, block_features: 1024, block_tokens: 8192, arithmetic }
     }
 }
 
+/// Parts of the columns that have candidates of their own, at most: some per thread, on eight threads.
+const COLUMN_PARTS: usize = 16;
+
 impl LensOptions {
-    /// Peak memory in bytes of a projection of `features` directions, beyond the model and the SAE.
+    /// Peak memory in bytes of a projection of `features` directions, beyond the model and the SAE: a block of `W_U` (as a tensor, copied from it, and
+    /// packed), a block of directions (the same), the candidates of a block of directions, and what is kept of all of them.
     #[must_use]
     pub fn bytes(&self, features: usize, d_model: usize) -> usize {
-        let (rows, columns) = (self.block_features, self.block_tokens);
-        4 * (d_model * columns + rows * (d_model + 2 * columns)) + 8 * features * (self.top + self.bottom)
+        let (rows, columns) = (self.block_features.min(features), self.block_tokens);
+        let (top, bottom) = (self.top.max(1), self.bottom.max(1));
+        let candidates = 16 * (top + bottom + 64) * rows * COLUMN_PARTS;
+        3 * 4 * d_model * (columns + rows + 64) + candidates + features * (24 * (top + bottom) + 20)
     }
 
     fn check(&self) -> Result<()> {
@@ -63,81 +71,102 @@ pub struct Extremes {
 pub fn project_directions(
     n: usize,
     d_vocab: usize,
-    mut directions: impl FnMut(Range<usize>) -> Result<Tensor>,
+    directions: impl FnMut(Range<usize>) -> Result<Tensor>,
     mut w_u_columns: impl FnMut(usize, usize) -> Result<Tensor>,
     options: &LensOptions,
 ) -> Result<Vec<Extremes>> {
-    options.check()?;
-    let mut kept: Vec<Selection> = (0..n).map(|_| Selection::new(options)).collect();
+    let mut search = Search::new(n, directions, options)?;
     for start in (0..d_vocab).step_by(options.block_tokens) {
         let len = options.block_tokens.min(d_vocab - start);
-        let w_u = w_u_columns(start, len)?.to_dtype(DType::F32)?;
-        for first in (0..n).step_by(options.block_features) {
-            let range = first..n.min(first + options.block_features);
-            let rows = directions(range.clone())?.to_dtype(DType::F32)?;
-            check_widths(&rows, &w_u, range.len(), len)?;
-            let block = rows.matmul(&w_u)?.flatten_all()?.to_vec1::<f32>()?;
-            let selections = kept[range].par_iter_mut().zip(block.par_chunks_exact(len)).enumerate();
-            selections.try_for_each(|(i, (selection, row))| selection.scan(first + i, start, row))?;
-        }
+        let w_u = w_u_columns(start, len)?;
+        let d_model = match w_u.dims() {
+            &[d_model, columns] if columns == len => d_model,
+            found => return shape_error("a block of W_U", format!("[d_model, {len}]"), found),
+        };
+        let flat = w_u.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+        drop(w_u);
+        let packed = PackedMatrix::pack(options.arithmetic, MatrixRef::row_major(&flat, d_model, len)?)?;
+        drop(flat);
+        search.block(options.arithmetic, start, (&packed).into())?;
     }
-    Ok(kept.into_iter().map(Selection::finish).collect())
+    search.finish()
 }
 
-fn check_widths(rows: &Tensor, w_u: &Tensor, n: usize, len: usize) -> Result<()> {
-    match (rows.dims(), w_u.dims()) {
-        (&[found, d], &[d_model, columns]) if found == n && columns == len => match d == d_model {
-            true => Ok(()),
-            false => Err(Error::Misfit {
-                left: "the directions' width",
-                left_size: d,
-                right: "d_model",
-                right_size: d_model,
-            }),
-        },
-        (&[_, _], other) => {
-            Err(Error::Shape { what: "a block of W_U", expected: format!("[d_model, {len}]"), found: other.to_vec() })
-        }
-        (other, _) => {
-            Err(Error::Shape { what: "a block of directions", expected: format!("[{n}, d]"), found: other.to_vec() })
+/// As [`project_directions`], on the whole of `W_U` as it lies in memory.
+///
+/// # Errors
+/// As [`project_directions`].
+pub fn project_directions_on(
+    n: usize,
+    directions: impl FnMut(Range<usize>) -> Result<Tensor>,
+    w_u: Operand<'_>,
+    options: &LensOptions,
+) -> Result<Vec<Extremes>> {
+    let mut search = Search::new(n, directions, options)?;
+    match w_u {
+        Operand::Packed(packed) => search.block(packed.arithmetic(), 0, w_u)?,
+        Operand::Plain(plain) => {
+            for start in (0..plain.n()).step_by(options.block_tokens) {
+                let end = plain.n().min(start + options.block_tokens);
+                let packed = PackedMatrix::pack(options.arithmetic, plain.columns(start..end)?)?;
+                search.block(options.arithmetic, start, (&packed).into())?;
+            }
         }
     }
+    search.finish()
 }
 
-/// Both ends of one direction's projections; the smallest are kept as the largest of their negatives.
-struct Selection {
-    top: Best<u32>,
-    bottom: Best<u32>,
+fn shape_error<T>(what: &'static str, expected: String, found: &[usize]) -> Result<T> {
+    Err(Error::Shape { what, expected, found: found.to_vec() })
 }
 
-impl Selection {
-    fn new(options: &LensOptions) -> Self {
-        Self { top: Best::new(options.top), bottom: Best::new(options.bottom) }
+/// A search under way.
+struct Search<'a, D> {
+    n: usize,
+    directions: D,
+    options: &'a LensOptions,
+    rows: PackedRows,
+    found: tensor_kernels::Extremes,
+}
+
+impl<'a, D: FnMut(Range<usize>) -> Result<Tensor>> Search<'a, D> {
+    fn new(n: usize, directions: D, options: &'a LensOptions) -> Result<Self> {
+        options.check()?;
+        // At least one of each, so that a projection that is no number shows.
+        let found = tensor_kernels::Extremes::new(n, options.top.max(1), options.bottom.max(1))?;
+        Ok(Self { n, directions, options, rows: PackedRows::new(), found })
     }
 
-    /// Looks at the projections on tokens `start..`. Token ids only rise, so a value that ties the floor never gets in.
-    fn scan(&mut self, direction: usize, start: usize, row: &[f32]) -> Result<()> {
-        let (mut above, mut below) = (self.top.floor(), -self.bottom.floor());
-        for (i, &value) in row.iter().enumerate() {
-            if !value.is_finite() {
-                return Err(Error::NotFinite { what: "the projection", value, row: direction, column: start + i });
+    /// Looks at all directions' projections on the columns of `w_u`, which are those from `start` on.
+    fn block(&mut self, arithmetic: Arithmetic, start: usize, w_u: Operand<'_>) -> Result<()> {
+        for first in (0..self.n).step_by(self.options.block_features) {
+            let range = first..self.n.min(first + self.options.block_features);
+            let len = range.len();
+            let rows = (self.directions)(range)?;
+            let left_size = match rows.dims() {
+                &[found, width] if found == len => width,
+                found => return shape_error("a block of directions", format!("[{len}, d]"), found),
+            };
+            if left_size != w_u.k() {
+                let (left, right, right_size) = ("the directions' width", "d_model", w_u.k());
+                return Err(Error::Misfit { left, left_size, right, right_size });
             }
-            let token = (start + i) as u32;
-            if value > above {
-                self.top.offer(value, token);
-                above = self.top.floor();
-            }
-            if value < below {
-                self.bottom.offer(-value, token);
-                below = -self.bottom.floor();
-            }
+            let flat = rows.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+            self.rows.pack(arithmetic, &flat, left_size)?;
+            self.found.scan(first, &self.rows, start, w_u, None)?;
         }
         Ok(())
     }
 
-    fn finish(self) -> Extremes {
-        let top = self.top.entries().iter().map(|&(value, token)| (token, value)).collect();
-        let bottom = self.bottom.entries().iter().map(|&(value, token)| (token, -value)).collect();
-        Extremes { top, bottom }
+    fn finish(self) -> Result<Vec<Extremes>> {
+        let take = |row| {
+            let ends = || self.found.top(row).chain(self.found.bottom(row));
+            if let Some((column, value)) = ends().filter(|(_, value)| !value.is_finite()).min_by_key(|entry| entry.0) {
+                return Err(Error::NotFinite { what: "the projection", value, row, column: column as usize });
+            }
+            let top = self.found.top(row).take(self.options.top).collect();
+            Ok(Extremes { top, bottom: self.found.bottom(row).take(self.options.bottom).collect() })
+        };
+        (0..self.n).map(take).collect()
     }
 }

@@ -1,8 +1,9 @@
 //! The blockwise projection against the whole matrix, sorted.
 
 use candle_core::{Device, Tensor};
-use feature_analysis::{Error, Extremes, LensOptions, project_directions};
+use feature_analysis::{Error, Extremes, LensOptions, project_directions, project_directions_on};
 use proptest::prelude::*;
+use tensor_kernels::{MatrixRef, Operand, PackedMatrix};
 
 fn project(directions: &Tensor, w_u: &Tensor, options: &LensOptions) -> Result<Vec<Extremes>, Error> {
     let rows = |r: std::ops::Range<usize>| Ok(directions.narrow(0, r.start, r.len())?);
@@ -52,7 +53,15 @@ proptest! {
         };
         let a = Tensor::from_vec(small(n * d), (n, d), &Device::Cpu).unwrap();
         let b = Tensor::from_vec(small(d * vocab), (d, vocab), &Device::Cpu).unwrap();
-        let got = project(&a, &b, &options(top, bottom, block_features, block_tokens)).unwrap();
+        let options = options(top, bottom, block_features, block_tokens);
+        let got = project(&a, &b, &options).unwrap();
+        let flat: Vec<f32> = b.flatten_all().unwrap().to_vec1().unwrap();
+        let plain = MatrixRef::row_major(&flat, d, vocab).unwrap();
+        let packed = PackedMatrix::pack(options.arithmetic, plain).unwrap();
+        for w_u in [Operand::Plain(plain), Operand::Packed(&packed)] {
+            let rows = |r: std::ops::Range<usize>| Ok(a.narrow(0, r.start, r.len())?);
+            prop_assert_eq!(&project_directions_on(n, rows, w_u, &options).unwrap(), &got);
+        }
         for (row, got) in a.matmul(&b).unwrap().to_vec2::<f32>().unwrap().into_iter().zip(got) {
             let mut all: Vec<(u32, f32)> = row.into_iter().enumerate().map(|(i, v)| (i as u32, v)).collect();
             all.sort_by(|a, b| b.1.partial_cmp(&a.1).unwrap().then(a.0.cmp(&b.0)));

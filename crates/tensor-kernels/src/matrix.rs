@@ -59,6 +59,19 @@ impl<'a> MatrixRef<'a> {
         self.n
     }
 
+    /// Some of its columns.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] for columns that there are not.
+    pub fn columns(&self, columns: std::ops::Range<usize>) -> Result<Self> {
+        if columns.start > columns.end || columns.end > self.n {
+            let (expected, found) = (format!("within 0..{}", self.n), format!("{columns:?}"));
+            return Err(Error::Mismatch { what: "columns of a matrix", expected, found });
+        }
+        let start = if self.k == 0 || columns.is_empty() { 0 } else { columns.start * self.stride_n };
+        Self::strided(&self.data[start..], self.k, columns.len(), self.stride_k, self.stride_n)
+    }
+
     /// Calls `each(k, values)` for every `k`, with the entries of the [`TILE_COLS`] columns from `first` on; zeros past the last.
     pub(crate) fn for_each_k(&self, first: usize, mut each: impl FnMut(usize, &[f32; TILE_COLS])) {
         let cols = (self.n - first).min(TILE_COLS);
