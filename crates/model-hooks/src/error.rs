@@ -289,4 +289,18 @@ pub enum Error {
         /// Size of the vocabulary.
         vocab_size: usize,
     },
+    /// Gradients were asked of a model that the kernels compute.
+    #[error(
+        "{what} tracks gradients, but this model is computed by the kernels ({engine}), which have none: load it with \
+         `engine: Engine::Reference`"
+    )]
+    NoGradients {
+        /// The tensor.
+        what: &'static str,
+        /// What computes the model.
+        engine: tensor_kernels::Engine,
+    },
+    /// A kernel refused its operands.
+    #[error(transparent)]
+    Kernels(#[from] tensor_kernels::Error),
 }

@@ -2,10 +2,10 @@
 
 use crate::weights::TensorSource;
 use crate::{Error, Result};
-use candle_core::Tensor;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use tensor_files::SafetensorsFile;
 
 const SINGLE: &str = "model.safetensors";
@@ -18,7 +18,7 @@ pub(crate) struct WeightFolder {
     files: Vec<SafetensorsFile>,
     /// Name without the family's prefix -> (file, name in the file).
     held: BTreeMap<String, (usize, String)>,
-    taken: BTreeSet<String>,
+    taken: Mutex<BTreeSet<String>>,
 }
 
 impl WeightFolder {
@@ -46,12 +46,13 @@ impl WeightFolder {
                 }
             }
         }
-        Ok(Self { path: folder.into(), files, held, taken: BTreeSet::new() })
+        Ok(Self { path: folder.into(), files, held, taken: Mutex::default() })
     }
 
     /// Refuses tensors that were not taken, except those that `harmless` knows to carry no weights.
     pub(crate) fn finish(self, harmless: impl Fn(&str) -> bool) -> Result<()> {
-        let left = |name: &&String| !self.taken.contains(*name) && !harmless(name);
+        let taken = self.taken.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let left = |name: &&String| !taken.contains(*name) && !harmless(name);
         let mut names: Vec<String> = self.held.keys().filter(left).map(|name| self.held[name].1.clone()).collect();
         if names.is_empty() {
             return Ok(());
@@ -68,11 +69,11 @@ impl WeightFolder {
 }
 
 impl TensorSource for WeightFolder {
-    fn take(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
+    fn take(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         let (file, full) = self.held.get(name).ok_or_else(|| self.missing(name))?;
-        let tensor = self.files[*file].load_f32_shaped(full, shape)?;
-        self.taken.insert(name.into());
-        Ok(tensor)
+        let values = self.files[*file].read_f32(full, shape)?;
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner).insert(name.into());
+        Ok(values)
     }
 }
 

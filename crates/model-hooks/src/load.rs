@@ -1,7 +1,8 @@
 //! From a path to a model.
 
 use crate::config::Config;
-use crate::families::{Gpt2, Llama};
+use crate::families::gpt2::Gpt2;
+use crate::families::llama::Llama;
 use crate::gguf::{self, GgufFile};
 use crate::{Error, HookedModel, LanguageModel, Processing, ProcessingSteps, Result, Tokenizer};
 use candle_core::Device;
@@ -73,7 +74,7 @@ pub fn load(path: &Path, options: &LoadOptions) -> Result<LanguageModel> {
 
 fn load_gguf(path: &Path, options: &LoadOptions) -> Result<LanguageModel> {
     let file = GgufFile::open(path)?;
-    let model = Arc::new(gguf::load_llama(&file, options.processing)?);
+    let model = Arc::new(gguf::load_llama(&file, options.processing, options.engine)?);
     let tokenizer = match gguf::read_tokenizer(&file)? {
         Some((inner, special)) => Some(Tokenizer::from_parts(inner, special)?),
         None => None,
@@ -91,8 +92,8 @@ fn load_folder(folder: &Path, options: &LoadOptions) -> Result<LanguageModel> {
     )?;
     let processing = options.processing;
     let model: Arc<dyn HookedModel> = match config.text("model_type")? {
-        Some("gpt2") => Arc::new(Gpt2::from_folder(folder, &config, processing)?),
-        Some("llama") => Arc::new(Llama::from_folder(folder, &config, processing)?),
+        Some("gpt2") => Arc::new(Gpt2::from_folder(folder, &config, processing, options.engine)?),
+        Some("llama") => Arc::new(Llama::from_folder(folder, &config, processing, options.engine)?),
         Some(_) => return Err(config.bad("model_type", "gpt2 or llama")),
         None => return Err(config.missing("model_type", "gpt2 or llama")),
     };

@@ -1,9 +1,8 @@
 //! TransformerLens' weight processing: changes of the weights that leave the model's predictions as they are.
 
-use crate::ops::Norm;
-use crate::weights::{NormWeights, Weights};
-use crate::{ModelShape, Result};
-use candle_core::{D, Tensor};
+use crate::ModelShape;
+use crate::ops::NormKind;
+use crate::weights::{BlockWeights, Linear, NormWeights, Plain, Raw, RawEnds, center};
 
 /// The two numeric modes that have names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
@@ -43,22 +42,42 @@ impl From<Processing> for ProcessingSteps {
 }
 
 impl ProcessingSteps {
-    /// Applies the steps in place.
-    pub(crate) fn apply(self, weights: &mut Weights, shape: &ModelShape, norm: Norm) -> Result<()> {
+    /// Applies the steps to a block, in place.
+    pub(crate) fn apply_to_block(self, block: &mut BlockWeights<Raw>, shape: &ModelShape, norm: NormKind) {
         if self.fold_ln {
-            fold_ln(weights, norm)?;
+            fold_block_norms(block, norm == NormKind::Layer);
         }
-        if self.center_writing_weights && norm == Norm::Layer {
-            center_writing_weights(weights)?;
-        }
-        if self.center_unembed {
-            weights.w_u = centered(&weights.w_u, D::Minus1)?;
-            weights.b_u = weights.b_u.as_ref().map(|b| centered(b, D::Minus1)).transpose()?;
+        if self.center_writing_weights && norm == NormKind::Layer {
+            for linear in [&mut block.o, &mut block.mlp_out] {
+                linear.w.center_over_n();
+                linear.b.iter_mut().for_each(|b| center(b));
+            }
         }
         if self.fold_value_biases {
-            fold_value_biases(weights, shape)?;
+            fold_value_biases(block, shape);
         }
-        Ok(())
+    }
+
+    /// Applies the steps to what is not in a block, in place. A tied unembedding gets memory of its own if it changes.
+    pub(crate) fn apply_to_ends(self, ends: &mut RawEnds, norm: NormKind) {
+        let center_embedding = self.center_writing_weights && norm == NormKind::Layer;
+        let fold = self.fold_ln && (ends.ln_final.w.is_some() || ends.ln_final.b.is_some());
+        if ends.w_u.is_none() && (fold || center_embedding || self.center_unembed) {
+            ends.w_u = Some(Plain::transpose_of(&ends.w_e));
+        }
+        if let Some(w_u) = &mut ends.w_u {
+            if self.fold_ln {
+                fold_into(&std::mem::take(&mut ends.ln_final), w_u, &mut ends.b_u, norm == NormKind::Layer);
+            }
+            if self.center_unembed {
+                w_u.center_over_n();
+                ends.b_u.iter_mut().for_each(|b| center(b));
+            }
+        }
+        if center_embedding {
+            ends.w_e.center_over_n();
+            ends.w_pos.iter_mut().for_each(Plain::center_over_n);
+        }
     }
 }
 
@@ -66,75 +85,42 @@ impl ProcessingSteps {
 /// b += norm.b W;  W *= norm.w (rows);  layer norm: W -= mean over rows (W_gate is never centred)
 /// ```
 /// for W_Q, W_K, W_V (ln1), W_in, W_gate (ln2) and W_U (ln_final). The bias uses the weight before the gain.
-fn fold_ln(weights: &mut Weights, norm: Norm) -> Result<()> {
-    let center = norm == Norm::Layer;
-    for block in &mut weights.blocks {
-        let ln1 = std::mem::take(&mut block.ln1);
-        fold(&ln1, &mut block.w_q, &mut block.b_q, center)?;
-        fold(&ln1, &mut block.w_k, &mut block.b_k, center)?;
-        fold(&ln1, &mut block.w_v, &mut block.b_v, center)?;
-        let ln2 = std::mem::take(&mut block.ln2);
-        fold(&ln2, &mut block.w_in, &mut block.b_in, center)?;
-        if let Some(w_gate) = &mut block.w_gate {
-            fold(&ln2, w_gate, &mut block.b_gate, false)?;
-        }
+fn fold_block_norms(block: &mut BlockWeights<Raw>, center: bool) {
+    let ln1 = std::mem::take(&mut block.ln1);
+    for Linear { w, b } in [&mut block.q, &mut block.k, &mut block.v] {
+        fold_into(&ln1, w, b, center);
     }
-    let ln_final = std::mem::take(&mut weights.ln_final);
-    fold(&ln_final, &mut weights.w_u, &mut weights.b_u, center)
+    let ln2 = std::mem::take(&mut block.ln2);
+    fold_into(&ln2, &mut block.mlp_in.w, &mut block.mlp_in.b, center);
+    if let Some(Linear { w, b }) = &mut block.gate {
+        fold_into(&ln2, w, b, false);
+    }
 }
 
-fn fold(ln: &NormWeights, w: &mut Tensor, b: &mut Option<Tensor>, center: bool) -> Result<()> {
+fn fold_into(ln: &NormWeights<Raw>, w: &mut Plain, b: &mut Option<Vec<f32>>, center: bool) {
     if let Some(ln_b) = &ln.b {
-        let shift = ln_b.unsqueeze(0)?.matmul(w)?.squeeze(0)?;
-        *b = Some(match b.take() {
-            Some(b) => (b + shift)?,
-            None => shift,
-        });
+        add_to(b, w.product_with_row(ln_b));
     }
     if let Some(ln_w) = &ln.w {
-        // Tied unembeddings are transposed views, over which the tensor library broadcasts slowly.
-        *w = w.contiguous()?.broadcast_mul(&ln_w.unsqueeze(1)?)?;
+        w.scale_rows(ln_w);
         if center {
-            *w = centered(w, D::Minus2)?;
+            w.center_over_k();
         }
     }
-    Ok(())
 }
 
-/// Every matrix and bias that writes to the residual stream loses its mean over `d_model`.
-fn center_writing_weights(weights: &mut Weights) -> Result<()> {
-    weights.w_e = centered(&weights.w_e, D::Minus1)?;
-    center_some(&mut weights.w_pos)?;
-    for block in &mut weights.blocks {
-        block.w_o = centered(&block.w_o, D::Minus1)?;
-        center_some(&mut block.b_o)?;
-        block.w_out = centered(&block.w_out, D::Minus1)?;
-        center_some(&mut block.b_out)?;
+fn add_to(b: &mut Option<Vec<f32>>, shift: Vec<f32>) {
+    match b {
+        Some(b) => b.iter_mut().zip(shift).for_each(|(b, shift)| *b += shift),
+        None => *b = Some(shift),
     }
-    Ok(())
-}
-
-fn center_some(x: &mut Option<Tensor>) -> Result<()> {
-    *x = x.as_ref().map(|x| centered(x, D::Minus1)).transpose()?;
-    Ok(())
-}
-
-fn centered(x: &Tensor, axis: D) -> Result<Tensor> {
-    Ok(x.broadcast_sub(&x.mean_keepdim(axis)?)?)
 }
 
 /// `b_O += sum_h b_V[h] W_O[h]`, then no value bias; with grouped heads `b_V` is repeated over its group first.
-fn fold_value_biases(weights: &mut Weights, shape: &ModelShape) -> Result<()> {
+fn fold_value_biases(block: &mut BlockWeights<Raw>, shape: &ModelShape) {
     let group = shape.n_heads / shape.n_kv_heads;
-    for block in &mut weights.blocks {
-        let Some(b_v) = block.b_v.take() else { continue };
-        let per_head = b_v.reshape((shape.n_kv_heads, 1, shape.d_head))?;
-        let repeated = per_head.repeat((1, group, 1))?.reshape((1, shape.n_heads * shape.d_head))?;
-        let shift = repeated.matmul(&block.w_o)?.squeeze(0)?;
-        block.b_o = Some(match block.b_o.take() {
-            Some(b) => (b + shift)?,
-            None => shift,
-        });
-    }
-    Ok(())
+    let Some(b_v) = block.v.b.take() else { return };
+    let heads = b_v.chunks_exact(shape.d_head).flat_map(|head| std::iter::repeat_n(head, group));
+    let repeated: Vec<f32> = heads.flatten().copied().collect();
+    add_to(&mut block.o.b, block.o.w.product_with_row(&repeated));
 }

@@ -30,8 +30,39 @@ impl From<candle_core::Error> for Halt {
     }
 }
 
+impl From<tensor_kernels::Error> for Halt {
+    fn from(e: tensor_kernels::Error) -> Self {
+        Self::Failed(e.into())
+    }
+}
+
 /// What the equations of a forward pass return.
 pub type Step<T> = std::result::Result<T, Halt>;
+
+/// A value that taps can see and replace: candle's tensors, and what this crate's models hold while the kernels compute.
+pub trait Tapped: Sized {
+    /// The value as a tensor for taps to see.
+    ///
+    /// # Errors
+    /// The tensor library's or the kernels'.
+    fn to_tensor(&self) -> Result<Tensor>;
+
+    /// What the equations go on with after an edit returned `edited`, of the same shape and type.
+    ///
+    /// # Errors
+    /// [`Error::NoGradients`] where gradients are tracked through `edited` but not through the equations.
+    fn replaced_by(self, edited: Tensor) -> Result<Self>;
+}
+
+impl Tapped for Tensor {
+    fn to_tensor(&self) -> Result<Tensor> {
+        Ok(self.clone())
+    }
+
+    fn replaced_by(self, edited: Tensor) -> Result<Self> {
+        Ok(edited)
+    }
+}
 
 /// A checked plan of one forward pass, seen from the model's equations.
 ///
@@ -112,17 +143,20 @@ impl<'a> Stage<'a> {
     ///
     /// # Errors
     /// [`Halt::Stop`] after the last point, [`Halt::Failed`] when a tap fails or an edit changes shape or type.
-    pub fn tap(&mut self, point: HookPoint, x: Tensor) -> Step<Tensor> {
+    pub fn tap<V: Tapped>(&mut self, point: HookPoint, x: V) -> Step<V> {
         let x = match self.interests.get(&point) {
             None => x,
             Some(interest) => {
                 let cx = Cx { at: point, tokens: self.tokens, offset: 0, points: &self.reached };
                 match interest {
                     Interest::Watch => {
-                        self.tap.watch(&cx, &x)?;
+                        self.tap.watch(&cx, &x.to_tensor()?)?;
                         x
                     }
-                    Interest::Edit => guarded_edit(self.tap, &cx, x)?,
+                    Interest::Edit => {
+                        let edited = guarded_edit(self.tap, &cx, x.to_tensor()?)?;
+                        x.replaced_by(edited)?
+                    }
                 }
             }
         };
@@ -134,6 +168,12 @@ impl<'a> Stage<'a> {
     #[must_use]
     pub fn interest(&self, point: HookPoint) -> Option<Interest> {
         self.interests.get(&point).copied().or_else(|| (self.last == Some(point)).then_some(Interest::Watch))
+    }
+
+    /// The tokens of this run.
+    #[must_use]
+    pub fn tokens(&self) -> &'a TokenBatch {
+        self.tokens
     }
 
     /// The points of one block, so that the equations name a [`Site`] alone.
@@ -164,7 +204,7 @@ impl<'a> Block<'_, 'a> {
     ///
     /// # Errors
     /// As [`Stage::tap`].
-    pub fn tap(&mut self, site: Site, x: Tensor) -> Step<Tensor> {
+    pub fn tap<V: Tapped>(&mut self, site: Site, x: V) -> Step<V> {
         self.stage.tap(self.point(site), x)
     }
 

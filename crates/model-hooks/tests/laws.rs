@@ -4,10 +4,10 @@
 mod common;
 
 use candle_core::{DType, Device, Tensor};
-use common::{Golden, MODELS, assert_close, assert_same_bits, model, values};
+use common::{Golden, MODELS, assert_close, assert_same_bits, engines, model, model_on, values};
 use model_hooks::{
-    Capture, Cx, Edit, Error, HookPoint, HookedModel, Interest, LanguageModel, NoTap, Processing, Result, Site, Stage,
-    Start, Tap, TokenBatch, edit_at, next_token_loss, next_token_loss_per_token,
+    Capture, Cx, Edit, Engine, Error, HookPoint, HookedModel, Interest, LanguageModel, NoTap, Processing, Result, Site,
+    Stage, Start, Tap, TokenBatch, edit_at, next_token_loss, next_token_loss_per_token,
 };
 
 fn at(name: &str) -> HookPoint {
@@ -35,11 +35,24 @@ impl Tap for Log {
     }
 }
 
+/// Every golden model in both numeric modes, on every engine that this machine has.
 fn each(check: impl Fn(&str, LanguageModel, TokenBatch)) {
-    for name in MODELS {
-        for processing in [Processing::None, Processing::TransformerLens] {
-            check(name, model(name, processing), Golden::open(name).tokens());
+    for engine in engines() {
+        for name in MODELS {
+            for processing in [Processing::None, Processing::TransformerLens] {
+                let what = format!("{name}, {processing:?}, {engine}");
+                check(&what, model_on(name, processing, engine), Golden::open(name).tokens());
+            }
         }
+    }
+}
+
+/// What holds bit for bit on the kernels, and to `tolerance` of the rms on the reference.
+#[track_caller]
+fn assert_equal(what: &str, model: &LanguageModel, a: &Tensor, b: &Tensor, tolerance: f64) {
+    match model.engine() {
+        Engine::Reference => assert_close(what, a, b, tolerance),
+        Engine::Kernels(_) => assert_same_bits(what, a, b),
     }
 }
 
@@ -47,11 +60,13 @@ fn each(check: impl Fn(&str, LanguageModel, TokenBatch)) {
 fn watching_changes_nothing() {
     each(|name, model, tokens| {
         let plain = model.hooked().forward(&tokens, &mut NoTap).unwrap();
-        let watched = model.hooked().forward(&tokens, &mut Capture::all()).unwrap();
+        let mut all = Capture::all();
+        let watched = model.hooked().forward(&tokens, &mut all).unwrap();
         assert_same_bits(name, &watched, &plain);
         for &point in model.hooked().hook_points() {
             let mut alone = Capture::of([point]);
             assert_same_bits(name, &model.hooked().forward(&tokens, &mut alone).unwrap(), &plain);
+            assert_same_bits(&format!("{name}: {point}"), alone.get(point).unwrap(), all.get(point).unwrap());
         }
     });
 }
@@ -140,10 +155,10 @@ fn results_do_not_depend_on_the_batch() {
         let alone = model.hooked().forward(&TokenBatch::new(&[&row]).unwrap(), &mut NoTap).unwrap();
         let rows: Vec<&[u32]> = std::iter::once(&*row).chain(std::iter::repeat_n(&*other, 6)).collect();
         let together = model.hooked().forward(&TokenBatch::new(&rows).unwrap(), &mut NoTap).unwrap();
-        assert_close(name, &together.narrow(0, 0, 1).unwrap(), &alone, 1e-6);
+        assert_equal(name, &model, &together.narrow(0, 0, 1).unwrap(), &alone, 1e-6);
         // Causality: later tokens do not matter either.
         let prefix = model.hooked().forward(&TokenBatch::new(&[&row[..9]]).unwrap(), &mut NoTap).unwrap();
-        assert_close(name, &prefix, &alone.narrow(1, 0, 9).unwrap(), 1e-5);
+        assert_equal(name, &model, &prefix, &alone.narrow(1, 0, 9).unwrap(), 1e-5);
     });
 }
 
@@ -154,7 +169,9 @@ fn results_do_not_depend_on_threads() {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             pool.install(|| model.hooked().forward(&tokens, &mut NoTap).unwrap())
         };
-        assert_close(name, &on(5), &on(1), 1e-6);
+        for threads in [2, 3] {
+            assert_equal(name, &model, &on(threads), &on(1), 1e-6);
+        }
     });
 }
 
@@ -386,10 +403,9 @@ fn a_users_own_model_uses_the_same_stage() {
 
 #[test]
 fn models_and_taps_cross_threads() {
-    fn check<T: Send + Sync>() {}
+    fn check<T: Send + Sync + ?Sized>() {}
     check::<LanguageModel>();
-    check::<model_hooks::Gpt2>();
-    check::<model_hooks::Llama>();
+    check::<dyn HookedModel>();
     check::<Capture>();
     check::<Edit>();
     check::<Error>();

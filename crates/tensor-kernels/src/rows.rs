@@ -110,6 +110,13 @@ impl PackedRows {
         self.arithmetic
     }
 
+    /// Memory that so many rows of width `k` take.
+    #[must_use]
+    pub fn bytes_for(arithmetic: Arithmetic, rows: usize, k: usize) -> usize {
+        let kernel = arithmetic.kernel();
+        kernel.block_bytes(k).saturating_mul(rows.div_ceil(kernel.block_rows()))
+    }
+
     /// Memory that they take.
     #[must_use]
     pub fn bytes(&self) -> usize {

@@ -1,50 +1,112 @@
-//! What the decoder families share: checks before a run, norms, attention after its projections, MLP, unembedding.
+//! A decoder of any family as a [`HookedModel`]: loading, checks before a run, the loop over blocks, unembedding.
 
-use crate::ops::{Activation, Norm, causal_mask_scaled, gain_and_bias, linear, softmax};
+use crate::math::{Kernels, Math, Reference};
+use crate::ops::Norm;
 use crate::run::{Block, Stage, Step};
-use crate::weights::{BlockWeights, NormWeights, Weights};
-use crate::{Error, HookPoint, Interest, ModelShape, NormSite, Result, Site, Start, Tap, TokenBatch};
+use crate::weights::{BlockWeights, Ends, Hold, Raw, RawEnds, TensorSource, Weights};
+use crate::{
+    Error, HookPoint, HookedModel, ModelShape, NormSite, ProcessingSteps, Result, Site, Start, Tap, TokenBatch,
+};
 use candle_core::Tensor;
+use tensor_kernels::{Engine, Operand};
 
-/// The parts of a decoder that do not depend on its family.
-#[derive(Debug)]
-pub(super) struct Decoder {
-    pub shape: ModelShape,
-    pub weights: Weights,
-    pub norm: Norm,
-    pub eps: f64,
-    pub activation: Activation,
-    pub points: Vec<HookPoint>,
+/// What one family of decoders is: its dimensions, where its weights are, and its equations.
+pub(crate) trait Family: Send + Sync {
+    /// The dimensions.
+    fn shape(&self) -> &ModelShape;
+
+    /// The norm before the unembedding (and the one that weight processing folds).
+    fn norm(&self) -> Norm;
+
+    /// Whether positions are embedded: [`HookPoint::PosEmbed`].
+    fn has_positions(&self) -> bool;
+
+    /// Whether each block has this site.
+    fn has(&self, site: Site) -> bool;
+
+    /// Reads what is not in a block.
+    fn read_ends(&self, files: &dyn TensorSource) -> Result<RawEnds>;
+
+    /// Reads a block.
+    fn read_block(&self, files: &dyn TensorSource, layer: usize) -> Result<BlockWeights<Raw>>;
+
+    /// From tokens to the residual stream that enters the first block.
+    fn embed<M: Math>(&self, m: &M, at: &mut Stage<'_>, w: &Ends<M>, tokens: &TokenBatch) -> Step<M::Value>;
+
+    /// A block: from `resid_pre` to `resid_post`.
+    fn block<M: Math>(
+        &self,
+        m: &M,
+        at: &mut Block<'_, '_>,
+        w: &BlockWeights<M>,
+        layer: usize,
+        resid: M::Value,
+    ) -> Step<M::Value>;
 }
 
-impl Decoder {
-    /// Checks the weights against the shape and lists the hook points: those outside the blocks, and in each block the sites
-    /// that the family has.
-    pub fn new(
-        shape: ModelShape,
-        weights: Weights,
-        (norm, eps): (Norm, f64),
-        activation: Activation,
-        has: impl Fn(Site) -> bool,
-    ) -> Result<Self> {
-        weights.check(&shape)?;
-        let layers = u16::try_from(shape.n_layers).map_err(|_| Error::OutOfRange {
-            what: "number of layers",
-            found: shape.n_layers,
-            limit: usize::from(u16::MAX) + 1,
-        })?;
-        let mut points = vec![HookPoint::Embed];
-        points.extend(weights.w_pos.is_some().then_some(HookPoint::PosEmbed));
-        for layer in 0..layers {
-            points.extend(Site::all().filter(|&site| has(site)).map(|site| HookPoint::Block { layer, site }));
-        }
-        points.extend([NormSite::Scale, NormSite::Normalized].map(HookPoint::FinalNorm));
-        points.push(HookPoint::Logits);
-        Ok(Self { shape, weights, norm, eps, activation, points })
+/// A model of a family, its weights held by its engine.
+#[derive(Debug)]
+pub(crate) struct Decoder<F> {
+    family: F,
+    points: Vec<HookPoint>,
+    held: Held,
+}
+
+#[derive(Debug)]
+enum Held {
+    Reference(Reference, Weights<Reference>),
+    Kernels(Kernels, Weights<Kernels>),
+}
+
+impl<F: Family> Decoder<F> {
+    /// Reads, processes and takes the weights, one tensor or block after the other: beside what is already in its final form, memory
+    /// holds one block as it was read (and before that the unembedding).
+    pub fn load(family: F, files: &dyn TensorSource, processing: ProcessingSteps, engine: Engine) -> Result<Self> {
+        let points = points(&family)?;
+        let held = match engine {
+            Engine::Reference => Held::Reference(Reference, hold(&Reference, &family, files, processing)?),
+            Engine::Kernels(arithmetic) => {
+                let kernels = Kernels::new(arithmetic);
+                let weights = hold(&kernels, &family, files, processing)?;
+                Held::Kernels(kernels, weights)
+            }
+        };
+        Ok(Self { family, points, held })
+    }
+
+    /// The equations of a run, the same for both engines.
+    fn run_on<M: Math>(
+        &self,
+        (m, w): (&M, &Weights<M>),
+        tokens: &TokenBatch,
+        start: Start<'_>,
+        last: Option<HookPoint>,
+        tap: &mut dyn Tap,
+    ) -> Result<Option<Tensor>> {
+        self.plan(tokens, start, last, tap)?.through(|at| {
+            let (first, mut resid) = match start {
+                Start::Tokens => (0, self.family.embed(m, at, &w.ends, tokens)?),
+                Start::Residual { layer, resid } => (layer, m.residual(resid)?),
+            };
+            for (layer, block) in w.blocks.iter().enumerate().skip(first) {
+                resid = self.family.block(m, &mut at.block(layer as u16), block, layer, resid)?;
+            }
+            let points = [NormSite::Scale, NormSite::Normalized].map(HookPoint::FinalNorm);
+            let x = m.norm(at, points, self.family.norm(), &w.ends.ln_final, &resid)?;
+            at.tap(HookPoint::Logits, m.logits(&x, &w.ends.u)?)
+        })
+    }
+
+    fn unembed_on<M: Math>(&self, (m, w): (&M, &Weights<M>), resid: &Tensor) -> Result<Tensor> {
+        let logits = m.logits(&m.norm_alone(self.family.norm(), &w.ends.ln_final, resid)?, &w.ends.u)?;
+        let mut shape = resid.dims().to_vec();
+        shape.pop();
+        shape.push(self.family.shape().d_vocab);
+        Ok(logits.reshape(shape)?)
     }
 
     /// Everything that can be wrong is found here, before anything runs.
-    pub fn plan<'a>(
+    fn plan<'a>(
         &self,
         tokens: &'a TokenBatch,
         start: Start<'_>,
@@ -60,7 +122,7 @@ impl Decoder {
     }
 
     fn check_tokens(&self, tokens: &TokenBatch) -> Result<()> {
-        let ModelShape { d_vocab, n_ctx, .. } = self.shape;
+        let &ModelShape { d_vocab, n_ctx, .. } = self.family.shape();
         if tokens.pos() > n_ctx {
             return Err(Error::ContextExceeded { pos: tokens.pos(), n_ctx });
         }
@@ -76,131 +138,113 @@ impl Decoder {
     }
 
     fn check_start(&self, tokens: &TokenBatch, layer: usize, resid: &Tensor) -> Result<HookPoint> {
-        let expected = [tokens.batch(), tokens.pos(), self.shape.d_model];
+        let &ModelShape { d_model, n_layers, .. } = self.family.shape();
+        let expected = [tokens.batch(), tokens.pos(), d_model];
         if resid.dims() != expected {
             let expected = format!("[batch, pos, d_model] = {expected:?}");
             return Err(Error::Shape { what: "the residual to start from", expected, found: resid.dims().to_vec() });
         }
         match u16::try_from(layer) {
-            Ok(index) if layer < self.shape.n_layers => Ok(HookPoint::Block { layer: index, site: Site::ResidPre }),
-            _ => Err(Error::OutOfRange { what: "start layer", found: layer, limit: self.shape.n_layers }),
+            Ok(index) if layer < n_layers => Ok(HookPoint::Block { layer: index, site: Site::ResidPre }),
+            _ => Err(Error::OutOfRange { what: "start layer", found: layer, limit: n_layers }),
         }
     }
+}
 
-    /// `W_E[tokens]` `[batch, pos, d_model]`.
-    pub fn embed(&self, tokens: &TokenBatch) -> Result<Tensor> {
-        let ids = tokens.to_tensor(self.weights.w_e.device())?.flatten_all()?;
-        Ok(self.weights.w_e.index_select(&ids, 0)?.reshape((tokens.batch(), tokens.pos(), self.shape.d_model))?)
+/// The hook points: those outside the blocks, and in each block the sites that the family has.
+fn points(family: &impl Family) -> Result<Vec<HookPoint>> {
+    let n_layers = family.shape().n_layers;
+    let layers = u16::try_from(n_layers).map_err(|_| Error::OutOfRange {
+        what: "number of layers",
+        found: n_layers,
+        limit: usize::from(u16::MAX) + 1,
+    })?;
+    let mut points = vec![HookPoint::Embed];
+    points.extend(family.has_positions().then_some(HookPoint::PosEmbed));
+    for layer in 0..layers {
+        points.extend(Site::all().filter(|&site| family.has(site)).map(|site| HookPoint::Block { layer, site }));
+    }
+    points.extend([NormSite::Scale, NormSite::Normalized].map(HookPoint::FinalNorm));
+    points.push(HookPoint::Logits);
+    Ok(points)
+}
+
+/// The ends first: what they need while they are read is less than what the blocks will take.
+fn hold<H: Hold>(
+    form: &H,
+    family: &impl Family,
+    files: &dyn TensorSource,
+    processing: ProcessingSteps,
+) -> Result<Weights<H>> {
+    let (shape, norm) = (family.shape(), family.norm().kind);
+    let mut ends = family.read_ends(files)?;
+    processing.apply_to_ends(&mut ends, norm);
+    let ends = form.hold_ends(ends)?;
+    let block = |layer| {
+        let mut block = family.read_block(files, layer)?;
+        processing.apply_to_block(&mut block, shape, norm);
+        form.hold_block(block)
+    };
+    Ok(Weights { ends, blocks: (0..shape.n_layers).map(block).collect::<Result<_>>()? })
+}
+
+impl<F: Family> HookedModel for Decoder<F> {
+    fn shape(&self) -> &ModelShape {
+        self.family.shape()
     }
 
-    /// The norm before attention, tapped, with gain and bias where they are not folded away.
-    pub fn ln1(&self, at: &mut Block<'_, '_>, w: &BlockWeights, x: &Tensor) -> Step<Tensor> {
-        let points = [at.point(Site::Ln1Scale), at.point(Site::Ln1Normalized)];
-        self.normed(at.stage(), points, &w.ln1, x)
+    fn hook_points(&self) -> &[HookPoint] {
+        &self.points
     }
 
-    /// The norm before the MLP.
-    pub fn ln2(&self, at: &mut Block<'_, '_>, w: &BlockWeights, x: &Tensor) -> Step<Tensor> {
-        let points = [at.point(Site::Ln2Scale), at.point(Site::Ln2Normalized)];
-        self.normed(at.stage(), points, &w.ln2, x)
-    }
-
-    fn normed(&self, at: &mut Stage<'_>, points: [HookPoint; 2], w: &NormWeights, x: &Tensor) -> Step<Tensor> {
-        let scale = at.tap(points[0], self.norm.scale(x, self.eps)?)?;
-        let normalized = at.tap(points[1], self.norm.normalize(x, &scale)?)?;
-        Ok(gain_and_bias(normalized, w.w.as_ref(), w.b.as_ref())?)
-    }
-
-    /// `x W + b`, split into heads: `[batch, pos, heads, d_head]`.
-    pub fn heads(&self, x: &Tensor, w: &Tensor, b: Option<&Tensor>, heads: usize) -> Result<Tensor> {
-        let (batch, pos, _) = x.dims3()?;
-        Ok(linear(x, w, b)?.reshape((batch, pos, heads, self.shape.d_head))?)
-    }
-
-    /// From queries, keys and values to what attention adds to the stream:
-    ///
-    /// ```text
-    /// scores  = q k^T / divisor, -inf where k_pos > q_pos
-    /// pattern = softmax(scores)
-    /// z       = pattern v
-    /// out     = z W_O + b_O
-    /// ```
-    /// Query head `h` reads key-value head `h / (n_heads / n_kv_heads)`; the group's queries are stacked, keys are never repeated.
-    pub fn attention(
+    fn run(
         &self,
-        at: &mut Block<'_, '_>,
-        w: &BlockWeights,
-        [q, k, v]: [&Tensor; 3],
-        divisor: f64,
-    ) -> Step<Tensor> {
-        let ModelShape { n_heads, n_kv_heads, d_head, .. } = self.shape;
-        let (batch, pos, _, _) = q.dims4()?;
-        let (products, stacked) = (batch * n_kv_heads, n_heads / n_kv_heads * pos);
-        let by_head = |x: &Tensor, rows| x.transpose(1, 2)?.contiguous()?.reshape((products, rows, d_head));
-        let scores = by_head(q, stacked)?.matmul(&by_head(k, pos)?.t()?)?;
-        let scores = causal_mask_scaled(scores.reshape((batch, n_heads, pos, pos))?, divisor)?;
-        let scores = at.tap(Site::AttnScores, scores)?;
-        let pattern = at.tap(Site::Pattern, softmax(&scores)?)?;
-        let z = pattern.contiguous()?.reshape((products, stacked, pos))?.matmul(&by_head(v, pos)?)?;
-        let z = at.tap(Site::Z, z.reshape((batch, n_heads, pos, d_head))?.transpose(1, 2)?.contiguous()?)?;
-        let out = self.out_projection(at, w, &z)?;
-        at.tap(Site::AttnOut, out)
-    }
-
-    /// `z W_O + b_O`. The contribution of each head alone is computed only when somebody looks, beside the path; if somebody edits
-    /// it, the edited contributions are summed instead.
-    fn out_projection(&self, at: &mut Block<'_, '_>, w: &BlockWeights, z: &Tensor) -> Step<Tensor> {
-        match at.interest(Site::Result) {
-            Some(Interest::Edit) => {
-                let sum = at.tap(Site::Result, self.result(w, z)?)?.sum(2)?;
-                return Ok(match &w.b_o {
-                    Some(b) => sum.broadcast_add(b)?,
-                    None => sum,
-                });
-            }
-            Some(Interest::Watch) => drop(at.tap(Site::Result, self.result(w, z)?)?),
-            None => {}
+        tokens: &TokenBatch,
+        start: Start<'_>,
+        last: Option<HookPoint>,
+        tap: &mut dyn Tap,
+    ) -> Result<Option<Tensor>> {
+        match &self.held {
+            Held::Reference(m, w) => self.run_on((m, w), tokens, start, last, tap),
+            Held::Kernels(m, w) => self.run_on((m, w), tokens, start, last, tap),
         }
-        Ok(linear(&z.flatten_from(2)?, &w.w_o, w.b_o.as_ref())?)
     }
 
-    /// `z[h] W_O[h]` for each head: `[batch, pos, head, d_model]`.
-    fn result(&self, w: &BlockWeights, z: &Tensor) -> Result<Tensor> {
-        let ModelShape { n_heads, d_head, d_model, .. } = self.shape;
-        let (batch, pos, _, _) = z.dims4()?;
-        let w_o = w.w_o.contiguous()?.reshape((n_heads, d_head, d_model))?;
-        let each = z.contiguous()?.reshape((batch * pos, n_heads, d_head))?.transpose(0, 1)?.matmul(&w_o)?;
-        Ok(each.transpose(0, 1)?.contiguous()?.reshape((batch, pos, n_heads, d_model))?)
-    }
-
-    /// Final norm, tapped, and unembedding: `normalized W_U + b_U`.
-    pub fn logits(&self, at: &mut Stage<'_>, resid: &Tensor) -> Step<Tensor> {
-        let points = [NormSite::Scale, NormSite::Normalized].map(HookPoint::FinalNorm);
-        let x = self.normed(at, points, &self.weights.ln_final, resid)?;
-        let logits = linear(&x, &self.weights.w_u, self.weights.b_u.as_ref())?;
-        at.tap(HookPoint::Logits, logits)
-    }
-
-    /// As [`HookedModel::unembed`](crate::HookedModel::unembed).
-    pub fn unembed(&self, resid: &Tensor) -> Result<Tensor> {
-        if resid.dims().last() != Some(&self.shape.d_model) {
-            let expected = format!("[.., {}]", self.shape.d_model);
+    fn unembed(&self, resid: &Tensor) -> Result<Tensor> {
+        let d_model = self.family.shape().d_model;
+        if resid.dims().last() != Some(&d_model) {
+            let expected = format!("[.., {d_model}]");
             return Err(Error::Shape { what: "the residual to unembed", expected, found: resid.dims().to_vec() });
         }
-        let w = &self.weights.ln_final;
-        let normalized = self.norm.normalize(resid, &self.norm.scale(resid, self.eps)?)?;
-        linear(&gain_and_bias(normalized, w.w.as_ref(), w.b.as_ref())?, &self.weights.w_u, self.weights.b_u.as_ref())
+        match &self.held {
+            Held::Reference(m, w) => self.unembed_on((m, w), resid),
+            Held::Kernels(m, w) => self.unembed_on((m, w), resid),
+        }
     }
 
-    /// As [`HookedModel::w_u_columns`](crate::HookedModel::w_u_columns).
-    pub fn w_u_columns(&self, start: usize, len: usize) -> Result<Tensor> {
-        match start.checked_add(len) {
-            Some(end) if end <= self.shape.d_vocab => Ok(self.weights.w_u.narrow(1, start, len)?),
-            _ => Err(Error::OutOfRange {
-                what: "last column of W_U",
-                found: start.saturating_add(len).saturating_sub(1),
-                limit: self.shape.d_vocab,
-            }),
+    fn w_u_columns(&self, start: usize, len: usize) -> Result<Tensor> {
+        let limit = self.family.shape().d_vocab;
+        if start.checked_add(len).is_none_or(|end| end > limit) {
+            let found = start.saturating_add(len).saturating_sub(1);
+            return Err(Error::OutOfRange { what: "last column of W_U", found, limit });
+        }
+        match &self.held {
+            Held::Reference(m, w) => m.columns(&w.ends.u.w, start, len),
+            Held::Kernels(m, w) => m.columns(&w.ends.u.w, start, len),
+        }
+    }
+
+    fn engine(&self) -> Engine {
+        match &self.held {
+            Held::Reference(..) => Engine::Reference,
+            Held::Kernels(m, _) => Engine::Kernels(m.arithmetic()),
+        }
+    }
+
+    fn w_u_operand(&self) -> Option<Operand<'_>> {
+        match &self.held {
+            Held::Reference(..) => None,
+            Held::Kernels(_, w) => w.ends.u.w.operand().ok(),
         }
     }
 }

@@ -1,16 +1,18 @@
 //! Llama: RMS norms, rotary positions, grouped key-value heads, a gated MLP.
 
-use super::decoder::Decoder;
-use super::rope::Rope;
+use super::rope::{KeptAngles, Rope};
+use super::steps::{attention, ln1, ln2};
+use super::{Decoder, Family};
 use crate::config::Config;
 use crate::folder::WeightFolder;
-use crate::ops::{Activation, Norm, linear, rotate};
-use crate::processing::ProcessingSteps;
-use crate::run::{Block, Step};
-use crate::weights::{BlockWeights, NormWeights, TensorSource, Weights};
-use crate::{HookPoint, HookedModel, ModelShape, Result, Site, Start, Tap, TokenBatch};
-use candle_core::{Error as TensorError, Tensor};
+use crate::math::Math;
+use crate::ops::{Activation, Norm, NormKind};
+use crate::run::{Block, Stage, Step};
+use crate::weights::{BlockWeights, Ends, Linear, NormWeights, Raw, RawEnds, TensorSource};
+use crate::{HookPoint, ModelShape, ProcessingSteps, Result, Site, TokenBatch};
+use candle_core::Error as TensorError;
 use std::path::Path;
+use tensor_kernels::Engine;
 
 /// What a Llama `config.json` (or the header of a GGUF file) says about the arithmetic.
 #[derive(Clone, Debug)]
@@ -60,134 +62,121 @@ impl LlamaConfig {
         };
         Ok((Self { shape, eps, activation, rope: Rope::parse(c)? }, layout))
     }
-
-    /// Reads the weights under Hugging Face's names; `Linear` matrices are `[out, in]` there.
-    pub(crate) fn weights(&self, files: &mut dyn TensorSource, layout: &Layout) -> Result<Weights> {
-        let ModelShape { d_model, n_layers, d_vocab, .. } = self.shape;
-        let w_e = files.take("embed_tokens.weight", &[d_vocab, d_model])?;
-        let w_u = if layout.tied { w_e.t()? } else { files.take_transposed("lm_head.weight", d_model, d_vocab)? };
-        Ok(Weights {
-            w_pos: None,
-            blocks: (0..n_layers).map(|layer| self.block(files, layer, layout)).collect::<Result<_>>()?,
-            ln_final: NormWeights { w: Some(files.take("norm.weight", &[d_model])?), b: None },
-            w_e,
-            w_u,
-            b_u: None,
-        })
-    }
-
-    fn block(&self, files: &mut dyn TensorSource, layer: usize, layout: &Layout) -> Result<BlockWeights> {
-        let ModelShape { d_model, n_heads, n_kv_heads, d_head, d_mlp, .. } = self.shape;
-        let (q, kv) = (n_heads * d_head, n_kv_heads * d_head);
-        let name = |part: &str| format!("layers.{layer}.{part}");
-        let norm = |files: &mut dyn TensorSource, part: &str| -> Result<NormWeights> {
-            Ok(NormWeights { w: Some(files.take(&name(part), &[d_model])?), b: None })
-        };
-        let (attn, mlp) = (layout.attention_bias, layout.mlp_bias);
-        Ok(BlockWeights {
-            ln1: norm(files, "input_layernorm.weight")?,
-            w_q: files.take_transposed(&name("self_attn.q_proj.weight"), d_model, q)?,
-            b_q: files.take_if(attn, &name("self_attn.q_proj.bias"), &[q])?,
-            w_k: files.take_transposed(&name("self_attn.k_proj.weight"), d_model, kv)?,
-            b_k: files.take_if(attn, &name("self_attn.k_proj.bias"), &[kv])?,
-            w_v: files.take_transposed(&name("self_attn.v_proj.weight"), d_model, kv)?,
-            b_v: files.take_if(attn, &name("self_attn.v_proj.bias"), &[kv])?,
-            w_o: files.take_transposed(&name("self_attn.o_proj.weight"), q, d_model)?,
-            b_o: files.take_if(attn, &name("self_attn.o_proj.bias"), &[d_model])?,
-            ln2: norm(files, "post_attention_layernorm.weight")?,
-            w_gate: Some(files.take_transposed(&name("mlp.gate_proj.weight"), d_model, d_mlp)?),
-            b_gate: files.take_if(mlp, &name("mlp.gate_proj.bias"), &[d_mlp])?,
-            w_in: files.take_transposed(&name("mlp.up_proj.weight"), d_model, d_mlp)?,
-            b_in: files.take_if(mlp, &name("mlp.up_proj.bias"), &[d_mlp])?,
-            w_out: files.take_transposed(&name("mlp.down_proj.weight"), d_mlp, d_model)?,
-            b_out: files.take_if(mlp, &name("mlp.down_proj.bias"), &[d_model])?,
-        })
-    }
 }
 
-/// A Llama that can be tapped.
+/// Llama's equations.
 #[derive(Debug)]
-pub struct Llama {
-    decoder: Decoder,
-    rope: Rope,
+pub(crate) struct Llama {
+    config: LlamaConfig,
+    layout: Layout,
+    angles: KeptAngles,
 }
 
 impl Llama {
     /// Reads a Hugging Face folder whose `config.json` has been recognised as Llama's.
-    pub(crate) fn from_folder(folder: &Path, config: &Config, processing: ProcessingSteps) -> Result<Self> {
+    pub(crate) fn from_folder(
+        folder: &Path,
+        config: &Config,
+        processing: ProcessingSteps,
+        engine: Engine,
+    ) -> Result<Decoder<Self>> {
         let (config, layout) = LlamaConfig::parse(config)?;
-        let mut files = WeightFolder::open(folder, "model.")?;
-        let weights = config.weights(&mut files, &layout)?;
+        let files = WeightFolder::open(folder, "model.")?;
+        let model = Decoder::load(Self::new(config, layout), &files, processing, engine)?;
         // Rotary speeds are buffers of old checkpoints; a tied unembedding repeats the embedding.
         files.finish(|name| name.ends_with(".rotary_emb.inv_freq") || (layout.tied && name == "lm_head.weight"))?;
-        Self::new(config, weights, processing)
+        Ok(model)
     }
 
-    /// Processes raw weights (rows of Q and K in Hugging Face's order, pairs `(i, i + d_head/2)`) and builds the model.
-    pub(crate) fn new(config: LlamaConfig, mut weights: Weights, processing: ProcessingSteps) -> Result<Self> {
-        weights.check(&config.shape)?;
-        processing.apply(&mut weights, &config.shape, Norm::Rms)?;
-        let LlamaConfig { shape, eps, activation, rope } = config;
-        Ok(Self { decoder: Decoder::new(shape, weights, (Norm::Rms, eps), activation, |_| true)?, rope })
-    }
-
-    fn block(&self, at: &mut Block<'_, '_>, layer: usize, resid: Tensor, (cos, sin): (&[f32], &[f32])) -> Step<Tensor> {
-        let (d, w) = (&self.decoder, &self.decoder.weights.blocks[layer]);
-        let ModelShape { n_heads, n_kv_heads, d_head, .. } = d.shape;
-        let resid_pre = at.tap(Site::ResidPre, resid)?;
-        let x = d.ln1(at, w, &resid_pre)?;
-        let q = at.tap(Site::Q, d.heads(&x, &w.w_q, w.b_q.as_ref(), n_heads)?)?;
-        let k = at.tap(Site::K, d.heads(&x, &w.w_k, w.b_k.as_ref(), n_kv_heads)?)?;
-        let v = at.tap(Site::V, d.heads(&x, &w.w_v, w.b_v.as_ref(), n_kv_heads)?)?;
-        let q = at.tap(Site::RotQ, rotate(&q, cos, sin)?)?;
-        let k = at.tap(Site::RotK, rotate(&k, cos, sin)?)?;
-        let attn_out = d.attention(at, w, [&q, &k, &v], (d_head as f64).sqrt())?;
-        let resid_mid = at.tap(Site::ResidMid, (resid_pre + attn_out)?)?;
-        let x = d.ln2(at, w, &resid_mid)?;
-        let w_gate = w.w_gate.as_ref().ok_or(TensorError::Msg("a Llama block needs W_gate".into()))?;
-        let pre = at.tap(Site::MlpPre, linear(&x, w_gate, w.b_gate.as_ref())?)?;
-        let pre_linear = at.tap(Site::MlpPreLinear, linear(&x, &w.w_in, w.b_in.as_ref())?)?;
-        let post = at.tap(Site::MlpPost, d.activation.gate(&pre, &pre_linear)?)?;
-        let mlp_out = at.tap(Site::MlpOut, linear(&post, &w.w_out, w.b_out.as_ref())?)?;
-        at.tap(Site::ResidPost, (resid_mid + mlp_out)?)
+    /// For weights with rows of Q and K in Hugging Face's order, pairs `(i, i + d_head/2)`.
+    pub(crate) fn new(config: LlamaConfig, layout: Layout) -> Self {
+        Self { config, layout, angles: KeptAngles::default() }
     }
 }
 
-impl HookedModel for Llama {
+impl Family for Llama {
     fn shape(&self) -> &ModelShape {
-        &self.decoder.shape
+        &self.config.shape
     }
 
-    fn hook_points(&self) -> &[HookPoint] {
-        &self.decoder.points
+    fn norm(&self) -> Norm {
+        Norm { kind: NormKind::Rms, eps: self.config.eps }
     }
 
-    fn run(
-        &self,
-        tokens: &TokenBatch,
-        start: Start<'_>,
-        last: Option<HookPoint>,
-        tap: &mut dyn Tap,
-    ) -> Result<Option<Tensor>> {
-        let d = &self.decoder;
-        d.plan(tokens, start, last, tap)?.through(|at| {
-            let (first, mut resid) = match start {
-                Start::Tokens => (0, at.tap(HookPoint::Embed, d.embed(tokens)?)?),
-                Start::Residual { layer, resid } => (layer, resid.clone()),
-            };
-            let (cos, sin) = self.rope.tables(d.shape.d_head, tokens.pos());
-            for layer in first..d.shape.n_layers {
-                resid = self.block(&mut at.block(layer as u16), layer, resid, (&cos, &sin))?;
-            }
-            d.logits(at, &resid)
+    fn has_positions(&self) -> bool {
+        false
+    }
+
+    fn has(&self, _: Site) -> bool {
+        true
+    }
+
+    /// `Linear` matrices are `[out, in]` in the files.
+    fn read_ends(&self, files: &dyn TensorSource) -> Result<RawEnds> {
+        let &ModelShape { d_model, d_vocab, .. } = self.shape();
+        let own = (!self.layout.tied).then(|| files.transposed("lm_head.weight", d_model, d_vocab));
+        Ok(RawEnds {
+            w_e: files.matrix("embed_tokens.weight", d_vocab, d_model)?,
+            w_pos: None,
+            ln_final: NormWeights { w: Some(files.vector("norm.weight", d_model)?), b: None },
+            w_u: own.transpose()?,
+            b_u: None,
         })
     }
 
-    fn unembed(&self, resid: &Tensor) -> Result<Tensor> {
-        self.decoder.unembed(resid)
+    fn read_block(&self, files: &dyn TensorSource, layer: usize) -> Result<BlockWeights<Raw>> {
+        let &ModelShape { d_model, n_heads, n_kv_heads, d_head, d_mlp, .. } = self.shape();
+        let (q, kv) = (n_heads * d_head, n_kv_heads * d_head);
+        let Layout { attention_bias, mlp_bias, .. } = self.layout;
+        let norm = |name: &str| -> Result<NormWeights<Raw>> {
+            Ok(NormWeights { w: Some(files.vector(&format!("layers.{layer}.{name}.weight"), d_model)?), b: None })
+        };
+        let linear = |name: &str, k, n, bias| -> Result<Linear<Raw>> {
+            let w = files.transposed(&format!("layers.{layer}.{name}.weight"), k, n)?;
+            Ok(Linear { w, b: files.vector_if(bias, &format!("layers.{layer}.{name}.bias"), n)? })
+        };
+        Ok(BlockWeights {
+            ln1: norm("input_layernorm")?,
+            q: linear("self_attn.q_proj", d_model, q, attention_bias)?,
+            k: linear("self_attn.k_proj", d_model, kv, attention_bias)?,
+            v: linear("self_attn.v_proj", d_model, kv, attention_bias)?,
+            o: linear("self_attn.o_proj", q, d_model, attention_bias)?,
+            ln2: norm("post_attention_layernorm")?,
+            gate: Some(linear("mlp.gate_proj", d_model, d_mlp, mlp_bias)?),
+            mlp_in: linear("mlp.up_proj", d_model, d_mlp, mlp_bias)?,
+            mlp_out: linear("mlp.down_proj", d_mlp, d_model, mlp_bias)?,
+        })
     }
 
-    fn w_u_columns(&self, start: usize, len: usize) -> Result<Tensor> {
-        self.decoder.w_u_columns(start, len)
+    fn embed<M: Math>(&self, m: &M, at: &mut Stage<'_>, w: &Ends<M>, tokens: &TokenBatch) -> Step<M::Value> {
+        at.tap(HookPoint::Embed, m.embed(&w.w_e, tokens)?)
+    }
+
+    fn block<M: Math>(
+        &self,
+        m: &M,
+        at: &mut Block<'_, '_>,
+        w: &BlockWeights<M>,
+        _: usize,
+        resid: M::Value,
+    ) -> Step<M::Value> {
+        let &ModelShape { n_heads, n_kv_heads, d_head, .. } = self.shape();
+        let angles = self.angles.get(&self.config.rope, d_head, at.stage().tokens().pos());
+        let resid_pre = at.tap(Site::ResidPre, resid)?;
+        let x = ln1(m, at, self.norm(), w, &resid_pre)?;
+        let q = at.tap(Site::Q, m.heads(&x, &w.q, n_heads)?)?;
+        let k = at.tap(Site::K, m.heads(&x, &w.k, n_kv_heads)?)?;
+        let v = at.tap(Site::V, m.heads(&x, &w.v, n_kv_heads)?)?;
+        let q = at.tap(Site::RotQ, m.rotate(q, &angles)?)?;
+        let k = at.tap(Site::RotK, m.rotate(k, &angles)?)?;
+        let attn_out = attention(m, at, w, [q, k, v], (d_head as f64).sqrt())?;
+        let resid_mid = at.tap(Site::ResidMid, m.add(resid_pre, attn_out)?)?;
+        let x = ln2(m, at, self.norm(), w, &resid_mid)?;
+        let w_gate = w.gate.as_ref().ok_or(TensorError::Msg("a Llama block needs W_gate".into()))?;
+        let pre = at.tap(Site::MlpPre, m.linear(&x, w_gate)?)?;
+        let pre_linear = at.tap(Site::MlpPreLinear, m.linear(&x, &w.mlp_in)?)?;
+        let post = at.tap(Site::MlpPost, m.gate(self.config.activation, pre, pre_linear)?)?;
+        let mlp_out = at.tap(Site::MlpOut, m.linear(&m.rows(post)?, &w.mlp_out)?)?;
+        at.tap(Site::ResidPost, m.add(resid_mid, mlp_out)?)
     }
 }

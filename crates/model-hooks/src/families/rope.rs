@@ -2,6 +2,7 @@
 
 use crate::Result;
 use crate::config::Config;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// How fast each pair of a head turns.
 #[derive(Clone, Debug, PartialEq)]
@@ -10,6 +11,33 @@ pub(crate) struct Rope {
     pub theta: f64,
     /// What was done to reach longer contexts.
     pub scaling: RopeScaling,
+}
+
+/// `cos` and `sin` of every `(position, pair)`, row after row. Angles are products of f32, as in transformers.
+#[derive(Debug, Default)]
+pub(crate) struct Angles {
+    /// How many positions they reach.
+    positions: usize,
+    /// `[positions * d_head / 2]`
+    pub cos: Vec<f32>,
+    /// `[positions * d_head / 2]`
+    pub sin: Vec<f32>,
+}
+
+/// The angles of a model, kept between runs: those of more positions begin with those of fewer.
+#[derive(Debug, Default)]
+pub(crate) struct KeptAngles(Mutex<Arc<Angles>>);
+
+impl KeptAngles {
+    /// Angles of at least so many positions.
+    pub fn get(&self, rope: &Rope, d_head: usize, positions: usize) -> Arc<Angles> {
+        // A poisoned lock only means that another thread panicked; whatever it left is a whole table.
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.positions < positions {
+            *kept = Arc::new(rope.angles(d_head, positions));
+        }
+        kept.clone()
+    }
 }
 
 /// A stretch of the rotary angles.
@@ -68,11 +96,12 @@ impl Rope {
             .collect()
     }
 
-    /// `cos` and `sin` of every `(position, pair)`, row after row. Angles are products of f32, as in transformers.
-    pub fn tables(&self, d_head: usize, positions: usize) -> (Vec<f32>, Vec<f32>) {
+    /// The angles of the first positions.
+    pub fn angles(&self, d_head: usize, positions: usize) -> Angles {
         let speeds = self.speeds(d_head);
         let angles = (0..positions).flat_map(|pos| speeds.iter().map(move |speed| pos as f32 * speed));
-        angles.map(|angle| (f64::from(angle).cos() as f32, f64::from(angle).sin() as f32)).unzip()
+        let (cos, sin) = angles.map(|angle| (f64::from(angle).cos() as f32, f64::from(angle).sin() as f32)).unzip();
+        Angles { positions, cos, sin }
     }
 }
 

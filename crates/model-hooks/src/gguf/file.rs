@@ -229,14 +229,7 @@ impl GgufFile {
     /// [`tensor_files::Error::MissingTensor`], [`tensor_files::Error::NotFinite`] with the first bad element, [`Error::Io`].
     pub fn load_f32(&self, name: &str) -> Result<Tensor> {
         let Some(tensor) = self.tensors.get(name) else { return Err(self.missing(name)) };
-        let values = dequantize(tensor.kind, &self.read(tensor)?);
-        if let Some(index) = values.iter().position(|v| !v.is_finite()) {
-            let value = values[index];
-            return Err(
-                tensor_files::Error::NotFinite { path: self.path.clone(), name: name.into(), value, index }.into()
-            );
-        }
-        Ok(Tensor::from_vec(values, tensor.shape.as_slice(), &Device::Cpu)?)
+        Ok(Tensor::from_vec(self.values(name, tensor)?, tensor.shape.as_slice(), &Device::Cpu)?)
     }
 
     /// As [`load_f32`](Self::load_f32), and the shape must be `expected`; that is checked before anything is read.
@@ -244,7 +237,16 @@ impl GgufFile {
     /// # Errors
     /// As [`load_f32`](Self::load_f32), and [`tensor_files::Error::Shape`].
     pub fn load_f32_shaped(&self, name: &str, expected: &[usize]) -> Result<Tensor> {
+        Ok(Tensor::from_vec(self.read_f32(name, expected)?, expected, &Device::Cpu)?)
+    }
+
+    /// The values of a tensor, expanded to f32, row after row; its shape must be `expected`, which is checked before anything is read.
+    ///
+    /// # Errors
+    /// As [`load_f32_shaped`](Self::load_f32_shaped).
+    pub fn read_f32(&self, name: &str, expected: &[usize]) -> Result<Vec<f32>> {
         match self.tensors.get(name) {
+            None => Err(self.missing(name)),
             Some(tensor) if tensor.shape != expected => Err(tensor_files::Error::Shape {
                 path: self.path.clone(),
                 name: name.into(),
@@ -252,7 +254,18 @@ impl GgufFile {
                 found: tensor.shape.clone(),
             }
             .into()),
-            _ => self.load_f32(name),
+            Some(tensor) => self.values(name, tensor),
+        }
+    }
+
+    fn values(&self, name: &str, tensor: &GgufTensor) -> Result<Vec<f32>> {
+        let values = dequantize(tensor.kind, &self.read(tensor)?);
+        match values.iter().position(|v| !v.is_finite()) {
+            None => Ok(values),
+            Some(index) => {
+                let (path, name, value) = (self.path.clone(), name.into(), values[index]);
+                Err(tensor_files::Error::NotFinite { path, name, value, index }.into())
+            }
         }
     }
 

@@ -1,14 +1,16 @@
 //! What a GGUF file of the Llama architecture says about the model, in the terms of [`families::llama`](crate::families).
 
 use super::{GgufFile, Value};
-use crate::families::llama::{Layout, LlamaConfig};
+use crate::families::Decoder;
+use crate::families::llama::{Layout, Llama, LlamaConfig};
 use crate::families::rope::{Rope, RopeScaling};
 use crate::folder::shorten;
 use crate::ops::Activation;
 use crate::weights::TensorSource;
-use crate::{Error, Llama, ModelShape, ProcessingSteps, Result};
-use candle_core::Tensor;
+use crate::{Error, ModelShape, ProcessingSteps, Result};
 use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+use tensor_kernels::Engine;
 
 const ARCHITECTURE: &str = "general.architecture";
 const ROPE_FACTORS: &str = "rope_freqs.weight";
@@ -47,18 +49,18 @@ const KNOWN: [&str; 23] = [
 /// # Errors
 /// [`Error::GgufUnsupported`] for another architecture; [`Error::MissingKey`], [`Error::BadKey`] and
 /// [`Error::UnexpectedTensors`] where the file is not a Llama that is known here to the last detail.
-pub(crate) fn load_llama(file: &GgufFile, processing: ProcessingSteps) -> Result<Llama> {
-    let mut source = GgufSource { file, config: read_config(file)?, taken: BTreeSet::new() };
-    let config = source.config.clone();
+pub(crate) fn load_llama(file: &GgufFile, processing: ProcessingSteps, engine: Engine) -> Result<Decoder<Llama>> {
+    let config = read_config(file)?;
+    let source = GgufSource { file, shape: config.shape.clone(), taken: Mutex::default() };
     let holds = |name: &str| file.tensor(name).is_some();
     let layout = Layout {
         attention_bias: holds("blk.0.attn_q.bias"),
         mlp_bias: holds("blk.0.ffn_gate.bias"),
         tied: !holds("output.weight"),
     };
-    let weights = config.weights(&mut source, &layout)?;
+    let model = Decoder::load(Llama::new(config, layout), &source, processing, engine)?;
     source.finish()?;
-    Llama::new(config, weights, processing)
+    Ok(model)
 }
 
 fn read_config(file: &GgufFile) -> Result<LlamaConfig> {
@@ -201,39 +203,38 @@ impl Keys<'_> {
 /// The tensors of a GGUF file under Hugging Face's names and in Hugging Face's order of rows.
 struct GgufSource<'a> {
     file: &'a GgufFile,
-    config: LlamaConfig,
-    taken: BTreeSet<String>,
+    shape: ModelShape,
+    taken: Mutex<BTreeSet<String>>,
 }
 
 impl TensorSource for GgufSource<'_> {
-    fn take(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
+    fn take(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         let stored = stored_name(name);
-        let tensor = self.file.load_f32_shaped(&stored, shape)?;
-        self.taken.insert(stored);
-        let ModelShape { n_heads, n_kv_heads, .. } = self.config.shape;
-        match name {
-            _ if name.contains(".q_proj.") => unpermute(&tensor, n_heads),
-            _ if name.contains(".k_proj.") => unpermute(&tensor, n_kv_heads),
-            _ => Ok(tensor),
-        }
+        let values = self.file.read_f32(&stored, shape)?;
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner).insert(stored);
+        let ModelShape { n_heads, n_kv_heads, .. } = self.shape;
+        let columns = shape[1..].iter().product();
+        Ok(match name {
+            _ if name.contains(".q_proj.") => unpermute(&values, n_heads, columns),
+            _ if name.contains(".k_proj.") => unpermute(&values, n_kv_heads, columns),
+            _ => values,
+        })
     }
 
     /// Biases are not announced by any key: they are there or not. One that only some blocks have is left over, or missed here.
-    fn take_if(&mut self, exists: bool, name: &str, shape: &[usize]) -> Result<Option<Tensor>> {
+    fn vector_if(&self, exists: bool, name: &str, len: usize) -> Result<Option<Vec<f32>>> {
         // Models with biases on Q, K and V alone exist in this format; the folder's one flag means all four.
         let exists = exists && !(name.ends_with("o_proj.bias") && self.file.tensor(&stored_name(name)).is_none());
-        if exists { self.take(name, shape).map(Some) } else { Ok(None) }
+        if exists { self.vector(name, len).map(Some) } else { Ok(None) }
     }
 }
 
 impl GgufSource<'_> {
     /// Refuses tensors that were not taken: with them it would be another model.
     fn finish(self) -> Result<()> {
-        let left = self
-            .file
-            .tensors()
-            .map(|(name, _)| name)
-            .filter(|name| *name != ROPE_FACTORS && !self.taken.contains(*name));
+        let taken = self.taken.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let left =
+            self.file.tensors().map(|(name, _)| name).filter(|name| *name != ROPE_FACTORS && !taken.contains(*name));
         let mut names: Vec<String> = left.map(str::to_owned).collect();
         if names.is_empty() {
             return Ok(());
@@ -270,8 +271,11 @@ fn stored_name(name: &str) -> String {
 /// llama.cpp rotates neighbours `(2 j, 2 j + 1)`, so its converter moved row `half * d_head/2 + j` of each head to `2 j + half`.
 /// This crate rotates `(j, d_head/2 + j)`, as the original checkpoint does. Without this step the model does not look broken,
 /// only worse.
-fn unpermute(tensor: &Tensor, heads: usize) -> Result<Tensor> {
-    let (rows, columns) = (tensor.dims()[0], tensor.elem_count() / tensor.dims()[0]);
-    let pairs = tensor.reshape((heads, rows / heads / 2, 2, columns))?;
-    Ok(pairs.transpose(1, 2)?.contiguous()?.reshape(tensor.dims())?)
+fn unpermute(values: &[f32], heads: usize, columns: usize) -> Vec<f32> {
+    let half = values.len() / columns / heads / 2;
+    let row = |head: usize, j: usize, side: usize| &values[((head * half + j) * 2 + side) * columns..][..columns];
+    let order = (0..heads).flat_map(|head| (0..2).flat_map(move |side| (0..half).map(move |j| (head, j, side))));
+    let mut out = Vec::with_capacity(values.len());
+    order.for_each(|(head, j, side)| out.extend_from_slice(row(head, j, side)));
+    out
 }

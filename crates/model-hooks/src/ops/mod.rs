@@ -9,7 +9,7 @@ mod norm;
 
 pub(crate) use activation::Activation;
 pub(crate) use attention::{causal_mask_scaled, rotate, softmax};
-pub(crate) use norm::{Norm, gain_and_bias};
+pub(crate) use norm::{Norm, NormKind, gain_and_bias};
 
 use crate::Result;
 use candle_core::{CpuStorage, Error as TensorError, InplaceOp2, Layout, Storage, Tensor};

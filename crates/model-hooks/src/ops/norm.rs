@@ -4,22 +4,31 @@ use super::{map_rows, sum, with_slice};
 use crate::Result;
 use candle_core::Tensor;
 
-/// Which norm a family uses.
+/// What a norm divides by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Norm {
+pub(crate) enum NormKind {
     /// Centres, then divides by the root mean square.
     Layer,
     /// Divides by the root mean square.
     Rms,
 }
 
+/// The norm that a family uses.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Norm {
+    /// What it divides by.
+    pub kind: NormKind,
+    /// Added to the mean square.
+    pub eps: f64,
+}
+
 impl Norm {
     /// `sqrt(mean((x - m)^2) + eps)` over the last axis, `[.., 1]`; `m` is the mean for layer norm, 0 for RMS norm.
-    pub(crate) fn scale(self, x: &Tensor, eps: f64) -> Result<Tensor> {
+    pub(crate) fn scale(self, x: &Tensor) -> Result<Tensor> {
         map_rows(x, 1, |_, x, out| {
             let mean = self.mean(x);
             let square = sum(x, |x| (x - mean) * (x - mean)) / x.len() as f32;
-            out[0] = (square + eps as f32).sqrt();
+            out[0] = (square + self.eps as f32).sqrt();
         })
     }
 
@@ -35,9 +44,9 @@ impl Norm {
     }
 
     fn mean(self, x: &[f32]) -> f32 {
-        match self {
-            Self::Layer => sum(x, |x| x) / x.len() as f32,
-            Self::Rms => 0.0,
+        match self.kind {
+            NormKind::Layer => sum(x, |x| x) / x.len() as f32,
+            NormKind::Rms => 0.0,
         }
     }
 }
@@ -71,12 +80,13 @@ mod tests {
         for width in [1, 7, 8, 64, 771] {
             // An offset of 3 makes a one-pass variance lose digits.
             let x = (Tensor::randn(0f32, 2f32, (5, width), &Device::Cpu).unwrap() + 3.0).unwrap();
-            for norm in [Norm::Layer, Norm::Rms] {
-                let scale = norm.scale(&x, 1e-5).unwrap();
+            for kind in [NormKind::Layer, NormKind::Rms] {
+                let norm = Norm { kind, eps: 1e-5 };
+                let scale = norm.scale(&x).unwrap();
                 let y: Vec<Vec<f32>> = norm.normalize(&x, &scale).unwrap().to_vec2().unwrap();
                 for (x, y) in x.to_dtype(DType::F64).unwrap().to_vec2::<f64>().unwrap().iter().zip(y) {
                     let n = x.len() as f64;
-                    let mean = if norm == Norm::Layer { x.iter().sum::<f64>() / n } else { 0.0 };
+                    let mean = if kind == NormKind::Layer { x.iter().sum::<f64>() / n } else { 0.0 };
                     let scale = (x.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / n + 1e-5).sqrt();
                     for (x, y) in x.iter().zip(y) {
                         assert!(((x - mean) / scale - f64::from(y)).abs() < 1e-4 / scale.min(1.0) * 1e-1);

@@ -2,11 +2,14 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 use candle_core::{DType, Tensor};
-use model_hooks::{LanguageModel, LoadOptions, ProcessingSteps, TokenBatch, load};
+use model_hooks::{Arithmetic, Engine, LanguageModel, LoadOptions, Precision, ProcessingSteps, TokenBatch, load};
 use std::path::PathBuf;
 use tensor_files::SafetensorsFile;
 
 pub const MODELS: [&str; 4] = ["gpt2", "gpt2_scale_by_layer", "llama", "llama3_rope"];
+
+/// The largest error of any value at any hook point of the golden models in bf16, in parts of the point's rms.
+pub const BF16: f64 = 0.1;
 
 pub fn folder(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
@@ -14,6 +17,24 @@ pub fn folder(name: &str) -> PathBuf {
 
 pub fn model(name: &str, processing: impl Into<ProcessingSteps>) -> LanguageModel {
     load(&folder(name), &LoadOptions::new(processing)).unwrap()
+}
+
+pub fn model_on(name: &str, processing: impl Into<ProcessingSteps>, engine: Engine) -> LanguageModel {
+    load(&folder(name), &LoadOptions::new(processing).engine(engine)).unwrap()
+}
+
+/// The reference, and the kernels in every arithmetic that this machine has.
+pub fn engines() -> impl Iterator<Item = Engine> {
+    std::iter::once(Engine::Reference).chain(Arithmetic::available().map(Engine::Kernels))
+}
+
+/// The bound on errors of a whole model on this engine, in parts of the rms, where f32 is held to `f32`.
+pub fn tolerance(engine: Engine, f32: f64) -> f64 {
+    match engine {
+        Engine::Kernels(arithmetic) if arithmetic.precision() == Precision::F32Fast => f32.max(2e-4),
+        Engine::Kernels(arithmetic) if arithmetic.precision() == Precision::Bf16 => BF16,
+        _ => f32,
+    }
 }
 
 /// A folder's golden tensors, with the ones stored under another name found there.

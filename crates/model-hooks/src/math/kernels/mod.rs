@@ -1,0 +1,266 @@
+//! The equations on `tensor-kernels`: weights packed once, activations in memory that is used again.
+
+mod attention;
+mod value;
+mod workspace;
+
+pub(crate) use value::{Rows, Value};
+
+use super::Math;
+use crate::families::rope::Angles;
+use crate::ops::{Activation, Norm, NormKind, with_slice};
+use crate::run::{Block, Stage, Step};
+use crate::weights::{Form, Hold, Linear, NormWeights, Plain};
+use crate::{HookPoint, Result, TokenBatch};
+use candle_core::{Device, Tensor};
+use std::rc::Rc;
+use std::sync::Arc;
+use tensor_kernels::{
+    Arithmetic, Operand, PackedMatrix, PackedRows, RopePairs, RopeShape, Store, gain_and_bias_row, gather_rows,
+    product, rope,
+};
+use value::{Axes, refuse_gradients};
+use workspace::{Packed, Workspace};
+
+/// The project's own kernels in one arithmetic, and the memory that forward passes borrow.
+#[derive(Clone, Debug)]
+pub(crate) struct Kernels {
+    arithmetic: Arithmetic,
+    space: Arc<Workspace>,
+}
+
+impl Kernels {
+    /// With no memory yet; it is taken by the first forward passes.
+    pub fn new(arithmetic: Arithmetic) -> Self {
+        Self { arithmetic, space: Arc::default() }
+    }
+
+    /// What computes the products.
+    pub fn arithmetic(&self) -> Arithmetic {
+        self.arithmetic
+    }
+
+    fn borrow_rows(&self, axes: Axes) -> Packed {
+        self.space.rows(PackedRows::bytes_for(self.arithmetic, axes.tokens(), axes.row()))
+    }
+
+    /// Packs rows of width `k` that `write(row, out)` computes.
+    fn pack_with(&self, axes: Axes, write: impl Fn(usize, &mut [f32]) + Sync) -> Result<Rows> {
+        let mut packed = self.borrow_rows(axes);
+        packed.pack_with(self.arithmetic, axes.tokens(), axes.row(), write)?;
+        Ok(Rows { packed: Rc::new(packed), axes })
+    }
+
+    /// The norm of each row of `x`, straight into packed rows.
+    fn pack_norm(&self, norm: Norm, w: &NormWeights<Self>, x: &[f32], axes: Axes) -> Result<Rows> {
+        let (backend, norm, width) = (self.arithmetic.backend(), norm_of(norm), axes.width);
+        self.pack_with(axes, |row, out| {
+            norm.row(backend, &x[row * width..(row + 1) * width], out);
+            gain_and_bias_row(backend, out, w.w.as_deref(), w.b.as_deref());
+        })
+    }
+}
+
+/// A weight matrix that products read.
+#[derive(Clone, Debug)]
+pub(crate) enum Held {
+    /// Packed: in no other form anywhere.
+    Packed(Arc<PackedMatrix>),
+    /// The transpose of an embedding that it is tied to; its panels are packed when they are needed.
+    Tied(Arc<Plain>),
+}
+
+impl Held {
+    /// As the right-hand side of a product.
+    pub fn operand(&self) -> Result<Operand<'_>> {
+        Ok(match self {
+            Self::Packed(matrix) => Operand::Packed(matrix),
+            Self::Tied(table) => Operand::Plain(table.transposed_view()?),
+        })
+    }
+
+    /// Number of columns.
+    pub fn n(&self) -> usize {
+        match self {
+            Self::Packed(matrix) => matrix.n(),
+            Self::Tied(table) => table.k(),
+        }
+    }
+}
+
+impl Form for Kernels {
+    type Matrix = Held;
+    type Vector = Arc<[f32]>;
+    type Table = Arc<Plain>;
+}
+
+impl Hold for Kernels {
+    fn hold_matrix(&self, raw: Plain) -> Result<Held> {
+        Ok(Held::Packed(Arc::new(PackedMatrix::pack(self.arithmetic, raw.view()?)?)))
+    }
+
+    fn hold_vector(&self, raw: Vec<f32>) -> Result<Arc<[f32]>> {
+        Ok(raw.into())
+    }
+
+    fn hold_table(&self, raw: Plain) -> Result<Arc<Plain>> {
+        Ok(Arc::new(raw))
+    }
+
+    fn hold_tied(&self, table: &Arc<Plain>) -> Result<Held> {
+        Ok(Held::Tied(table.clone()))
+    }
+}
+
+impl Math for Kernels {
+    type Value = Value;
+    type Rows = Rows;
+
+    fn embed(&self, table: &Arc<Plain>, tokens: &TokenBatch) -> Result<Value> {
+        let axes = Axes { batch: tokens.batch(), pos: tokens.pos(), heads: None, width: table.n() };
+        Value::new(self, axes, |out| Ok(gather_rows(table.data(), table.n(), tokens.ids(), out)?))
+    }
+
+    fn positions(&self, table: &Arc<Plain>, tokens: &TokenBatch) -> Result<Value> {
+        let axes = Axes { batch: tokens.batch(), pos: tokens.pos(), heads: None, width: table.n() };
+        let sequence = &table.data()[..axes.pos * axes.width];
+        Value::new(self, axes, |out| {
+            out.chunks_exact_mut(sequence.len()).for_each(|out| out.copy_from_slice(sequence));
+            Ok(())
+        })
+    }
+
+    fn residual(&self, resid: &Tensor) -> Result<Value> {
+        refuse_gradients("the residual to start from", resid, self.arithmetic)?;
+        let (batch, pos, width) = resid.dims3()?;
+        let axes = Axes { batch, pos, heads: None, width };
+        with_slice(resid, |x| {
+            Value::new(self, axes, |out| {
+                out.copy_from_slice(x);
+                Ok(())
+            })
+        })
+    }
+
+    fn norm(
+        &self,
+        at: &mut Stage<'_>,
+        points: [HookPoint; 2],
+        norm: Norm,
+        w: &NormWeights<Self>,
+        x: &Value,
+    ) -> Step<Rows> {
+        let (axes, x) = (x.axes, x.data()?);
+        if points.iter().all(|point| at.interest(*point).is_none()) {
+            return Ok(self.pack_norm(norm, w, x, axes)?);
+        }
+        let (backend, norm, width) = (self.arithmetic.backend(), norm_of(norm), axes.width);
+        let scale = Value::new(self, axes.with_width(1), |out| Ok(norm.scale(backend, x, width, out)?))?;
+        let scale = at.tap(points[0], scale)?;
+        let scale = scale.data()?;
+        let normalized = Value::new(self, axes, |out| Ok(norm.normalize(backend, x, width, scale, out)?))?;
+        let normalized = at.tap(points[1], normalized)?;
+        let x = normalized.data()?;
+        Ok(self.pack_with(axes, |row, out| {
+            out.copy_from_slice(&x[row * width..(row + 1) * width]);
+            gain_and_bias_row(backend, out, w.w.as_deref(), w.b.as_deref());
+        })?)
+    }
+
+    fn norm_alone(&self, norm: Norm, w: &NormWeights<Self>, resid: &Tensor) -> Result<Rows> {
+        refuse_gradients("the residual to unembed", resid, self.arithmetic)?;
+        let width = resid.dims().last().copied().unwrap_or(1);
+        let axes = Axes { batch: 1, pos: resid.elem_count() / width.max(1), heads: None, width };
+        with_slice(resid, |x| self.pack_norm(norm, w, x, axes))
+    }
+
+    fn rows(&self, x: Value) -> Result<Rows> {
+        let axes = x.axes.with_width(x.axes.row());
+        let mut packed = self.borrow_rows(axes);
+        packed.pack(self.arithmetic, x.data()?, axes.width)?;
+        Ok(Rows { packed: Rc::new(packed), axes })
+    }
+
+    fn linear(&self, x: &Rows, w: &Linear<Self>) -> Result<Value> {
+        Ok(Value::product(self, x, w))
+    }
+
+    fn heads(&self, x: &Rows, w: &Linear<Self>, heads: usize) -> Result<Value> {
+        let mut value = Value::product(self, x, w);
+        value.axes = value.axes.split(heads);
+        Ok(value)
+    }
+
+    fn rotate(&self, mut x: Value, angles: &Angles) -> Result<Value> {
+        let Axes { pos, heads, width, .. } = x.axes;
+        let shape =
+            RopeShape { pos, heads: heads.unwrap_or(1), d_head: width, d_rotary: width, pairs: RopePairs::Halves };
+        let len = pos * (width / 2);
+        rope(self.arithmetic.backend(), x.data_mut()?, shape, &angles.cos[..len], &angles.sin[..len])?;
+        Ok(x)
+    }
+
+    fn attention(&self, at: &mut Block<'_, '_>, qkv: [Value; 3], divisor: f64) -> Step<Value> {
+        attention::attention(self, at, qkv, divisor)
+    }
+
+    fn result(&self, z: &Value, w_o: &Linear<Self>) -> Result<Value> {
+        attention::result(self, z, w_o)
+    }
+
+    fn sum_heads(&self, result: Value, w_o: &Linear<Self>) -> Result<Value> {
+        attention::sum_heads(self, &result, w_o)
+    }
+
+    fn add(&self, a: Value, b: Value) -> Result<Value> {
+        a.add(b)
+    }
+
+    fn activate(&self, act: Activation, x: Value) -> Result<Value> {
+        x.activate(activation_of(act))
+    }
+
+    fn gate(&self, act: Activation, gate: Value, x: Value) -> Result<Value> {
+        gate.gate(activation_of(act), x)
+    }
+
+    fn logits(&self, x: &Rows, w_u: &Linear<Self>) -> Result<Tensor> {
+        let mut out = vec![0.0; x.axes.tokens() * w_u.w.n()];
+        product(&x.packed, w_u.w.operand()?, Store::new(&mut out, w_u.w.n(), w_u.b.as_deref())?)?;
+        to_tensor(out, vec![x.axes.batch, x.axes.pos, w_u.w.n()])
+    }
+
+    fn columns(&self, w: &Held, start: usize, len: usize) -> Result<Tensor> {
+        let transposed = match w {
+            Held::Tied(table) => table.data()[start * table.n()..(start + len) * table.n()].to_vec(),
+            Held::Packed(matrix) => {
+                let mut out = vec![0.0; matrix.k() * len];
+                let columns = out.chunks_exact_mut(matrix.k()).enumerate();
+                columns.map(|(j, out)| matrix.column(start + j, out)).collect::<tensor_kernels::Result<()>>()?;
+                out
+            }
+        };
+        let k = transposed.len() / len.max(1);
+        Ok(to_tensor(transposed, vec![len, k])?.t()?)
+    }
+}
+
+fn to_tensor(values: Vec<f32>, shape: Vec<usize>) -> Result<Tensor> {
+    Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
+}
+
+fn norm_of(norm: Norm) -> tensor_kernels::Norm {
+    match norm.kind {
+        NormKind::Layer => tensor_kernels::Norm::layer(norm.eps),
+        NormKind::Rms => tensor_kernels::Norm::rms(norm.eps),
+    }
+}
+
+fn activation_of(act: Activation) -> tensor_kernels::Activation {
+    match act {
+        Activation::GeluTanh => tensor_kernels::Activation::GeluTanh,
+        Activation::GeluErf => tensor_kernels::Activation::GeluErf,
+        Activation::Relu => tensor_kernels::Activation::Relu,
+        Activation::Silu => tensor_kernels::Activation::Silu,
+    }
+}

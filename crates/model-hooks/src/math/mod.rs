@@ -1,0 +1,95 @@
+//! What the families' equations are written in: [`Math`], with two executors.
+//!
+//! [`Reference`] computes with candle's tensors, one operation after the other. [`Kernels`] computes the same equations in reused
+//! buffers; what is not tapped is fused (a norm goes straight into packed rows, a non-linearity or a sum into the product before it).
+//! The equations are written once, in [`families`](crate::families), and do not know which of the two runs them.
+
+mod kernels;
+mod reference;
+
+pub(crate) use kernels::Kernels;
+pub(crate) use reference::Reference;
+
+use crate::families::rope::Angles;
+use crate::ops::{Activation, Norm};
+use crate::run::{Block, Stage, Step, Tapped};
+use crate::weights::{Hold, Linear, NormWeights};
+use crate::{HookPoint, Result, TokenBatch};
+use candle_core::Tensor;
+
+/// The operations of a decoder. Axes: `batch`, `pos`, `head`, and the width of what is computed.
+///
+/// Values go in by value where the result may take their memory. A product is computed when its value is needed: by a tap, or by the
+/// operation that it goes into, which may then be fused with it. Fused or not, the bits are the same.
+pub(crate) trait Math: Hold {
+    /// An activation `[batch, pos, ..]`.
+    type Value: Tapped;
+    /// Rows that products read.
+    type Rows;
+
+    /// Rows of a table by token: `[batch, pos, width]`.
+    fn embed(&self, table: &Self::Table, tokens: &TokenBatch) -> Result<Self::Value>;
+
+    /// The first rows of a table, for every sequence of the batch: `[batch, pos, width]`.
+    fn positions(&self, table: &Self::Table, tokens: &TokenBatch) -> Result<Self::Value>;
+
+    /// A residual stream `[batch, pos, d_model]` that a user gives.
+    fn residual(&self, resid: &Tensor) -> Result<Self::Value>;
+
+    /// The norm of `x` with gain and bias where they are not folded away, for products to read. `scale` and `normalized` (before
+    /// gain and bias) are tapped at `points`.
+    fn norm(
+        &self,
+        at: &mut Stage<'_>,
+        points: [HookPoint; 2],
+        norm: Norm,
+        w: &NormWeights<Self>,
+        x: &Self::Value,
+    ) -> Step<Self::Rows>;
+
+    /// As [`norm`](Self::norm), of a residual stream `[.., d_model]` outside any run: no tap sees it.
+    fn norm_alone(&self, norm: Norm, w: &NormWeights<Self>, resid: &Tensor) -> Result<Self::Rows>;
+
+    /// `x`, heads side by side, for products to read.
+    fn rows(&self, x: Self::Value) -> Result<Self::Rows>;
+
+    /// `x W + b` `[batch, pos, n]`.
+    fn linear(&self, x: &Self::Rows, w: &Linear<Self>) -> Result<Self::Value>;
+
+    /// `x W + b`, split into heads: `[batch, pos, heads, n / heads]`.
+    fn heads(&self, x: &Self::Rows, w: &Linear<Self>, heads: usize) -> Result<Self::Value>;
+
+    /// `x` `[batch, pos, head, d_head]`, its pairs `(i, i + d_head/2)` turned by the angle of the position.
+    fn rotate(&self, x: Self::Value, angles: &Angles) -> Result<Self::Value>;
+
+    /// From queries, keys and values to `z` `[batch, pos, head, d_head]`:
+    ///
+    /// ```text
+    /// scores  = q k^T / divisor, -inf where k_pos > q_pos
+    /// pattern = softmax(scores)
+    /// z       = pattern v
+    /// ```
+    /// Query head `h` reads key-value head `h / (n_heads / n_kv_heads)`. Scores and pattern are tapped.
+    fn attention(&self, at: &mut Block<'_, '_>, qkv: [Self::Value; 3], divisor: f64) -> Step<Self::Value>;
+
+    /// `z[h] W_O[h]` for each head: `[batch, pos, head, d_model]`.
+    fn result(&self, z: &Self::Value, w_o: &Linear<Self>) -> Result<Self::Value>;
+
+    /// `sum_h result[h] + b_O` `[batch, pos, d_model]`.
+    fn sum_heads(&self, result: Self::Value, w_o: &Linear<Self>) -> Result<Self::Value>;
+
+    /// `a + b`.
+    fn add(&self, a: Self::Value, b: Self::Value) -> Result<Self::Value>;
+
+    /// `act(x)`.
+    fn activate(&self, act: Activation, x: Self::Value) -> Result<Self::Value>;
+
+    /// `act(gate) * x`.
+    fn gate(&self, act: Activation, gate: Self::Value, x: Self::Value) -> Result<Self::Value>;
+
+    /// `x W_U + b_U`, in memory of its own: `[.., d_vocab]`.
+    fn logits(&self, x: &Self::Rows, w_u: &Linear<Self>) -> Result<Tensor>;
+
+    /// Columns of a matrix `[k, len]`, as products see them.
+    fn columns(&self, w: &Self::Matrix, start: usize, len: usize) -> Result<Tensor>;
+}

@@ -1,0 +1,142 @@
+//! The equations on candle's tensors.
+
+use super::Math;
+use crate::families::rope::Angles;
+use crate::ops::{self, Activation, Norm};
+use crate::run::{Block, Stage, Step};
+use crate::weights::{Form, Hold, Linear, NormWeights, Plain};
+use crate::{HookPoint, Result, Site, TokenBatch};
+use candle_core::{Device, Tensor};
+
+/// candle's operations on plain f32 weights.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reference;
+
+impl Form for Reference {
+    type Matrix = Tensor;
+    type Vector = Tensor;
+    type Table = Tensor;
+}
+
+impl Hold for Reference {
+    fn hold_matrix(&self, raw: Plain) -> Result<Tensor> {
+        raw.into_tensor()
+    }
+
+    fn hold_vector(&self, raw: Vec<f32>) -> Result<Tensor> {
+        let len = raw.len();
+        Ok(Tensor::from_vec(raw, len, &Device::Cpu)?)
+    }
+
+    fn hold_table(&self, raw: Plain) -> Result<Tensor> {
+        raw.into_tensor()
+    }
+
+    fn hold_tied(&self, table: &Tensor) -> Result<Tensor> {
+        Ok(table.t()?)
+    }
+}
+
+impl Math for Reference {
+    type Value = Tensor;
+    type Rows = Tensor;
+
+    fn embed(&self, table: &Tensor, tokens: &TokenBatch) -> Result<Tensor> {
+        let ids = tokens.to_tensor(table.device())?.flatten_all()?;
+        Ok(table.index_select(&ids, 0)?.reshape((tokens.batch(), tokens.pos(), ()))?)
+    }
+
+    fn positions(&self, table: &Tensor, tokens: &TokenBatch) -> Result<Tensor> {
+        let rows = table.narrow(0, 0, tokens.pos())?;
+        Ok(rows.broadcast_as((tokens.batch(), tokens.pos(), table.dim(1)?))?.contiguous()?)
+    }
+
+    fn residual(&self, resid: &Tensor) -> Result<Tensor> {
+        Ok(resid.clone())
+    }
+
+    fn norm(
+        &self,
+        at: &mut Stage<'_>,
+        points: [HookPoint; 2],
+        norm: Norm,
+        w: &NormWeights<Self>,
+        x: &Tensor,
+    ) -> Step<Tensor> {
+        let scale = at.tap(points[0], norm.scale(x)?)?;
+        let normalized = at.tap(points[1], norm.normalize(x, &scale)?)?;
+        Ok(ops::gain_and_bias(normalized, w.w.as_ref(), w.b.as_ref())?)
+    }
+
+    fn norm_alone(&self, norm: Norm, w: &NormWeights<Self>, resid: &Tensor) -> Result<Tensor> {
+        let normalized = norm.normalize(resid, &norm.scale(resid)?)?;
+        ops::gain_and_bias(normalized, w.w.as_ref(), w.b.as_ref())
+    }
+
+    fn rows(&self, x: Tensor) -> Result<Tensor> {
+        Ok(if x.rank() > 3 { x.flatten_from(2)? } else { x })
+    }
+
+    fn linear(&self, x: &Tensor, w: &Linear<Self>) -> Result<Tensor> {
+        ops::linear(x, &w.w, w.b.as_ref())
+    }
+
+    fn heads(&self, x: &Tensor, w: &Linear<Self>, heads: usize) -> Result<Tensor> {
+        let (batch, pos, _) = x.dims3()?;
+        Ok(self.linear(x, w)?.reshape((batch, pos, heads, ()))?)
+    }
+
+    fn rotate(&self, x: Tensor, angles: &Angles) -> Result<Tensor> {
+        ops::rotate(&x, &angles.cos, &angles.sin)
+    }
+
+    /// The group's queries are stacked, so that keys are never repeated.
+    fn attention(&self, at: &mut Block<'_, '_>, [q, k, v]: [Tensor; 3], divisor: f64) -> Step<Tensor> {
+        let (batch, pos, n_heads, d_head) = q.dims4()?;
+        let n_kv_heads = k.dim(2)?;
+        let (products, stacked) = (batch * n_kv_heads, n_heads / n_kv_heads * pos);
+        let by_head = |x: &Tensor, rows| x.transpose(1, 2)?.contiguous()?.reshape((products, rows, d_head));
+        let scores = by_head(&q, stacked)?.matmul(&by_head(&k, pos)?.t()?)?;
+        let scores = ops::causal_mask_scaled(scores.reshape((batch, n_heads, pos, pos))?, divisor)?;
+        let scores = at.tap(Site::AttnScores, scores)?;
+        let pattern = at.tap(Site::Pattern, ops::softmax(&scores)?)?;
+        let z = pattern.contiguous()?.reshape((products, stacked, pos))?.matmul(&by_head(&v, pos)?)?;
+        Ok(z.reshape((batch, n_heads, pos, d_head))?.transpose(1, 2)?.contiguous()?)
+    }
+
+    fn result(&self, z: &Tensor, w_o: &Linear<Self>) -> Result<Tensor> {
+        let (batch, pos, n_heads, d_head) = z.dims4()?;
+        let d_model = w_o.w.dim(1)?;
+        let w_o = w_o.w.contiguous()?.reshape((n_heads, d_head, d_model))?;
+        let each = z.contiguous()?.reshape((batch * pos, n_heads, d_head))?.transpose(0, 1)?.matmul(&w_o)?;
+        Ok(each.transpose(0, 1)?.contiguous()?.reshape((batch, pos, n_heads, d_model))?)
+    }
+
+    fn sum_heads(&self, result: Tensor, w_o: &Linear<Self>) -> Result<Tensor> {
+        let sum = result.sum(2)?;
+        Ok(match &w_o.b {
+            Some(b) => sum.broadcast_add(b)?,
+            None => sum,
+        })
+    }
+
+    fn add(&self, a: Tensor, b: Tensor) -> Result<Tensor> {
+        Ok((a + b)?)
+    }
+
+    fn activate(&self, act: Activation, x: Tensor) -> Result<Tensor> {
+        act.apply(&x)
+    }
+
+    fn gate(&self, act: Activation, gate: Tensor, x: Tensor) -> Result<Tensor> {
+        act.gate(&gate, &x)
+    }
+
+    fn logits(&self, x: &Tensor, w_u: &Linear<Self>) -> Result<Tensor> {
+        self.linear(x, w_u)
+    }
+
+    fn columns(&self, w: &Tensor, start: usize, len: usize) -> Result<Tensor> {
+        Ok(w.narrow(1, start, len)?)
+    }
+}

@@ -1,0 +1,195 @@
+//! The weights of a decoder, whatever its family, in TransformerLens' words, and in whatever form its engine holds them.
+
+mod plain;
+
+pub(crate) use plain::{Plain, center};
+
+use crate::Result;
+use std::fmt::Debug;
+
+/// A form of weights: as they were read ([`Raw`]), or as an engine holds them.
+pub(crate) trait Form: Sized {
+    /// A matrix that acts on rows from the right. Cheap to clone.
+    type Matrix: Clone + Debug + Send + Sync;
+    /// A bias or a gain. Cheap to clone.
+    type Vector: Clone + Debug + Send + Sync;
+    /// Rows that are looked up. Cheap to clone.
+    type Table: Clone + Debug + Send + Sync;
+}
+
+/// `x W + b`.
+#[derive(Clone, Debug)]
+pub(crate) struct Linear<F: Form> {
+    /// `W` `[k, n]`.
+    pub w: F::Matrix,
+    /// `b` `[n]`.
+    pub b: Option<F::Vector>,
+}
+
+/// Gain and bias of a norm; both are `None` once folded into the weights that read from it.
+#[derive(Clone, Debug)]
+pub(crate) struct NormWeights<F: Form> {
+    /// Gain `[d_model]`.
+    pub w: Option<F::Vector>,
+    /// Bias `[d_model]`; RMS norms have none.
+    pub b: Option<F::Vector>,
+}
+
+impl<F: Form> Default for NormWeights<F> {
+    fn default() -> Self {
+        Self { w: None, b: None }
+    }
+}
+
+/// The weights of one block. Heads lie side by side: `head * d_head` columns of `q`, `k`, `v`, rows of `o`.
+#[derive(Clone, Debug)]
+pub(crate) struct BlockWeights<F: Form> {
+    /// The norm before attention.
+    pub ln1: NormWeights<F>,
+    /// `W_Q` `[d_model, head * d_head]`, `b_Q`.
+    pub q: Linear<F>,
+    /// `W_K` `[d_model, kv_head * d_head]`, `b_K`.
+    pub k: Linear<F>,
+    /// `W_V` `[d_model, kv_head * d_head]`, `b_V`.
+    pub v: Linear<F>,
+    /// `W_O` `[head * d_head, d_model]`, `b_O`.
+    pub o: Linear<F>,
+    /// The norm before the MLP.
+    pub ln2: NormWeights<F>,
+    /// `W_gate` `[d_model, d_mlp]`, `b_gate` of a gated MLP.
+    pub gate: Option<Linear<F>>,
+    /// `W_in` `[d_model, d_mlp]`, `b_in`.
+    pub mlp_in: Linear<F>,
+    /// `W_out` `[d_mlp, d_model]`, `b_out`.
+    pub mlp_out: Linear<F>,
+}
+
+/// The weights before the first block and after the last one.
+#[derive(Clone, Debug)]
+pub(crate) struct Ends<F: Form> {
+    /// `W_E` `[d_vocab, d_model]`.
+    pub w_e: F::Table,
+    /// `W_pos` `[n_ctx, d_model]` of families with learned positions.
+    pub w_pos: Option<F::Table>,
+    /// The norm before the unembedding.
+    pub ln_final: NormWeights<F>,
+    /// `W_U` `[d_model, d_vocab]`, `b_U`.
+    pub u: Linear<F>,
+}
+
+/// All weights of a decoder.
+#[derive(Debug)]
+pub(crate) struct Weights<F: Form> {
+    /// What is not in a block.
+    pub ends: Ends<F>,
+    /// The blocks, first to last.
+    pub blocks: Vec<BlockWeights<F>>,
+}
+
+/// As they were read: f32 in memory of their own.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Raw;
+
+impl Form for Raw {
+    type Matrix = Plain;
+    type Vector = Vec<f32>;
+    type Table = Plain;
+}
+
+/// [`Ends`] as they were read: a tied unembedding is no matrix of its own.
+#[derive(Debug)]
+pub(crate) struct RawEnds {
+    /// `W_E`.
+    pub w_e: Plain,
+    /// `W_pos`.
+    pub w_pos: Option<Plain>,
+    /// The norm before the unembedding.
+    pub ln_final: NormWeights<Raw>,
+    /// `W_U`; `None` where it is the transpose of `W_E`.
+    pub w_u: Option<Plain>,
+    /// `b_U`.
+    pub b_u: Option<Vec<f32>>,
+}
+
+/// A form that raw weights can be brought into, tensor by tensor.
+pub(crate) trait Hold: Form {
+    /// Takes a matrix.
+    fn hold_matrix(&self, raw: Plain) -> Result<Self::Matrix>;
+
+    /// Takes a bias or gain.
+    fn hold_vector(&self, raw: Vec<f32>) -> Result<Self::Vector>;
+
+    /// Takes a table.
+    fn hold_table(&self, raw: Plain) -> Result<Self::Table>;
+
+    /// The transpose of a table as a matrix, in the table's memory.
+    fn hold_tied(&self, table: &Self::Table) -> Result<Self::Matrix>;
+
+    /// Takes all that there is of a linear map.
+    fn hold_linear(&self, raw: Linear<Raw>) -> Result<Linear<Self>> {
+        Ok(Linear { w: self.hold_matrix(raw.w)?, b: raw.b.map(|b| self.hold_vector(b)).transpose()? })
+    }
+
+    /// Takes gain and bias.
+    fn hold_norm(&self, raw: NormWeights<Raw>) -> Result<NormWeights<Self>> {
+        let [w, b] = [raw.w, raw.b].map(|x| x.map(|x| self.hold_vector(x)).transpose());
+        Ok(NormWeights { w: w?, b: b? })
+    }
+
+    /// Takes a block.
+    fn hold_block(&self, raw: BlockWeights<Raw>) -> Result<BlockWeights<Self>> {
+        Ok(BlockWeights {
+            ln1: self.hold_norm(raw.ln1)?,
+            q: self.hold_linear(raw.q)?,
+            k: self.hold_linear(raw.k)?,
+            v: self.hold_linear(raw.v)?,
+            o: self.hold_linear(raw.o)?,
+            ln2: self.hold_norm(raw.ln2)?,
+            gate: raw.gate.map(|gate| self.hold_linear(gate)).transpose()?,
+            mlp_in: self.hold_linear(raw.mlp_in)?,
+            mlp_out: self.hold_linear(raw.mlp_out)?,
+        })
+    }
+
+    /// Takes the ends.
+    fn hold_ends(&self, raw: RawEnds) -> Result<Ends<Self>> {
+        let w_u = raw.w_u.map(|w_u| self.hold_matrix(w_u)).transpose()?;
+        let w_e = self.hold_table(raw.w_e)?;
+        let w_u = match w_u {
+            Some(w_u) => w_u,
+            None => self.hold_tied(&w_e)?,
+        };
+        Ok(Ends {
+            w_e,
+            w_pos: raw.w_pos.map(|w_pos| self.hold_table(w_pos)).transpose()?,
+            ln_final: self.hold_norm(raw.ln_final)?,
+            u: Linear { w: w_u, b: raw.b_u.map(|b| self.hold_vector(b)).transpose()? },
+        })
+    }
+}
+
+/// Where a family's weights come from: tensors under Hugging Face's names, without the family's prefix.
+pub(crate) trait TensorSource: Sync {
+    /// Reads a tensor as f32; its shape must be the expected one, its values finite.
+    fn take(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>>;
+
+    /// A bias or gain.
+    fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>> {
+        self.take(name, &[len])
+    }
+
+    /// As [`vector`](Self::vector), where a flag of the configuration says whether the tensor exists.
+    fn vector_if(&self, exists: bool, name: &str, len: usize) -> Result<Option<Vec<f32>>> {
+        if exists { self.vector(name, len).map(Some) } else { Ok(None) }
+    }
+
+    /// A matrix that the file holds as `[k, n]`.
+    fn matrix(&self, name: &str, k: usize, n: usize) -> Result<Plain> {
+        Ok(Plain::row_major(self.take(name, &[k, n])?, k, n))
+    }
+
+    /// A matrix `[k, n]` that the file holds as `[n, k]`.
+    fn transposed(&self, name: &str, k: usize, n: usize) -> Result<Plain> {
+        Ok(Plain::transposed(self.take(name, &[n, k])?, k, n))
+    }
+}

@@ -1,0 +1,161 @@
+//! What is particular to the kernels: edits that change nothing, memory that is shared by runs, gradients that they do not have.
+
+mod common;
+
+use candle_core::{DType, Device, Tensor, Var};
+use common::{Golden, assert_close, assert_same_bits, engines, model_on};
+use model_hooks::{
+    Capture, Edit, Engine, Error, HookPoint, LanguageModel, LoadOptions, NoTap, Precision, Processing, Site, Start,
+    edit_at,
+};
+use tensor_kernels::{PackedRows, Store, product};
+
+fn kernels() -> impl Iterator<Item = Engine> {
+    engines().filter(|engine| engine.arithmetic().is_some())
+}
+
+/// Every engine with one family each of layer norms and RMS norms.
+fn each(engines: impl Iterator<Item = Engine>, check: impl Fn(&str, &LanguageModel, &Golden)) {
+    for engine in engines {
+        for name in ["gpt2", "llama"] {
+            let (model, golden) = (model_on(name, Processing::None, engine), Golden::open(name));
+            check(&format!("{name} on {engine}"), &model, &golden);
+        }
+    }
+}
+
+/// An edit sends the value out as a tensor and back: what follows is computed from it with the same bits, staged or fused.
+#[test]
+fn an_edit_that_changes_nothing_changes_no_bit() {
+    each(kernels(), |name, model, golden| {
+        let plain = model.hooked().forward(&golden.tokens(), &mut NoTap).unwrap();
+        for &point in model.hooked().hook_points() {
+            // The sum of the heads' results rounds differently, which is why they are computed beside the path.
+            if point.site() == Some(Site::Result) {
+                continue;
+            }
+            let mut same = edit_at(point, |_, x| Ok(x));
+            let edited = model.hooked().forward(&golden.tokens(), &mut same).unwrap();
+            assert_same_bits(&format!("{name}: {point}"), &edited, &plain);
+        }
+    });
+}
+
+/// Edited scores and patterns reach `z` as on the reference.
+#[test]
+fn edits_inside_attention_agree_with_the_reference() {
+    for name in ["gpt2", "llama"] {
+        let reference = model_on(name, Processing::None, Engine::Reference);
+        let tokens = Golden::open(name).tokens();
+        let z: HookPoint = "blocks.1.attn.hook_z".parse().unwrap();
+        for point in ["blocks.1.attn.hook_attn_scores", "blocks.1.attn.hook_pattern"] {
+            let point = point.parse().unwrap();
+            let run = |model: &LanguageModel| {
+                let mut taps = (Edit::scale(point, 0.5).head(1), Capture::of([z]));
+                model.hooked().forward_until(&tokens, z, &mut taps).unwrap();
+                taps.1.take(z).unwrap()
+            };
+            let expected = run(&reference);
+            for engine in kernels() {
+                let tolerance = common::tolerance(engine, 2e-5);
+                let found = run(&model_on(name, Processing::None, engine));
+                assert_close(&format!("{name} {point} on {engine}"), &found, &expected, tolerance);
+            }
+        }
+    }
+}
+
+#[test]
+fn runs_at_the_same_time_share_memory_but_no_values() {
+    each(kernels(), |name, model, golden| {
+        let tokens = golden.tokens();
+        let plain = model.hooked().forward(&tokens, &mut NoTap).unwrap();
+        std::thread::scope(|scope| {
+            let run = || {
+                for _ in 0..3 {
+                    assert_same_bits(name, &model.hooked().forward(&tokens, &mut NoTap).unwrap(), &plain);
+                }
+            };
+            (0..4).for_each(|_| drop(scope.spawn(run)));
+        });
+    });
+}
+
+#[test]
+fn a_run_that_failed_leaves_nothing_behind() {
+    each(kernels(), |name, model, golden| {
+        let tokens = golden.tokens();
+        let plain = model.hooked().forward(&tokens, &mut NoTap).unwrap();
+        for &point in model.hooked().hook_points() {
+            assert!(model.hooked().forward(&tokens, &mut edit_at(point, |_, _| Err(Error::NoLogits))).is_err());
+            model.hooked().forward_until(&tokens, point, &mut NoTap).unwrap();
+        }
+        assert_same_bits(name, &model.hooked().forward(&tokens, &mut NoTap).unwrap(), &plain);
+    });
+}
+
+#[test]
+fn gradients_are_refused_by_the_kernels_with_the_way_out() {
+    each(engines(), |name, model, golden| {
+        let (tokens, d_model) = (golden.tokens(), model.shape().d_model);
+        let shape = (tokens.batch(), tokens.pos(), d_model);
+        let variable = Var::zeros(shape, DType::F32, &Device::Cpu).unwrap();
+        let tracked = (variable.as_tensor() * 2.0).unwrap();
+        let point = HookPoint::Block { layer: 1, site: Site::ResidMid };
+        let start =
+            |resid| model.hooked().run(&tokens, Start::Residual { layer: 1, resid }, None, &mut NoTap).map(drop);
+        let patched = model.hooked().forward(&tokens, &mut Edit::patch(point, tracked.clone())).map(drop);
+        let unembedded = model.hooked().unembed(&tracked).map(drop);
+        for answer in [start(variable.as_tensor()), start(&tracked), patched, unembedded] {
+            match model.engine() {
+                Engine::Reference => answer.unwrap(),
+                Engine::Kernels(_) => {
+                    let error = answer.unwrap_err();
+                    assert!(matches!(error, Error::NoGradients { .. }), "{name}: {error}");
+                    assert!(error.to_string().contains("engine: Engine::Reference"), "{error}");
+                }
+            }
+        }
+        // Arithmetic on tensors that track nothing is no gradient.
+        let plain = tracked.detach();
+        model.hooked().forward(&tokens, &mut edit_at(point, move |_, x| Ok(((x * 2.0)? + &plain)?))).unwrap();
+    });
+}
+
+#[test]
+fn the_unembedding_is_lent_to_products() {
+    for engine in kernels() {
+        for (name, processing) in
+            [("gpt2", Processing::None), ("gpt2", Processing::TransformerLens), ("llama", Processing::None)]
+        {
+            let model = model_on(name, processing, engine);
+            let (arithmetic, w_u) = (engine.arithmetic().unwrap(), model.hooked().w_u_operand().unwrap());
+            let (d_model, d_vocab) = (model.shape().d_model, model.shape().d_vocab);
+            assert_eq!((w_u.k(), w_u.n()), (d_model, d_vocab));
+            // Rows of the identity read the matrix back.
+            let mut eye = vec![0.0; d_model * d_model];
+            (0..d_model).for_each(|i| eye[i * (d_model + 1)] = 1.0);
+            let (mut rows, mut out) = (PackedRows::new(), vec![0.0; d_model * d_vocab]);
+            rows.pack(arithmetic, &eye, d_model).unwrap();
+            product(&rows, w_u, Store::new(&mut out, d_vocab, None).unwrap()).unwrap();
+            let out = Tensor::from_vec(out, (d_model, d_vocab), &Device::Cpu).unwrap();
+            let tolerance = if arithmetic.precision() == Precision::Bf16 { 1e-2 } else { 2e-5 };
+            assert_close(
+                &format!("{name} on {engine}"),
+                &out,
+                &model.hooked().w_u_columns(0, d_vocab).unwrap(),
+                tolerance,
+            );
+        }
+    }
+    assert!(model_on("gpt2", Processing::None, Engine::Reference).hooked().w_u_operand().is_none());
+}
+
+#[test]
+fn the_engine_is_an_option_and_is_reported() {
+    assert_eq!(LoadOptions::default().engine, Engine::default());
+    assert_eq!(LoadOptions::default().precision(Precision::Bf16).engine, Engine::kernels(Precision::Bf16));
+    for engine in engines() {
+        assert_eq!(model_on("gpt2", Processing::None, engine).engine(), engine);
+    }
+}
