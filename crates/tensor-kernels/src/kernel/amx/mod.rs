@@ -8,8 +8,8 @@
 //! ```
 //!
 //! # How exact the sum of three products is
-//! `x = x1 + x2 + dx` and `w = w1 + w2 + dw` with the parts of [`split`](crate::kernel::bf16::split). The kernel sums `x1 w1 + x1 w2 + x2 w1`, whose terms are exact
-//! in f32 before they are added. What is left out is
+//! `x = x1 + x2 + dx` and `w = w1 + w2 + dw` with the parts of [`split`](crate::kernel::bf16::split). The kernel sums
+//! `x1 w1 + x1 w2 + x2 w1`, whose terms are exact in f32 before they are added. What is left out is
 //!
 //! ```text
 //! x w - (x1 w1 + x1 w2 + x2 w1) = x2 w2 + x dw + (w1 + w2) dx

@@ -10,6 +10,21 @@ type Pair = [u8; 4];
 /// A row of a tile: 32 values of a row, or 16 pairs, one of each column.
 type Line = [u8; 64];
 
+/// The bf16 parts of some values.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+fn split<const P: usize, const N: usize>(x: &[f32; N]) -> [[u16; N]; P] {
+    let mut parts = [[0; N]; P];
+    for (i, &x) in x.iter().enumerate() {
+        if P == 1 {
+            parts[0][i] = bf16::round(x);
+        } else {
+            (parts[0][i], parts[1][i]) = bf16::split(x);
+        }
+    }
+    parts
+}
+
 /// Packs up to 32 rows of width `k`.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 pub(super) fn rows<const P: usize>(x: &[f32], rows: usize, k: usize, block: &mut [u8]) {
@@ -22,26 +37,11 @@ pub(super) fn rows<const P: usize>(x: &[f32], rows: usize, k: usize, block: &mut
         for (step, lines) in lines.chunks_exact_mut(P * ROWS).enumerate() {
             let zeros = [0f32; STEP];
             let x = whole.get(step).unwrap_or(if step == whole.len() { &last } else { &zeros });
-            line::<P>(x, lines, row);
+            for (part, values) in split::<P, STEP>(x).iter().enumerate() {
+                let out = lines[part * ROWS + row].as_chunks_mut::<2>().0;
+                out.iter_mut().zip(values).for_each(|(out, value)| *out = value.to_ne_bytes());
+            }
         }
-    }
-}
-
-/// Writes a row of a step's tiles.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-fn line<const P: usize>(x: &[f32; STEP], lines: &mut [Line], row: usize) {
-    let mut parts = [[0u16; STEP]; P];
-    for (i, &x) in x.iter().enumerate() {
-        if P == 1 {
-            parts[0][i] = bf16::round(x);
-        } else {
-            (parts[0][i], parts[P - 1][i]) = bf16::split(x);
-        }
-    }
-    for (part, values) in parts.iter().enumerate() {
-        let out = lines[part * ROWS + row].as_chunks_mut::<2>().0;
-        out.iter_mut().zip(values).for_each(|(out, value)| *out = value.to_ne_bytes());
     }
 }
 
@@ -50,28 +50,29 @@ fn line<const P: usize>(x: &[f32; STEP], lines: &mut [Line], row: usize) {
 pub(super) fn columns<const P: usize>(matrix: MatrixRef<'_>, first: usize, panel: &mut [u8]) {
     panel.fill(0);
     let lines = panel.as_chunks_mut::<64>().0;
+    let mut even = [[0; TILE_COLS]; P];
     matrix.for_each_k(first, |k, values| {
-        let step = &mut lines[k / STEP * P * ROWS..][..P * ROWS];
-        // Safe: the caller enables the same.
-        half_pairs::<P>(values, step, k % STEP / 2, k % 2);
+        let mut odd = split(values);
+        if k % 2 == 0 {
+            (even, odd) = (odd, [[0; TILE_COLS]; P]);
+        }
+        if k % 2 == 1 || k + 1 == matrix.k() {
+            let step = &mut lines[k / STEP * P * ROWS..][..P * ROWS];
+            for part in 0..P {
+                write_pairs(&even[part], &odd[part], &mut step[part * ROWS..][..ROWS], k % STEP / 2);
+            }
+        }
     });
 }
 
-/// Writes the values of one `k`: one half of each pair of a line in both tiles of each part.
+/// Writes a pair of values of every column: a line of each of two tiles.
 #[inline(always)]
-fn half_pairs<const P: usize>(values: &[f32; TILE_COLS], lines: &mut [Line], pair: usize, half: usize) {
-    for (cols, values) in values.as_chunks::<16>().0.iter().enumerate() {
-        let mut parts = [[0u16; 16]; P];
-        for (i, &x) in values.iter().enumerate() {
-            if P == 1 {
-                parts[0][i] = bf16::round(x);
-            } else {
-                (parts[0][i], parts[P - 1][i]) = bf16::split(x);
-            }
-        }
-        for (part, values) in parts.iter().enumerate() {
-            let out = lines[(part * 2 + cols) * 16 + pair].as_chunks_mut::<2>().0;
-            out.iter_mut().skip(half).step_by(2).zip(values).for_each(|(out, value)| *out = value.to_ne_bytes());
+fn write_pairs(even: &[u16; TILE_COLS], odd: &[u16; TILE_COLS], lines: &mut [Line], pair: usize) {
+    for half in 0..2 {
+        let values = even[half * 16..].iter().zip(&odd[half * 16..]);
+        for (out, (even, odd)) in lines[half * 16 + pair].as_chunks_mut::<4>().0.iter_mut().zip(values) {
+            let ([a, b], [c, d]) = (even.to_ne_bytes(), odd.to_ne_bytes());
+            *out = [a, b, c, d];
         }
     }
 }
