@@ -22,7 +22,7 @@
 #include <ucontext.h>
 #include <unistd.h>
 
-enum { TILES = 8, ROWS = 16, ROW_BYTES = 64, FLOATS = ROW_BYTES / 4 };
+enum { TILES = 8, ROWS = 16, ROW_BYTES = 64 };
 
 // ---- What a thread's tile unit holds -------------------------------------------------------------------------------------------
 
@@ -36,7 +36,7 @@ _Static_assert(sizeof(struct config) == 64, "the layout is the processor's");
 
 // A preloaded library's thread-local memory is there when a thread starts: a signal handler may use it.
 static __thread struct config config;
-static __thread uint8_t tiles[TILES][ROWS][ROW_BYTES];
+static __thread uint8_t tiles[TILES][ROWS][ROW_BYTES] __attribute__((aligned(64)));
 
 // ---- Leaving ---------------------------------------------------------------------------------------------------------------------
 
@@ -112,11 +112,13 @@ static void tilestore(int tile, uint8_t *at, int64_t stride) {
     for (int row = 0; row < config.rows[tile]; row++) memcpy(at + row * stride, tiles[tile][row], config.row_bytes[tile]);
 }
 
-static float from_bf16(uint16_t bits) {
-    uint32_t wide = (uint32_t)bits << 16;
-    float x;
-    memcpy(&x, &wide, sizeof x);
-    return x;
+// The first bf16 of each pair, and the second, as f32.
+static __m256 first(__m256i pairs) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(pairs, 16));
+}
+
+static __m256 second(__m256i pairs) {
+    return _mm256_castsi256_ps(_mm256_and_si256(pairs, _mm256_set1_epi32((int)0xffff0000)));
 }
 
 // C += A B, with A's and B's values in pairs: A [rows][pair of k][2], B [pair of k][columns][2].
@@ -132,20 +134,18 @@ static void tdpbf16ps(int c, int a, int b) {
     unsigned mxcsr = _mm_getcsr();
     _mm_setcsr(0x1f80 | _MM_FLUSH_ZERO_ON | _MM_DENORMALS_ZERO_ON); // all exceptions masked, to nearest even
     for (int row = 0; row < rows; row++) {
-        float even[FLOATS] = {0}, odd[FLOATS] = {0}, sum[FLOATS];
-        for (int pair = 0; pair < pairs; pair++) {
-            uint16_t x[2], w[FLOATS][2];
-            memcpy(x, tiles[a][row] + 4 * pair, sizeof x);
-            memcpy(w, tiles[b][pair], sizeof w);
-            for (int col = 0; col < cols; col++) {
-                even[col] = __builtin_fmaf(from_bf16(x[0]), from_bf16(w[col][0]), even[col]);
-                odd[col] = __builtin_fmaf(from_bf16(x[1]), from_bf16(w[col][1]), odd[col]);
+        for (int half = 0; half < ROW_BYTES; half += 32) { // eight columns; those that b does not have are zero, and cut below
+            __m256 even = _mm256_setzero_ps(), odd = even, *sum = (__m256 *)(tiles[c][row] + half);
+            for (int pair = 0; pair < pairs; pair++) {
+                int x_pair;
+                memcpy(&x_pair, tiles[a][row] + 4 * pair, 4);
+                __m256i x = _mm256_set1_epi32(x_pair), w = *(__m256i *)(tiles[b][pair] + half);
+                even = _mm256_fmadd_ps(first(x), first(w), even);
+                odd = _mm256_fmadd_ps(second(x), second(w), odd);
             }
+            *sum = _mm256_add_ps(*sum, _mm256_add_ps(even, odd));
         }
-        memcpy(sum, tiles[c][row], sizeof sum);
-        for (int col = 0; col < cols; col++) sum[col] = sum[col] + (even[col] + odd[col]);
-        memset(tiles[c][row], 0, ROW_BYTES);
-        memcpy(tiles[c][row], sum, 4 * cols);
+        memset(tiles[c][row] + 4 * cols, 0, ROW_BYTES - 4 * (size_t)cols);
     }
     memset(tiles[c][rows], 0, (size_t)(ROWS - rows) * ROW_BYTES);
     _mm_setcsr(mxcsr);
