@@ -5,8 +5,8 @@
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
 use tensor_kernels::{
-    Arithmetic, Extremes, MatrixRef, PackedMatrix, PackedRows, Precision, SparseEncoder, SparseOut, SparseRule, Store,
-    decode_rows, product,
+    Arithmetic, Backend, Extremes, Grid, MatrixRef, PackedMatrix, PackedRows, Precision, SparseEncoder, SparseOut,
+    SparseRule, Store, decode_rows, product, product_on,
 };
 
 const TOKENS: usize = 1024;
@@ -67,6 +67,47 @@ fn encode(c: &mut Criterion) {
     }
 }
 
+/// What looking at the sums costs: products of inner size 16, in which little else is done.
+fn epilogue(c: &mut Criterion) {
+    const K: usize = 16;
+    let (x, w) = (normal(TOKENS * K, 1, 1.0), normal(K * FEATURES, 7, 1.0 / (K as f32).sqrt()));
+    let matrix = MatrixRef::row_major(&w, K, FEATURES).unwrap();
+    let mut group = c.benchmark_group("epilogue");
+    group.sample_size(20).throughput(Throughput::Elements((TOKENS * FEATURES) as u64));
+    for backend in Backend::available() {
+        let arithmetic = Arithmetic::on(backend, Precision::F32).unwrap();
+        let weights = PackedMatrix::pack(arithmetic, matrix).unwrap();
+        let (mut rows, mut encoder, mut out) = (PackedRows::new(), SparseEncoder::new(), SparseOut::new());
+        rows.pack(arithmetic, &x, K).unwrap();
+        let grid = Grid::new(&rows, FEATURES);
+        group.bench_function(BenchmarkId::new("none", backend), |b| {
+            b.iter(|| product_on(&grid, &rows, &weights, &mut vec![0u8; grid.len()], |_, tile| _ = black_box(tile)));
+        });
+        let top = SparseRule::TopK { k: 64, norms: None };
+        for (name, bias, rule) in [
+            ("relu", BIAS, SparseRule::Relu),
+            ("relu, 16 % active", -1.0, SparseRule::Relu),
+            ("relu, half active", 0.0, SparseRule::Relu),
+            ("top64", 0.0, top),
+        ] {
+            let bias = vec![bias; FEATURES];
+            group.bench_function(BenchmarkId::new(name, backend), |b| {
+                b.iter(|| {
+                    out.clear();
+                    encoder.encode(&rows, &weights, Some(&bias), rule, &mut out).unwrap();
+                });
+            });
+        }
+        group.bench_function(BenchmarkId::new("extremes", backend), |b| {
+            b.iter_batched_ref(
+                || Extremes::new(TOKENS, 10, 10).unwrap(),
+                |found| found.scan(0, &rows, 0, &weights, None).unwrap(),
+                BatchSize::LargeInput,
+            );
+        });
+    }
+}
+
 fn lens(c: &mut Criterion) {
     let (x, w) = (normal(TOKENS * D, 2, 1.0), weights(VOCAB));
     let matrix = MatrixRef::row_major(&w, D, VOCAB).unwrap();
@@ -97,12 +138,12 @@ fn decode(c: &mut Criterion) {
     SparseEncoder::new().encode(&rows, matrix, Some(&bias), SparseRule::Relu, &mut codes).unwrap();
     let mut group = c.benchmark_group("decode");
     group.sample_size(20).throughput(Throughput::Elements(codes.index.len() as u64));
-    for backend in tensor_kernels::Backend::available() {
+    for backend in Backend::available() {
         group.bench_function(BenchmarkId::new("rows", backend), |b| {
             b.iter(|| decode_rows(backend, codes.as_ref(), &w, D, None, Some(&x[..D]), &mut y).unwrap());
         });
     }
 }
 
-criterion_group!(benches, encode, lens, decode);
+criterion_group!(benches, encode, epilogue, lens, decode);
 criterion_main!(benches);

@@ -2,7 +2,7 @@
 
 use super::best::{self, by_value};
 use super::encoder::start;
-use super::scan::{Line, Test, scan};
+use super::scan::{Hit, Line, Test, scan};
 use crate::epilogue::check_bias;
 use crate::{Backend, Error, Grid, Operand, PackedRows, Result, TILE_COLS, Tile, product_on};
 use rayon::prelude::*;
@@ -154,7 +154,7 @@ impl Extremes {
     fn join(&self, first_row: usize, cells: &mut [Ends]) {
         let Some((first, beside)) = cells.split_first_mut() else { return };
         for end in [TOP, BOTTOM] {
-            for i in 0..first.masks.len() {
+            for i in 0..first.room.len() {
                 let keys = &mut first.keys[end][i];
                 best::keep(keys, self.k[end]);
                 keys.extend_from_slice(self.kept(end, first_row + i));
@@ -169,7 +169,7 @@ impl Extremes {
     fn replace(&mut self, first_row: usize, found: &Ends) {
         for (end, limits) in [(TOP, &mut self.high), (BOTTOM, &mut self.low)] {
             let k = self.k[end];
-            for (row, keys) in (first_row..).zip(&found.keys[end][..found.masks.len()]) {
+            for (row, keys) in (first_row..).zip(&found.keys[end][..found.room.len()]) {
                 self.kept[end][row * k..][..keys.len()].copy_from_slice(keys);
                 self.counts[end][row] = keys.len() as u32;
                 if keys.len() == k
@@ -200,7 +200,7 @@ struct Ends {
     keys: [Vec<Vec<u64>>; 2],
     low: Vec<f32>,
     high: Vec<f32>,
-    masks: Vec<u32>,
+    room: Vec<Hit>,
 }
 
 impl Ends {
@@ -215,25 +215,19 @@ impl Ends {
         }
         self.low.resize(rows, 0.0);
         self.high.resize(rows, 0.0);
-        self.masks.resize(rows, 0);
+        self.room.resize(rows, Hit::default());
     }
 
     fn take(&mut self, backend: Backend, tile: &Tile<'_>, bias: Option<&[f32]>, first_col: u32) {
         let bias = Line::of(bias, &tile.cols, 0.0);
-        let masks = &mut self.masks[..tile.rows.len()];
-        scan(backend, tile.sums, &bias, Test::Outside { low: &self.low, high: &self.high }, masks);
-        let used = u32::MAX >> (TILE_COLS - tile.cols.len());
+        let test = Test::Outside { low: &self.low, high: &self.high };
+        let hits = scan(backend, tile.sums, tile.cols.len(), &bias, test, &mut self.room);
         let [top, bottom] = &mut self.keys;
-        for (row, sums) in tile.sums.chunks_exact(TILE_COLS).enumerate() {
-            let mut mask = masks[row] & used;
-            if mask == 0 {
-                continue;
-            }
-            let (low, high) = (self.low[row], self.high[row]);
-            while mask != 0 {
-                let i = mask.trailing_zeros() as usize;
+        for &hit in hits {
+            let row = hit.row as usize;
+            let (low, high, sums) = (self.low[row], self.high[row], &tile.sums[row * TILE_COLS..][..TILE_COLS]);
+            for i in hit.columns() {
                 let (value, column) = (sums[i] + bias.0[i], first_col + (tile.cols.start + i) as u32);
-                mask &= mask - 1;
                 if outside(value, high, value > high) {
                     top[row].push(by_value::top(value, column));
                 }

@@ -2,7 +2,7 @@
 
 use super::SparseRule;
 use super::encoder::Found;
-use super::scan::{Line, Test, scan};
+use super::scan::{Hit, Line, Test, scan};
 use crate::{Backend, TILE_COLS, Tile};
 
 /// Active values of one cell.
@@ -12,7 +12,7 @@ pub(super) struct Stream {
     entries: Vec<(u32, u32, f32)>,
     /// Active values per row.
     counts: Vec<u32>,
-    masks: Vec<u32>,
+    room: Vec<Hit>,
 }
 
 impl Stream {
@@ -21,45 +21,43 @@ impl Stream {
         self.entries.clear();
         self.counts.clear();
         self.counts.resize(rows, 0);
-        self.masks.resize(rows, 0);
+        self.room.resize(rows, Hit::default());
     }
 
     /// Takes the active values of a tile.
     pub fn take(&mut self, backend: Backend, tile: &Tile<'_>, bias: Option<&[f32]>, rule: SparseRule<'_>) {
         let cols = &tile.cols;
         let bias = Line::of(bias, cols, 0.0);
-        let masks = &mut self.masks[..tile.rows.len()];
         match rule {
             SparseRule::Gated { gain, b_mag } => {
                 let (gain, b_mag) = (Line::of(Some(gain), cols, 0.0), Line::of(Some(b_mag), cols, 0.0));
-                scan(backend, tile.sums, &bias, Test::Gated { gain: &gain, b_mag: &b_mag }, masks);
-                self.collect(tile, |i, sum| sum * gain.0[i] + b_mag.0[i]);
+                let test = Test::Gated { gain: &gain, b_mag: &b_mag };
+                self.collect(backend, tile, &bias, test, |i, sum| sum * gain.0[i] + b_mag.0[i]);
             }
             SparseRule::JumpRelu { threshold } => {
-                let limit = Line::of(Some(threshold), cols, 0.0);
-                let limit = Line(limit.0.map(|limit| limit.max(0.0)));
-                scan(backend, tile.sums, &bias, Test::Above { limit: &limit }, masks);
-                self.collect(tile, |i, sum| sum + bias.0[i]);
+                let limit = Line(Line::of(Some(threshold), cols, 0.0).0.map(|limit| limit.max(0.0)));
+                self.collect(backend, tile, &bias, Test::Above { limit: &limit }, |i, sum| sum + bias.0[i]);
             }
             SparseRule::Relu | SparseRule::TopK { .. } => {
                 let limit = Line::of(None, cols, 0.0);
-                scan(backend, tile.sums, &bias, Test::Above { limit: &limit }, masks);
-                self.collect(tile, |i, sum| sum + bias.0[i]);
+                self.collect(backend, tile, &bias, Test::Above { limit: &limit }, |i, sum| sum + bias.0[i]);
             }
         }
     }
 
-    fn collect(&mut self, tile: &Tile<'_>, value: impl Fn(usize, f32) -> f32) {
-        let used = u32::MAX >> (TILE_COLS - tile.cols.len());
-        let rows = tile.sums.chunks_exact(TILE_COLS).zip(&self.masks).zip(&mut self.counts).enumerate();
-        for (row, ((sums, mask), count)) in rows {
-            let mut mask = mask & used;
-            *count += mask.count_ones();
-            while mask != 0 {
-                let i = mask.trailing_zeros() as usize;
-                self.entries.push((row as u32, (tile.cols.start + i) as u32, value(i, sums[i])));
-                mask &= mask - 1;
-            }
+    fn collect(
+        &mut self,
+        backend: Backend,
+        tile: &Tile<'_>,
+        bias: &Line,
+        test: Test<'_>,
+        value: impl Fn(usize, f32) -> f32,
+    ) {
+        for &hit in scan(backend, tile.sums, tile.cols.len(), bias, test, &mut self.room) {
+            let sums = &tile.sums[hit.row as usize * TILE_COLS..][..TILE_COLS];
+            self.counts[hit.row as usize] += hit.mask.count_ones();
+            let entry = |i| (hit.row, (tile.cols.start + i) as u32, value(i, sums[i]));
+            self.entries.extend(hit.columns().map(entry));
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::best::{self, by_size};
 use super::encoder::Found;
-use super::scan::{Line, Test, scan};
+use super::scan::{Hit, Line, Test, scan};
 use crate::{Backend, TILE_COLS, Tile};
 
 /// Candidates of one cell, a list per row.
@@ -13,7 +13,7 @@ pub(super) struct Top {
     /// What a value must exceed to be among the k largest of its row so far; 0 at first, since only what is above 0 is active.
     floors: Vec<f32>,
     counts: Vec<u32>,
-    masks: Vec<u32>,
+    room: Vec<Hit>,
 }
 
 impl Top {
@@ -29,31 +29,23 @@ impl Top {
         self.floors.resize(rows, 0.0);
         self.counts.clear();
         self.counts.resize(rows, 0);
-        self.masks.resize(rows, 0);
+        self.room.resize(rows, Hit::default());
     }
 
     /// Takes the candidates of a tile.
     pub fn take(&mut self, backend: Backend, tile: &Tile<'_>, bias: Option<&[f32]>, norms: Option<&[f32]>) {
         let (bias, norm) = (Line::of(bias, &tile.cols, 0.0), Line::of(norms, &tile.cols, 1.0));
-        let masks = &mut self.masks[..tile.rows.len()];
-        scan(backend, tile.sums, &bias, Test::Floor { norm: &norm, floors: &self.floors }, masks);
-        let used = u32::MAX >> (TILE_COLS - tile.cols.len());
-        let rows = tile.sums.chunks_exact(TILE_COLS).zip(&*masks).zip(&mut self.rows).zip(&mut self.floors);
-        for (((sums, mask), keys), floor) in rows {
-            let mut mask = mask & used;
-            if mask == 0 {
-                continue;
-            }
-            while mask != 0 {
-                let i = mask.trailing_zeros() as usize;
-                keys.push(by_size::key((sums[i] + bias.0[i]) * norm.0[i], (tile.cols.start + i) as u32));
-                mask &= mask - 1;
-            }
+        let test = Test::Floor { norm: &norm, floors: &self.floors };
+        for &hit in scan(backend, tile.sums, tile.cols.len(), &bias, test, &mut self.room) {
+            let row = hit.row as usize;
+            let (sums, keys) = (&tile.sums[row * TILE_COLS..][..TILE_COLS], &mut self.rows[row]);
+            let key = |i: usize| by_size::key((sums[i] + bias.0[i]) * norm.0[i], (tile.cols.start + i) as u32);
+            keys.extend(hit.columns().map(key));
             if keys.len() >= best::limit(self.k)
                 && let Some(last) = best::keep(keys, self.k)
             {
                 let last = by_size::value(last);
-                *floor = if last.is_nan() { f32::INFINITY } else { last };
+                self.floors[row] = if last.is_nan() { f32::INFINITY } else { last };
             }
         }
     }

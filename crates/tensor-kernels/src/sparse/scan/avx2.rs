@@ -1,17 +1,17 @@
 //! Four vectors of eight.
 
-use super::{Lanes, Line, Test, tests};
+use super::{Hit, Lanes, Rows, tests};
 use crate::TILE_COLS;
 use std::arch::x86_64::*;
 
 /// See [`scan`](super::scan).
 ///
 /// # Safety
-/// The processor must have AVX2.
+/// The processor must have AVX2, and `room` a place for every row.
 #[target_feature(enable = "avx2")]
-pub(super) unsafe fn scan(sums: &[f32], bias: &Line, test: Test<'_>, masks: &mut [u32]) {
+pub(super) unsafe fn scan(tile: &Rows<'_>, room: &mut [Hit]) -> usize {
     // SAFETY: the caller's promise.
-    unsafe { tests::run::<Four>(sums, bias, test, masks) }
+    unsafe { tests::run::<Four>(tile, room) }
 }
 
 /// Values in registers.

@@ -1,17 +1,17 @@
 //! Two vectors of sixteen.
 
-use super::{Lanes, Line, Test, tests};
+use super::{Hit, Lanes, Rows, tests};
 use crate::TILE_COLS;
 use std::arch::x86_64::*;
 
 /// See [`scan`](super::scan).
 ///
 /// # Safety
-/// The processor must have AVX-512 F.
+/// The processor must have AVX-512 F, and `room` a place for every row.
 #[target_feature(enable = "avx512f")]
-pub(super) unsafe fn scan(sums: &[f32], bias: &Line, test: Test<'_>, masks: &mut [u32]) {
+pub(super) unsafe fn scan(tile: &Rows<'_>, room: &mut [Hit]) -> usize {
     // SAFETY: the caller's promise.
-    unsafe { tests::run::<Two>(sums, bias, test, masks) }
+    unsafe { tests::run::<Two>(tile, room) }
 }
 
 /// Values in registers.

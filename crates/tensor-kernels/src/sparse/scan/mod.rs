@@ -1,4 +1,4 @@
-//! Which values of a tile can matter: one bit per value, found a row of 32 at a time.
+//! Which values of a tile can matter: one bit per value, found a row of 32 at a time; rows without any are left out.
 //!
 //! Nearly every row of a tile holds nothing of interest (of 24,576 features about 70 fire), so that this test is what an epilogue spends
 //! its time on. The tests are written once ([`tests`]) over the few operations that [`Lanes`] has on each set of instructions.
@@ -60,26 +60,68 @@ pub(crate) enum Test<'a> {
     },
 }
 
-/// Tests every row of a tile: bit `i` of `masks[row]` is the answer for column `i`. `sums` is `[masks.len(), TILE_COLS]`.
-pub(crate) fn scan(backend: Backend, sums: &[f32], bias: &Line, test: Test<'_>, masks: &mut [u32]) {
-    let rows = masks.len();
+/// A row of a tile that holds something of interest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Hit {
+    /// Which row of the tile.
+    pub row: u32,
+    /// Bit `i` is the answer for column `i`; at least one is set.
+    pub mask: u32,
+}
+
+impl Hit {
+    /// The columns whose bits are set, rising.
+    pub fn columns(self) -> impl Iterator<Item = usize> {
+        let mut mask = self.mask;
+        std::iter::from_fn(move || {
+            let column = mask.trailing_zeros() as usize;
+            mask &= mask.wrapping_sub(1);
+            (column < TILE_COLS).then_some(column)
+        })
+    }
+}
+
+/// Tests every row of a tile `sums [rows, TILE_COLS]`, of which `cols` columns are real. `room` has at least as many places as the tile rows.
+pub(crate) fn scan<'a>(
+    backend: Backend,
+    sums: &[f32],
+    cols: usize,
+    bias: &Line,
+    test: Test<'_>,
+    room: &'a mut [Hit],
+) -> &'a [Hit] {
+    let rows = sums.len() / TILE_COLS;
     let per_row = match test {
         Test::Floor { floors, .. } => floors.len(),
         Test::Outside { low, high } => low.len().min(high.len()),
         _ => rows,
     };
-    assert!(sums.len() == rows * TILE_COLS && per_row >= rows, "a tile's rows have their sums and limits");
+    assert!(
+        room.len() >= rows && per_row >= rows && (1..=TILE_COLS).contains(&cols),
+        "a tile's rows have their limits"
+    );
     assert!(backend.is_available(), "a back end that this machine has");
-    match backend {
-        // SAFETY: the machine has the back end, and with it these instructions.
+    let tile = Rows { sums, used: u32::MAX >> (TILE_COLS - cols), bias, test };
+    let found = match backend {
+        // SAFETY: the machine has the back end, and with it these instructions; there is room for every row.
         #[cfg(target_arch = "x86_64")]
-        Backend::Avx512 | Backend::Amx => unsafe { avx512::scan(sums, bias, test, masks) },
+        Backend::Avx512 | Backend::Amx => unsafe { avx512::scan(&tile, room) },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
-        Backend::Avx2 => unsafe { avx2::scan(sums, bias, test, masks) },
-        // SAFETY: plain Rust asks for nothing.
-        _ => unsafe { tests::run::<portable::Plain>(sums, bias, test, masks) },
-    }
+        Backend::Avx2 => unsafe { avx2::scan(&tile, room) },
+        // SAFETY: plain Rust asks for nothing; there is room for every row.
+        _ => unsafe { tests::run::<portable::Plain>(&tile, room) },
+    };
+    &room[..found]
+}
+
+/// What is tested.
+pub(super) struct Rows<'a> {
+    sums: &'a [f32],
+    /// Bits of the columns that there are.
+    used: u32,
+    bias: &'a Line,
+    test: Test<'a>,
 }
 
 /// [`TILE_COLS`] values and what the tests do with them.
@@ -129,12 +171,18 @@ mod agree {
         let above = |x: f32, limit: f32| x.is_nan() || limit.is_nan() || x > limit;
         for backend in Backend::available() {
             let check = |test: Test<'_>, right: &dyn Fn(usize, usize, f32, f32) -> bool| {
-                let mut masks = vec![u32::MAX; rows];
-                scan(backend, &sums, &bias, test, &mut masks);
-                for (at, &sum) in sums.iter().enumerate() {
-                    let (row, col) = (at / TILE_COLS, at % TILE_COLS);
-                    let found = masks[row] >> col & 1 == 1;
-                    assert_eq!(found, right(row, col, sum, sum + bias.0[col]), "{backend}: {row} {col} {sum}");
+                for cols in [TILE_COLS, 5] {
+                    let mut room = vec![Hit::default(); rows + 1];
+                    let hits = scan(backend, &sums, cols, &bias, test, &mut room);
+                    let found: Vec<(usize, usize)> =
+                        hits.iter().flat_map(|hit| hit.columns().map(|col| (hit.row as usize, col))).collect();
+                    let places = (0..rows).flat_map(|row| (0..cols).map(move |col| (row, col)));
+                    let right = places.filter(|&(row, col)| {
+                        let sum = sums[row * TILE_COLS + col];
+                        right(row, col, sum, sum + bias.0[col])
+                    });
+                    assert_eq!(found, right.collect::<Vec<_>>(), "{backend}");
+                    assert!(hits.iter().all(|hit| hit.mask != 0));
                 }
             };
             check(Test::Above { limit: &a }, &|_, col, _, h| above(h, a.0[col]));
