@@ -11,6 +11,9 @@ const HUGE_PAGE: usize = 2 << 20;
 /// Zeroed bytes at an address that any vector instruction accepts.
 pub(crate) struct Buffer {
     at: NonNull<u8>,
+    len: usize,
+    /// What was allocated; `at` lies in it.
+    base: NonNull<u8>,
     layout: Layout,
 }
 
@@ -23,17 +26,23 @@ impl Buffer {
     /// Zeroed memory of at least so many bytes.
     pub fn new(bytes: usize) -> Self {
         let align = if bytes >= HUGE_PAGE { HUGE_PAGE } else { LINE };
-        let layout = Layout::from_size_align(bytes.max(LINE).next_multiple_of(align), align)
-            .expect("callers check that sizes can be addressed");
+        let len = bytes.max(LINE).next_multiple_of(align);
+        // An allocator hands out large zeroed memory untouched only if no alignment is asked for; so the start is aligned here, and
+        // what is cut off is never touched.
+        let layout = Layout::from_size_align(len + align, 1).expect("callers check that sizes can be addressed");
         // SAFETY: the layout's size is not zero.
-        let Some(at) = NonNull::new(unsafe { alloc_zeroed(layout) }) else { handle_alloc_error(layout) };
-        advise_huge_pages(at.as_ptr(), &layout);
-        Self { at, layout }
+        let Some(base) = NonNull::new(unsafe { alloc_zeroed(layout) }) else { handle_alloc_error(layout) };
+        // SAFETY: less than `align` ahead, so `len` bytes are left.
+        let at = unsafe { base.add(base.addr().get().next_multiple_of(align) - base.addr().get()) };
+        if align == HUGE_PAGE {
+            advise_huge_pages(at.as_ptr(), len);
+        }
+        Self { at, len, base, layout }
     }
 
     /// How many bytes it holds.
     pub fn len(&self) -> usize {
-        self.layout.size()
+        self.len
     }
 
     /// Makes it hold at least so many bytes; what it held is lost if it grows.
@@ -65,7 +74,7 @@ impl Default for Buffer {
 impl Drop for Buffer {
     fn drop(&mut self) {
         // SAFETY: allocated in `new` with this layout.
-        unsafe { dealloc(self.at.as_ptr(), self.layout) }
+        unsafe { dealloc(self.base.as_ptr(), self.layout) }
     }
 }
 
@@ -84,12 +93,10 @@ unsafe impl Element for f32 {}
 /// Large buffers are touched once per batch from end to end: with 4 KiB pages the faults and the address look-ups cost more than
 /// some kernels do.
 #[cfg(target_os = "linux")]
-fn advise_huge_pages(at: *mut u8, layout: &Layout) {
-    if layout.align() == HUGE_PAGE {
-        // SAFETY: the range was just allocated; the advice changes no contents. A refusal is no error: pages stay small.
-        unsafe { libc::madvise(at.cast(), layout.size(), libc::MADV_HUGEPAGE) };
-    }
+fn advise_huge_pages(at: *mut u8, len: usize) {
+    // SAFETY: the range was just allocated; the advice changes no contents. A refusal is no error: pages stay small.
+    unsafe { libc::madvise(at.cast(), len, libc::MADV_HUGEPAGE) };
 }
 
 #[cfg(not(target_os = "linux"))]
-fn advise_huge_pages(_: *mut u8, _: &Layout) {}
+fn advise_huge_pages(_: *mut u8, _: usize) {}

@@ -1,9 +1,14 @@
 //! Weights: a view of a matrix as it lies in memory, and the same matrix packed for a back end.
 
 use crate::buffer::Buffer;
+use crate::kernel::transpose;
 use crate::{Arithmetic, Error, Result, TILE_COLS};
 use rayon::prelude::*;
 use std::fmt;
+use std::ops::Range;
+
+/// Values of `k` that are read together: a cache line of each column.
+const PIECE: usize = 16;
 
 /// A view of a weight matrix `[k, n]` in memory, row-major or transposed.
 #[derive(Clone, Copy, Debug)]
@@ -73,14 +78,35 @@ impl<'a> MatrixRef<'a> {
     }
 
     /// Calls `each(k, values)` for every `k`, with the entries of the [`TILE_COLS`] columns from `first` on; zeros past the last.
+    #[inline(always)]
     pub(crate) fn for_each_k(&self, first: usize, mut each: impl FnMut(usize, &[f32; TILE_COLS])) {
         let cols = (self.n - first).min(TILE_COLS);
-        let mut values = [0f32; TILE_COLS];
-        for k in 0..self.k {
-            for (col, value) in values[..cols].iter_mut().enumerate() {
-                *value = self.data[k * self.stride_k + (first + col) * self.stride_n];
+        let mut tile = [[0f32; TILE_COLS]; PIECE];
+        for start in (0..self.k).step_by(PIECE) {
+            let ks = start..(start + PIECE).min(self.k);
+            if self.stride_n == 1 && cols == TILE_COLS {
+                for k in ks {
+                    let values = self.data[k * self.stride_k + first..].first_chunk();
+                    each(k, values.expect("a matrix lies within its data"));
+                }
+                continue;
             }
-            each(k, &values);
+            self.read(ks.clone(), first..first + cols, &mut tile);
+            ks.zip(&tile).for_each(|(k, values)| each(k, values));
+        }
+    }
+
+    /// Copies a piece of the matrix, by fours of columns where each column is one run of memory.
+    fn read(&self, ks: Range<usize>, cols: Range<usize>, tile: &mut [[f32; TILE_COLS]; PIECE]) {
+        let runs = if self.stride_k == 1 { cols.len() / 4 * 4 } else { 0 };
+        for col in (0..runs).step_by(4) {
+            let run = |i: usize| &self.data[(cols.start + col + i) * self.stride_n..][ks.clone()];
+            transpose(std::array::from_fn(run), &mut tile.as_flattened_mut()[col..], TILE_COLS);
+        }
+        for (k, values) in ks.zip(tile) {
+            for (col, value) in values[..cols.len()].iter_mut().enumerate().skip(runs) {
+                *value = self.data[k * self.stride_k + (cols.start + col) * self.stride_n];
+            }
         }
     }
 

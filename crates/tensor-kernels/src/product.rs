@@ -70,7 +70,9 @@ pub fn product<'a>(rows: &PackedRows, matrix: impl Into<Operand<'a>>, epilogue: 
     epilogue.check(rows.rows(), matrix.n())?;
     matrix.check(rows)?;
     let grid = Grid::new(rows, matrix.n());
-    (0..grid.len()).into_par_iter().for_each(|i| run_cell(rows, matrix, &grid.cell(i), |tile| epilogue.tile(tile)));
+    // One by one: whoever is done takes the next from those who are not.
+    let cells = (0..grid.len()).into_par_iter().with_max_len(1);
+    cells.for_each(|i| run_cell(rows, matrix, &grid.cell(i), |tile| epilogue.tile(tile)));
     Ok(())
 }
 
@@ -93,7 +95,7 @@ pub fn product_on<'a, S: Send>(
         let (expected, found) = (grid.len().to_string(), states.len().to_string());
         return Err(Error::Mismatch { what: "the number of states of a product's cells", expected, found });
     }
-    let states = states[..grid.len()].par_iter_mut().enumerate();
+    let states = states[..grid.len()].par_iter_mut().with_max_len(1).enumerate();
     states.for_each(|(i, state)| run_cell(rows, matrix, &grid.cell(i), |tile| each(state, tile)));
     Ok(())
 }

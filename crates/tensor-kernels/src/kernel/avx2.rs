@@ -1,103 +1,58 @@
 //! AVX2 and FMA: blocks of 6 rows by 16 columns, half a panel; 12 of the 16 registers hold sums.
 
-use super::{Kernel, Part, as_f32, pack};
+use super::pack;
+use super::single::Single;
 use crate::TILE_COLS;
-use crate::matrix::MatrixRef;
 use std::arch::x86_64::*;
 
+/// 256-bit registers with fused multiply-adds.
+pub(crate) struct Avx2;
+
 /// Rows of a block.
-const MR: usize = 6;
+const ROWS: usize = 6;
 /// Values of a register.
 const LANES: usize = 8;
+/// Columns that are computed together.
+const HALF: usize = 2 * LANES;
 
-/// Whether the processor and the system have what the kernels use.
-pub(crate) fn is_available() -> bool {
-    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
-}
+impl Single for Avx2 {
+    const NAME: &'static str = "avx2 f32";
+    const NAME_WIDENED: &'static str = "avx2 bf16 widened";
+    const ROWS: usize = ROWS;
 
-/// Single precision.
-pub(crate) static F32: Avx2F32 = Avx2F32;
-
-/// See [`F32`].
-pub(crate) struct Avx2F32;
-
-impl Kernel for Avx2F32 {
-    fn name(&self) -> &'static str {
-        "avx2 f32"
+    fn is_available() -> bool {
+        is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
     }
 
-    fn block_rows(&self) -> usize {
-        MR
-    }
-
-    fn k_step(&self) -> usize {
-        1
-    }
-
-    fn k_block(&self) -> usize {
-        256
-    }
-
-    fn block_bytes(&self, k: usize) -> usize {
-        k * MR * size_of::<f32>()
-    }
-
-    fn panel_bytes(&self, k: usize) -> usize {
-        k * TILE_COLS * size_of::<f32>()
-    }
-
-    fn pack_rows(&self, x: &[f32], rows: usize, k: usize, block: &mut [u8]) {
-        pack::rows_f32::<MR>(x, rows, k, block);
-    }
-
-    fn pack_columns(&self, matrix: MatrixRef<'_>, first: usize, panel: &mut [u8]) {
-        pack::columns_f32(matrix, first, panel);
-    }
-
-    fn unpack_column(&self, panel: &[u8], col: usize, out: &mut [f32]) {
-        pack::unpack_f32(panel, col, out);
-    }
-
-    fn copy_column(&self, from: &[u8], from_col: usize, to: &mut [u8], to_col: usize) {
-        pack::copy_column(from, from_col, to, to_col);
-    }
-
-    fn multiply(&self, part: &Part<'_>, sums: &mut [f32]) {
-        part.check(self, sums);
-        let (x, w) = (as_f32(part.blocks), as_f32(part.panel));
-        let steps = part.steps.len();
-        for first_row in (0..part.rows).step_by(MR) {
-            let x = &x[first_row * part.k + part.steps.start * MR..][..steps * MR];
-            let w = &w[part.steps.start * TILE_COLS..][..steps * TILE_COLS];
-            let sums = &mut sums[first_row * TILE_COLS..][..MR * TILE_COLS];
-            // SAFETY: the kernel is only handed out where `is_available`.
+    unsafe fn block(x: &[f32], w: &[f32], rows: usize, sums: &mut [f32], first: bool) {
+        for half in 0..TILE_COLS / HALF {
+            // SAFETY: the caller promises that the machine has AVX2 and FMA.
             unsafe {
-                match part.rows - first_row {
-                    1 => block::<1>(x, w, sums, part.steps.start == 0),
-                    2 => block::<2>(x, w, sums, part.steps.start == 0),
-                    3..=4 => block::<4>(x, w, sums, part.steps.start == 0),
-                    _ => block::<MR>(x, w, sums, part.steps.start == 0),
+                match rows {
+                    1 => block::<1>(x, w, half, sums, first),
+                    2 => block::<2>(x, w, half, sums, first),
+                    3 => block::<3>(x, w, half, sums, first),
+                    4 => block::<4>(x, w, half, sums, first),
+                    _ => block::<ROWS>(x, w, half, sums, first),
                 }
             }
         }
     }
+
+    unsafe fn widen(pairs: &[[u32; TILE_COLS]], wide: &mut [[f32; TILE_COLS]]) {
+        // SAFETY: as above.
+        unsafe { widen(pairs, wide) }
+    }
 }
 
-/// The first `M` rows of a block: `sums (+)= x w`, with `x` `[steps][MR]`, `w` `[steps][32]`.
+/// The first `M` rows of one half of the columns.
 #[target_feature(enable = "avx2,fma")]
-fn block<const M: usize>(x: &[f32], w: &[f32], sums: &mut [f32], first: bool) {
-    half::<M>(x, w, sums, 0, first);
-    half::<M>(x, w, sums, 1, first);
-}
-
-/// Half of the columns.
-#[inline]
-#[target_feature(enable = "avx2,fma")]
-fn half<const M: usize>(x: &[f32], w: &[f32], sums: &mut [f32], half: usize, first: bool) {
-    let (x, w) = (x.as_chunks::<MR>().0, w.as_chunks::<{ 2 * LANES }>().0);
+fn block<const M: usize>(x: &[f32], w: &[f32], half: usize, sums: &mut [f32], first: bool) {
+    let (x, w) = (x.as_chunks::<ROWS>().0, w.as_chunks::<TILE_COLS>().0);
     let mut acc = [[_mm256_setzero_ps(); 2]; M];
-    for (x, w) in x.iter().zip(w.iter().skip(half).step_by(2)) {
-        // SAFETY: both halves of a line of 16.
+    for (x, w) in x.iter().zip(w) {
+        let w: &[f32; HALF] = &w.as_chunks().0[half];
+        // SAFETY: both registers of a half.
         let (w0, w1) = unsafe { (_mm256_loadu_ps(w.as_ptr()), _mm256_loadu_ps(w.as_ptr().add(LANES))) };
         for (acc, x) in acc.iter_mut().zip(x) {
             let x = _mm256_set1_ps(*x);
@@ -105,8 +60,8 @@ fn half<const M: usize>(x: &[f32], w: &[f32], sums: &mut [f32], half: usize, fir
             acc[1] = _mm256_fmadd_ps(x, w1, acc[1]);
         }
     }
-    let sums = sums.as_chunks_mut::<{ 2 * LANES }>().0.iter_mut().skip(half).step_by(2);
-    for (acc, sums) in acc.iter().zip(sums) {
+    for (acc, sums) in acc.iter().zip(sums.as_chunks_mut::<TILE_COLS>().0) {
+        let sums: &mut [f32; HALF] = &mut sums.as_chunks_mut().0[half];
         for (acc, sums) in acc.iter().zip(sums.as_chunks_mut::<LANES>().0) {
             // SAFETY: eight values.
             unsafe {
@@ -115,4 +70,10 @@ fn half<const M: usize>(x: &[f32], w: &[f32], sums: &mut [f32], half: usize, fir
             }
         }
     }
+}
+
+/// See [`pack::widen`].
+#[target_feature(enable = "avx2,fma")]
+fn widen(pairs: &[[u32; TILE_COLS]], wide: &mut [[f32; TILE_COLS]]) {
+    pack::widen(pairs, wide);
 }

@@ -1,98 +1,58 @@
 //! AVX-512: blocks of 12 rows by 32 columns, 24 of the 32 registers hold sums.
 
-use super::{Kernel, Part, as_f32, pack};
+use super::pack;
+use super::single::Single;
 use crate::TILE_COLS;
-use crate::matrix::MatrixRef;
 use std::arch::x86_64::*;
 
+/// 512-bit registers with fused multiply-adds.
+pub(crate) struct Avx512;
+
 /// Rows of a block.
-const MR: usize = 12;
+pub(super) const ROWS: usize = 12;
 /// Values of a register.
-const LANES: usize = 16;
+pub(super) const LANES: usize = 16;
 
-/// Whether the processor and the system have what the kernels use.
-pub(crate) fn is_available() -> bool {
-    is_x86_feature_detected!("avx512f")
-        && is_x86_feature_detected!("avx512bw")
-        && is_x86_feature_detected!("avx512dq")
-        && is_x86_feature_detected!("avx512vl")
-        && is_x86_feature_detected!("avx2")
-        && is_x86_feature_detected!("fma")
-}
+impl Single for Avx512 {
+    const NAME: &'static str = "avx512 f32";
+    const NAME_WIDENED: &'static str = "avx512 bf16 widened";
+    const ROWS: usize = ROWS;
 
-/// Single precision.
-pub(crate) static F32: Avx512F32 = Avx512F32;
-
-/// See [`F32`].
-pub(crate) struct Avx512F32;
-
-impl Kernel for Avx512F32 {
-    fn name(&self) -> &'static str {
-        "avx512 f32"
+    fn is_available() -> bool {
+        is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("fma")
     }
 
-    fn block_rows(&self) -> usize {
-        MR
-    }
-
-    fn k_step(&self) -> usize {
-        1
-    }
-
-    fn k_block(&self) -> usize {
-        256
-    }
-
-    fn block_bytes(&self, k: usize) -> usize {
-        k * MR * size_of::<f32>()
-    }
-
-    fn panel_bytes(&self, k: usize) -> usize {
-        k * TILE_COLS * size_of::<f32>()
-    }
-
-    fn pack_rows(&self, x: &[f32], rows: usize, k: usize, block: &mut [u8]) {
-        pack::rows_f32::<MR>(x, rows, k, block);
-    }
-
-    fn pack_columns(&self, matrix: MatrixRef<'_>, first: usize, panel: &mut [u8]) {
-        pack::columns_f32(matrix, first, panel);
-    }
-
-    fn unpack_column(&self, panel: &[u8], col: usize, out: &mut [f32]) {
-        pack::unpack_f32(panel, col, out);
-    }
-
-    fn copy_column(&self, from: &[u8], from_col: usize, to: &mut [u8], to_col: usize) {
-        pack::copy_column(from, from_col, to, to_col);
-    }
-
-    fn multiply(&self, part: &Part<'_>, sums: &mut [f32]) {
-        part.check(self, sums);
-        let (x, w) = (as_f32(part.blocks), as_f32(part.panel));
-        let steps = part.steps.len();
-        for first_row in (0..part.rows).step_by(MR) {
-            let x = &x[first_row * part.k + part.steps.start * MR..][..steps * MR];
-            let w = &w[part.steps.start * TILE_COLS..][..steps * TILE_COLS];
-            let sums = &mut sums[first_row * TILE_COLS..][..MR * TILE_COLS];
-            // SAFETY: the kernel is only handed out where `is_available`.
-            unsafe {
-                match part.rows - first_row {
-                    1 => block::<1>(x, w, sums, part.steps.start == 0),
-                    2 => block::<2>(x, w, sums, part.steps.start == 0),
-                    3..=4 => block::<4>(x, w, sums, part.steps.start == 0),
-                    5..=8 => block::<8>(x, w, sums, part.steps.start == 0),
-                    _ => block::<MR>(x, w, sums, part.steps.start == 0),
-                }
+    unsafe fn block(x: &[f32], w: &[f32], rows: usize, sums: &mut [f32], first: bool) {
+        // SAFETY: the caller promises that the machine has AVX-512.
+        unsafe {
+            match rows {
+                1 => block::<1>(x, w, sums, first),
+                2 => block::<2>(x, w, sums, first),
+                3 => block::<3>(x, w, sums, first),
+                4 => block::<4>(x, w, sums, first),
+                5..=6 => block::<6>(x, w, sums, first),
+                7..=8 => block::<8>(x, w, sums, first),
+                9..=10 => block::<10>(x, w, sums, first),
+                _ => block::<ROWS>(x, w, sums, first),
             }
         }
     }
+
+    unsafe fn widen(pairs: &[[u32; TILE_COLS]], wide: &mut [[f32; TILE_COLS]]) {
+        // SAFETY: as above.
+        unsafe { widen(pairs, wide) }
+    }
 }
 
-/// The first `M` rows of a block: `sums (+)= x w`, with `x` `[steps][MR]`, `w` `[steps][32]`.
+/// The first `M` rows of a block.
 #[target_feature(enable = "avx512f")]
 fn block<const M: usize>(x: &[f32], w: &[f32], sums: &mut [f32], first: bool) {
-    let (x, w) = (x.as_chunks::<MR>().0, w.as_chunks::<TILE_COLS>().0);
+    let (x, w) = (x.as_chunks::<ROWS>().0, w.as_chunks::<TILE_COLS>().0);
     let mut acc = [[_mm512_setzero_ps(); 2]; M];
     for (x, w) in x.iter().zip(w) {
         // SAFETY: both halves of a line of 32.
@@ -103,6 +63,13 @@ fn block<const M: usize>(x: &[f32], w: &[f32], sums: &mut [f32], first: bool) {
             acc[1] = _mm512_fmadd_ps(x, w1, acc[1]);
         }
     }
+    park(acc, sums, first);
+}
+
+/// Writes the sums of `M` rows, or adds them to what is there.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn park<const M: usize>(acc: [[__m512; 2]; M], sums: &mut [f32], first: bool) {
     for (acc, sums) in acc.iter().zip(sums.as_chunks_mut::<TILE_COLS>().0) {
         for (acc, sums) in acc.iter().zip(sums.as_chunks_mut::<LANES>().0) {
             // SAFETY: sixteen values.
@@ -112,4 +79,10 @@ fn block<const M: usize>(x: &[f32], w: &[f32], sums: &mut [f32], first: bool) {
             }
         }
     }
+}
+
+/// See [`pack::widen`].
+#[target_feature(enable = "avx512f")]
+fn widen(pairs: &[[u32; TILE_COLS]], wide: &mut [[f32; TILE_COLS]]) {
+    pack::widen(pairs, wide);
 }

@@ -9,14 +9,19 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 #[cfg(target_arch = "x86_64")]
+mod avx512_bf16;
 mod bf16;
 #[cfg(all(test, unix))]
 mod bounds_test;
 mod pack;
 mod portable;
+mod single;
 
 use crate::matrix::MatrixRef;
 use crate::{Backend, Precision, TILE_COLS};
+pub(crate) use pack::transpose;
+use single::{InF32, Single, Widened};
+use std::marker::PhantomData;
 use std::ops::Range;
 
 /// How one set of instructions multiplies.
@@ -104,9 +109,9 @@ pub(crate) fn is_available(backend: Backend) -> bool {
     match backend {
         Backend::Portable => true,
         #[cfg(target_arch = "x86_64")]
-        Backend::Avx2 => avx2::is_available(),
+        Backend::Avx2 => avx2::Avx2::is_available(),
         #[cfg(target_arch = "x86_64")]
-        Backend::Avx512 => avx512::is_available(),
+        Backend::Avx512 => avx512::Avx512::is_available(),
         #[cfg(target_arch = "x86_64")]
         Backend::Amx => amx::is_available(),
         #[cfg(not(target_arch = "x86_64"))]
@@ -116,16 +121,27 @@ pub(crate) fn is_available(backend: Backend) -> bool {
 
 /// The kernel of a back end that is available.
 pub(crate) fn of(backend: Backend, precision: Precision) -> &'static dyn Kernel {
+    assert!(is_available(backend), "this machine has no {backend}");
     match (backend, precision) {
         #[cfg(target_arch = "x86_64")]
         (Backend::Amx, Precision::Bf16) => &amx::BF16,
         #[cfg(target_arch = "x86_64")]
         (Backend::Amx, Precision::F32Fast) => &amx::BF16X3,
         #[cfg(target_arch = "x86_64")]
-        (Backend::Avx2, _) => &avx2::F32,
+        (Backend::Avx2, _) => single::<avx2::Avx2>(precision),
         #[cfg(target_arch = "x86_64")]
-        (Backend::Avx512 | Backend::Amx, _) => &avx512::F32,
-        _ => &portable::F32,
+        (Backend::Avx512, Precision::Bf16) if avx512_bf16::is_fast() => &avx512_bf16::DotBf16,
+        #[cfg(target_arch = "x86_64")]
+        (Backend::Avx512 | Backend::Amx, _) => single::<avx512::Avx512>(precision),
+        _ => single::<portable::Portable>(precision),
+    }
+}
+
+/// The kernels that compute in single precision.
+fn single<S: Single>(precision: Precision) -> &'static dyn Kernel {
+    match precision {
+        Precision::F32 | Precision::F32Fast => &InF32(PhantomData::<S>),
+        Precision::Bf16 => &Widened(PhantomData::<S>),
     }
 }
 
@@ -141,6 +157,22 @@ pub(crate) fn as_f32(bytes: &[u8]) -> &[f32] {
 pub(crate) fn as_f32_mut(bytes: &mut [u8]) -> &mut [f32] {
     // SAFETY: as above, and any f32 is bytes.
     let (before, values, after) = unsafe { bytes.align_to_mut::<f32>() };
+    assert!(before.is_empty() && after.is_empty(), "packed operands are aligned");
+    values
+}
+
+/// The bytes of a buffer as u32: pairs of bf16.
+pub(crate) fn as_u32(bytes: &[u8]) -> &[u32] {
+    // SAFETY: as above.
+    let (before, values, after) = unsafe { bytes.align_to::<u32>() };
+    assert!(before.is_empty() && after.is_empty(), "packed operands are aligned");
+    values
+}
+
+/// The bytes of a buffer as u32: pairs of bf16.
+pub(crate) fn as_u32_mut(bytes: &mut [u8]) -> &mut [u32] {
+    // SAFETY: as above.
+    let (before, values, after) = unsafe { bytes.align_to_mut::<u32>() };
     assert!(before.is_empty() && after.is_empty(), "packed operands are aligned");
     values
 }

@@ -1,75 +1,57 @@
-//! Plain Rust: the kernel of machines without a better one, and the one that the others are compared with.
+//! Plain Rust: the kernel of machines without a better one. Products are rounded before they are added, so its results are the same
+//! on every architecture.
 
-use super::{Kernel, Part, as_f32, pack};
+use super::pack;
+use super::single::Single;
 use crate::TILE_COLS;
-use crate::matrix::MatrixRef;
 
+/// Plain Rust.
+pub(crate) struct Portable;
+
+/// Columns of a strip: with 6 rows its sums take 12 registers of 4 values, as many as SSE2 can spare.
+const STRIP: usize = 8;
 /// Rows of a block.
-const MR: usize = 4;
+const ROWS: usize = 6;
 
-/// Single precision in plain Rust.
-pub(crate) static F32: PortableF32 = PortableF32;
+impl Single for Portable {
+    const NAME: &'static str = "portable f32";
+    const NAME_WIDENED: &'static str = "portable bf16 widened";
+    const ROWS: usize = ROWS;
 
-/// See [`F32`].
-pub(crate) struct PortableF32;
-
-impl Kernel for PortableF32 {
-    fn name(&self) -> &'static str {
-        "portable f32"
+    fn is_available() -> bool {
+        true
     }
 
-    fn block_rows(&self) -> usize {
-        MR
-    }
-
-    fn k_step(&self) -> usize {
-        1
-    }
-
-    fn k_block(&self) -> usize {
-        256
-    }
-
-    fn block_bytes(&self, k: usize) -> usize {
-        k * MR * size_of::<f32>()
-    }
-
-    fn panel_bytes(&self, k: usize) -> usize {
-        k * TILE_COLS * size_of::<f32>()
-    }
-
-    fn pack_rows(&self, x: &[f32], rows: usize, k: usize, block: &mut [u8]) {
-        pack::rows_f32::<MR>(x, rows, k, block);
-    }
-
-    fn pack_columns(&self, matrix: MatrixRef<'_>, first: usize, panel: &mut [u8]) {
-        pack::columns_f32(matrix, first, panel);
-    }
-
-    fn unpack_column(&self, panel: &[u8], col: usize, out: &mut [f32]) {
-        pack::unpack_f32(panel, col, out);
-    }
-
-    fn copy_column(&self, from: &[u8], from_col: usize, to: &mut [u8], to_col: usize) {
-        pack::copy_column(from, from_col, to, to_col);
-    }
-
-    fn multiply(&self, part: &Part<'_>, sums: &mut [f32]) {
-        let (k, steps) = (part.k, part.steps.clone());
-        let first = steps.start == 0;
-        let panel = &as_f32(part.panel)[steps.start * TILE_COLS..steps.end * TILE_COLS];
-        let blocks = as_f32(part.blocks).chunks_exact((k * MR).max(1));
-        for (block, sums) in blocks.zip(sums.chunks_exact_mut(MR * TILE_COLS)) {
-            let mut new = [0f32; MR * TILE_COLS];
-            let block = &block[steps.start * MR..steps.end * MR];
-            for (x, w) in block.chunks_exact(MR).zip(panel.chunks_exact(TILE_COLS)) {
-                for (new, x) in new.chunks_exact_mut(TILE_COLS).zip(x) {
-                    new.iter_mut().zip(w).for_each(|(new, w)| *new += x * w);
-                }
+    unsafe fn block(x: &[f32], w: &[f32], rows: usize, sums: &mut [f32], first: bool) {
+        for strip in 0..TILE_COLS / STRIP {
+            match rows {
+                1 => block::<1>(x, w, strip, sums, first),
+                2..=3 => block::<3>(x, w, strip, sums, first),
+                _ => block::<ROWS>(x, w, strip, sums, first),
             }
-            for (sum, new) in sums.iter_mut().zip(new) {
-                *sum = if first { new } else { *sum + new };
+        }
+    }
+
+    unsafe fn widen(pairs: &[[u32; TILE_COLS]], wide: &mut [[f32; TILE_COLS]]) {
+        pack::widen(pairs, wide);
+    }
+}
+
+/// The first `M` rows of one strip of columns.
+fn block<const M: usize>(x: &[f32], w: &[f32], strip: usize, sums: &mut [f32], first: bool) {
+    let (x, w) = (x.as_chunks::<ROWS>().0, w.as_chunks::<TILE_COLS>().0);
+    let mut acc = [[0f32; STRIP]; M];
+    for (x, w) in x.iter().zip(w) {
+        let w: [f32; STRIP] = w.as_chunks().0[strip];
+        for (acc, x) in acc.iter_mut().zip(x) {
+            for (acc, w) in acc.iter_mut().zip(w) {
+                *acc += x * w;
             }
+        }
+    }
+    for (acc, sums) in acc.iter().zip(sums.as_chunks_mut::<TILE_COLS>().0) {
+        for (acc, sum) in acc.iter().zip(&mut sums.as_chunks_mut::<STRIP>().0[strip]) {
+            *sum = if first { *acc } else { *sum + acc };
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Whether this process may use AMX.
 
-use crate::kernel::avx512;
+use crate::kernel::{avx512::Avx512, single::Single};
 use std::sync::OnceLock;
 
 /// Whether the processor has AMX with bf16 beside AVX-512, and the system lets this process use it. Asks once.
@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 pub(crate) fn is_available() -> bool {
     static AVAILABLE: OnceLock<bool> = OnceLock::new();
     let has_amx = || cfg!(saescope_amx_emulated) || (processor_has_amx() && system_allows_tiles());
-    *AVAILABLE.get_or_init(|| avx512::is_available() && has_amx())
+    *AVAILABLE.get_or_init(|| Avx512::is_available() && has_amx())
 }
 
 /// CPUID leaf 7, and the two bits of XCR0 that say that the system keeps tiles apart between threads.
