@@ -78,7 +78,7 @@ impl std::str::FromStr for Backend {
 /// How exactly products are computed. With `x` the inputs, `w` the weights, `K` the inner size, `eps = 2^-24`:
 ///
 /// ```text
-/// F32      |error| <= K eps sum|x||w|                      IEEE single precision, fused multiply-adds
+/// F32      |error| <= K eps sum|x||w|                      IEEE single precision (to first order in eps)
 /// F32Fast  |error| <= (2^-15 + K eps) sum|x||w|             on AMX three bf16 products; F32 elsewhere
 /// Bf16     |error| <= (2^-7 + 2^-16 + K eps) sum|x||w|      inputs and weights rounded to bf16, summed in f32
 /// ```
@@ -86,8 +86,9 @@ impl std::str::FromStr for Backend {
 /// unlucky number, and the product of two low parts, up to `2^-16`, is left out.
 ///
 /// The bounds hold as long as `sum|x||w|` and every input and weight stay below `3.3e38`: nearer to the largest f32, `3.403e38`, sums
-/// may become infinite. An infinity or NaN among the inputs or weights leaves no finite number in its row or column. AMX takes numbers
-/// below `2^-126` for zero, also as parts and as sums, which adds at most `2^-125 sum(|x| + |w| + 4)` to the bounds.
+/// may become infinite. An infinity or NaN among the inputs or weights leaves no finite number in its row or column. AMX, and the bf16
+/// instructions of AVX-512, take numbers below `2^-126` for zero, also as parts and as sums, which adds at most
+/// `2^-125 sum(|x| + |w| + 4)` to the bounds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Precision {
@@ -149,7 +150,7 @@ impl Arithmetic {
         Self { backend, precision, kernel: kernel::of(backend, precision) }
     }
 
-    /// On this back end: for tests, comparisons, and results that must not depend on the machine.
+    /// On this back end: for tests and comparisons. Machines whose [`kernel_name`](Self::kernel_name) is the same compute the same bits.
     ///
     /// # Errors
     /// [`Error::Unavailable`].
@@ -220,12 +221,12 @@ impl Default for Arithmetic {
 
 impl fmt::Display for Arithmetic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} on {}", self.precision, self.backend)
+        write!(f, "{} ({})", self.precision, self.kernel_name())
     }
 }
 
 impl fmt::Debug for Arithmetic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Arithmetic({self}: {})", self.kernel_name())
+        write!(f, "Arithmetic({self} on {})", self.backend)
     }
 }

@@ -48,6 +48,8 @@ impl Buffer {
     /// Makes it hold at least so many bytes; what it held is lost if it grows.
     pub fn reserve(&mut self, bytes: usize) {
         if self.len() < bytes {
+            // The old memory first, so that the two are never held together.
+            *self = Self::default();
             *self = Self::new(bytes);
         }
     }

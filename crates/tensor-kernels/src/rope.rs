@@ -51,7 +51,7 @@ pub fn rope(backend: Backend, x: &mut [f32], shape: RopeShape, cos: &[f32], sin:
     count_rows("positions to rotate", x, sequence)?;
     check_len("the cosines of angles", pos * (d_rotary / 2), cos.len())?;
     check_len("the sines of angles", pos * (d_rotary / 2), sin.len())?;
-    if d_rotary > 0 {
+    if d_rotary > 0 && !x.is_empty() {
         for_rows(x, width, |first, x| rotate_rows(backend, x, first, &shape, cos, sin));
     }
     Ok(())

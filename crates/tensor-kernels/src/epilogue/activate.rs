@@ -1,6 +1,6 @@
 //! Tiles that go through a non-linearity before they are stored.
 
-use super::{Epilogue, Sealed, SharedOut, Tile, check_bias};
+use super::{Epilogue, OnTiles, SharedOut, Tile, check_bias};
 use crate::activation::activate_row_on;
 use crate::simd::{Simd, entry};
 use crate::{Activation, Result, TILE_COLS};
@@ -23,9 +23,9 @@ impl<'a> Activate<'a> {
     }
 }
 
-impl Sealed for Activate<'_> {}
+impl Epilogue for Activate<'_> {}
 
-impl Epilogue for Activate<'_> {
+impl OnTiles for Activate<'_> {
     fn tile(&self, mut tile: Tile<'_>) {
         let cols = tile.cols.clone();
         let bias = self.bias.map(|bias| &bias[cols.clone()]);

@@ -1,6 +1,6 @@
 //! The second product of a gated MLP, multiplied with the first while it is in the cache.
 
-use super::{Epilogue, Sealed, SharedOut, Tile, check_bias};
+use super::{Epilogue, OnTiles, SharedOut, Tile, check_bias};
 use crate::activation::gate_row;
 use crate::{Activation, Result};
 
@@ -23,9 +23,9 @@ impl<'a> Gate<'a> {
     }
 }
 
-impl Sealed for Gate<'_> {}
+impl Epilogue for Gate<'_> {}
 
-impl Epilogue for Gate<'_> {
+impl OnTiles for Gate<'_> {
     fn tile(&self, mut tile: Tile<'_>) {
         let (backend, cols) = (tile.backend, tile.cols.clone());
         for (row, sums) in tile.each_row() {

@@ -34,13 +34,9 @@ impl Tile<'_> {
     }
 }
 
-/// Keeps [`Epilogue`] to this crate: its safety rests on tiles that only the driver hands out.
-pub(crate) trait Sealed {}
-
-/// What is done with the sums of a product, by value of [`product`](crate::product). Called from several threads, once for every
-/// tile; tiles never overlap. What this crate does not have can be done with [`product_on`](crate::product_on).
-#[allow(private_bounds)]
-pub trait Epilogue: Sync + Sealed {
+/// What an [`Epilogue`] does. Only this crate can name it: the safety of its outputs rests on tiles that only the driver hands out,
+/// each once.
+pub(crate) trait OnTiles: Sync {
     /// Takes one tile.
     fn tile(&self, tile: Tile<'_>);
 
@@ -50,6 +46,16 @@ pub trait Epilogue: Sync + Sealed {
     /// [`Error::Mismatch`] or [`Error::Length`].
     fn check(&self, rows: usize, cols: usize) -> Result<()>;
 }
+
+/// What is done with the sums of a product, given by value to [`product`](crate::product), which alone can run it. What this crate
+/// does not have can be done with [`product_on`](crate::product_on).
+///
+/// ```compile_fail
+/// # use tensor_kernels::{Store, Epilogue, Tile};
+/// fn anywhere(store: &Store, tile: Tile) { store.tile(tile) } // two threads could write to the same place
+/// ```
+#[allow(private_bounds)]
+pub trait Epilogue: OnTiles {}
 
 /// A matrix that tiles are written to from several threads.
 ///

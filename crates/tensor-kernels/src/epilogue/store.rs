@@ -1,6 +1,6 @@
 //! Tiles that are stored or added as they are.
 
-use super::{Epilogue, Sealed, SharedOut, Tile, check_bias};
+use super::{Epilogue, OnTiles, SharedOut, Tile, check_bias};
 use crate::Result;
 
 /// `out = x W + b`.
@@ -20,9 +20,9 @@ impl<'a> Store<'a> {
     }
 }
 
-impl Sealed for Store<'_> {}
+impl Epilogue for Store<'_> {}
 
-impl Epilogue for Store<'_> {
+impl OnTiles for Store<'_> {
     fn tile(&self, mut tile: Tile<'_>) {
         let cols = tile.cols.clone();
         for (row, sums) in tile.each_row() {
@@ -60,9 +60,9 @@ impl<'a> AddTo<'a> {
     }
 }
 
-impl Sealed for AddTo<'_> {}
+impl Epilogue for AddTo<'_> {}
 
-impl Epilogue for AddTo<'_> {
+impl OnTiles for AddTo<'_> {
     fn tile(&self, mut tile: Tile<'_>) {
         let cols = tile.cols.clone();
         for (row, sums) in tile.each_row() {

@@ -23,6 +23,7 @@ pub(crate) use pack::transpose;
 use single::{InF32, Single, Widened};
 use std::marker::PhantomData;
 use std::ops::Range;
+use std::panic::RefUnwindSafe;
 
 /// How one set of instructions multiplies.
 ///
@@ -34,7 +35,7 @@ use std::ops::Range;
 /// packed columns  [panel][k step][..]          panel_bytes(k) each
 /// sums            [row][TILE_COLS] of f32
 /// ```
-pub(crate) trait Kernel: Send + Sync {
+pub(crate) trait Kernel: Send + Sync + RefUnwindSafe {
     /// For reports.
     fn name(&self) -> &'static str;
 

@@ -9,7 +9,7 @@ use crate::matrix::MatrixRef;
 use std::marker::PhantomData;
 
 /// The innermost loop on some instruction set.
-pub(crate) trait Single: Send + Sync + 'static {
+pub(crate) trait Single: Send + Sync + 'static + std::panic::RefUnwindSafe {
     /// `avx2 f32` ...
     const NAME: &'static str;
     /// `avx2 bf16 widened` ...
