@@ -49,10 +49,10 @@ entry! {
 pub(crate) fn activate_row_on<S: Simd>(s: S, act: Activation, x: &mut [f32]) {
     match act {
         Activation::Identity => {}
-        Activation::Relu => map(s, x, |x| relu(s, x)),
-        Activation::GeluTanh => map(s, x, |x| gelu_tanh(s, x)),
-        Activation::GeluErf => map(s, x, |x| gelu_erf(s, x)),
-        Activation::Silu => map(s, x, |x| silu(s, x)),
+        Activation::Relu => map!(s, x, |x| relu(s, x)),
+        Activation::GeluTanh => map!(s, x, |x| gelu_tanh(s, x)),
+        Activation::GeluErf => map!(s, x, |x| gelu_erf(s, x)),
+        Activation::Silu => map!(s, x, |x| silu(s, x)),
     }
 }
 
@@ -64,11 +64,11 @@ entry! {
 #[inline(always)]
 pub(crate) fn gate_row_on<S: Simd>(s: S, act: Activation, gate: &[f32], x: &mut [f32]) {
     match act {
-        Activation::Identity => zip_map(s, gate, x, |gate, x| gate * x),
-        Activation::Relu => zip_map(s, gate, x, |gate, x| relu(s, gate) * x),
-        Activation::GeluTanh => zip_map(s, gate, x, |gate, x| gelu_tanh(s, gate) * x),
-        Activation::GeluErf => zip_map(s, gate, x, |gate, x| gelu_erf(s, gate) * x),
-        Activation::Silu => zip_map(s, gate, x, |gate, x| silu(s, gate) * x),
+        Activation::Identity => zip_map!(s, gate, x, |gate, x| gate * x),
+        Activation::Relu => zip_map!(s, gate, x, |gate, x| relu(s, gate) * x),
+        Activation::GeluTanh => zip_map!(s, gate, x, |gate, x| gelu_tanh(s, gate) * x),
+        Activation::GeluErf => zip_map!(s, gate, x, |gate, x| gelu_erf(s, gate) * x),
+        Activation::Silu => zip_map!(s, gate, x, |gate, x| silu(s, gate) * x),
     }
 }
 

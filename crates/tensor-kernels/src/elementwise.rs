@@ -21,7 +21,7 @@ entry! {
 
 #[inline(always)]
 fn add_row_on<S: Simd>(s: S, x: &[f32], y: &mut [f32]) {
-    zip_map(s, x, y, |x, y| y + x);
+    zip_map!(s, x, y, |x, y| y + x);
 }
 
 /// Rows of a table `[n, width]`, looked up by number, one after another into `out`: an embedding.

@@ -1,7 +1,7 @@
 //! Layer norm and RMS norm, in the two steps that have hook points: what rows are divided by, and the quotient.
 
 use crate::parallel::{check_len, count_rows, for_row_pairs, for_rows};
-use crate::simd::{Simd, Vector, entry, fold, sum, zip_map};
+use crate::simd::{Simd, Vector, entry, fold, sum, total, zip_map};
 use crate::{Backend, Result};
 
 /// A norm over rows.
@@ -104,11 +104,8 @@ impl Norm {
     #[inline(always)]
     fn scale_on<S: Simd>(self, s: S, x: &[f32], mean: f32) -> f32 {
         let m = s.splat(mean);
-        let [a, b, c, d] = fold(s, x, 0.0, mean, |sum, x| {
-            let x = x - m;
-            x.mul_add(x, sum)
-        });
-        (((a + b) + (c + d)).sum() / x.len() as f32 + self.eps).sqrt()
+        let squares = fold!(s, x, 0.0, mean, |sum, x| (x - m).mul_add(x - m, sum));
+        (total(squares) / x.len() as f32 + self.eps).sqrt()
     }
 }
 
@@ -128,7 +125,7 @@ entry! {
 #[inline(always)]
 fn normalize_row_on<S: Simd>(s: S, norm: Norm, x: &[f32], scale: f32, out: &mut [f32]) {
     let (mean, inverse) = (s.splat(norm.mean_on(s, x)), s.splat(1.0 / scale));
-    zip_map(s, x, out, |x, _| (x - mean) * inverse);
+    zip_map!(s, x, out, |x, _y| (x - mean) * inverse);
 }
 
 entry! {
@@ -140,7 +137,7 @@ fn norm_row_on<S: Simd>(s: S, norm: Norm, x: &[f32], out: &mut [f32]) -> f32 {
     let mean = norm.mean_on(s, x);
     let scale = norm.scale_on(s, x, mean);
     let (mean, inverse) = (s.splat(mean), s.splat(1.0 / scale));
-    zip_map(s, x, out, |x, _| (x - mean) * inverse);
+    zip_map!(s, x, out, |x, _y| (x - mean) * inverse);
     scale
 }
 
@@ -186,7 +183,7 @@ entry! {
 
 #[inline(always)]
 fn multiply_row_on<S: Simd>(s: S, gain: &[f32], x: &mut [f32]) {
-    zip_map(s, gain, x, |gain, x| x * gain);
+    zip_map!(s, gain, x, |gain, x| x * gain);
 }
 
 entry! {

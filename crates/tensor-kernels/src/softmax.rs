@@ -1,7 +1,7 @@
 //! Softmax and the logarithm of its denominator.
 
 use crate::parallel::{count_rows, for_rows};
-use crate::simd::{Simd, Vector, entry, exp, fold, largest, map};
+use crate::simd::{Simd, entry, exp, fold, largest, map, total};
 use crate::{Backend, Result};
 
 /// Softmax of every row of `x`, `[rows, width]`: `e^(x - max) / sum e^(x - max)`, within `(6 + |x - max| / 2)` ulp.
@@ -19,30 +19,67 @@ pub fn softmax_rows(backend: Backend, x: &mut [f32], width: usize) -> Result<()>
 
 entry! {
     /// Softmax of rows, serial.
-    pub(crate) fn softmax_serial(x: &mut [f32], width: usize) = softmax_serial_on;
+    fn softmax_serial(x: &mut [f32], width: usize) = softmax_serial_on;
 }
 
 #[inline(always)]
 fn softmax_serial_on<S: Simd>(s: S, x: &mut [f32], width: usize) {
-    x.chunks_exact_mut(width.max(1)).for_each(|x| softmax_row_on(s, x));
+    for x in x.chunks_exact_mut(width.max(1)) {
+        softmax_row_on(s, x);
+    }
 }
 
 /// -inf at the end of a row changes nothing: it adds zeros to the sum.
 #[inline(always)]
-pub(crate) fn softmax_row_on<S: Simd>(s: S, x: &mut [f32]) {
+fn softmax_row_on<S: Simd>(s: S, x: &mut [f32]) {
     let max = largest(s, x);
     if max == f32::NEG_INFINITY {
         return x.fill(0.0);
     }
-    let shift = s.splat(max);
-    map(s, x, |x| exp(s, x - shift));
-    let [a, b, c, d] = fold(s, x, 0.0, 0.0, |sum, x| sum + x);
-    let total = ((a + b) + (c + d)).sum();
+    let total = exp_and_sum(s, x, s.splat(max));
     if total.is_nan() {
         return x.fill(0.0);
     }
     let inverse = s.splat(1.0 / total);
-    map(s, x, |x| x * inverse);
+    map!(s, x, |x| x * inverse);
+}
+
+/// `x = e^(x - shift)`, and its sum in the order of [`sum`](crate::simd::sum).
+#[inline(always)]
+fn exp_and_sum<S: Simd>(s: S, x: &mut [f32], shift: S::V) -> f32 {
+    let [mut a, mut b, mut c, mut d] = [s.splat(0.0); 4];
+    let mut quads = x.chunks_exact_mut(4 * S::LANES);
+    for x in &mut quads {
+        let [p, q, r, t] = [0, 1, 2, 3].map(|i| s.load(&x[i * S::LANES..]) - shift);
+        let (p, q, r, t) = (exp(s, p), exp(s, q), exp(s, r), exp(s, t));
+        s.store(p, x);
+        s.store(q, &mut x[S::LANES..]);
+        s.store(r, &mut x[2 * S::LANES..]);
+        s.store(t, &mut x[3 * S::LANES..]);
+        (a, b, c, d) = (a + p, b + q, c + r, d + t);
+    }
+    let mut all = [a, b, c, d];
+    for (sum, x) in all.iter_mut().zip(quads.into_remainder().chunks_mut(S::LANES)) {
+        let y = exp(s, s.load_part(x, f32::NEG_INFINITY) - shift);
+        s.store_part(y, x);
+        *sum = *sum + y;
+    }
+    total(all)
+}
+
+entry! {
+    /// Softmax of rows whose first one ends, but for -inf, at `end`, and each further one a value later; with the bits of
+    /// [`softmax_serial`].
+    pub(crate) fn softmax_causal(x: &mut [f32], width: usize, end: usize) = softmax_causal_on;
+}
+
+#[inline(always)]
+fn softmax_causal_on<S: Simd>(s: S, x: &mut [f32], width: usize, end: usize) {
+    for (i, x) in x.chunks_exact_mut(width.max(1)).enumerate() {
+        let (x, rest) = x.split_at_mut((end + i).min(width));
+        softmax_row_on(s, x);
+        rest.fill(0.0);
+    }
 }
 
 /// Values whose exponentials are summed in f32; the sums of such blocks are summed in f64.
@@ -65,10 +102,9 @@ fn log_sum_exp_on<S: Simd>(s: S, x: &[f32]) -> f64 {
         return if x.iter().any(|x| x.is_nan()) { f64::NAN } else { f64::from(max) };
     }
     let shift = s.splat(max);
-    let mut total = 0.0;
+    let mut sum = 0.0;
     for block in x.chunks(BLOCK) {
-        let [a, b, c, d] = fold(s, block, 0.0, f32::NEG_INFINITY, |sum, x| sum + exp(s, x - shift));
-        total += f64::from(((a + b) + (c + d)).sum());
+        sum += f64::from(total(fold!(s, block, 0.0, f32::NEG_INFINITY, |sum, x| sum + exp(s, x - shift))));
     }
-    total.ln() + f64::from(max)
+    sum.ln() + f64::from(max)
 }

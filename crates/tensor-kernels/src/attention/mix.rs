@@ -1,5 +1,7 @@
 //! Values mixed by a pattern.
 
+use super::AttentionShape;
+use super::masks::all_finite;
 use super::scores::{multiply, pack_rows};
 use super::task::{Block, Job, Scratch};
 use crate::epilogue::SharedOut;
@@ -10,25 +12,33 @@ impl Job<'_> {
     /// Values of one head: row `j` is key `keys.start + j`.
     fn values<'v>(&self, v: &'v [f32], batch: usize, kv_head: usize, keys: &Range<usize>) -> MatrixRef<'v> {
         let d_head = self.shape.d_head;
-        let stride = self.shape.n_kv_heads * d_head;
-        let first = (batch * self.shape.keys + keys.start) * stride + kv_head * d_head;
-        MatrixRef::strided(v.get(first..).unwrap_or(&[]), keys.len(), d_head, stride, 1)
+        let values = &v[self.first_value(batch, kv_head, keys)..];
+        MatrixRef::strided(values, keys.len(), d_head, self.shape.n_kv_heads * d_head, 1)
             .expect("lengths are checked before")
+    }
+
+    /// Where the first of these values lies; 0 where there are none.
+    fn first_value(&self, batch: usize, kv_head: usize, keys: &Range<usize>) -> usize {
+        let AttentionShape { keys: all, n_kv_heads, d_head, .. } = self.shape;
+        let first = ((batch * all + keys.start) * n_kv_heads + kv_head) * d_head;
+        if keys.is_empty() { 0 } else { first }
     }
 
     /// Packs values of one head as columns; says whether all are finite.
     pub fn pack_values(&self, v: &[f32], batch: usize, kv_head: usize, keys: &Range<usize>, panels: &mut [u8]) -> bool {
         let bytes = self.arithmetic.kernel().panel_bytes(keys.len());
         let matrix = self.values(v, batch, kv_head, keys);
-        let mut largest = 0f32;
         for (i, panel) in panels.chunks_exact_mut(bytes.max(1)).take(matrix.n().div_ceil(TILE_COLS)).enumerate() {
             matrix.pack_panel(self.arithmetic, i * TILE_COLS, panel);
-            matrix.for_each_k(i * TILE_COLS, |_, values| {
-                // NaN and infinity times 0 are NaN, which stays.
-                largest = values.iter().fold(largest, |sum, x| sum + x * 0.0);
-            });
         }
-        largest == 0.0
+        let stride = self.shape.n_kv_heads * self.shape.d_head;
+        all_finite(
+            self.arithmetic.backend(),
+            &v[self.first_value(batch, kv_head, keys)..],
+            keys.len(),
+            self.shape.d_head,
+            stride,
+        )
     }
 
     /// `z` of a block's rows, whose pattern is in `scratch.scores`; the panels hold `packed`.

@@ -3,7 +3,7 @@
 use super::masks::{mask_row, seen};
 use super::task::{Block, Job, Scratch};
 use crate::kernel::Part;
-use crate::simd::{Simd, entry, map, tanh};
+use crate::simd::{Simd, entry, tanh, zip_map};
 use crate::{MatrixRef, TILE_COLS};
 use std::ops::Range;
 
@@ -110,12 +110,12 @@ fn finish_tile_on<S: Simd>(s: S, sums: &[f32], finish: &Finish, width: usize, ou
     let inverse = s.splat(finish.inverse);
     for (sums, out) in sums.chunks_exact(TILE_COLS).zip(out.chunks_exact_mut(width)) {
         let out = &mut out[finish.at..][..cols];
-        out.copy_from_slice(&sums[..cols]);
+        let sums = &sums[..cols];
         match finish.softcap {
-            None => map(s, out, |x| x * inverse),
+            None => zip_map!(s, sums, out, |x, _out| x * inverse),
             Some(cap) => {
                 let (cap, inverse_cap) = (s.splat(cap), s.splat(1.0 / cap));
-                map(s, out, |x| tanh(s, x * inverse * inverse_cap) * cap);
+                zip_map!(s, sums, out, |x, _out| tanh(s, x * inverse * inverse_cap) * cap);
             }
         }
     }

@@ -4,7 +4,7 @@ use super::masks::{extent, seen};
 use super::{AttentionOptions, AttentionShape};
 use crate::epilogue::SharedOut;
 use crate::scratch::{self, Slot};
-use crate::softmax::softmax_serial;
+use crate::softmax::softmax_causal;
 use crate::{Arithmetic, TILE_COLS};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -95,7 +95,8 @@ impl<'a> Job<'a> {
                 copy_out(output.scores.as_ref(), &self.shape, &block, scratch.scores, f32::NEG_INFINITY);
                 if let Some(z) = &output.z {
                     let rows = &mut scratch.scores[..block.queries.len() * width];
-                    softmax_serial(self.arithmetic.backend(), rows, width);
+                    let end = seen(&self.shape, &self.options, block.queries.start).end - block.keys.start;
+                    softmax_causal(self.arithmetic.backend(), rows, width, end);
                     copy_out(output.pattern.as_ref(), &self.shape, &block, scratch.scores, 0.0);
                     self.mix_block(v, &block, &keys, finite, scratch, z);
                 }

@@ -88,7 +88,7 @@ mod tests {
 
     #[inline(always)]
     fn exps_on<S: Simd>(s: S, x: &mut [f32]) {
-        map(s, x, |x| exp(s, x));
+        map!(s, x, |x| exp(s, x));
     }
 
     entry! {
@@ -97,7 +97,7 @@ mod tests {
 
     #[inline(always)]
     fn tanhs_on<S: Simd>(s: S, x: &mut [f32]) {
-        map(s, x, |x| tanh(s, x));
+        map!(s, x, |x| tanh(s, x));
     }
 
     /// Values of both signs over many scales.

@@ -24,7 +24,7 @@ use std::ops::{Add, Div, Mul, Sub};
 
 pub(crate) use math::{exp, phi, tanh};
 pub(crate) use portable::Portable;
-pub(crate) use rows::{fold, largest, map, sum, zip_map};
+pub(crate) use rows::{fold, largest, map, sum, total, zip_map};
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86::{Avx2, Avx512};
 
@@ -36,6 +36,12 @@ pub(crate) trait Simd: Copy {
     const LANES: usize;
     /// A vector of f32.
     type V: Vector;
+
+    /// [`LANES`](Self::LANES).
+    #[inline(always)]
+    fn lanes(self) -> usize {
+        Self::LANES
+    }
 
     /// The same value in every lane.
     fn splat(self, x: f32) -> Self::V;
