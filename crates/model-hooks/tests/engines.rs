@@ -139,7 +139,12 @@ fn the_unembedding_is_lent_to_products() {
             rows.pack(arithmetic, &eye, d_model).unwrap();
             product(&rows, w_u, Store::new(&mut out, d_vocab, None).unwrap()).unwrap();
             let out = Tensor::from_vec(out, (d_model, d_vocab), &Device::Cpu).unwrap();
-            let tolerance = if arithmetic.precision() == Precision::Bf16 { 1e-2 } else { 2e-5 };
+            // A weight's rounding over the rms of all weights, of which the largest is several times the rms.
+            let tolerance = match arithmetic.precision() {
+                Precision::Bf16 => 2e-2,
+                Precision::F32Fast => 5e-5,
+                _ => 2e-5,
+            };
             assert_close(
                 &format!("{name} on {engine}"),
                 &out,

@@ -9,7 +9,8 @@ use tensor_files::SafetensorsFile;
 pub const MODELS: [&str; 4] = ["gpt2", "gpt2_scale_by_layer", "llama", "llama3_rope"];
 
 /// The largest error of any value at any hook point of the golden models in bf16, in parts of the point's rms.
-pub const BF16: f64 = 0.1;
+/// Largest where a few keys or gated neurons far above the rms meet a third block's errors; the logits are within 0.16.
+pub const BF16: f64 = 0.5;
 
 pub fn folder(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
@@ -29,9 +30,12 @@ pub fn engines() -> impl Iterator<Item = Engine> {
 }
 
 /// The bound on errors of a whole model on this engine, in parts of the rms, where f32 is held to `f32`.
+///
+/// `F32Fast` is f32 but on AMX, whose three products of bf16 are 500 times as exact as one (measured in software: 7e-4 at the last
+/// pattern of the Llama models, 2.4e-4 at their logits).
 pub fn tolerance(engine: Engine, f32: f64) -> f64 {
     match engine {
-        Engine::Kernels(arithmetic) if arithmetic.precision() == Precision::F32Fast => f32.max(2e-4),
+        Engine::Kernels(arithmetic) if arithmetic.kernel_name() == "amx bf16x3" => f32.max(1e-3),
         Engine::Kernels(arithmetic) if arithmetic.precision() == Precision::Bf16 => BF16,
         _ => f32,
     }
