@@ -1,199 +1,180 @@
-//! What the machine can do and what products reach of it: `cargo bench -p tensor-kernels --bench peak [-- --json]`.
+//! What the machine can do, and what products reach of it.
 //!
-//! The peak is a loop of multiply-adds between registers. Everything is the median of several runs, of 1 and of 2 threads.
+//! ```text
+//! cargo bench -p tensor-kernels --bench peak -- [--json] [--plain] [--threads 1,2] [--backend avx512] [--precision f32]
+//!                                               [--shapes 1024x768x3072,8x768x768] [--runs 7]
+//! ```
+//! A shape is rows x k x columns. The peak is a loop of multiply-adds between registers, in GF/s (10^9 multiplications and additions per
+//! second). A product is timed from plain rows to stored sums, packing of the rows included, with weights packed beforehand (`--plain`:
+//! packed on the way). Medians of the runs. `--json` prints one array instead of the table.
 
 use std::hint::black_box;
 use std::time::Instant;
 use tensor_kernels::{Arithmetic, Backend, MatrixRef, Operand, PackedMatrix, PackedRows, Precision, Store, product};
 
+#[path = "peak/registers.rs"]
+mod registers;
+
+const SHAPES: &str = "1024x768x768,1024x768x2304,1024x768x3072,1024x3072x768,1024x768x24576,1024x768x50257,\
+                      1x768x3072,8x768x3072,128x768x3072,1024x256x2048";
+
 fn main() {
-    let args: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
-    let get = |name: &str| args.iter().position(|a| a == name).map(|i| args[i + 1].clone());
-    let threads: Vec<usize> = get("--threads").unwrap_or("1,2".into()).split(',').map(|t| t.parse().unwrap()).collect();
-    let shapes =
-        get("--shapes").unwrap_or("1024x768x768,1024x768x3072,1024x3072x768,1024x768x24576,1024x768x50257".into());
-    let reps: usize = get("--reps").map_or(7, |r| r.parse().unwrap());
-    let only = get("--backend");
-    let precision = get("--precision");
-    let plain = args.iter().any(|a| a == "--plain");
-    for &t in &threads {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(t).build().unwrap();
-        if !args.iter().any(|a| a == "--nopeak") {
-            for (name, peak) in peaks() {
-                let gf = pool.install(|| {
-                    median(
-                        (0..5)
-                            .map(|_| {
-                                let start = Instant::now();
-                                let flops: f64 = pool.broadcast(|_| peak()).iter().sum();
-                                flops / start.elapsed().as_secs_f64() / 1e9
-                            })
-                            .collect(),
-                    )
-                });
-                println!("peak {name:28} {t} threads {gf:8.1} GF/s");
-            }
-        }
-        for arithmetic in Arithmetic::available() {
-            if only.as_deref().is_some_and(|b| b != arithmetic.backend().name())
-                || arithmetic.precision() == Precision::F32Fast
-            {
-                continue;
-            }
-            if precision.as_deref().is_some_and(|b| b != arithmetic.precision().name()) {
-                continue;
-            }
-            for shape in shapes.split(',') {
-                let d: Vec<usize> = shape.split('x').map(|v| v.parse().unwrap()).collect();
-                let (m, k, n) = (d[0], d[1], d[2]);
-                let x = values(m * k);
-                let w = values(k * n);
-                let mut y = vec![0f32; m * n];
-                pool.install(|| {
-                    let mut rows = PackedRows::new();
-                    let start = Instant::now();
-                    let packed = PackedMatrix::pack(arithmetic, MatrixRef::row_major(&w, k, n).unwrap()).unwrap();
-                    let pack_w = start.elapsed().as_secs_f64();
-                    let flops = 2.0 * (m * n * k) as f64;
-                    let inner = ((2e8 / flops) as usize).clamp(1, 1000);
-                    let mut pack_x = 0.0;
-                    let operand = if plain {
-                        Operand::Plain(MatrixRef::row_major(&w, k, n).unwrap())
-                    } else {
-                        Operand::Packed(&packed)
-                    };
-                    let mut run = || {
-                        let start = Instant::now();
-                        for _ in 0..inner {
-                            let s = Instant::now();
-                            rows.pack(arithmetic, &x, k).unwrap();
-                            pack_x = s.elapsed().as_secs_f64();
-                            product(&rows, operand, Store::new(&mut y, n, None).unwrap()).unwrap();
-                        }
-                        flops * inner as f64 / start.elapsed().as_secs_f64() / 1e9
-                    };
-                    run();
-                    let gf = (0..reps).map(|_| run()).collect::<Vec<_>>();
-                    let best = gf.iter().copied().fold(0.0, f64::max);
-                    println!(
-                        "{:22} {t} threads {shape:18} {:8.1} GF/s [best {best:7.1}] pack w {:7.1} ms, pack x {:6.3} ms",
-                        arithmetic.kernel_name(),
-                        median(gf),
-                        pack_w * 1e3,
-                        pack_x * 1e3
-                    );
-                });
+    let options = Options::read();
+    let mut lines = Vec::new();
+    for &threads in &options.threads {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads can be started");
+        let kernels = Arithmetic::available().filter(|arithmetic| options.takes(*arithmetic)).collect::<Vec<_>>();
+        for arithmetic in kernels {
+            let peak = registers::peak(arithmetic).map(|run| peak(&pool, run));
+            for &shape in &options.shapes {
+                let line = pool.install(|| measure(arithmetic, shape, &options, threads, peak));
+                if !options.json {
+                    println!("{}", line.text());
+                }
+                lines.push(line);
             }
         }
     }
+    if options.json {
+        println!("[{}]", lines.iter().map(Line::json).collect::<Vec<_>>().join(",\n "));
+    }
 }
 
+/// GF/s of all threads of a pool together.
+fn peak(pool: &rayon::ThreadPool, run: fn() -> f64) -> f64 {
+    median((0..5).map(|_| {
+        let start = Instant::now();
+        let operations: f64 = pool.broadcast(|_| run()).iter().sum();
+        operations / start.elapsed().as_secs_f64() / 1e9
+    }))
+}
+
+fn measure(arithmetic: Arithmetic, shape: [usize; 3], options: &Options, threads: usize, peak: Option<f64>) -> Line {
+    let [m, k, n] = shape;
+    let (x, w) = (values(m * k), values(k * n));
+    let mut y = vec![0f32; m * n];
+    let view = MatrixRef::row_major(&w, k, n).expect("as long as its shape");
+    let start = Instant::now();
+    let packed = PackedMatrix::pack(arithmetic, view).expect("small enough");
+    let pack_w = start.elapsed().as_secs_f64();
+    let operand = if options.plain { Operand::Plain(view) } else { Operand::Packed(&packed) };
+
+    let operations = 2.0 * (m * n * k) as f64;
+    let repeats = ((1e8 / operations) as usize).clamp(1, 10_000);
+    let mut rows = PackedRows::new();
+    let (mut total, mut packing) = (Vec::new(), Vec::new());
+    for _ in 0..=options.runs {
+        let mut pack_x = 0.0;
+        let start = Instant::now();
+        for _ in 0..repeats {
+            let start = Instant::now();
+            rows.pack(arithmetic, black_box(&x), k).expect("whole rows");
+            pack_x += start.elapsed().as_secs_f64();
+            product(&rows, operand, Store::new(&mut y, n, None).expect("fits")).expect("fits");
+            black_box(&mut y);
+        }
+        total.push(start.elapsed().as_secs_f64() / repeats as f64);
+        packing.push(pack_x / repeats as f64);
+    }
+    // The first run warms up.
+    let (seconds, pack_x) = (median(total.drain(1..)), median(packing.drain(1..)));
+    Line { arithmetic, threads, shape, gflops: operations / seconds / 1e9, peak, pack_w, pack_x, seconds }
+}
+
+/// What is said of one product.
+struct Line {
+    arithmetic: Arithmetic,
+    threads: usize,
+    shape: [usize; 3],
+    gflops: f64,
+    peak: Option<f64>,
+    pack_w: f64,
+    pack_x: f64,
+    seconds: f64,
+}
+
+impl Line {
+    fn text(&self) -> String {
+        let [m, k, n] = self.shape;
+        let share = self.peak.map_or(String::from("  ?"), |peak| format!("{:3.0}", 100.0 * self.gflops / peak));
+        let (name, threads) = (self.arithmetic.kernel_name(), self.threads);
+        let (gflops, ms, pack_x, pack_w) = (self.gflops, self.seconds * 1e3, self.pack_x * 1e3, self.pack_w * 1e3);
+        format!(
+            "{name:22} {threads} threads  {m:5} x {k:4} x {n:5}  {gflops:7.1} GF/s = {share} % of the peak, {ms:9.3} ms \
+             (rows packed {pack_x:7.3}, weights {pack_w:7.1})"
+        )
+    }
+
+    fn json(&self) -> String {
+        let [m, k, n] = self.shape;
+        let (peak, share) = match self.peak {
+            Some(peak) => (format!("{peak:.2}"), format!("{:.4}", self.gflops / peak)),
+            None => ("null".into(), "null".into()),
+        };
+        format!(
+            r#"{{"kernel": "{}", "backend": "{}", "precision": "{}", "threads": {}, "m": {m}, "k": {k}, "n": {n}, "gflops": {:.2}, "peak": {peak}, "share": {share}, "seconds": {:.6e}, "pack_rows_s": {:.6e}, "pack_weights_s": {:.6e}}}"#,
+            self.arithmetic.kernel_name(),
+            self.arithmetic.backend(),
+            self.arithmetic.precision(),
+            self.threads,
+            self.gflops,
+            self.seconds,
+            self.pack_x,
+            self.pack_w,
+        )
+    }
+}
+
+/// What the command line asks for.
+struct Options {
+    threads: Vec<usize>,
+    shapes: Vec<[usize; 3]>,
+    runs: usize,
+    backend: Option<Backend>,
+    precision: Option<String>,
+    plain: bool,
+    json: bool,
+}
+
+impl Options {
+    fn read() -> Self {
+        let args: Vec<String> = std::env::args().collect();
+        let flag = |name: &str| args.iter().any(|arg| arg == name);
+        let value = |name: &str, default: &str| {
+            let at = args.iter().position(|arg| arg == name);
+            at.and_then(|at| args.get(at + 1)).map_or(default.to_owned(), String::clone)
+        };
+        let number = |text: &str| text.parse::<usize>().unwrap_or_else(|_| panic!("`{text}` is no number"));
+        let shape = |text: &str| {
+            let sizes: Vec<usize> = text.split('x').map(number).collect();
+            <[usize; 3]>::try_from(sizes).unwrap_or_else(|_| panic!("`{text}` is no shape MxKxN"))
+        };
+        Self {
+            threads: value("--threads", "1,2").split(',').map(number).collect(),
+            shapes: value("--shapes", SHAPES).split(',').map(shape).collect(),
+            runs: number(&value("--runs", "7")),
+            backend: Some(value("--backend", "")).filter(|b| !b.is_empty()).map(|b| b.parse().expect("a back end")),
+            precision: Some(value("--precision", "")).filter(|p| !p.is_empty()),
+            plain: flag("--plain"),
+            json: flag("--json"),
+        }
+    }
+
+    /// Whether to measure it. `F32Fast` is a kernel of its own on AMX only.
+    fn takes(&self, arithmetic: Arithmetic) -> bool {
+        let own = arithmetic.precision() != Precision::F32Fast || arithmetic.backend() == Backend::Amx;
+        own && self.backend.is_none_or(|backend| backend == arithmetic.backend())
+            && self.precision.as_deref().is_none_or(|precision| precision == arithmetic.precision().name())
+    }
+}
+
+/// In -1..1, without zeros or subnormal numbers that might be faster or slower.
 fn values(n: usize) -> Vec<f32> {
-    let mut s = 1u64;
-    (0..n)
-        .map(|_| {
-            s = s.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-            (s >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-        })
-        .collect()
+    (0..n as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 8) as f32 / (1 << 23) as f32 - 1.0).collect()
 }
 
-fn median(mut v: Vec<f64>) -> f64 {
-    v.sort_by(f64::total_cmp);
-    v[v.len() / 2]
-}
-
-type Peak = (&'static str, fn() -> f64);
-
-fn peaks() -> Vec<Peak> {
-    let mut all: Vec<Peak> = vec![("portable", x86::sse)];
-    if Backend::Avx2.is_available() {
-        all.push(("avx2 f32", x86::avx2));
-    }
-    if Backend::Avx512.is_available() {
-        all.push(("avx512 f32", x86::avx512));
-    }
-    if is_x86_feature_detected!("avx512bf16") {
-        all.push(("avx512 vdpbf16ps zmm", x86::dp));
-        all.push(("avx512 vdpbf16ps ymm", x86::dpy));
-    }
-    all
-}
-
-mod x86 {
-    use super::black_box;
-    use std::arch::x86_64::*;
-    const N: usize = 20_000_000;
-    pub fn sse() -> f64 {
-        let mut a = [unsafe { _mm_set1_ps(1.0) }; 12];
-        let (x, y) = black_box((unsafe { _mm_set1_ps(1.0) }, unsafe { _mm_set1_ps(1e-9) }));
-        for _ in 0..N {
-            for a in &mut a {
-                *a = unsafe { _mm_add_ps(_mm_mul_ps(x, y), *a) };
-                *a = black_box(*a)
-            }
-        }
-        black_box(a);
-        N as f64 * 12.0 * 8.0
-    }
-    pub fn avx2() -> f64 {
-        unsafe { avx2_() }
-    }
-    #[target_feature(enable = "avx2,fma")]
-    fn avx2_() -> f64 {
-        let mut a = [_mm256_set1_ps(1.0); 12];
-        let (x, y) = black_box((_mm256_set1_ps(1.0), _mm256_set1_ps(1e-9)));
-        for _ in 0..N {
-            for a in &mut a {
-                *a = _mm256_fmadd_ps(x, y, *a)
-            }
-        }
-        black_box(a);
-        N as f64 * 12.0 * 16.0
-    }
-    pub fn avx512() -> f64 {
-        unsafe { avx512_() }
-    }
-    #[target_feature(enable = "avx512f")]
-    fn avx512_() -> f64 {
-        let mut a = [_mm512_set1_ps(1.0); 24];
-        let (x, y) = black_box((_mm512_set1_ps(1.0), _mm512_set1_ps(1e-9)));
-        for _ in 0..N / 2 {
-            for a in &mut a {
-                *a = _mm512_fmadd_ps(x, y, *a)
-            }
-        }
-        black_box(a);
-        (N / 2) as f64 * 24.0 * 32.0
-    }
-    pub fn dp() -> f64 {
-        unsafe { dp_() }
-    }
-    #[target_feature(enable = "avx512f,avx512bf16")]
-    fn dp_() -> f64 {
-        let mut a = [_mm512_set1_ps(1.0); 24];
-        let x = black_box(_mm512_cvtne2ps_pbh(_mm512_set1_ps(1.0), _mm512_set1_ps(1.0)));
-        for _ in 0..N / 2 {
-            for a in &mut a {
-                *a = _mm512_dpbf16_ps(*a, x, x)
-            }
-        }
-        black_box(a);
-        (N / 2) as f64 * 24.0 * 64.0
-    }
-    pub fn dpy() -> f64 {
-        unsafe { dpy_() }
-    }
-    #[target_feature(enable = "avx512f,avx512vl,avx512bf16")]
-    fn dpy_() -> f64 {
-        let mut a = [_mm256_set1_ps(1.0); 16];
-        let x = black_box(_mm256_cvtne2ps_pbh(_mm256_set1_ps(1.0), _mm256_set1_ps(1.0)));
-        for _ in 0..N / 2 {
-            for a in &mut a {
-                *a = _mm256_dpbf16_ps(*a, x, x)
-            }
-        }
-        black_box(a);
-        (N / 2) as f64 * 16.0 * 32.0
-    }
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
 }
