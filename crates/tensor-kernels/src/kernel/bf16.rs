@@ -11,6 +11,7 @@ const LARGEST: u32 = 0x7f7f;
 /// Bits of an f32 infinity.
 const INFINITY: u32 = 0x7f80_0000;
 /// The largest bf16 below `2^120`: see [`split`].
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
 const LARGEST_REST: f32 = f32::from_bits(0x7b7f_0000);
 
 /// The nearest bf16: `|x - round(x)| <= 2^-8 |x|`, in absolute terms half of the last bit's worth.
@@ -35,6 +36,7 @@ pub(crate) fn widen(x: u16) -> f32 {
 /// For an `x` that is not finite `lo` is 0, so that `hi + lo` is `x`. Beyond `2^128 - 2^111` (about 3.4028e38) `lo` would be one that
 /// makes `hi + lo` infinite: there it is the next below, and up to `2^-16 |x|` is left.
 #[inline(always)]
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))] // only AMX computes with both parts
 pub(crate) fn split(x: f32) -> (u16, u16) {
     let hi = round(x);
     let rest = (x - widen(hi)).clamp(-LARGEST_REST, LARGEST_REST);
