@@ -164,3 +164,45 @@ fn the_engine_is_an_option_and_is_reported() {
         assert_eq!(model_on("gpt2", Processing::None, engine).engine(), engine);
     }
 }
+
+/// The reference does what the refusal above promises: gradients of the logits with respect to a residual, against differences.
+#[test]
+fn the_reference_has_gradients() {
+    for name in ["gpt2", "llama"] {
+        let (model, golden) = (model_on(name, Processing::None, Engine::Reference), Golden::open(name));
+        let tokens = golden.tokens();
+        let point = HookPoint::Block { layer: 1, site: Site::ResidPre };
+        let mut capture = Capture::of([point]);
+        model.hooked().forward_until(&tokens, point, &mut capture).unwrap();
+        let resid = capture.take(point).unwrap();
+        // A smooth function of all logits: their weighted sum.
+        let logits = |resid: &Tensor| {
+            let start = Start::Residual { layer: 1, resid };
+            model.hooked().run(&tokens, start, None, &mut NoTap).unwrap().unwrap()
+        };
+        let plain = logits(&resid);
+        let weights =
+            (Tensor::arange(0f32, plain.elem_count() as f32, &Device::Cpu).unwrap() * 0.37).unwrap().sin().unwrap();
+        let weights = weights.reshape(plain.dims()).unwrap();
+        let value = |logits: &Tensor| (logits * &weights).unwrap().sum_all().unwrap();
+        let variable = Var::from_tensor(&resid).unwrap();
+        let tracked = logits(variable.as_tensor());
+        assert_close(name, &tracked, &plain, 1e-4);
+        let gradients = value(&tracked).backward().unwrap();
+        let gradient = gradients.get(variable.as_tensor()).expect("a gradient reaches the residual");
+
+        let direction = Tensor::randn(0f32, 1f32, resid.dims(), &Device::Cpu).unwrap();
+        let at = |step: f64| {
+            let moved = (&resid + (&direction * step).unwrap()).unwrap();
+            let sum = value(&logits(&moved)).to_scalar::<f32>().unwrap();
+            f64::from(sum)
+        };
+        let step = 2e-3;
+        let difference = (at(step) - at(-step)) / (2.0 * step);
+        let product = f64::from((gradient * &direction).unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap());
+        assert!(
+            (difference / product - 1.0).abs() < 2e-2,
+            "{name}: {difference} by differences, {product} by gradients"
+        );
+    }
+}

@@ -248,3 +248,38 @@ impl<F: Family> HookedModel for Decoder<F> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::families::gpt2::Gpt2;
+    use crate::families::llama::Llama;
+    use crate::{Capture, NoTap, Processing};
+    use std::path::PathBuf;
+
+    fn check<F: Family>(model: &Decoder<F>) {
+        let Held::Kernels(kernels, _) = &model.held else { panic!("the kernels were asked for") };
+        let taken_by = |rows: usize, pos: usize, tap: &mut dyn Tap| {
+            let before = kernels.memory_taken();
+            model.forward(&TokenBatch::new(&vec![vec![7; pos]; rows]).unwrap(), tap).unwrap();
+            kernels.memory_taken() - before
+        };
+        assert!(taken_by(3, 20, &mut NoTap) > 0);
+        // The second run may still find that a smaller buffer went where a larger one was needed.
+        taken_by(3, 20, &mut NoTap);
+        assert_eq!([taken_by(3, 20, &mut NoTap), taken_by(2, 30, &mut NoTap), taken_by(1, 1, &mut NoTap)], [0; 3]);
+        taken_by(3, 20, &mut Capture::all());
+        taken_by(3, 20, &mut Capture::all());
+        assert_eq!(taken_by(3, 20, &mut Capture::all()), 0, "a capture's own memory is no business of the workspace");
+    }
+
+    #[test]
+    fn a_warm_model_asks_for_no_memory() {
+        let folder = |name: &str| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+        let config = |name: &str| Config::read(&folder(name).join("config.json")).unwrap();
+        let (raw, engine) = (Processing::None.into(), Engine::default());
+        check(&Gpt2::from_folder(&folder("gpt2"), &config("gpt2"), raw, engine).unwrap());
+        check(&Llama::from_folder(&folder("llama"), &config("llama"), raw, engine).unwrap());
+    }
+}

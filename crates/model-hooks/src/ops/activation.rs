@@ -1,6 +1,6 @@
 //! The non-linearities of the MLPs.
 
-use super::{exp, map_rows, with_slice};
+use super::{exp, map_rows, tracked, with_slice};
 use crate::{Error, Result};
 use candle_core::{Tensor, bail};
 use rayon::prelude::*;
@@ -35,6 +35,9 @@ impl Activation {
 
     /// `act(x)`.
     pub(crate) fn apply(self, x: &Tensor) -> Result<Tensor> {
+        if x.track_op() {
+            return tracked::activation(self, x);
+        }
         match self {
             Self::GeluTanh => map(x, gelu_tanh),
             Self::GeluErf => Ok(x.gelu_erf()?),
@@ -49,7 +52,7 @@ impl Activation {
             bail_shape(gate, x)?;
         }
         match self {
-            Self::Silu => zip(gate, x, |g, x| silu(g) * x),
+            Self::Silu if !gate.track_op() && !x.track_op() => zip(gate, x, |g, x| silu(g) * x),
             _ => Ok((self.apply(gate)? * x)?),
         }
     }

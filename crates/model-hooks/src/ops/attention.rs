@@ -1,6 +1,6 @@
 //! What attention does between its matrix products.
 
-use super::{MIN_PART, exp, map_rows, max};
+use super::{MIN_PART, exp, map_rows, max, tracked};
 use crate::Result;
 use candle_core::{CpuStorage, Error as TensorError, InplaceOp1, Layout, Tensor};
 use rayon::prelude::*;
@@ -8,6 +8,9 @@ use rayon::prelude::*;
 /// Divides new scores `[.., q_pos, k_pos]` by `divisor` and masks keys after the query with -inf, in place:
 /// only for a tensor that nobody else holds yet.
 pub(crate) fn causal_mask_scaled(scores: Tensor, divisor: f64) -> Result<Tensor> {
+    if scores.track_op() {
+        return tracked::causal_mask_scaled(&scores, divisor);
+    }
     scores.inplace_op1(&CausalMask { divisor: divisor as f32 })?;
     Ok(scores)
 }
@@ -43,6 +46,9 @@ impl InplaceOp1 for CausalMask {
 
 /// Softmax over the last axis. A row of nothing but -inf becomes zeros, as in TransformerLens.
 pub(crate) fn softmax(x: &Tensor) -> Result<Tensor> {
+    if x.track_op() {
+        return tracked::softmax(x);
+    }
     let cols = x.dims().last().copied().unwrap_or(1);
     map_rows(x, cols, |_, x, y| {
         let largest = max(x);
@@ -59,6 +65,9 @@ pub(crate) fn softmax(x: &Tensor) -> Result<Tensor> {
 /// Rotary embedding of `x` `[batch, pos, head, d_head]`, rotating pairs `(i, i + d_head/2)` by the angle at `(pos, i)`;
 /// `cos` and `sin` are `[pos * d_head/2]`.
 pub(crate) fn rotate(x: &Tensor, cos: &[f32], sin: &[f32]) -> Result<Tensor> {
+    if x.track_op() {
+        return tracked::rotate(x, cos, sin);
+    }
     let (_, pos, heads, d_head) = x.dims4()?;
     let half = d_head / 2;
     map_rows(x, d_head, |row, x, y| {

@@ -6,6 +6,7 @@
 mod activation;
 mod attention;
 mod norm;
+mod tracked;
 
 pub(crate) use activation::Activation;
 pub(crate) use attention::{causal_mask_scaled, rotate, softmax};

@@ -1,6 +1,6 @@
 //! Layer norm and RMS norm, in the two steps that have hook points: what they divide by, and the quotient.
 
-use super::{map_rows, sum, with_slice};
+use super::{map_rows, sum, tracked, with_slice};
 use crate::Result;
 use candle_core::Tensor;
 
@@ -25,6 +25,9 @@ pub(crate) struct Norm {
 impl Norm {
     /// `sqrt(mean((x - m)^2) + eps)` over the last axis, `[.., 1]`; `m` is the mean for layer norm, 0 for RMS norm.
     pub(crate) fn scale(self, x: &Tensor) -> Result<Tensor> {
+        if x.track_op() {
+            return tracked::scale(self, x);
+        }
         map_rows(x, 1, |_, x, out| {
             let mean = self.mean(x);
             let square = sum(x, |x| (x - mean) * (x - mean)) / x.len() as f32;
@@ -34,6 +37,9 @@ impl Norm {
 
     /// `(x - m) / scale`.
     pub(crate) fn normalize(self, x: &Tensor, scale: &Tensor) -> Result<Tensor> {
+        if x.track_op() || scale.track_op() {
+            return tracked::normalize(self, x, scale);
+        }
         let cols = x.dims().last().copied().unwrap_or(1);
         with_slice(scale, |scale| {
             map_rows(x, cols, |row, x, out| {
@@ -56,6 +62,7 @@ pub(crate) fn gain_and_bias(x: Tensor, w: Option<&Tensor>, b: Option<&Tensor>) -
     let cols = x.dims().last().copied().unwrap_or(1);
     match (w, b) {
         (None, None) => Ok(x),
+        (Some(w), b) if x.track_op() => gain_and_bias(x.broadcast_mul(w)?, None, b),
         (Some(w), None) => with_slice(w, |w| {
             map_rows(&x, cols, |_, x, y| y.iter_mut().zip(x).zip(w).for_each(|((y, x), w)| *y = x * w))
         }),

@@ -40,6 +40,12 @@ impl Kernels {
         self.arithmetic
     }
 
+    /// How often memory was asked of the system so far.
+    #[cfg(test)]
+    pub fn memory_taken(&self) -> usize {
+        self.space.taken()
+    }
+
     fn borrow_rows(&self, axes: Axes) -> Packed {
         self.space.rows(PackedRows::bytes_for(self.arithmetic, axes.tokens(), axes.row()))
     }
