@@ -26,7 +26,7 @@ impl Buffer {
     /// Zeroed memory of at least so many bytes.
     pub fn new(bytes: usize) -> Self {
         let align = if bytes >= HUGE_PAGE { HUGE_PAGE } else { LINE };
-        let len = bytes.max(LINE).next_multiple_of(align);
+        let len = bytes.max(LINE).next_multiple_of(LINE);
         // An allocator hands out large zeroed memory untouched only if no alignment is asked for; so the start is aligned here, and
         // what is cut off is never touched.
         let layout = Layout::from_size_align(len + align, 1).expect("callers check that sizes can be addressed");
@@ -35,7 +35,8 @@ impl Buffer {
         // SAFETY: less than `align` ahead, so `len` bytes are left.
         let at = unsafe { base.add(base.addr().get().next_multiple_of(align) - base.addr().get()) };
         if align == HUGE_PAGE {
-            advise_huge_pages(at.as_ptr(), len);
+            // Whole ones: a last one that is used in part would be resident as a whole, which many a weight matrix would double.
+            advise_huge_pages(at.as_ptr(), len / HUGE_PAGE * HUGE_PAGE);
         }
         Self { at, len, base, layout }
     }
