@@ -43,6 +43,10 @@ impl LoadOptions {
     }
 
     /// Computed by the kernels in this precision, on the machine's best back end.
+    ///
+    /// Over every hook point of the small models in `tests/golden`, errors against TransformerLens are at most 3.4e-5 of a point's rms in
+    /// `F32`; in `Bf16` the rms of the errors is up to 2.3e-2 of the point's rms, and the worst single value (in a pattern) is off by 0.36.
+    /// `F32Fast` is `F32` on machines without AMX; with it, measured in software, 7e-4 at a pattern and 2.4e-4 at the logits.
     #[must_use]
     pub fn precision(self, precision: Precision) -> Self {
         self.engine(Engine::kernels(precision))

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Golden, MODELS, assert_close, engines, folder, model_on, tolerance};
+use common::{BF16_RMS, Golden, MODELS, assert_close, engines, error, folder, model_on, rms_error, tolerance};
 use model_hooks::{Capture, Engine, HookPoint, NoTap, Processing, Site, next_token_loss, next_token_loss_per_token};
 use std::collections::BTreeSet;
 
@@ -22,6 +22,7 @@ fn every_point_equals_transformer_lens() {
             let model = model_on(name, processing, engine);
             let mut capture = Capture::all();
             let logits = model.hooked().forward(&golden.tokens(), &mut capture).unwrap();
+            let (mut worst, mut rms) = ((0.0, HookPoint::Embed), 0.0);
             let fired: Vec<String> = capture.iter().map(|(point, _)| point.to_string()).collect();
             let mut expected = golden.order();
             expected.push("logits".into());
@@ -30,8 +31,17 @@ fn every_point_equals_transformer_lens() {
             assert_eq!(listed, expected, "{name} {mode}");
             for (point, value) in capture.iter() {
                 let what = format!("{name} {mode} {point}, {engine}");
-                assert_close(&what, value, &golden.tensor(&format!("{mode}.{point}")), tolerance);
+                let expected = golden.tensor(&format!("{mode}.{point}"));
+                let found = error(value, &expected);
+                worst = if found > worst.0 { (found, point) } else { worst };
+                assert_close(&what, value, &expected, tolerance);
+                rms = rms_error(value, &expected).max(rms);
             }
+            assert!(rms < BF16_RMS, "{name} {mode}, {engine}: {rms}");
+            println!(
+                "{name} {mode}, {engine}: worst error {:.1e} of the rms, at {}; worst rms {rms:.1e}",
+                worst.0, worst.1
+            );
             assert_close(name, &logits, &golden.tensor(&format!("{mode}.logits")), tolerance);
         }
     }
