@@ -241,8 +241,8 @@ impl Math for Kernels {
             Held::Tied(table) => table.data()[start * table.n()..(start + len) * table.n()].to_vec(),
             Held::Packed(matrix) => {
                 let mut out = vec![0.0; matrix.k() * len];
-                let columns = out.chunks_exact_mut(matrix.k()).enumerate();
-                columns.map(|(j, out)| matrix.column(start + j, out)).collect::<tensor_kernels::Result<()>>()?;
+                let mut columns = out.chunks_exact_mut(matrix.k()).enumerate();
+                columns.try_for_each(|(j, out)| matrix.column(start + j, out))?;
                 out
             }
         };
