@@ -77,7 +77,6 @@ impl Coverage {
         Self { runs: BTreeMap::new(), open: None, number: 1 }
     }
 
-    #[allow(dead_code, reason = "files use it")]
     pub(crate) fn from_runs(runs: BTreeMap<u64, Run>) -> Self {
         Self { runs, ..Self::new() }
     }

@@ -5,12 +5,14 @@ mod batch;
 mod bins;
 mod coverage;
 mod error;
+pub mod file;
 mod fixed;
 mod frame;
 mod merge;
 mod mix;
 mod options;
 mod query;
+mod restore;
 mod runner;
 mod shard;
 

@@ -85,6 +85,10 @@ impl CensusOptions {
         if d_sae == 0 || d_sae > u32::MAX as usize {
             return range("d_sae", d_sae, "1 to 2^32 - 1");
         }
+        if let Some(norm) = self.leave_out.norm_above.filter(|norm| !norm.is_finite()) {
+            let found = norm.to_string();
+            return Err(crate::Error::Option { option: "leave_out.norm_above", expected: "a finite number", found });
+        }
         match self.together.as_slice() {
             [] => Ok(()),
             together => crate::check_features(together, d_sae),

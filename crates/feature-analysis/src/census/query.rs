@@ -119,7 +119,7 @@ impl FeatureCensus {
         (0..self.d_sae as u32).map(stats).collect()
     }
 
-    fn stats_with(&self, feature: u32, twice: u64) -> Result<FeatureStats> {
+    pub(super) fn stats_with(&self, feature: u32, twice: u64) -> Result<FeatureStats> {
         let (shard, place) = self.place(feature)?;
         let tally = &shard.tallies[place];
         let count = tally.count as f64;

@@ -64,6 +64,23 @@ pub(crate) struct Kept {
     pub(crate) token: u32,
 }
 
+/// All that is kept of one feature, as files have it.
+#[derive(Clone, Debug)]
+pub(crate) struct FeatureParts {
+    pub(crate) count: u64,
+    pub(crate) sum: i128,
+    pub(crate) squares: u128,
+    pub(crate) min: f32,
+    pub(crate) max: f32,
+    pub(crate) documents: u64,
+    /// The bins that are not empty, rising.
+    pub(crate) histogram: Vec<(u8, u64)>,
+    pub(crate) top: Vec<Kept>,
+    /// By bin and hash.
+    pub(crate) samples: Vec<(u8, Kept)>,
+    pub(crate) together: Vec<u64>,
+}
+
 /// A token that counts, ready for all shards.
 #[derive(Clone, Debug)]
 pub(crate) struct Line {
@@ -263,6 +280,32 @@ impl Shard {
             }
             self.cells[feature * BINS + bin] += more;
         }
+    }
+
+    /// How many samples a bin has room for.
+    pub(crate) fn room(&self) -> usize {
+        self.samples_per_bin
+    }
+
+    /// Sets the count and the samples of a bin that is empty so far; the samples by rising hash, and as many as there should be.
+    pub(crate) fn set_bin(
+        &mut self,
+        feature: usize,
+        bin: usize,
+        count: u64,
+        samples: impl Iterator<Item = Kept>,
+    ) -> Result<(), String> {
+        let mut samples: Vec<Kept> = samples.collect();
+        let key = self.key(feature);
+        let hash = |kept: &Kept| mix::hash(key, mix::address_key(kept.address));
+        if !samples.is_sorted_by(|a, b| hash(a) < hash(b)) {
+            return Err(format!("its samples of bin {bin} are out of order"));
+        }
+        if !samples.is_empty() {
+            self.set_samples(feature, bin, &mut samples, count);
+        }
+        self.cells[feature * BINS + bin] += count;
+        Ok(())
     }
 
     /// Sets the samples of a bin to the lowest of these, before `more` is added to its count.

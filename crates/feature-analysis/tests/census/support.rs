@@ -234,6 +234,13 @@ pub fn sample_hash(seed: u64, feature: u32, at: TokenPos) -> u64 {
     mix(feature ^ mix(address.wrapping_add(golden)))
 }
 
+/// The bytes of the file.
+pub fn bytes(census: &FeatureCensus) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    census.write(&mut bytes).unwrap();
+    bytes
+}
+
 /// Everything that can be asked is equal.
 pub fn assert_same(a: &FeatureCensus, b: &FeatureCensus) {
     assert_eq!((a.tokens(), a.left_out()), (b.tokens(), b.left_out()));
