@@ -91,7 +91,7 @@ fn unlike_censuses_are_not_merged() {
     let census = text.census(&options(), 10);
     let refuse = |other: &FeatureCensus| census.clone().merge(other).unwrap_err().to_string();
     let other = FeatureCensus::new(D_SAE + 1, options()).unwrap();
-    assert_eq!(refuse(&other), "these censuses cannot be merged: their numbers of features differ (300 and 301)");
+    assert_eq!(refuse(&other), "these censuses do not go together: their numbers of features differ (300 and 301)");
     let other = FeatureCensus::new(D_SAE, CensusOptions { top: 1, ..options() }).unwrap();
     assert!(refuse(&other).contains("their options differ"));
     let names = CensusNames { model: "another".into(), ..CensusNames::default() };

@@ -63,7 +63,7 @@ pub enum CensusError {
         at: TokenPos,
     },
     /// Two censuses of different things.
-    #[error("these censuses cannot be merged: their {what} differ ({left} and {right})")]
+    #[error("these censuses do not go together: their {what} differ ({left} and {right})")]
     Different {
         /// What differs.
         what: &'static str,
@@ -85,6 +85,14 @@ pub enum CensusError {
         feature: u32,
         /// Those for which it was.
         together: Vec<u32>,
+    },
+    /// A source that is shorter than what was taken from it before.
+    #[error("the source ended after {found} batches, but {expected} were taken from it before the run was interrupted")]
+    SourceEnded {
+        /// Batches it has.
+        found: u64,
+        /// Batches that were taken.
+        expected: u64,
     },
     /// A file that is no census, is damaged, or is of another version.
     #[error("{}: {reason}", path.display())]

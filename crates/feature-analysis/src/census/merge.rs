@@ -6,15 +6,20 @@ use rayon::prelude::*;
 use std::fmt::Debug;
 
 impl FeatureCensus {
+    /// Checks that another census is of the same SAE, with the same options and names.
+    pub(super) fn check_like(&self, other: &Self) -> Result<()> {
+        same("numbers of features", &self.d_sae, &other.d_sae)?;
+        same("options", &self.options, &other.options)?;
+        same("names", &self.names, &other.names)
+    }
+
     /// Takes in what another census saw. With [`CensusOptions::documents`](super::CensusOptions::documents) both say which rows they saw, and rows in common
     /// are an error; without, that the parts do not overlap is the caller's promise.
     ///
     /// # Errors
     /// Another SAE, other options or names, rows in common, or too many tokens; nothing is changed then.
     pub fn merge(&mut self, other: &Self) -> Result<()> {
-        same("numbers of features", &self.d_sae, &other.d_sae)?;
-        same("options", &self.options, &other.options)?;
-        same("names", &self.names, &other.names)?;
+        self.check_like(other)?;
         let tokens = self.tokens + other.tokens;
         if tokens > MOST_TOKENS {
             return Err(CensusError::TooManyTokens { tokens }.into());
@@ -38,7 +43,7 @@ impl FeatureCensus {
     }
 }
 
-fn same<T: PartialEq + Debug>(what: &'static str, left: &T, right: &T) -> Result<()> {
+pub(super) fn same<T: PartialEq + Debug>(what: &'static str, left: &T, right: &T) -> Result<()> {
     if left == right {
         return Ok(());
     }

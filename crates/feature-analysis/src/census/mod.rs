@@ -3,6 +3,7 @@
 mod address;
 mod batch;
 mod bins;
+mod checkpoint;
 mod coverage;
 mod error;
 pub mod file;
@@ -18,6 +19,7 @@ mod shard;
 
 pub use batch::{CensusBatch, LeaveOut, LeftOut, Reason};
 pub use bins::{BINS, Histogram, bin_end, bin_of, bin_start};
+pub use checkpoint::Checkpoints;
 pub use error::CensusError;
 pub use fixed::{LIMIT, MOST_TOKENS};
 pub use options::{CensusNames, CensusOptions};

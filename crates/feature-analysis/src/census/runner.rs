@@ -1,10 +1,12 @@
 //! From a source of activations to the censuses of one or more SAEs: [`CensusRun`].
 
+use super::checkpoint::{Checkpoints, describe};
 use super::{CensusBatch, CensusError, FeatureCensus, LeaveOut, Reason};
 use crate::{Error, Result};
 use activation_store::{ActivationBatch, ActivationSource, DocId, RowIndex};
 use candle_core::{DType, Tensor};
 use sae_core::SparseCoder;
+use std::time::Instant;
 
 /// How far a run is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +65,7 @@ pub struct CensusRun<'a> {
     batches: u64,
     tokens: u64,
     documents: Vec<Option<DocId>>,
+    checkpoints: Option<Checkpoints>,
 }
 
 impl<'a> CensusRun<'a> {
@@ -89,6 +92,23 @@ impl<'a> CensusRun<'a> {
         self
     }
 
+    /// Writes down where the run is from time to time, so that a run that was killed goes on from there: the same SAEs, options and names, and a
+    /// source that delivers the same batches from the start again. What was written is read at the beginning of [`run`](Self::run); the final
+    /// censuses are those of an uninterrupted run, byte for byte when saved.
+    #[must_use]
+    pub fn checkpoints(mut self, checkpoints: Checkpoints) -> Self {
+        self.checkpoints = Some(checkpoints);
+        self
+    }
+
+    /// Removes what was written for a run that was killed: when the censuses are safe elsewhere.
+    ///
+    /// # Errors
+    /// I/O.
+    pub fn remove_checkpoints(&self) -> Result<()> {
+        self.checkpoints.as_ref().map_or(Ok(()), Checkpoints::remove)
+    }
+
     /// Runs until the source ends, or to the tokens to stop after. The SAEs' censuses go on from where they are.
     ///
     /// # Errors
@@ -100,13 +120,19 @@ impl<'a> CensusRun<'a> {
         progress: &mut dyn FnMut(CensusProgress),
     ) -> Result<CensusReport> {
         self.check(source)?;
+        self.resume(source)?;
+        let mut written = (Instant::now(), self.batches);
         while self.left() > 0 {
             let Some(batch) = source.next().transpose()? else { break };
+            let whole = batch.len();
             let batch = self.cut(batch)?;
-            let rows = source.token_rows();
-            self.take(&batch, rows)?;
+            self.take(&batch, source.token_rows())?;
             self.batches += 1;
             self.tokens += batch.len() as u64;
+            // A batch that was cut is the end: it cannot be passed over.
+            if whole == batch.len() {
+                self.write_down(source, &mut written)?;
+            }
             progress(CensusProgress { batches: self.batches, tokens: self.tokens, of: self.stop_after });
         }
         let ended_early = self.stop_after.is_some_and(|tokens| self.tokens < tokens);
@@ -122,6 +148,31 @@ impl<'a> CensusRun<'a> {
     #[must_use]
     pub fn into_censuses(self) -> Vec<FeatureCensus> {
         self.targets.into_iter().map(|target| target.census).collect()
+    }
+
+    /// Goes on from the latest checkpoint, if there is one and nothing was done yet.
+    fn resume(&mut self, source: &mut dyn ActivationSource) -> Result<()> {
+        let Some(checkpoints) = self.checkpoints.as_ref().filter(|_| self.batches == 0) else { return Ok(()) };
+        let empty = self.targets.iter().map(|target| &target.census);
+        let Some(found) = checkpoints.latest(&describe(source.spec()), empty)? else { return Ok(()) };
+        let passed = source.pass_over(found.batches)?;
+        if passed < found.batches {
+            return Err(CensusError::SourceEnded { found: passed, expected: found.batches }.into());
+        }
+        (self.batches, self.tokens) = (found.batches, found.tokens);
+        self.targets.iter_mut().zip(found.censuses).for_each(|(target, census)| target.census = census);
+        Ok(())
+    }
+
+    /// Writes down where the run is, when it is time; `written` is when and at which batch that was last done.
+    fn write_down(&self, source: &dyn ActivationSource, written: &mut (Instant, u64)) -> Result<()> {
+        let Some(checkpoints) = &self.checkpoints else { return Ok(()) };
+        if !checkpoints.due(written.0.elapsed(), self.batches - written.1) {
+            return Ok(());
+        }
+        checkpoints.write(&describe(source.spec()), self.batches, self.tokens, self.censuses())?;
+        *written = (Instant::now(), self.batches);
+        Ok(())
     }
 
     fn left(&self) -> u64 {
@@ -156,6 +207,7 @@ impl<'a> CensusRun<'a> {
             options.documents || options.leave_out.inserted
         };
         let documents = self.targets.iter().any(needs);
+        self.documents.clear();
         if documents {
             find_documents(batch, rows.ok_or(CensusError::NoDocuments)?, &mut self.documents)?;
         }
@@ -166,13 +218,14 @@ impl<'a> CensusRun<'a> {
                 expected: target.hook + 1,
             })?;
             let codes = target.coder.encode(activations)?;
-            let leave_out = target.census.options().leave_out.clone();
-            mark(&leave_out, batch, activations, &self.documents, &mut target.left_out)?;
+            let leave_out = &target.census.options().leave_out;
+            mark(leave_out, batch, activations, &self.documents, &mut target.left_out)?;
+            let all_count = leave_out.is_nothing();
             let mut part = CensusBatch::new(&batch.at, &batch.tokens, &codes.features);
             if documents {
                 part = part.documents(&self.documents);
             }
-            if !leave_out.is_nothing() {
+            if !all_count {
                 part = part.left_out(&target.left_out);
             }
             target.census.push(&part)?;
@@ -191,7 +244,6 @@ fn find_documents(
     rows: &RowIndex,
     documents: &mut Vec<Option<DocId>>,
 ) -> std::result::Result<(), CensusError> {
-    documents.clear();
     let mut row = None;
     for at in &batch.at {
         if row.is_none_or(|row: &activation_store::TokenRow| row.row != at.row) {

@@ -282,6 +282,25 @@ impl Shard {
         }
     }
 
+    /// All that is kept of a feature, given how many of its documents were counted twice.
+    pub(crate) fn parts(&self, feature: usize, twice: u64) -> FeatureParts {
+        let tally = &self.tallies[feature];
+        let kept = |e: tensor_kernels::Ranked| Kept { address: e.address, value: e.value, token: e.note };
+        let of_bin = |bin: usize| self.samples(feature, bin..bin + 1).into_iter().map(move |kept| (bin as u8, kept));
+        FeatureParts {
+            count: tally.count,
+            sum: tally.sum,
+            squares: tally.squares,
+            min: tally.min(),
+            max: tally.max(),
+            documents: tally.documents - twice,
+            histogram: (0..).zip(self.counts(feature)).filter(|(_, count)| *count > 0).collect(),
+            top: self.top.ranked(feature).into_iter().map(kept).collect(),
+            samples: self.window(feature).flat_map(of_bin).collect(),
+            together: self.together.iter().skip(feature).step_by(self.tallies.len()).copied().collect(),
+        }
+    }
+
     /// How many samples a bin has room for.
     pub(crate) fn room(&self) -> usize {
         self.samples_per_bin

@@ -8,6 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// The metadata key.
 pub(super) const KEY: &str = "saescope.census";
+/// The metadata key of the digest.
+pub(super) const DIGEST: &str = "saescope.census.digest";
 const FORMAT: &str = "saescope census";
 pub(super) const VERSION: u32 = 1;
 

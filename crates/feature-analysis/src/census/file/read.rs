@@ -3,7 +3,8 @@
 use super::super::bins::{BINS, bin_of};
 use super::super::shard::{FeatureParts, Kept};
 use super::super::{CensusError, FeatureCensus, LIMIT, MOST_TOKENS, address};
-use super::header::{Header, KEY};
+use super::digest::Digest;
+use super::header::{DIGEST, Header, KEY};
 use super::schema::schema;
 use crate::{Error, Result};
 use activation_store::TokenPos;
@@ -42,10 +43,13 @@ fn read(file: File, most_bytes: u64) -> Checked<FeatureCensus> {
     let text = |e: parquet::errors::ParquetError| e.to_string();
     let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(text)?;
     let header = builder.schema().metadata().get(KEY).ok_or("it is a Parquet file, but no census")?;
+    let mut digest = Digest::new(header);
     let header = Header::parse(header)?;
     if builder.schema().fields() != schema().fields() {
         return Err(format!("its columns are not those of a census: {:?}", names(builder.schema().fields())));
     }
+    let stated = builder.metadata().file_metadata().key_value_metadata().into_iter().flatten();
+    let stated = stated.filter(|pair| pair.key == DIGEST).find_map(|pair| pair.value.clone());
     let rows = builder.metadata().file_metadata().num_rows();
     if u64::try_from(rows).ok() != Some(header.d_sae as u64) {
         return Err(format!("it has {rows} rows for {} features", header.d_sae));
@@ -57,12 +61,20 @@ fn read(file: File, most_bytes: u64) -> Checked<FeatureCensus> {
         let batch = batch.map_err(|e| e.to_string())?;
         let columns = Columns::of(&batch)?;
         for row in 0..batch.num_rows() {
-            columns.restore(row, next, &mut census, &mut edges).map_err(|e| format!("feature {next}: {e}"))?;
+            if next as usize >= header.d_sae {
+                return Err(format!("it has more rows than the {} features it states", header.d_sae));
+            }
+            columns
+                .restore(row, next, &mut census, &mut edges, &mut digest)
+                .map_err(|e| format!("feature {next}: {e}"))?;
             next += 1;
         }
     }
     if next as usize != header.d_sae {
         return Err(format!("it has {next} rows for {} features", header.d_sae));
+    }
+    if stated.as_ref() != Some(&digest.finish()) {
+        return Err("its digest is not that of its content".into());
     }
     census.coverage = header.coverage(edges)?;
     Ok(census)
@@ -151,7 +163,14 @@ impl<'a> Columns<'a> {
     }
 
     /// Puts one row into its place in the census.
-    fn restore(&self, row: usize, feature: u32, census: &mut FeatureCensus, edges: &mut [Vec<u32>]) -> Checked<()> {
+    fn restore(
+        &self,
+        row: usize,
+        feature: u32,
+        census: &mut FeatureCensus,
+        edges: &mut [Vec<u32>],
+        digest: &mut Digest,
+    ) -> Checked<()> {
         if self.feature.value(row) != feature {
             return Err(format!("its number is {}", self.feature.value(row)));
         }
@@ -159,8 +178,8 @@ impl<'a> Columns<'a> {
             count: self.count.value(row),
             sum: i128::from(self.sum_high.value(row)) << 64 | i128::from(self.sum_low.value(row)),
             squares: u128::from(self.squares_high.value(row)) << 64 | u128::from(self.squares_low.value(row)),
-            min: self.min.value(row),
-            max: self.max.value(row),
+            min: if self.min.is_null(row) { 0.0 } else { self.min.value(row) },
+            max: if self.max.is_null(row) { 0.0 } else { self.max.value(row) },
             documents: if self.documents.is_null(row) { 0 } else { self.documents.value(row) },
             histogram: self.histogram(row)?,
             top: examples(&records(self.top, row)?)?,
@@ -173,7 +192,12 @@ impl<'a> Columns<'a> {
         if (parts.count == 0) != (self.min.is_null(row) || self.max.is_null(row)) {
             return Err("it has extremes without activations, or none with".into());
         }
-        for &edge in primitive::<UInt32Type>(&self.edges.value(row), "edges")?.values() {
+        let of_feature = primitive::<UInt32Type>(&self.edges.value(row), "edges")?.values().to_vec();
+        digest.feature(&parts, &of_feature);
+        if !of_feature.is_sorted_by(|a, b| a < b) {
+            return Err("its edges are out of order".into());
+        }
+        for edge in of_feature {
             edges.get_mut(edge as usize).ok_or_else(|| format!("it fired in edge {edge}"))?.push(feature);
         }
         census.restore(feature, &parts)

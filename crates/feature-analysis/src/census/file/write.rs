@@ -1,20 +1,23 @@
 //! Writing.
 
 use super::super::coverage::{Edges, Run};
-use super::super::shard::{Kept, SHARD, Shard};
+use super::super::shard::{FeatureParts, Kept, SHARD, Shard};
 use super::super::{FeatureCensus, FeatureStats, address};
-use super::header::{Header, KEY};
+use super::digest::Digest;
+use super::header::{DIGEST, Header, KEY};
 use super::schema::{bin_fields, example_fields, item, sample_fields, schema};
-use crate::{Error, Result};
+use crate::Result;
 use arrow::array::{
     ArrayRef, Float32Array, Float64Array, Int64Array, ListArray, RecordBatch, StructArray, UInt8Array, UInt32Array,
     UInt64Array,
 };
 use arrow::buffer::OffsetBuffer;
-use arrow::datatypes::{Fields, Schema};
+use arrow::datatypes::Fields;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
+use rayon::prelude::*;
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
 use std::path::Path;
@@ -36,8 +39,9 @@ impl FeatureCensus {
     /// I/O, or the Parquet writer's.
     pub fn write(&self, to: impl Write + Send) -> Result<()> {
         let (runs, twice) = self.coverage.runs(self.in_latest_document());
-        let header = serde_json::to_string(&Header::of(self, &runs))
-            .map_err(|e| Error::Arrow(arrow::error::ArrowError::JsonError(e.to_string())))?;
+        let header = serde_json::to_string(&Header::of(self, &runs));
+        let header = header.map_err(|e| arrow::error::ArrowError::JsonError(e.to_string()))?;
+        let mut digest = Digest::new(&header);
         // One key only: a map's order would be another each time.
         let schema = Arc::new(schema().with_metadata(HashMap::from([(KEY.into(), header)])));
         let properties = WriterProperties::builder()
@@ -50,54 +54,78 @@ impl FeatureCensus {
         twice.into_iter().for_each(|feature| *twice_of.entry(feature).or_insert(0u64) += 1);
         let edges = edges(&runs);
         for shard in &self.shards {
-            writer.write(&self.columns(shard, &twice_of, &edges, &schema)?)?;
+            let place = |place: usize| Row::of(shard, place, &twice_of, &edges, self);
+            let rows: Vec<Row> = (0..shard.tallies.len()).into_par_iter().map(place).collect::<Result<_>>()?;
+            rows.iter().for_each(|row| digest.feature(&row.parts, row.edges));
+            writer.write(&RecordBatch::try_new(schema.clone(), columns(&rows))?)?;
             writer.flush()?;
         }
+        writer.append_key_value_metadata(KeyValue::new(DIGEST.into(), digest.finish()));
         writer.close()?;
         Ok(())
     }
+}
 
-    fn columns(
-        &self,
+/// A feature as the file has it.
+struct Row<'a> {
+    stats: FeatureStats,
+    parts: FeatureParts,
+    edges: &'a [u32],
+}
+
+impl<'a> Row<'a> {
+    fn of(
         shard: &Shard,
+        place: usize,
         twice: &HashMap<u32, u64>,
-        edges: &BTreeMap<u32, Vec<u32>>,
-        schema: &Arc<Schema>,
-    ) -> Result<RecordBatch> {
-        let n = shard.tallies.len();
-        let features = shard.start..shard.start + n as u32;
-        let twice_of = |feature: u32| twice.get(&feature).copied().unwrap_or(0);
-        let stats: Vec<FeatureStats> =
-            features.clone().map(|feature| self.stats_with(feature, twice_of(feature))).collect::<Result<_>>()?;
-        let floats = |of: fn(&FeatureStats) -> f64| -> ArrayRef {
-            Arc::new(Float64Array::from_iter_values(stats.iter().map(of)))
-        };
-        let extremes = |of: fn(&FeatureStats) -> f32| -> ArrayRef {
-            Arc::new(stats.iter().map(|s| (s.count > 0).then(|| of(s))).collect::<Float32Array>())
-        };
-        let whole = |of: &dyn Fn(usize) -> u64| -> ArrayRef { Arc::new(UInt64Array::from_iter_values((0..n).map(of))) };
-        let tallies = &shard.tallies;
-        let columns: Vec<ArrayRef> = vec![
-            Arc::new(UInt32Array::from_iter_values(features.clone())),
-            whole(&|i| tallies[i].count),
-            floats(|s| s.density),
-            floats(|s| s.mean),
-            floats(|s| s.std),
-            extremes(|s| s.min),
-            extremes(|s| s.max),
-            Arc::new(Int64Array::from_iter_values(tallies.iter().map(|t| (t.sum >> 64) as i64))),
-            whole(&|i| tallies[i].sum as u64),
-            whole(&|i| (tallies[i].squares >> 64) as u64),
-            whole(&|i| tallies[i].squares as u64),
-            Arc::new(stats.iter().map(|s| s.documents).collect::<UInt64Array>()),
-            histograms(shard),
-            tops(shard),
-            samples(shard),
-            together(shard, self.options.together.len()),
-            edge_lists(features, edges),
-        ];
-        Ok(RecordBatch::try_new(schema.clone(), columns)?)
+        edges: &'a BTreeMap<u32, Vec<u32>>,
+        census: &FeatureCensus,
+    ) -> Result<Self> {
+        let feature = shard.start + place as u32;
+        let twice = twice.get(&feature).copied().unwrap_or(0);
+        let stats = census.stats_with(feature, twice)?;
+        let edges = edges.get(&feature).map_or(&[][..], Vec::as_slice);
+        Ok(Self { stats, parts: shard.parts(place, twice), edges })
     }
+}
+
+fn columns(rows: &[Row]) -> Vec<ArrayRef> {
+    let floats = |of: fn(&FeatureStats) -> f64| -> ArrayRef {
+        Arc::new(Float64Array::from_iter_values(rows.iter().map(|row| of(&row.stats))))
+    };
+    let extremes = |of: fn(&FeatureParts) -> f32| -> ArrayRef {
+        Arc::new(rows.iter().map(|row| (row.parts.count > 0).then(|| of(&row.parts))).collect::<Float32Array>())
+    };
+    let whole = |of: fn(&FeatureParts) -> u64| -> ArrayRef {
+        Arc::new(UInt64Array::from_iter_values(rows.iter().map(|row| of(&row.parts))))
+    };
+    vec![
+        Arc::new(UInt32Array::from_iter_values(rows.iter().map(|row| row.stats.feature))),
+        whole(|parts| parts.count),
+        floats(|stats| stats.density),
+        floats(|stats| stats.mean),
+        floats(|stats| stats.std),
+        extremes(|parts| parts.min),
+        extremes(|parts| parts.max),
+        Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| (row.parts.sum >> 64) as i64))),
+        whole(|parts| parts.sum as u64),
+        whole(|parts| (parts.squares >> 64) as u64),
+        whole(|parts| parts.squares as u64),
+        Arc::new(rows.iter().map(|row| row.stats.documents).collect::<UInt64Array>()),
+        histograms(rows),
+        list(rows.iter().map(|row| row.parts.top.len()), {
+            let all = rows.iter().flat_map(|row| &row.parts.top);
+            records(example_fields(), examples(all))
+        }),
+        samples(rows),
+        list(rows.iter().map(|row| row.parts.together.len()), {
+            let all = rows.iter().flat_map(|row| row.parts.together.iter().copied());
+            Arc::new(UInt64Array::from_iter_values(all))
+        }),
+        list(rows.iter().map(|row| row.edges.len()), {
+            Arc::new(UInt32Array::from_iter_values(rows.iter().flat_map(|row| row.edges.iter().copied())))
+        }),
+    ]
 }
 
 /// For each feature the edges in whose documents it fired, rising.
@@ -125,66 +153,27 @@ fn records(fields: Fields, columns: Vec<ArrayRef>) -> ArrayRef {
     Arc::new(StructArray::new(fields, columns, None))
 }
 
-fn histograms(shard: &Shard) -> ArrayRef {
-    let (mut lengths, mut bins, mut counts) = (vec![], vec![], vec![]);
-    for place in 0..shard.tallies.len() {
-        let before = bins.len();
-        for (bin, count) in (0..).zip(shard.counts(place)).filter(|(_, count)| *count > 0) {
-            bins.push(bin);
-            counts.push(count);
-        }
-        lengths.push(bins.len() - before);
-    }
-    let columns: Vec<ArrayRef> = vec![Arc::new(UInt8Array::from(bins)), Arc::new(UInt64Array::from(counts))];
-    list(lengths.into_iter(), records(bin_fields(), columns))
+fn histograms(rows: &[Row]) -> ArrayRef {
+    let all = || rows.iter().flat_map(|row| row.parts.histogram.iter().copied());
+    let bins: ArrayRef = Arc::new(UInt8Array::from_iter_values(all().map(|(bin, _)| bin)));
+    let counts: ArrayRef = Arc::new(UInt64Array::from_iter_values(all().map(|(_, count)| count)));
+    list(rows.iter().map(|row| row.parts.histogram.len()), records(bin_fields(), vec![bins, counts]))
 }
 
 /// The columns of a list of examples.
-fn examples(examples: &[Kept]) -> Vec<ArrayRef> {
+fn examples<'a>(examples: impl Iterator<Item = &'a Kept> + Clone) -> Vec<ArrayRef> {
     let at = |example: &Kept| address::unpack(example.address);
     vec![
-        Arc::new(UInt64Array::from_iter_values(examples.iter().map(|e| at(e).row))),
-        Arc::new(UInt32Array::from_iter_values(examples.iter().map(|e| at(e).pos))),
-        Arc::new(UInt32Array::from_iter_values(examples.iter().map(|e| e.token))),
-        Arc::new(Float32Array::from_iter_values(examples.iter().map(|e| e.value))),
+        Arc::new(UInt64Array::from_iter_values(examples.clone().map(|e| at(e).row))),
+        Arc::new(UInt32Array::from_iter_values(examples.clone().map(|e| at(e).pos))),
+        Arc::new(UInt32Array::from_iter_values(examples.clone().map(|e| e.token))),
+        Arc::new(Float32Array::from_iter_values(examples.map(|e| e.value))),
     ]
 }
 
-fn tops(shard: &Shard) -> ArrayRef {
-    let (mut lengths, mut all) = (vec![], vec![]);
-    for place in 0..shard.tallies.len() {
-        let ranked = shard.top.ranked(place);
-        lengths.push(ranked.len());
-        all.extend(ranked.into_iter().map(|e| Kept { address: e.address, value: e.value, token: e.note }));
-    }
-    list(lengths.into_iter(), records(example_fields(), examples(&all)))
-}
-
-fn samples(shard: &Shard) -> ArrayRef {
-    let (mut lengths, mut bins, mut all) = (vec![], vec![], vec![]);
-    for place in 0..shard.tallies.len() {
-        let before = all.len();
-        for bin in shard.window(place) {
-            all.extend(shard.samples(place, bin..bin + 1));
-            bins.resize(all.len(), bin as u8);
-        }
-        lengths.push(all.len() - before);
-    }
-    let mut columns: Vec<ArrayRef> = vec![Arc::new(UInt8Array::from(bins))];
-    columns.extend(examples(&all));
-    list(lengths.into_iter(), records(sample_fields(), columns))
-}
-
-fn together(shard: &Shard, chosen: usize) -> ArrayRef {
-    let n = shard.tallies.len();
-    let counts =
-        (0..n).flat_map(|place| (0..chosen).map(move |c| (c, place))).map(|(c, place)| shard.together[c * n + place]);
-    list(std::iter::repeat_n(chosen, n), Arc::new(UInt64Array::from_iter_values(counts)))
-}
-
-fn edge_lists(features: std::ops::Range<u32>, edges: &BTreeMap<u32, Vec<u32>>) -> ArrayRef {
-    let of = |feature: u32| edges.get(&feature).map_or(&[][..], Vec::as_slice);
-    let values: Vec<u32> = features.clone().flat_map(of).copied().collect();
-    let values: ArrayRef = Arc::new(UInt32Array::from(values));
-    list(features.map(|feature| of(feature).len()), values)
+fn samples(rows: &[Row]) -> ArrayRef {
+    let all = || rows.iter().flat_map(|row| &row.parts.samples);
+    let mut columns: Vec<ArrayRef> = vec![Arc::new(UInt8Array::from_iter_values(all().map(|(bin, _)| *bin)))];
+    columns.extend(examples(all().map(|(_, kept)| kept)));
+    list(rows.iter().map(|row| row.parts.samples.len()), records(sample_fields(), columns))
 }

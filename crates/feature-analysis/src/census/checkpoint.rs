@@ -1,0 +1,187 @@
+//! Where a run is, on disk, so that it can go on after it was killed: [`Checkpoints`].
+
+use super::merge::same;
+use super::{CensusError, FeatureCensus};
+use crate::{Error, Result};
+use activation_store::ActivationSpec;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+const PREFIX: &str = "checkpoint-";
+const PARTIAL: &str = ".partial-";
+const STATE: &str = "state.json";
+const VERSION: u32 = 1;
+
+/// When and where a run writes down where it is.
+///
+/// The folder holds one folder `checkpoint-<batches>` with the censuses (as [files](super::file)) and `state.json`. A new one is written under a temporary name, synced
+/// and renamed, and only then the old one is removed, so that a process that is killed at any moment leaves a whole one. One run
+/// at a time may use a folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checkpoints {
+    folder: PathBuf,
+    batches: u64,
+    time: Duration,
+}
+
+/// What `state.json` says.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct State {
+    version: u32,
+    batches: u64,
+    tokens: u64,
+    censuses: usize,
+    source: String,
+}
+
+/// A run as it was written down.
+pub(super) struct Found {
+    pub(super) batches: u64,
+    pub(super) tokens: u64,
+    pub(super) censuses: Vec<FeatureCensus>,
+}
+
+impl Checkpoints {
+    /// Every five minutes, in this folder.
+    #[must_use]
+    pub fn new(folder: impl Into<PathBuf>) -> Self {
+        Self { folder: folder.into(), batches: u64::MAX, time: Duration::from_secs(300) }
+    }
+
+    /// Also after so many batches.
+    #[must_use]
+    pub fn every_batches(mut self, batches: u64) -> Self {
+        self.batches = batches;
+        self
+    }
+
+    /// After so much time instead of five minutes.
+    #[must_use]
+    pub fn every(mut self, time: Duration) -> Self {
+        self.time = time;
+        self
+    }
+
+    pub(super) fn due(&self, time: Duration, batches: u64) -> bool {
+        time >= self.time || batches >= self.batches
+    }
+
+    fn io(&self) -> impl Fn(std::io::Error) -> Error {
+        |source| Error::Io { path: self.folder.clone(), source }
+    }
+
+    /// Writes down a run.
+    pub(super) fn write<'a>(
+        &self,
+        source: &str,
+        batches: u64,
+        tokens: u64,
+        censuses: impl ExactSizeIterator<Item = &'a FeatureCensus>,
+    ) -> Result<()> {
+        std::fs::create_dir_all(&self.folder).map_err(self.io())?;
+        let partial = tempfile::Builder::new().prefix(PARTIAL).tempdir_in(&self.folder).map_err(self.io())?;
+        let state = State { version: VERSION, batches, tokens, censuses: censuses.len(), source: source.into() };
+        for (i, census) in censuses.enumerate() {
+            census.save(&partial.path().join(census_name(i)))?;
+        }
+        tensor_files::write_atomically::<Error>(&partial.path().join(STATE), |file| {
+            serde_json::to_writer(file, &state).map_err(|e| self.io()(e.into()))
+        })?;
+        sync(partial.path());
+        let target = self.folder.join(format!("{PREFIX}{batches:020}"));
+        std::fs::rename(partial.keep(), &target).map_err(self.io())?;
+        sync(&self.folder);
+        self.remove_all_but(Some(&target))
+    }
+
+    /// The run that was written down last, if any: of these censuses over this source.
+    pub(super) fn latest<'a>(
+        &self,
+        source: &str,
+        censuses: impl ExactSizeIterator<Item = &'a FeatureCensus>,
+    ) -> Result<Option<Found>> {
+        let Some(latest) = self.folders(PREFIX)?.pop() else { return Ok(None) };
+        self.remove_all_but(Some(&latest))?;
+        let state = read_state(&latest.join(STATE))?;
+        same("sources", &state.source.as_str(), &source)?;
+        same("numbers of SAEs", &state.censuses, &censuses.len())?;
+        let load = |(i, census): (usize, &FeatureCensus)| {
+            // Those of other options should be told so, within reason.
+            let most = census.options().memory_bytes(census.d_sae()).saturating_mul(64);
+            let loaded = FeatureCensus::load(&latest.join(census_name(i)), most)?;
+            loaded.check_like(census).map(|()| loaded)
+        };
+        let censuses = censuses.enumerate().map(load).collect::<Result<_>>()?;
+        Ok(Some(Found { batches: state.batches, tokens: state.tokens, censuses }))
+    }
+
+    /// Removes everything that was written down, and the folder if nothing else is in it.
+    pub(super) fn remove(&self) -> Result<()> {
+        self.remove_all_but(None)?;
+        // Not empty, or never made: neither matters.
+        let _ = std::fs::remove_dir(&self.folder);
+        Ok(())
+    }
+
+    fn remove_all_but(&self, wanted: Option<&Path>) -> Result<()> {
+        // The partial ones first: what is killed in between leaves whole ones.
+        let all = [self.folders(PARTIAL)?, self.folders(PREFIX)?].concat();
+        let unwanted = all.iter().filter(|folder| Some(folder.as_path()) != wanted);
+        unwanted.into_iter().try_for_each(std::fs::remove_dir_all).map_err(self.io())
+    }
+
+    /// The folders of a kind, by name.
+    fn folders(&self, prefix: &str) -> Result<Vec<PathBuf>> {
+        let entries = match std::fs::read_dir(&self.folder) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.map_err(self.io())?,
+        };
+        let mut folders = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(self.io())?;
+            if entry.file_name().to_str().is_some_and(|name| name.starts_with(prefix)) {
+                folders.push(entry.path());
+            }
+        }
+        folders.sort();
+        Ok(folders)
+    }
+}
+
+fn census_name(i: usize) -> String {
+    format!("census-{i}.parquet")
+}
+
+fn read_state(path: &Path) -> Result<State> {
+    let damaged = |reason: String| CensusError::File { path: path.to_owned(), reason };
+    let text = std::fs::read(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
+    let state: State = serde_json::from_slice(&text).map_err(|e| damaged(e.to_string()))?;
+    match state.version {
+        VERSION => Ok(state),
+        version => Err(damaged(format!("it is of version {version}, this program reads version {VERSION}")).into()),
+    }
+}
+
+/// Asks for a folder's entries to be on disk. Not every system can: then they are there when the system pleases.
+fn sync(folder: &Path) {
+    let _ = std::fs::File::open(folder).and_then(|folder| folder.sync_all());
+}
+
+/// What decides which batches a source delivers, in words.
+pub(super) fn describe(spec: &ActivationSpec) -> String {
+    let hooks: Vec<String> = spec.hooks.iter().map(ToString::to_string).collect();
+    format!(
+        "{} at {}, contexts of {}, positions {:?}, excluded {:?}, {} rows a forward pass, {} a batch, ring of {}, {:?}",
+        spec.model,
+        hooks.join(" and "),
+        spec.context_size,
+        spec.positions,
+        spec.excluded,
+        spec.store_batch_size_prompts,
+        spec.batch_rows,
+        spec.ring_slots,
+        spec.shuffle
+    )
+}

@@ -1,0 +1,129 @@
+//! A run that is killed fifty times ends with the files of a run that was not.
+
+#[path = "census/source.rs"]
+mod source;
+#[path = "census/support.rs"]
+mod support;
+
+use feature_analysis::census::*;
+use source::*;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+use support::Random;
+
+const FOLDER: &str = "SAESCOPE_CENSUS_CHILD";
+
+fn run(folder: &Path, checkpoints: bool) {
+    let (first, second) = (Positive(WIDTH), Positive(WIDTH));
+    let options = CensusOptions { top: 5, samples_per_bin: 3, together: vec![1], ..CensusOptions::default() };
+    let census = |options| FeatureCensus::new(WIDTH, options).unwrap();
+    // Two SAEs, one of which counts other tokens.
+    let leave_out = LeaveOut { positions: [0].into(), norm_above: Some(9.5), ..LeaveOut::default() };
+    let others = CensusOptions { leave_out, ..options.clone() };
+    let mut run = CensusRun::new().add(0, &first, census(options)).unwrap().add(1, &second, census(others)).unwrap();
+    if checkpoints {
+        run = run.checkpoints(Checkpoints::new(folder.join("state")).every_batches(2));
+    }
+    let report = run.run(&mut Synthetic::new(120), &mut |_| {}).unwrap();
+    assert_eq!((report.batches, report.tokens), (120, 120 * BATCH as u64));
+    run.censuses().enumerate().for_each(|(i, census)| census.save(&folder.join(format!("{i}.parquet"))).unwrap());
+    run.remove_checkpoints().unwrap();
+    std::fs::write(folder.join("done"), "").unwrap();
+}
+
+/// Whether something half-written lies in a folder.
+fn partial(folder: &Path) -> bool {
+    let names = std::fs::read_dir(folder).into_iter().flatten().map(|entry| entry.unwrap().file_name());
+    names.into_iter().any(|name| name.to_string_lossy().starts_with(".partial-"))
+}
+
+#[test]
+fn the_child() {
+    if let Ok(folder) = std::env::var(FOLDER) {
+        run(Path::new(&folder), true);
+    }
+}
+
+#[test]
+fn fifty_kills_make_no_difference() {
+    let whole = tempfile::tempdir().unwrap();
+    run(whole.path(), false);
+    let (mut kills, mut mid_write, mut random) = (0, 0, Random(std::process::id().into()));
+    while kills < 50 {
+        let dir = tempfile::tempdir().unwrap();
+        while !dir.path().join("done").exists() {
+            let mut child = Command::new(std::env::current_exe().unwrap());
+            child.args(["--exact", "the_child"]).env(FOLDER, dir.path()).stdout(Stdio::null());
+            let mut child = child.spawn().unwrap();
+            std::thread::sleep(Duration::from_millis(random.below(90)));
+            if child.try_wait().unwrap().is_none() {
+                child.kill().unwrap();
+                kills += 1;
+            }
+            child.wait().unwrap();
+            mid_write += usize::from(partial(dir.path()) || partial(&dir.path().join("state")));
+        }
+        for file in ["0.parquet", "1.parquet"] {
+            let [ours, theirs] = [dir.path(), whole.path()].map(|folder| std::fs::read(folder.join(file)).unwrap());
+            assert!(ours == theirs, "{file} differs after {kills} kills");
+        }
+        let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        // What a kill in the midst of a final save leaves under its temporary name is all the litter there is.
+        let named = left.iter().filter(|name| !name.to_string_lossy().starts_with(".partial-"));
+        assert_eq!(named.count(), 3, "{left:?}");
+    }
+    println!("{kills} kills, {mid_write} of them in the midst of a write");
+    // About half of them are; none in fifty would mean that the test tests nothing.
+    assert!(mid_write > 0);
+}
+
+#[test]
+fn a_run_stops_after_exactly_so_many_tokens() {
+    let census = || FeatureCensus::new(WIDTH, CensusOptions::default()).unwrap();
+    let coder = Positive(WIDTH);
+    let mut saved = Vec::new();
+    for batch in [BATCH, 2 * BATCH] {
+        let mut run = CensusRun::new().add(0, &coder, census()).unwrap().stop_after(100);
+        let mut source = Synthetic::new(20).batches_of(batch);
+        let report = run.run(&mut source, &mut |_| {}).unwrap();
+        assert_eq!((report.tokens, report.ended_early), (100, false));
+        saved.push(support::bytes(&run.into_censuses()[0]));
+    }
+    assert!(saved[0] == saved[1], "batches make no difference");
+    let mut run = CensusRun::new().add(0, &coder, census()).unwrap().stop_after(1_000_000);
+    assert!(run.run(&mut Synthetic::new(2), &mut |_| {}).unwrap().ended_early);
+}
+
+#[test]
+fn what_does_not_fit_is_refused() {
+    let coder = Positive(WIDTH);
+    let census = |d_sae| FeatureCensus::new(d_sae, CensusOptions::default()).unwrap();
+    assert!(CensusRun::new().add(0, &coder, census(WIDTH + 1)).is_err());
+    let mut run = CensusRun::new().add(2, &coder, census(WIDTH)).unwrap();
+    let error = run.run(&mut Synthetic::new(1), &mut |_| {}).unwrap_err().to_string();
+    assert_eq!(error, "option `hook` is 2, expected one of the source's hooks");
+    let mut run = CensusRun::new().add(0, &coder, census(WIDTH)).unwrap();
+    let error = run.run(&mut Synthetic::new(1).forgetful(), &mut |_| {}).unwrap_err().to_string();
+    assert!(error.starts_with("this census counts documents"), "{error}");
+}
+
+#[test]
+fn checkpoints_of_something_else_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let coder = Positive(WIDTH);
+    let start = |options: CensusOptions, batches| {
+        let census = FeatureCensus::new(WIDTH, options).unwrap();
+        let checkpoints = Checkpoints::new(dir.path()).every_batches(1);
+        let mut run = CensusRun::new().add(0, &coder, census).unwrap().checkpoints(checkpoints);
+        run.run(&mut Synthetic::new(batches), &mut |_| {})
+    };
+    start(CensusOptions::default(), 3).unwrap();
+    let refuse = |options, batches| start(options, batches).unwrap_err().to_string();
+    assert!(refuse(CensusOptions { top: 2, ..CensusOptions::default() }, 3).contains("their options differ"));
+    assert_eq!(
+        refuse(CensusOptions::default(), 2),
+        "the source ended after 2 batches, but 3 were taken from it before the run was interrupted"
+    );
+    assert_eq!(start(CensusOptions::default(), 3).unwrap().batches, 3);
+}
