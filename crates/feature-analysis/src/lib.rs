@@ -1,6 +1,7 @@
-//! What people look at: token frames, top activations, the logit lens, PCA, plots.
+//! What people look at: the census of all features, token frames, top activations, the logit lens, PCA, plots.
 //!
-//! The three types to know: [`KeptExamples`], what [`collect`] keeps of a text for a few features of an SAE; [`LogitLens`], the tokens that a
+//! The types to know: [`FeatureCensus`], every statistic and every top example of all features of an SAE from one pass ([`CensusRun`]);
+//! [`KeptExamples`], what [`collect`] keeps of a text for a few features; [`LogitLens`], the tokens that a
 //! feature promotes; [`Pca`]. Frames are Arrow record batches. [`plot`] and [`page`] draw plain data, whoever made it.
 //!
 //! The notebook's cells 18 to 27 on a model, an SAE and a text:
@@ -34,6 +35,16 @@
 //! let reconstructions = kept.reconstructions()?;
 //! let pca = Pca::fit(&reconstructions, 3, Solver::Auto)?;
 //! let embedding = pca.transform(&reconstructions)?;
+//!
+//! // All features at once: counts, histograms, strongest activations, samples, in memory that does not grow with the text.
+//! let text = Documents::open(&["assets/demo/text.jsonl"], DocumentOptions::default())?;
+//! let mut harvest = ActivationStore::from_sae(&model, &sae, text, StoreOptions::default())?.into_harvest();
+//! let census = FeatureCensus::new(2048, CensusOptions::default())?;
+//! let mut run = CensusRun::new().add(0, &sae, census)?;
+//! run.run(&mut harvest, &mut |_progress| {})?;
+//! let census = run.into_censuses().remove(0);
+//! println!("{} dead features; the strongest of feature 7: {:?}", census.dead().len(), census.top(7)?);
+//! census.save("census.parquet".as_ref())?;
 //! # Ok(()) }
 //! ```
 

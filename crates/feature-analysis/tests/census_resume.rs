@@ -127,3 +127,48 @@ fn checkpoints_of_something_else_are_refused() {
     );
     assert_eq!(start(CensusOptions::default(), 3).unwrap().batches, 3);
 }
+
+#[test]
+fn a_second_pass_fills_intervals_exactly() {
+    let coder = Positive(WIDTH);
+    let leave_out = LeaveOut { positions: [0].into(), ..LeaveOut::default() };
+    let options = CensusOptions { leave_out, seed: 5, ..CensusOptions::default() };
+    let mut run = CensusRun::new().add(0, &coder, FeatureCensus::new(WIDTH, options.clone()).unwrap()).unwrap();
+    run.run(&mut Synthetic::new(60), &mut |_| {}).unwrap();
+    let census = run.into_censuses().remove(0);
+    let pass = IntervalPass::new(&census, &[9, 3], 4, 6).unwrap();
+    let mut run = CensusRun::new().add_intervals(1, &coder, pass).unwrap();
+    run.run(&mut Synthetic::new(60), &mut |_| {}).unwrap();
+    let pass = run.into_intervals().remove(0);
+
+    for feature in [3, 9] {
+        let stats = census.stats(feature).unwrap();
+        let intervals = pass.intervals(feature).unwrap();
+        assert_eq!(intervals.iter().map(|i| i.total).sum::<u64>(), stats.count);
+        assert_eq!((intervals.len(), intervals[0].end), (4, stats.max));
+        for interval in &intervals {
+            let mut all = Vec::new();
+            for batch in Synthetic::new(60) {
+                let batch = batch.unwrap();
+                let lines = batch.rows[0].to_vec2::<f32>().unwrap();
+                for ((&at, &token), line) in batch.at.iter().zip(&batch.tokens).zip(lines) {
+                    let activation = line[feature as usize];
+                    let inside = activation >= interval.start && activation < interval.end || activation == stats.max;
+                    if at.pos != 0
+                        && activation > 0.0
+                        && inside
+                        && (activation < stats.max || interval.end == stats.max)
+                    {
+                        all.push(CensusExample { at, token, activation });
+                    }
+                }
+            }
+            assert_eq!(interval.total, all.len() as u64);
+            all.sort_by_key(|e| support::sample_hash(5, feature, e.at));
+            all.truncate(6);
+            assert_eq!(interval.examples, all);
+        }
+    }
+    let other = pass.intervals(4).unwrap_err().to_string();
+    assert_eq!(other, "feature 4 was not collected; collected were [3, 9]");
+}

@@ -73,17 +73,11 @@ impl Checkpoints {
     }
 
     /// Writes down a run.
-    pub(super) fn write<'a>(
-        &self,
-        source: &str,
-        batches: u64,
-        tokens: u64,
-        censuses: impl ExactSizeIterator<Item = &'a FeatureCensus>,
-    ) -> Result<()> {
+    pub(super) fn write(&self, source: &str, batches: u64, tokens: u64, censuses: &[&FeatureCensus]) -> Result<()> {
         std::fs::create_dir_all(&self.folder).map_err(self.io())?;
         let partial = tempfile::Builder::new().prefix(PARTIAL).tempdir_in(&self.folder).map_err(self.io())?;
         let state = State { version: VERSION, batches, tokens, censuses: censuses.len(), source: source.into() };
-        for (i, census) in censuses.enumerate() {
+        for (i, census) in censuses.iter().enumerate() {
             census.save(&partial.path().join(census_name(i)))?;
         }
         tensor_files::write_atomically::<Error>(&partial.path().join(STATE), |file| {
@@ -97,23 +91,19 @@ impl Checkpoints {
     }
 
     /// The run that was written down last, if any: of these censuses over this source.
-    pub(super) fn latest<'a>(
-        &self,
-        source: &str,
-        censuses: impl ExactSizeIterator<Item = &'a FeatureCensus>,
-    ) -> Result<Option<Found>> {
+    pub(super) fn latest(&self, source: &str, censuses: &[&FeatureCensus]) -> Result<Option<Found>> {
         let Some(latest) = self.folders(PREFIX)?.pop() else { return Ok(None) };
         self.remove_all_but(Some(&latest))?;
         let state = read_state(&latest.join(STATE))?;
         same("sources", &state.source.as_str(), &source)?;
         same("numbers of SAEs", &state.censuses, &censuses.len())?;
-        let load = |(i, census): (usize, &FeatureCensus)| {
+        let load = |(i, census): (usize, &&FeatureCensus)| {
             // Those of other options should be told so, within reason.
             let most = census.options().memory_bytes(census.d_sae()).saturating_mul(64);
             let loaded = FeatureCensus::load(&latest.join(census_name(i)), most)?;
             loaded.check_like(census).map(|()| loaded)
         };
-        let censuses = censuses.enumerate().map(load).collect::<Result<_>>()?;
+        let censuses = censuses.iter().enumerate().map(load).collect::<Result<_>>()?;
         Ok(Some(Found { batches: state.batches, tokens: state.tokens, censuses }))
     }
 

@@ -1,7 +1,7 @@
 //! From a source of activations to the censuses of one or more SAEs: [`CensusRun`].
 
 use super::checkpoint::{Checkpoints, describe};
-use super::{CensusBatch, CensusError, FeatureCensus, LeaveOut, Reason};
+use super::{CensusBatch, CensusError, CensusOptions, FeatureCensus, IntervalPass, LeaveOut, Reason};
 use crate::{Error, Result};
 use activation_store::{ActivationBatch, ActivationSource, DocId, RowIndex};
 use candle_core::{DType, Tensor};
@@ -32,11 +32,46 @@ pub struct CensusReport {
     pub ended_early: bool,
 }
 
-/// An SAE, the tensor of the batch that it reads, and its census.
+/// What counts an SAE's features.
+enum Counter {
+    Census(FeatureCensus),
+    Intervals(IntervalPass),
+}
+
+impl Counter {
+    fn options(&self) -> &CensusOptions {
+        match self {
+            Self::Census(census) => census.options(),
+            Self::Intervals(pass) => pass.options(),
+        }
+    }
+
+    fn census(&self) -> Option<&FeatureCensus> {
+        match self {
+            Self::Census(census) => Some(census),
+            Self::Intervals(_) => None,
+        }
+    }
+
+    /// Whether it asks of which document a token is.
+    fn needs_documents(&self) -> bool {
+        let options = self.options();
+        options.leave_out.inserted || options.documents && self.census().is_some()
+    }
+
+    fn push(&mut self, batch: &CensusBatch) -> Result<()> {
+        match self {
+            Self::Census(census) => census.push(batch),
+            Self::Intervals(pass) => pass.push(batch),
+        }
+    }
+}
+
+/// An SAE, the tensor of the batch that it reads, and what counts its features.
 struct Target<'a> {
     hook: usize,
     coder: &'a dyn SparseCoder,
-    census: FeatureCensus,
+    counter: Counter,
     left_out: Vec<Option<Reason>>,
 }
 
@@ -81,7 +116,18 @@ impl<'a> CensusRun<'a> {
     /// A census of another number of features.
     pub fn add(mut self, hook: usize, coder: &'a dyn SparseCoder, census: FeatureCensus) -> Result<Self> {
         misfit("the census's d_sae", census.d_sae(), "the SAE's", coder.d_sae())?;
-        self.targets.push(Target { hook, coder, census, left_out: Vec::new() });
+        self.targets.push(Target { hook, coder, counter: Counter::Census(census), left_out: Vec::new() });
+        Ok(self)
+    }
+
+    /// Adds an SAE that reads tensor `hook` of the batches, and intervals of some of its features to be filled. Checkpoints do not hold them: a run with
+    /// checkpoints refuses them.
+    ///
+    /// # Errors
+    /// Intervals of an SAE with another number of features.
+    pub fn add_intervals(mut self, hook: usize, coder: &'a dyn SparseCoder, pass: IntervalPass) -> Result<Self> {
+        misfit("the intervals' d_sae", pass.d_sae(), "the SAE's", coder.d_sae())?;
+        self.targets.push(Target { hook, coder, counter: Counter::Intervals(pass), left_out: Vec::new() });
         Ok(self)
     }
 
@@ -140,27 +186,48 @@ impl<'a> CensusRun<'a> {
     }
 
     /// The censuses so far, in the order in which their SAEs were added.
-    pub fn censuses(&self) -> impl ExactSizeIterator<Item = &FeatureCensus> {
-        self.targets.iter().map(|target| &target.census)
+    pub fn censuses(&self) -> impl Iterator<Item = &FeatureCensus> {
+        self.targets.iter().filter_map(|target| target.counter.census())
     }
 
     /// The censuses, in the order in which their SAEs were added.
     #[must_use]
     pub fn into_censuses(self) -> Vec<FeatureCensus> {
-        self.targets.into_iter().map(|target| target.census).collect()
+        let census = |target: Target| match target.counter {
+            Counter::Census(census) => Some(census),
+            Counter::Intervals(_) => None,
+        };
+        self.targets.into_iter().filter_map(census).collect()
+    }
+
+    /// The intervals, in the order in which they were added.
+    #[must_use]
+    pub fn into_intervals(self) -> Vec<IntervalPass> {
+        let pass = |target: Target| match target.counter {
+            Counter::Census(_) => None,
+            Counter::Intervals(pass) => Some(pass),
+        };
+        self.targets.into_iter().filter_map(pass).collect()
     }
 
     /// Goes on from the latest checkpoint, if there is one and nothing was done yet.
     fn resume(&mut self, source: &mut dyn ActivationSource) -> Result<()> {
         let Some(checkpoints) = self.checkpoints.as_ref().filter(|_| self.batches == 0) else { return Ok(()) };
-        let empty = self.targets.iter().map(|target| &target.census);
-        let Some(found) = checkpoints.latest(&describe(source.spec()), empty)? else { return Ok(()) };
+        let empty: Vec<_> = self.censuses().collect();
+        if empty.len() < self.targets.len() {
+            let (expected, found) = ("none in a run with intervals", "some".into());
+            return Err(Error::Option { option: "checkpoints", expected, found });
+        }
+        let Some(found) = checkpoints.latest(&describe(source.spec()), &empty)? else { return Ok(()) };
         let passed = source.pass_over(found.batches)?;
         if passed < found.batches {
             return Err(CensusError::SourceEnded { found: passed, expected: found.batches }.into());
         }
         (self.batches, self.tokens) = (found.batches, found.tokens);
-        self.targets.iter_mut().zip(found.censuses).for_each(|(target, census)| target.census = census);
+        self.targets
+            .iter_mut()
+            .zip(found.censuses)
+            .for_each(|(target, census)| target.counter = Counter::Census(census));
         Ok(())
     }
 
@@ -170,7 +237,7 @@ impl<'a> CensusRun<'a> {
         if !checkpoints.due(written.0.elapsed(), self.batches - written.1) {
             return Ok(());
         }
-        checkpoints.write(&describe(source.spec()), self.batches, self.tokens, self.censuses())?;
+        checkpoints.write(&describe(source.spec()), self.batches, self.tokens, &self.censuses().collect::<Vec<_>>())?;
         *written = (Instant::now(), self.batches);
         Ok(())
     }
@@ -202,11 +269,7 @@ impl<'a> CensusRun<'a> {
     }
 
     fn take(&mut self, batch: &ActivationBatch, rows: Option<&RowIndex>) -> Result<()> {
-        let needs = |target: &Target| {
-            let options = target.census.options();
-            options.documents || options.leave_out.inserted
-        };
-        let documents = self.targets.iter().any(needs);
+        let documents = self.targets.iter().any(|target| target.counter.needs_documents());
         self.documents.clear();
         if documents {
             find_documents(batch, rows.ok_or(CensusError::NoDocuments)?, &mut self.documents)?;
@@ -218,7 +281,7 @@ impl<'a> CensusRun<'a> {
                 expected: target.hook + 1,
             })?;
             let codes = target.coder.encode(activations)?;
-            let leave_out = &target.census.options().leave_out;
+            let leave_out = &target.counter.options().leave_out;
             mark(leave_out, batch, activations, &self.documents, &mut target.left_out)?;
             let all_count = leave_out.is_nothing();
             let mut part = CensusBatch::new(&batch.at, &batch.tokens, &codes.features);
@@ -228,7 +291,7 @@ impl<'a> CensusRun<'a> {
             if !all_count {
                 part = part.left_out(&target.left_out);
             }
-            target.census.push(&part)?;
+            target.counter.push(&part)?;
         }
         Ok(())
     }
