@@ -57,7 +57,9 @@ impl FeatureTop {
     pub fn new(features: usize, k: usize) -> Self {
         let floor = if k == 0 { f32::INFINITY } else { 0.0 };
         let entries = k.checked_mul(2).and_then(|room| room.checked_mul(features)).expect("2 k * features overflows");
-        Self { k, floor: vec![floor; features], len: vec![0; features], entries: vec![Ranked::default(); entries] }
+        let mut entries = vec![Ranked::default(); entries];
+        crate::prefer_huge_pages(&mut entries);
+        Self { k, floor: vec![floor; features], len: vec![0; features], entries }
     }
 
     /// What [`new`](Self::new) takes, in bytes.

@@ -59,8 +59,8 @@ impl CensusOptions {
     /// ```
     ///
     /// Each further stretch of rows between which rows are missing adds up to `8 * d_sae` with `documents` (the features of its first and last document), and
-    /// a batch adds 40 bytes of scratch a token. Pages that are never touched, such as those of samples of features that never fire, are
-    /// not resident.
+    /// a batch adds 40 bytes of scratch a token. Large arrays ask for huge pages; stretches of 2 MiB that are never touched
+    /// are not resident.
     #[must_use]
     pub fn memory_bytes(&self, d_sae: usize) -> u64 {
         let kept = (self.samples_per_bin * self.sample_bins * size_of::<Kept>()) as u64;

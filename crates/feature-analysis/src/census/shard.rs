@@ -5,7 +5,7 @@ use super::fixed::{square_units, sum_units};
 use super::mix;
 use super::options::CensusOptions;
 use std::ops::Range;
-use tensor_kernels::FeatureTop;
+use tensor_kernels::{FeatureTop, prefer_huge_pages, prefetch};
 
 /// Features of a shard. Shards are worked on in parallel; a shard's counters fit a core's cache.
 pub(crate) const SHARD: usize = 4096;
@@ -116,14 +116,18 @@ pub(crate) struct Shard {
 impl Shard {
     pub(crate) fn new(features: Range<u32>, options: &CensusOptions) -> Self {
         let n = features.len();
+        let mut cells = vec![0; n * BINS];
+        let mut kept = vec![Kept::default(); n * options.samples_per_bin * options.sample_bins];
+        prefer_huge_pages(&mut cells);
+        prefer_huge_pages(&mut kept);
         Self {
             start: features.start,
             seed: options.seed,
             samples_per_bin: options.samples_per_bin,
             sample_bins: options.sample_bins,
             tallies: vec![Tally::EMPTY; n],
-            cells: vec![0; n * BINS],
-            kept: vec![Kept::default(); n * options.samples_per_bin * options.sample_bins],
+            cells,
+            kept,
             top: FeatureTop::new(n, options.top),
             together: vec![0; n * options.together.len()],
         }
@@ -221,22 +225,43 @@ impl Shard {
         samples
     }
 
+    /// The part of a token's codes that is of features of this shard.
+    fn own<'a>(&self, (index, value): (&'a [u32], &'a [f32])) -> (&'a [u32], &'a [f32]) {
+        let (start, n) = (self.start, self.tallies.len());
+        let from = index.partition_point(|&feature| feature < start);
+        let to = from + index[from..].partition_point(|&feature| ((feature - start) as usize) < n);
+        (&index[from..to], &value[from..to])
+    }
+
+    /// Starts to bring what the next token's features need into the cache. Counters are scattered over tens of megabytes: without this a census waits
+    /// for memory most of the time.
+    fn fetch(&self, (index, value): (&[u32], &[f32])) {
+        for (&feature, &value) in index.iter().zip(value) {
+            let feature = (feature - self.start) as usize;
+            prefetch(&self.tallies, feature);
+            prefetch(&self.cells, feature * BINS + bin_of(value));
+        }
+    }
+
     /// Counts the activations of these lines that are of features of this shard.
     pub(crate) fn take_lines(&mut self, lines: &[Line], present: &[u32], features: &sae_core::SparseFeatures) {
-        let (start, n) = (self.start, self.tallies.len());
-        for line in lines {
-            let (index, value) = features.row(line.row as usize);
-            let from = index.partition_point(|&feature| feature < start);
-            let to = from + index[from..].partition_point(|&feature| ((feature - start) as usize) < n);
-            for (&feature, &value) in index[from..to].iter().zip(&value[from..to]) {
+        let n = self.tallies.len();
+        let mut ahead = lines.first().map_or((&[][..], &[][..]), |line| self.own(features.row(line.row as usize)));
+        for (i, line) in lines.iter().enumerate() {
+            let (index, value) = ahead;
+            if let Some(next) = lines.get(i + 1) {
+                ahead = self.own(features.row(next.row as usize));
+                self.fetch(ahead);
+            }
+            for (&feature, &value) in index.iter().zip(value) {
                 if value != 0.0 {
-                    self.take((feature - start) as usize, value, line);
+                    self.take((feature - self.start) as usize, value, line);
                 }
             }
             for &chosen in &present[line.together.start as usize..line.together.end as usize] {
                 let counts = &mut self.together[chosen as usize * n..(chosen as usize + 1) * n];
-                for (&feature, &value) in index[from..to].iter().zip(&value[from..to]) {
-                    counts[(feature - start) as usize] += u64::from(value != 0.0);
+                for (&feature, &value) in index.iter().zip(value) {
+                    counts[(feature - self.start) as usize] += u64::from(value != 0.0);
                 }
             }
         }

@@ -25,7 +25,7 @@ use std::sync::Arc;
 
 impl FeatureCensus {
     /// Writes the census as a Parquet file (see the [format](super::file)): whole or not at all, and the same bytes for the same tokens. Beside the
-    /// census it takes memory for 4,096 features at a time, about as much again as the census has for them.
+    /// census it takes up to four times what the census has for 4,096 features.
     ///
     /// # Errors
     /// I/O, or the Parquet writer's.
