@@ -9,7 +9,7 @@ use feature_analysis::census::*;
 use source::*;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use support::Random;
 
 const FOLDER: &str = "SAESCOPE_CENSUS_CHILD";
@@ -49,14 +49,23 @@ fn the_child() {
 fn fifty_kills_make_no_difference() {
     let whole = tempfile::tempdir().unwrap();
     run(whole.path(), false);
+    let spawn = |folder: &Path| {
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", "the_child"]).env(FOLDER, folder).stdout(Stdio::null()).spawn().unwrap()
+    };
+    // How long a child takes on this machine as busy as it is: each lives for a random part of that.
+    let (undisturbed, start) = (tempfile::tempdir().unwrap(), Instant::now());
+    assert!(spawn(undisturbed.path()).wait().unwrap().success());
+    let usual = start.elapsed().as_millis() as u64;
     let (mut kills, mut mid_write, mut random) = (0, 0, Random(std::process::id().into()));
     while kills < 50 {
         let dir = tempfile::tempdir().unwrap();
+        let mut longest = usual.max(10);
         while !dir.path().join("done").exists() {
-            let mut child = Command::new(std::env::current_exe().unwrap());
-            child.args(["--exact", "the_child"]).env(FOLDER, dir.path()).stdout(Stdio::null());
-            let mut child = child.spawn().unwrap();
-            std::thread::sleep(Duration::from_millis(random.below(90)));
+            let mut child = spawn(dir.path());
+            std::thread::sleep(Duration::from_millis(random.below(longest)));
+            // A machine that has become busier must not kill every child before it gets anywhere.
+            longest += longest / 8;
             if child.try_wait().unwrap().is_none() {
                 child.kill().unwrap();
                 kills += 1;
@@ -126,6 +135,11 @@ fn checkpoints_of_something_else_are_refused() {
         "the source ended after 2 batches, but 3 were taken from it before the run was interrupted"
     );
     assert_eq!(start(CensusOptions::default(), 3).unwrap().batches, 3);
+    // One that is to go less far.
+    let census = FeatureCensus::new(WIDTH, CensusOptions::default()).unwrap();
+    let run = CensusRun::new().add(0, &coder, census).unwrap().checkpoints(Checkpoints::new(dir.path())).stop_after(1);
+    let error = { run }.run(&mut Synthetic::new(3), &mut |_| {}).unwrap_err().to_string();
+    assert!(error.starts_with("the interrupted run had counted"), "{error}");
 }
 
 #[test]

@@ -127,7 +127,7 @@ impl<'a> CensusBatch<'a> {
         self.left_out.and_then(|left_out| left_out[row])
     }
 
-    /// Checks lengths, addresses and activations; those of tokens that are left out too.
+    /// Checks lengths, addresses, and the activations of the tokens that count: what is left out for its huge norm may well be too large.
     pub(crate) fn check(&self, d_sae: usize) -> Result<()> {
         let n = self.at.len();
         let lengths = [
@@ -147,16 +147,16 @@ impl<'a> CensusBatch<'a> {
         if self.features.value().iter().all(|value| value.abs() < LIMIT) {
             return Ok(());
         }
-        Err(self.bad_value().into())
+        self.bad_value().map_or(Ok(()), |bad| Err(bad.into()))
     }
 
-    /// The first activation that cannot be summed.
-    fn bad_value(&self) -> CensusError {
-        let rows = self.at.iter().zip(self.features.iter());
-        let entries =
-            rows.flat_map(|(at, (index, value))| std::iter::zip(index, value).map(move |(f, v)| (*at, *f, *v)));
-        let bad = entries.into_iter().find(|(_, _, value)| value.is_nan() || value.abs() >= LIMIT);
-        let (at, feature, value) = bad.unwrap_or_default();
-        CensusError::Value { feature, value, at }
+    /// The first activation of a token that counts which cannot be summed.
+    fn bad_value(&self) -> Option<CensusError> {
+        let rows = self.at.iter().zip(self.features.iter()).enumerate();
+        let counted = rows.filter(|(row, _)| self.left_out_at(*row).is_none());
+        let mut entries =
+            counted.flat_map(|(_, (at, (index, value)))| std::iter::zip(index, value).map(move |(f, v)| (*at, *f, *v)));
+        let (at, feature, value) = entries.find(|(_, _, value)| value.is_nan() || value.abs() >= LIMIT)?;
+        Some(CensusError::Value { feature, value, at })
     }
 }

@@ -94,6 +94,16 @@ pub enum CensusError {
         /// Batches that were taken.
         expected: u64,
     },
+    /// A checkpoint of a run that had gone further than this one is to go.
+    #[error(
+        "the interrupted run had counted {found} tokens, this one is to stop after {most}: start anew, or stop later"
+    )]
+    Beyond {
+        /// Tokens counted.
+        found: u64,
+        /// Tokens to stop after.
+        most: u64,
+    },
     /// A file that is no census, is damaged, or is of another version.
     #[error("{}: {reason}", path.display())]
     File {

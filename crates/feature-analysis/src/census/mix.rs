@@ -21,7 +21,8 @@ pub(crate) const fn address_key(address: u64) -> u64 {
 /// The part of the hash that seed and feature decide.
 #[inline]
 pub(crate) const fn feature_key(seed: u64, feature: u32) -> u64 {
-    mix(mix(seed) ^ (feature as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15))
+    // An odd constant other than that of addresses, so that no seed makes the two keys of small numbers equal.
+    mix(mix(seed ^ 0x2545_F491_4F6C_DD1D) ^ (feature as u64 + 1).wrapping_mul(0xD6E8_FEB8_6659_FD93))
 }
 
 /// `hash(seed, feature, address) = mix(feature_key(seed, feature) ^ address_key(address))`. Different addresses have different hashes, because
@@ -42,8 +43,8 @@ mod tests {
         assert_eq!(hash(feature_key(7, 24_575), address_key(123 << 24 | 45)), SECOND);
     }
 
-    const FIRST: u64 = 0x0000_0000_0000_0000;
-    const SECOND: u64 = 0x4CBB_4059_2A55_1712;
+    const FIRST: u64 = 0x428E_2847_F389_DFB2;
+    const SECOND: u64 = 0x6390_10FF_013C_1C06;
 
     #[test]
     fn bits_are_even() {

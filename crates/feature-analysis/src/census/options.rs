@@ -63,11 +63,14 @@ impl CensusOptions {
     /// are not resident.
     #[must_use]
     pub fn memory_bytes(&self, d_sae: usize) -> u64 {
-        let kept = (self.samples_per_bin * self.sample_bins * size_of::<Kept>()) as u64;
+        // Saturating: options are checked later, and this may be asked first.
+        let kept = (self.samples_per_bin as u64).saturating_mul(self.sample_bins as u64);
+        let kept = kept.saturating_mul(size_of::<Kept>() as u64);
         let together = if self.together.is_empty() { 0 } else { 8 * self.together.len() as u64 + 4 };
         let documents = if self.documents { coverage::BYTES_PER_FEATURE } else { 0 };
         let fixed = (size_of::<Tally>() + 8 * BINS) as u64;
-        d_sae as u64 * (fixed + kept + together + documents) + FeatureTop::memory_bytes(d_sae, self.top)
+        let each = kept.saturating_add(fixed + together + documents);
+        (d_sae as u64).saturating_mul(each).saturating_add(FeatureTop::memory_bytes(d_sae, self.top))
     }
 
     /// Checks the ranges.

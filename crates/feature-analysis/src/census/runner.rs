@@ -28,6 +28,8 @@ pub struct CensusReport {
     pub batches: u64,
     /// Tokens that the source delivered, those left out among them.
     pub tokens: u64,
+    /// How many of these tokens were counted before this call: by an earlier one, or by a run whose checkpoint was found.
+    pub resumed_at: u64,
     /// Whether the source ended before the tokens to stop after.
     pub ended_early: bool,
 }
@@ -167,6 +169,7 @@ impl<'a> CensusRun<'a> {
     ) -> Result<CensusReport> {
         self.check(source)?;
         self.resume(source)?;
+        let resumed_at = self.tokens;
         let mut written = (Instant::now(), self.batches);
         while self.left() > 0 {
             let Some(batch) = source.next().transpose()? else { break };
@@ -182,7 +185,7 @@ impl<'a> CensusRun<'a> {
             progress(CensusProgress { batches: self.batches, tokens: self.tokens, of: self.stop_after });
         }
         let ended_early = self.stop_after.is_some_and(|tokens| self.tokens < tokens);
-        Ok(CensusReport { batches: self.batches, tokens: self.tokens, ended_early })
+        Ok(CensusReport { batches: self.batches, tokens: self.tokens, resumed_at, ended_early })
     }
 
     /// The censuses so far, in the order in which their SAEs were added.
@@ -219,6 +222,9 @@ impl<'a> CensusRun<'a> {
             return Err(Error::Option { option: "checkpoints", expected, found });
         }
         let Some(found) = checkpoints.latest(&describe(source.spec()), &empty)? else { return Ok(()) };
+        if let Some(most) = self.stop_after.filter(|most| *most < found.tokens) {
+            return Err(CensusError::Beyond { found: found.tokens, most }.into());
+        }
         let passed = source.pass_over(found.batches)?;
         if passed < found.batches {
             return Err(CensusError::SourceEnded { found: passed, expected: found.batches }.into());

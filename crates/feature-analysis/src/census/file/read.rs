@@ -11,6 +11,7 @@ use activation_store::TokenPos;
 use arrow::array::{Array, ArrowPrimitiveType, AsArray, ListArray, PrimitiveArray, RecordBatch, StructArray};
 use arrow::datatypes::{Float32Type, Int64Type, UInt8Type, UInt32Type, UInt64Type};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::file::metadata::ParquetMetaData;
 use std::fs::File;
 use std::path::Path;
 
@@ -55,6 +56,7 @@ fn read(file: File, most_bytes: u64) -> Checked<FeatureCensus> {
         return Err(format!("it has {rows} rows for {} features", header.d_sae));
     }
     let mut census = empty(&header, most_bytes)?;
+    check_lists(builder.metadata(), &header)?;
     let mut edges = vec![Vec::new(); header.edges()];
     let mut next = 0;
     for batch in builder.with_batch_size(ROWS).build().map_err(text)? {
@@ -99,6 +101,31 @@ fn empty(header: &Header, most_bytes: u64) -> Checked<FeatureCensus> {
     census.tokens = header.tokens;
     census.left_out = header.left_out();
     Ok(census)
+}
+
+/// No more list entries than the options allow, by the file's own directory: they are in memory before they can be looked at one by one.
+fn check_lists(metadata: &ParquetMetaData, header: &Header) -> Checked<()> {
+    let options = header.options();
+    for group in metadata.row_groups() {
+        let rows = u64::try_from(group.num_rows()).map_err(|_| "a row group has a negative number of rows")?;
+        for column in group.columns() {
+            let name = column.column_path().parts().first().map_or("", String::as_str);
+            let each = match name {
+                "histogram" => BINS,
+                "top" => options.top,
+                "samples" => options.sample_bins.saturating_mul(options.samples_per_bin),
+                "together" => options.together.len(),
+                "edges" => header.edges(),
+                _ => 1,
+            };
+            // An empty list has an entry of its own.
+            let most = rows.saturating_mul(each.max(1) as u64);
+            if u64::try_from(column.num_values()).map_or(true, |found| found > most) {
+                return Err(format!("its column `{name}` has {} entries, possible are {most}", column.num_values()));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The columns of a batch by their types.
@@ -196,6 +223,10 @@ impl<'a> Columns<'a> {
         digest.feature(&parts, &of_feature);
         if !of_feature.is_sorted_by(|a, b| a < b) {
             return Err("its edges are out of order".into());
+        }
+        // A document at an edge is one of those in which it fires.
+        if of_feature.len() as u64 > parts.documents {
+            return Err(format!("it fires in {} documents, but at {} edges", parts.documents, of_feature.len()));
         }
         for edge in of_feature {
             edges.get_mut(edge as usize).ok_or_else(|| format!("it fired in edge {edge}"))?.push(feature);
