@@ -238,7 +238,7 @@ pub fn sample_hash(seed: u64, feature: u32, at: TokenPos) -> u64 {
     };
     let golden = 0x9E37_79B9_7F4A_7C15u64;
     let address = at.row << 24 | u64::from(at.pos);
-    let feature = mix(mix(seed) ^ (u64::from(feature) + 1).wrapping_mul(golden));
+    let feature = mix(mix(seed ^ 0x2545_F491_4F6C_DD1D) ^ (u64::from(feature) + 1).wrapping_mul(0xD6E8_FEB8_6659_FD93));
     mix(feature ^ mix(address.wrapping_add(golden)))
 }
 
