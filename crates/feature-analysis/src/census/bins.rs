@@ -99,7 +99,7 @@ impl Histogram {
             return Vec::new();
         }
         // Bin 1 opens a group, so that octaves are octaves.
-        let group = |bin: usize| (bin + per - 1) / per;
+        let group = |bin: usize| bin.div_ceil(per);
         let bins = |g: usize| (g * per + 1).saturating_sub(per)..(g * per + 1).min(BINS);
         (group(occupied.start)..=group(occupied.end - 1))
             .map(|g| {

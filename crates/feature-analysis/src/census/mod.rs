@@ -177,7 +177,8 @@ impl FeatureCensus {
     pub fn push(&mut self, batch: &CensusBatch) -> Result<()> {
         self.check(batch)?;
         let Scratch { mut lines, mut present, rows } = std::mem::take(&mut self.scratch);
-        (lines.clear(), present.clear());
+        lines.clear();
+        present.clear();
         for (row, &at) in batch.at.iter().enumerate() {
             let document = match self.options.documents {
                 true => self.document(batch, row, &mut lines, &mut present),
@@ -239,7 +240,8 @@ impl FeatureCensus {
         } else {
             self.shards.par_iter_mut().for_each(take);
         }
-        (lines.clear(), present.clear());
+        lines.clear();
+        present.clear();
     }
 
     fn check(&mut self, batch: &CensusBatch) -> Result<()> {

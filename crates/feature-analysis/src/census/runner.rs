@@ -36,7 +36,7 @@ pub struct CensusReport {
 
 /// What counts an SAE's features.
 enum Counter {
-    Census(FeatureCensus),
+    Census(Box<FeatureCensus>),
     Intervals(IntervalPass),
 }
 
@@ -118,7 +118,7 @@ impl<'a> CensusRun<'a> {
     /// A census of another number of features.
     pub fn add(mut self, hook: usize, coder: &'a dyn SparseCoder, census: FeatureCensus) -> Result<Self> {
         misfit("the census's d_sae", census.d_sae(), "the SAE's", coder.d_sae())?;
-        self.targets.push(Target { hook, coder, counter: Counter::Census(census), left_out: Vec::new() });
+        self.targets.push(Target { hook, coder, counter: Counter::Census(Box::new(census)), left_out: Vec::new() });
         Ok(self)
     }
 
@@ -197,7 +197,7 @@ impl<'a> CensusRun<'a> {
     #[must_use]
     pub fn into_censuses(self) -> Vec<FeatureCensus> {
         let census = |target: Target| match target.counter {
-            Counter::Census(census) => Some(census),
+            Counter::Census(census) => Some(*census),
             Counter::Intervals(_) => None,
         };
         self.targets.into_iter().filter_map(census).collect()
@@ -233,7 +233,7 @@ impl<'a> CensusRun<'a> {
         self.targets
             .iter_mut()
             .zip(found.censuses)
-            .for_each(|(target, census)| target.counter = Counter::Census(census));
+            .for_each(|(target, census)| target.counter = Counter::Census(Box::new(census)));
         Ok(())
     }
 
@@ -269,7 +269,8 @@ impl<'a> CensusRun<'a> {
         let left = usize::try_from(self.left()).unwrap_or(usize::MAX);
         if batch.len() > left {
             batch.rows = batch.rows.iter().map(|rows| rows.narrow(0, 0, left)).collect::<candle_core::Result<_>>()?;
-            (batch.at.truncate(left), batch.tokens.truncate(left));
+            batch.at.truncate(left);
+            batch.tokens.truncate(left);
         }
         Ok(batch)
     }

@@ -109,7 +109,7 @@ fn codes(random: &mut Random, signed: bool) -> Vec<(u32, f32)> {
         let feature = ((random.uniform() * random.uniform()) * D_SAE as f64 * 0.9) as u32;
         let magnitude = (12.0 * random.uniform() - 9.0 + 6.0 * f64::from(feature % 3)).exp2() as f32;
         // A coarse grid makes ties.
-        let magnitude = if feature % 2 == 0 { (magnitude * 4.0).ceil() / 4.0 } else { magnitude };
+        let magnitude = if feature.is_multiple_of(2) { (magnitude * 4.0).ceil() / 4.0 } else { magnitude };
         let magnitude = if feature == 5 { 2.5 } else { magnitude };
         line.insert(feature, if signed && random.below(3) == 0 { -magnitude } else { magnitude });
     }
@@ -123,11 +123,14 @@ pub fn options() -> CensusOptions {
     CensusOptions { leave_out, seed: 11, sample_bins: 20, ..CensusOptions::default() }
 }
 
+/// An activation, where it is, the token there and its document.
+type Fire = (f32, TokenPos, u32, Option<DocId>);
+
 /// All activations of each feature, kept whole.
 pub struct Brute {
     options: CensusOptions,
     tokens: u64,
-    dense: Vec<Vec<(f32, TokenPos, u32, Option<DocId>)>>,
+    dense: Vec<Vec<Fire>>,
     rows: Vec<BTreeMap<u32, f32>>,
 }
 
@@ -191,7 +194,7 @@ impl Brute {
 
     fn check_examples(&self, census: &FeatureCensus, feature: u32) {
         let all = &self.dense[feature as usize];
-        let example = |a: &(f32, TokenPos, u32, _)| CensusExample { activation: a.0, at: a.1, token: a.2 };
+        let example = |a: &Fire| CensusExample { activation: a.0, at: a.1, token: a.2 };
         let mut best: Vec<CensusExample> = all.iter().map(example).collect();
         best.sort_by(|a, b| b.activation.abs().total_cmp(&a.activation.abs()).then(a.at.cmp(&b.at)));
         best.truncate(self.options.top);

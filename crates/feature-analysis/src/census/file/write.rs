@@ -24,7 +24,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 impl FeatureCensus {
-    /// Writes the census as a Parquet file (see the [format](super::file)): whole or not at all, and the same bytes for the same tokens. Beside the
+    /// Writes the census as a Parquet file (see the [format](crate::census::file)): whole or not at all, and the same bytes for the same tokens. Beside the
     /// census it takes up to four times what the census has for 4,096 features.
     ///
     /// # Errors
