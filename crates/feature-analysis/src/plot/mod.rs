@@ -7,6 +7,7 @@
 //! Text that came from a corpus is data everywhere: tokens and contexts are escaped for JSON, for HTML and for plotly's
 //! own markup, and what would not be seen (spaces, line ends, control characters) is shown by a sign, see [`visible_token`].
 
+mod cards;
 mod chips;
 mod figure;
 mod histogram;
@@ -15,6 +16,7 @@ mod scatter;
 mod table;
 mod text;
 
+pub use cards::{FeatureCard, FeatureNumbers, feature_cards, numbers_table};
 pub use chips::{ContextToken, LensRow, LensToken, TopExample, lens_table, top_table};
 pub use figure::Figure;
 pub use histogram::{Bins, HistogramOptions, bin, density, histogram, positive_histogram};
@@ -23,4 +25,6 @@ pub use scatter::{ScatterOptions, ScatterPoint, pca_scatter};
 pub use table::{Align, Table};
 pub use text::{visible_context, visible_token};
 
+pub(crate) use cards::percent;
 pub(crate) use figure::{no_network, plotly_js};
+pub(crate) use text::grouped;

@@ -1,5 +1,9 @@
 //! From what was measured to what is looked at: kept examples, the lens and PCA as figures and tables of [`plot`](crate::plot).
 
+mod census;
+
+pub use census::{CensusView, DENSE, strongest};
+
 use crate::plot::{
     ContextToken, Figure, HistogramOptions, LensRow, LensToken, ScatterOptions, ScatterPoint, TopExample, pca_scatter,
     positive_histogram,

@@ -1,0 +1,154 @@
+//! A census as sections of a page: how often features fire, which never do and which always, how strong they get, and the strongest
+//! with their examples.
+
+use crate::page::Section;
+use crate::plot::{
+    FeatureCard, FeatureNumbers, Figure, HistogramOptions, density, feature_cards, grouped, histogram, numbers_table,
+    percent,
+};
+
+/// A feature that fires on more than this share of the tokens is called dense.
+pub const DENSE: f64 = 0.1;
+/// How many dense features are listed.
+const LISTED: usize = 20;
+/// How many silent features are named.
+const NAMED: usize = 200;
+
+/// The numbers of every feature of an SAE on a text, as sections of a page.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CensusView {
+    /// Every feature's, in order.
+    pub features: Vec<FeatureNumbers>,
+    /// Those shown with examples, in the order in which they are shown.
+    pub cards: Vec<FeatureCard>,
+}
+
+impl CensusView {
+    /// The sections: density, densest, silent, strength, examples.
+    #[must_use]
+    pub fn sections(&self) -> Vec<Section> {
+        let density = Section::new("density", "How often features fire").text(self.words()).figure(self.density());
+        let strength = Section::new("strength", "How strong they get").figure(self.maxima());
+        let examples = Section::new("examples", "The strongest features")
+            .text(format!(
+                "The {} features with the largest activations, dense ones left out. Every token is shaded by the feature's own activation on it. The \
+                 small histogram counts activations by strength, a bar for each half octave, on a logarithmic scale.",
+                self.cards.len()
+            ))
+            .markup(feature_cards(&self.cards, 4));
+        vec![density, strength, examples, self.densest(), self.silent()]
+    }
+
+    /// How many are silent, rare and dense, in words.
+    #[must_use]
+    pub fn words(&self) -> String {
+        let n = |wanted: &dyn Fn(&FeatureNumbers) -> bool| self.features.iter().filter(|f| wanted(f)).count();
+        let [silent, once, dense] = [n(&|f| f.count == 0), n(&|f| f.count == 1), n(&|f| f.density() > DENSE)];
+        let of_all = |n: usize| percent(n as f64 / self.features.len().max(1) as f64);
+        let l0: f64 = self.features.iter().map(FeatureNumbers::density).sum();
+        format!(
+            "Of {} features {} ({}) never fired on this text, {} fired once, {} are dense (on more than {} of the tokens). On average {l0:.1} features \
+             are active on a token.",
+            grouped(self.features.len() as u64),
+            grouped(silent as u64),
+            of_all(silent),
+            grouped(once as u64),
+            grouped(dense as u64),
+            percent(DENSE),
+        )
+    }
+
+    fn density(&self) -> Figure {
+        let shares: Vec<f32> = self.features.iter().map(|f| f.density() as f32).collect();
+        let options = HistogramOptions {
+            title: "Feature density".into(),
+            x_label: "share of tokens on which a feature fires".into(),
+            y_label: "features".into(),
+            ..HistogramOptions::default()
+        };
+        density(&shares, &options)
+    }
+
+    fn maxima(&self) -> Figure {
+        let maxima: Vec<f32> = self.features.iter().filter(|f| f.count > 0).map(|f| f.max).collect();
+        let options = HistogramOptions {
+            title: "Largest activation of each feature".into(),
+            subtitle: Some(format!("{} features that fired", grouped(maxima.len() as u64))),
+            x_label: "largest activation".into(),
+            y_label: "features".into(),
+            max_bins: 60,
+            height: 380,
+            ..HistogramOptions::default()
+        };
+        histogram(&maxima, &options)
+    }
+
+    fn densest(&self) -> Section {
+        let mut densest: Vec<FeatureNumbers> = self.features.iter().filter(|f| f.count > 0).copied().collect();
+        densest.sort_by(|a, b| b.count.cmp(&a.count).then(a.feature.cmp(&b.feature)));
+        densest.truncate(LISTED);
+        Section::new("dense", "The densest features").table(&numbers_table(&densest))
+    }
+
+    fn silent(&self) -> Section {
+        let silent: Vec<String> =
+            self.features.iter().filter(|f| f.count == 0).map(|f| f.feature.to_string()).collect();
+        let section = Section::new("dead", "Features that never fired");
+        let more = silent.len().saturating_sub(NAMED);
+        match silent.len() {
+            0 => section.text("Every feature fired on this text."),
+            _ if more == 0 => section.text(silent.join(", ")),
+            _ => section.text(format!("{} and {} more", silent[..NAMED].join(", "), grouped(more as u64))),
+        }
+    }
+}
+
+/// The features with the largest activations, largest first, without those that never fired and the dense ones; equal ones by number.
+#[must_use]
+pub fn strongest(features: &[FeatureNumbers], n: usize) -> Vec<FeatureNumbers> {
+    let mut found: Vec<FeatureNumbers> =
+        features.iter().filter(|f| f.count > 0 && f.density() <= DENSE).copied().collect();
+    found.sort_by(|a, b| b.max.total_cmp(&a.max).then(a.feature.cmp(&b.feature)));
+    found.truncate(n);
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn numbers(feature: u32, count: u64, max: f32) -> FeatureNumbers {
+        FeatureNumbers { feature, count, tokens: 100, mean: 1.0, max, documents: None }
+    }
+
+    #[test]
+    fn the_strongest_are_neither_silent_nor_dense() {
+        let all =
+            [numbers(0, 0, 0.0), numbers(1, 50, 9.0), numbers(2, 10, 3.0), numbers(3, 1, 3.0), numbers(4, 2, 5.0)];
+        let found: Vec<u32> = strongest(&all, 9).iter().map(|f| f.feature).collect();
+        assert_eq!(found, [4, 2, 3]);
+        assert_eq!(strongest(&all, 1).len(), 1);
+    }
+
+    #[test]
+    fn a_page_of_anything_can_be_made() {
+        for features in
+            [vec![], vec![numbers(0, 0, 0.0)], vec![numbers(0, 100, 1.0), numbers(1, 0, 0.0), numbers(2, 1, 2.0)]]
+        {
+            let view = CensusView { features, cards: Vec::new() };
+            let mut page = crate::page::Page::new("census", "");
+            view.sections().into_iter().for_each(|section| {
+                page.section(section);
+            });
+            assert!(page.to_html().contains("How often"));
+        }
+    }
+
+    #[test]
+    fn silent_dense_and_rare_are_counted() {
+        let features = vec![numbers(0, 0, 0.0), numbers(1, 50, 1.0), numbers(2, 1, 1.0), numbers(3, 1, 1.0)];
+        let words = CensusView { features, cards: Vec::new() }.words();
+        assert!(words.contains("Of 4 features 1 (25.0%) never fired"), "{words}");
+        assert!(words.contains("2 fired once, 1 are dense") && words.contains("0.5 features"), "{words}");
+    }
+}
