@@ -1,17 +1,20 @@
 //! From what was measured to what is looked at: kept examples, the lens and PCA as figures and tables of [`plot`](crate::plot).
 
 mod census;
+mod contexts;
 
 pub use census::{CensusView, DENSE, strongest};
+pub use contexts::Contexts;
 
 use crate::plot::{
-    ContextToken, Figure, HistogramOptions, LensRow, LensToken, ScatterOptions, ScatterPoint, TopExample, pca_scatter,
+    Figure, HistogramOptions, LensRow, LensToken, ScatterOptions, ScatterPoint, TopExample, pca_scatter,
     positive_histogram,
 };
 use crate::{FrameOptions, KeptExamples, LogitLens, Pca, PositiveActivations, Result, top_activations};
-use activation_store::{ActivationSource, ActivationStore, TokenRow, TokenRowBatch};
+use activation_store::{ActivationStore, TokenRow};
 use model_hooks::Tokenizer;
 use sae_core::SparseCoder;
+use std::collections::BTreeMap;
 
 /// The notebook's histogram (cell 22) of one feature, saying below its title what was counted.
 #[must_use]
@@ -22,7 +25,7 @@ pub fn positive_figure(positive: &PositiveActivations) -> Figure {
 }
 
 /// The strongest examples of a feature (cell 23) with wide contexts, each token with the feature's own activation on it: the rows
-/// of the examples are run once more for that, one by one.
+/// of the examples are run once more for that.
 ///
 /// `around` says how many tokens are shown before and after.
 ///
@@ -36,37 +39,14 @@ pub fn top_examples(
     store: &ActivationStore,
     around: &FrameOptions,
 ) -> Result<Vec<TopExample>> {
-    let tokenizer = store.model().require_tokenizer()?;
-    let example = |top: &crate::TopActivation| {
-        let place = kept.place(top.example);
-        let (before, after) = around.around(place.pos, place.row.tokens.len());
-        let shown = before.start..after.end;
-        let acts = activations_on(place.row, feature, coder, store)?;
-        let texts = tokenizer.readable(&place.row.tokens[shown.clone()])?;
-        let tokens =
-            texts.into_iter().zip(shown.clone()).map(|(text, pos)| ContextToken { text, activation: acts[pos] });
-        let origin = place.row.origin[place.pos].as_ref();
-        let document = origin.map_or(String::new(), |o| format!("document {}, ", o.doc.ordinal));
-        let place_words = format!("{document}row {}, position {}", top.at.row, top.at.pos);
-        Ok(TopExample {
-            activation: top.activation,
-            tokens: tokens.collect(),
-            focus: place.pos - shown.start,
-            place: place_words,
-        })
-    };
-    top_activations(kept, feature, k)?.iter().map(example).collect()
-}
-
-/// One feature's activation on every token of a row; 0 at positions that the store does not deliver (`seqpos_slice`).
-fn activations_on(row: &TokenRow, feature: u32, coder: &dyn SparseCoder, store: &ActivationStore) -> Result<Vec<f32>> {
-    let x = store.activations(&TokenRowBatch { rows: vec![row.clone()] })?;
-    let delivered: Vec<f32> = coder.encode_only(&x, &[feature])?.flatten_all()?.to_vec1()?;
-    let mut acts = vec![0.0; row.tokens.len()];
-    for (&pos, act) in store.spec().positions.iter().zip(delivered) {
-        acts[pos as usize] = act;
+    let top = top_activations(kept, feature, k)?;
+    let rows: BTreeMap<u64, &TokenRow> = top.iter().map(|t| (t.at.row, kept.place(t.example).row)).collect();
+    let contexts = Contexts::of(coder, store, &[feature], rows.into_values().cloned().collect())?;
+    let mut examples = Vec::with_capacity(top.len());
+    for t in &top {
+        examples.extend(contexts.example(feature, t.at, t.activation, store, around)?);
     }
-    Ok(acts)
+    Ok(examples)
 }
 
 /// The logit lens (cell 24) in words. An id that the tokenizer does not know (a padded vocabulary) is shown as `[id]`.
