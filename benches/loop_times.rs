@@ -1,30 +1,23 @@
 //! The notebook's loop with a clock on each step, as JSON on standard output: the Rust half of `benches/peers/compare.py`.
 //!
 //! `all` does what the notebook does: the frame of every token, every feature of the SAE, then the hundred are taken. `chosen`
-//! encodes only these.
+//! encodes only these. Words: `all|chosen [BATCHES [PRECISION]]`.
 
 mod support;
 
 use feature_analysis::{FrameOptions, KeptExamples, Looked, token_frame};
 use sae_core::SparseCoder;
 use std::time::Instant;
-use support::Setup;
-
-/// Processor time of this process in milliseconds, all threads together, where the system has `/proc` (its clock ticks 100 times a second).
-fn cpu_ms() -> Option<f64> {
-    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-    let after_name = stat.rsplit_once(')')?.1;
-    let ticks: Vec<f64> = after_name.split_whitespace().skip(11).take(2).filter_map(|word| word.parse().ok()).collect();
-    Some(ticks.iter().sum::<f64>() * 10.0)
-}
+use support::{Setup, cpu_ms, peak_rss_bytes};
 
 fn main() {
     // `cargo bench` and `cargo test` call every benchmark with flags of their own, which say nothing to this one.
     let mut words = std::env::args().skip(1).filter(|word| !word.starts_with("--"));
     let all = words.next().is_some_and(|word| word == "all");
     let batches: usize = words.next().map_or(3, |word| word.parse().expect("a number of batches"));
+    let precision = words.next().unwrap_or_else(|| "f32fast".into());
     let started = Instant::now();
-    let setup = Setup::load();
+    let setup = Setup::load_on(support::engine(&precision, None));
     let load_s = started.elapsed().as_secs_f64();
     let mut store = setup.store();
     let features = setup.features();
@@ -59,9 +52,9 @@ fn main() {
     let reconstructions = kept.reconstructions().expect("reconstructions");
     let phases = serde_json::json!({ "tokens": tokens, "forward": forward, "encode": encode, "keep": keep, "iteration": iteration });
     let report = serde_json::json!({
-        "who": if all { "saescope, all features" } else { "saescope, 100 features" }, "batches": batches, "load_s": load_s, "cpu_ms": cpu,
+        "who": if all { "saescope, all features" } else { "saescope, 100 features" }, "batches": batches, "precision": precision, "load_s": load_s, "cpu_ms": cpu,
         "kept": kept.len(), "acts_sum": kept.acts().iter().map(|&a| f64::from(a)).sum::<f64>(),
-        "reconstructions": reconstructions.dims(), "ms": phases,
+        "reconstructions": reconstructions.dims(), "ms": phases, "peak_rss_bytes": peak_rss_bytes(),
     });
     println!("{report}");
 }

@@ -8,7 +8,7 @@
 mod common;
 
 use clap::{Parser, ValueEnum};
-use common::{Outcome, Precision};
+use common::{EngineFlags, Outcome};
 use saescope::model_hooks::{Bos, Capture, HookPoint, LanguageModel, LoadOptions, Processing, TokenBatch, load};
 use saescope::tensor_files::save_safetensors;
 use std::path::PathBuf;
@@ -35,9 +35,8 @@ struct Args {
     /// Weight processing.
     #[arg(long, value_enum, default_value = "none")]
     processing: ProcessingArg,
-    /// Precision of the matrix products.
-    #[arg(long, value_enum, default_value = "f32")]
-    precision: Precision,
+    #[command(flatten)]
+    engine: EngineFlags,
     /// The file to write.
     #[arg(long)]
     out: PathBuf,
@@ -56,12 +55,12 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Outcome {
-    args.precision.check()?;
+    let engine = args.engine.start()?;
     let processing = match args.processing {
         ProcessingArg::None => Processing::None,
         ProcessingArg::Tl => Processing::TransformerLens,
     };
-    let model = load(&args.model, &LoadOptions::new(processing))?;
+    let model = load(&args.model, &LoadOptions::new(processing).engine(engine))?;
     let tokens = read_tokens(args, &model)?;
     let points: Vec<HookPoint> = if args.hooks == ["all"] {
         model.hooked().hook_points().to_vec()

@@ -8,7 +8,7 @@
 mod common;
 
 use clap::Parser;
-use common::{Outcome, Precision};
+use common::{EngineFlags, Outcome};
 use saescope::sae_core::{Sae, SparseCoder};
 use saescope::tensor_files::{SafetensorsFile, save_safetensors};
 use std::path::PathBuf;
@@ -26,9 +26,8 @@ struct Args {
     /// The tensor's name in that file.
     #[arg(long)]
     key: String,
-    /// Precision of the matrix products.
-    #[arg(long, value_enum, default_value = "f32")]
-    precision: Precision,
+    #[command(flatten)]
+    engine: EngineFlags,
     /// The file to write.
     #[arg(long)]
     out: PathBuf,
@@ -39,7 +38,7 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Outcome {
-    args.precision.check()?;
+    let engine = args.engine.start()?;
     let sae = Sae::load(&args.sae)?;
     let x = SafetensorsFile::open(&args.input)?.load_f32(&args.key)?;
     let feature_acts = sae.encode_dense(&x)?;

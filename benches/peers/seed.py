@@ -23,6 +23,7 @@ parser.add_argument("--root", type=Path, required=True)
 parser.add_argument("--variant", choices=["faithful", "tuned"], default="faithful")
 parser.add_argument("--batches", type=int, default=20)
 parser.add_argument("--threads", type=int, default=os.cpu_count())
+parser.add_argument("--dtype", choices=["f32", "bf16"], default="f32")
 args = parser.parse_args()
 
 import pandas as pd
@@ -34,11 +35,12 @@ from transformers import AutoTokenizer
 torch.set_grad_enabled(False)
 torch.set_num_threads(args.threads)
 ROWS, CONTEXT = 8, 128
+DTYPE = dict(f32=torch.float32, bf16=torch.bfloat16)[args.dtype]
 corpus = str(args.root / "corpus/corpus.jsonl")
 started = time.perf_counter()
 tokenizer = AutoTokenizer.from_pretrained(str(args.root / "models/gpt2-small-random"))
-model = tl_from_local(args.root / "models/gpt2-small-random", PROCESSED, tokenizer=tokenizer, cls=HookedSAETransformer)
-sae = SAE.load_from_disk(str(args.root / "sae/res-random"), device="cpu")
+model = tl_from_local(args.root / "models/gpt2-small-random", PROCESSED, dtype=DTYPE, tokenizer=tokenizer, cls=HookedSAETransformer)
+sae = SAE.load_from_disk(str(args.root / "sae/res-random"), device="cpu", dtype=str(DTYPE).removeprefix("torch."))
 load_s = time.perf_counter() - started
 hook = sae.cfg.metadata.hook_name
 layer = int(hook.split(".")[1])
@@ -157,4 +159,4 @@ with torch.inference_mode():
     acts, recs = faithful() if args.variant == "faithful" else tuned()
 cpu = (time.process_time() - cpu) * 1e3 / args.batches
 print(json.dumps(dict(who=f"Python, {args.variant}", batches=args.batches, load_s=load_s, cpu_ms=cpu, kept=len(acts), acts_sum=float(acts.double().sum()),
-                      reconstructions=list(recs.shape), ms=ms, peak_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)))
+                      reconstructions=list(recs.shape), ms=ms, precision=args.dtype, backend=torch.backends.cpu.get_cpu_capability().lower(), peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)))

@@ -1,9 +1,11 @@
 //! What the benchmarks run on: the embedded demo, or the files that three environment variables name.
+#![allow(dead_code)] // Each benchmark compiles this module for itself and uses a part of it.
 
 use activation_store::{ActivationStore, DocumentOptions, Documents, StoreOptions};
 use model_hooks::{LanguageModel, LoadOptions, Processing};
 use sae_core::{Sae, SparseCoder};
 use std::path::{Path, PathBuf};
+use tensor_kernels::{Arithmetic, Backend, Engine, Precision};
 
 /// A model, an SAE on it, and text.
 pub struct Setup {
@@ -12,12 +14,49 @@ pub struct Setup {
     pub text: PathBuf,
 }
 
+/// Which files and how they are computed.
+pub fn engine(precision: &str, backend: Option<&str>) -> Engine {
+    let known = Precision::ALL.into_iter().find(|p| p.name() == precision);
+    let precision = known.unwrap_or_else(|| panic!("`{precision}` is none of f32, f32fast, bf16"));
+    match backend {
+        None => Engine::kernels(precision),
+        Some("reference") => Engine::Reference,
+        Some(name) => {
+            let backend: Backend = name.parse().expect("a back end");
+            Engine::Kernels(Arithmetic::on(backend, precision).expect("one that this machine has"))
+        }
+    }
+}
+
+/// The most memory that this process has had, in bytes, where the system says so.
+pub fn peak_rss_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(line.trim().trim_end_matches(" kB").parse::<u64>().ok()? * 1024)
+}
+
+/// Processor time of this process in milliseconds, all threads together, where the system has `/proc` (its clock ticks 100 times a second).
+pub fn cpu_ms() -> Option<f64> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    let after_name = stat.rsplit_once(')')?.1;
+    let ticks: Vec<f64> = after_name.split_whitespace().skip(11).take(2).filter_map(|word| word.parse().ok()).collect();
+    Some(ticks.iter().sum::<f64>() * 10.0)
+}
+
+fn path(variable: &str, file: &str) -> PathBuf {
+    let demo = || Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/demo").join(file);
+    std::env::var_os(variable).map_or_else(demo, PathBuf::from)
+}
+
 impl Setup {
     /// `SAESCOPE_GPT2_RANDOM`, `SAESCOPE_GPT2_SAE` and `SAESCOPE_GPT2_CORPUS`, or the demo.
     pub fn load() -> Self {
-        let demo = |file: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/demo").join(file);
-        let path = |variable: &str, file: &str| std::env::var_os(variable).map_or_else(|| demo(file), PathBuf::from);
-        let options = LoadOptions::new(Processing::TransformerLens);
+        Self::load_on(Engine::default())
+    }
+
+    /// The same, computed by this engine.
+    pub fn load_on(engine: Engine) -> Self {
+        let options = LoadOptions::new(Processing::TransformerLens).engine(engine);
         Self {
             model: model_hooks::load(&path("SAESCOPE_GPT2_RANDOM", "lm"), &options).expect("the model loads"),
             sae: Sae::load(path("SAESCOPE_GPT2_SAE", "sae")).expect("the SAE loads"),

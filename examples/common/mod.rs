@@ -1,7 +1,10 @@
 //! What the examples share: flags, the embedded demo, progress bars, errors in words.
 #![allow(dead_code)] // Each example compiles this module for itself and uses a part of it.
 
+pub mod engine;
 pub mod random_sae;
+
+pub use engine::EngineFlags;
 
 use clap::{Args, ValueEnum};
 use feature_analysis::Progress;
@@ -10,6 +13,7 @@ use saescope::activation_store::{ActivationStore, DocumentOptions, Documents, St
 use saescope::feature_analysis;
 use saescope::model_hooks::{LanguageModel, LoadOptions, Processing, ProcessingSteps, load};
 use saescope::sae_core::{Sae, SparseCoder};
+use saescope::tensor_kernels::Engine;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -47,27 +51,6 @@ pub enum ProcessingFlag {
     Tl,
 }
 
-/// Precision of the matrix products.
-#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
-pub enum Precision {
-    /// IEEE single precision.
-    F32,
-    /// The same as f32 until the project has kernels of its own.
-    F32fast,
-    /// Not there yet.
-    Bf16,
-}
-
-impl Precision {
-    /// Refuses what there is no arithmetic for.
-    pub fn check(self) -> Outcome {
-        match self {
-            Self::F32 | Self::F32fast => Ok(()),
-            Self::Bf16 => Err("bf16 is not available yet: choose f32 or f32fast".into()),
-        }
-    }
-}
-
 /// A model, an SAE and where their text is.
 pub struct Setup {
     /// The model.
@@ -81,8 +64,13 @@ pub struct Setup {
 }
 
 impl Source {
-    /// Loads model and SAE.
+    /// Loads model and SAE for the default engine.
     pub fn open(&self) -> Outcome<Setup> {
+        self.open_on(Engine::default())
+    }
+
+    /// Loads model and SAE for this engine.
+    pub fn open_on(&self, engine: Engine) -> Outcome<Setup> {
         let demo = Path::new(DEMO);
         let sae_flag = match (&self.sae, &self.model) {
             (Some(flag), _) => flag.clone(),
@@ -93,7 +81,7 @@ impl Source {
         let random = random_sae::Spec::parse(&sae_flag)?;
         let loaded = if random.is_none() { Some(Sae::load(Path::new(&sae_flag))?) } else { None };
         let processing = self.processing.map_or_else(|| trained_on(loaded.as_ref()), ProcessingFlag::steps);
-        let model = load(&model_path, &LoadOptions::new(processing))?;
+        let model = load(&model_path, &LoadOptions::new(processing).engine(engine))?;
         let sae = match (loaded, &random) {
             (Some(sae), _) => sae,
             (None, Some(spec)) => spec.build(&model, self.seed)?,
@@ -109,8 +97,13 @@ impl Source {
 impl Setup {
     /// A store at the start of the text.
     pub fn store(&self) -> Outcome<ActivationStore> {
+        self.store_with(StoreOptions::default())
+    }
+
+    /// The same with other options.
+    pub fn store_with(&self, options: StoreOptions) -> Outcome<ActivationStore> {
         let documents = Documents::open(&self.text, DocumentOptions::default())?;
-        Ok(ActivationStore::from_sae(&self.model, &self.sae, documents, StoreOptions::default())?)
+        Ok(ActivationStore::from_sae(&self.model, &self.sae, documents, options)?)
     }
 
     /// The SAE in words.
@@ -234,6 +227,12 @@ pub fn bar(batches: u64) -> (ProgressBar, impl FnMut(Progress)) {
         moved.set_message(format!("Examples found: {}", progress.examples));
         moved.set_position(progress.batches_done);
     })
+}
+
+/// A bar over tokens, on standard error.
+pub fn token_bar(tokens: u64) -> ProgressBar {
+    let style = ProgressStyle::with_template("{percent:>3}%|{bar:30}| {human_pos} of {human_len} tokens [{elapsed}<{eta}, {per_sec}]");
+    ProgressBar::new(tokens).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
 /// Prints an error and what caused it, in words.

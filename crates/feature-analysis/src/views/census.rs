@@ -1,11 +1,17 @@
 //! A census as sections of a page: how often features fire, which never do and which always, how strong they get, and the strongest
 //! with their examples.
 
+use super::{Contexts, lens_rows};
+use crate::census::{CensusExample, FeatureCensus, FeatureStats};
 use crate::page::Section;
 use crate::plot::{
-    FeatureCard, FeatureNumbers, Figure, HistogramOptions, density, feature_cards, grouped, histogram, numbers_table,
-    percent,
+    FeatureCard, FeatureNumbers, Figure, HistogramOptions, LensToken, density, feature_cards, grouped, histogram,
+    numbers_table, percent,
 };
+use crate::{FrameOptions, LensOptions, Result, logit_lens};
+use activation_store::ActivationStore;
+use sae_core::SparseCoder;
+use std::collections::BTreeSet;
 
 /// A feature that fires on more than this share of the tokens is called dense.
 pub const DENSE: f64 = 0.1;
@@ -23,7 +29,64 @@ pub struct CensusView {
     pub cards: Vec<FeatureCard>,
 }
 
+/// How much of a census is shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CensusViewOptions {
+    /// How many features with examples.
+    pub features: usize,
+    /// How many examples of each.
+    pub examples: usize,
+    /// How many tokens that each promotes.
+    pub promotes: usize,
+    /// How much text around an example.
+    pub around: FrameOptions,
+}
+
+impl Default for CensusViewOptions {
+    fn default() -> Self {
+        let around = FrameOptions { len_prefix: 16, len_suffix: 8, ..FrameOptions::default() };
+        Self { features: 16, examples: 8, promotes: 8, around }
+    }
+}
+
 impl CensusView {
+    /// Of a census: all its numbers, and its strongest features with the text around their examples, which is read from `store` (at the start of
+    /// the text that was counted, packed in the same way). What features promote is shown where the SAE is as wide as the residual stream.
+    ///
+    /// # Errors
+    /// The store's, the model's, the SAE's or the tokenizer's.
+    pub fn of(
+        census: &FeatureCensus,
+        coder: &dyn SparseCoder,
+        store: &mut ActivationStore,
+        options: &CensusViewOptions,
+    ) -> Result<Self> {
+        let of = |stats: FeatureStats| FeatureNumbers::of(&stats, census.tokens());
+        let features: Vec<FeatureNumbers> = census.all_stats()?.into_iter().map(of).collect();
+        let shown = strongest(&features, options.features);
+        let numbers: Vec<u32> = shown.iter().map(|f| f.feature).collect();
+        let mut tops = Vec::with_capacity(shown.len());
+        for feature in &numbers {
+            let mut top = census.top(*feature)?;
+            top.truncate(options.examples);
+            tops.push(top);
+        }
+        let rows: BTreeSet<u64> = tops.iter().flatten().map(|example| example.at.row).collect();
+        let contexts = Contexts::read(coder, store, &numbers, &rows)?;
+        let promotes = promotes(coder, store, &numbers, options.promotes)?;
+        let mut cards = Vec::with_capacity(shown.len());
+        for ((numbers, top), promotes) in shown.into_iter().zip(tops).zip(promotes) {
+            let mut examples = Vec::with_capacity(top.len());
+            for CensusExample { at, activation, .. } in top {
+                examples.extend(contexts.example(numbers.feature, at, activation, store, &options.around)?);
+            }
+            // Bars of half an octave.
+            let histogram = census.histogram(numbers.feature)?.grouped(2);
+            cards.push(FeatureCard { numbers, histogram, promotes, examples });
+        }
+        Ok(Self { features, cards })
+    }
+
     /// The sections: density, densest, silent, strength, examples.
     #[must_use]
     pub fn sections(&self) -> Vec<Section> {
@@ -100,6 +163,31 @@ impl CensusView {
             _ if more == 0 => section.text(silent.join(", ")),
             _ => section.text(format!("{} and {} more", silent[..NAMED].join(", "), grouped(more as u64))),
         }
+    }
+}
+
+/// The tokens that each of these features makes likelier; none where the SAE does not write to the residual stream.
+fn promotes(
+    coder: &dyn SparseCoder,
+    store: &ActivationStore,
+    features: &[u32],
+    top: usize,
+) -> Result<Vec<Vec<LensToken>>> {
+    let model = store.model();
+    if features.is_empty() || coder.d_out() != model.shape().d_model {
+        return Ok(vec![Vec::new(); features.len()]);
+    }
+    let options = LensOptions { top, bottom: 0, ..LensOptions::default() };
+    let lens = logit_lens(model, coder, Some(features), &options)?;
+    Ok(lens_rows(&lens, model.require_tokenizer()?).into_iter().map(|row| row.top).collect())
+}
+
+impl FeatureNumbers {
+    /// Of a census's numbers over so many tokens.
+    #[must_use]
+    pub fn of(stats: &FeatureStats, tokens: u64) -> Self {
+        let FeatureStats { feature, count, mean, max, documents, .. } = *stats;
+        Self { feature, count, tokens, mean, max, documents }
     }
 }
 

@@ -3,7 +3,7 @@
 mod census;
 mod contexts;
 
-pub use census::{CensusView, DENSE, strongest};
+pub use census::{CensusView, CensusViewOptions, DENSE, strongest};
 pub use contexts::Contexts;
 
 use crate::plot::{

@@ -1,0 +1,64 @@
+//! What computes: precision, back end, threads.
+
+use super::Outcome;
+use clap::{Args, ValueEnum};
+use saescope::tensor_kernels::{self, Arithmetic, Backend, Engine};
+
+/// Precision of the matrix products.
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
+pub enum Precision {
+    /// IEEE single precision.
+    F32,
+    /// As near to it as three bf16 products come where the machine has AMX; else the same as f32.
+    F32fast,
+    /// Inputs and weights rounded to bf16, sums in f32.
+    Bf16,
+}
+
+impl From<Precision> for tensor_kernels::Precision {
+    fn from(flag: Precision) -> Self {
+        match flag {
+            Precision::F32 => Self::F32,
+            Precision::F32fast => Self::F32Fast,
+            Precision::Bf16 => Self::Bf16,
+        }
+    }
+}
+
+/// How a model and an SAE are computed.
+#[derive(Args, Clone, Debug)]
+pub struct EngineFlags {
+    /// Precision of the matrix products
+    #[arg(long, value_enum, default_value = "f32fast")]
+    pub precision: Precision,
+    /// amx, avx512, avx2 or portable [default: the fastest that this machine has]
+    #[arg(long, value_name = "NAME")]
+    pub backend: Option<Backend>,
+    /// Threads [default: all cores]
+    #[arg(long, value_name = "T")]
+    pub threads: Option<usize>,
+}
+
+impl EngineFlags {
+    /// The engine; sets the number of threads for the whole program.
+    pub fn start(&self) -> Outcome<Engine> {
+        if let Some(threads) = self.threads {
+            if threads == 0 {
+                return Err("--threads is 0, expected at least 1".into());
+            }
+            rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
+        }
+        let precision = self.precision.into();
+        Ok(match self.backend {
+            None => Engine::kernels(precision),
+            Some(backend) => Engine::Kernels(Arithmetic::on(backend, precision)?),
+        })
+    }
+}
+
+/// The most memory that this process has had, in bytes, where the system says so (Linux).
+pub fn peak_rss_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(line.trim().trim_end_matches(" kB").parse::<u64>().ok()? * 1024)
+}
