@@ -229,10 +229,14 @@ pub fn bar(batches: u64) -> (ProgressBar, impl FnMut(Progress)) {
     })
 }
 
-/// A bar over tokens, on standard error.
-pub fn token_bar(tokens: u64) -> ProgressBar {
-    let style = ProgressStyle::with_template("{percent:>3}%|{bar:30}| {human_pos} of {human_len} tokens [{elapsed}<{eta}, {per_sec}]");
-    ProgressBar::new(tokens).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+/// A bar over tokens, on standard error; a counter where their number is not known.
+pub fn token_bar(tokens: Option<u64>) -> ProgressBar {
+    let template = match tokens {
+        Some(_) => "{percent:>3}%|{bar:30}| {human_pos} of {human_len} tokens [{elapsed}<{eta}, {per_sec}]",
+        None => "{spinner} {human_pos} tokens [{elapsed}, {per_sec}]",
+    };
+    let bar = tokens.map_or_else(ProgressBar::new_spinner, ProgressBar::new);
+    bar.with_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
 /// Prints an error and what caused it, in words.

@@ -23,8 +23,7 @@ pub use histogram::{Bins, HistogramOptions, bin, density, histogram, positive_hi
 pub use palette::{MarkerStyle, PALETTE, marker_style};
 pub use scatter::{ScatterOptions, ScatterPoint, pca_scatter};
 pub use table::{Align, Table};
-pub use text::{visible_context, visible_token};
+pub use text::{grouped, visible_context, visible_token};
 
 pub(crate) use cards::percent;
 pub(crate) use figure::{no_network, plotly_js};
-pub(crate) use text::grouped;

@@ -84,7 +84,7 @@ pub(crate) fn json_for_script(json: &str) -> String {
 }
 
 /// Digits in groups of three: `102,400`.
-pub(crate) fn grouped(n: u64) -> String {
+pub fn grouped(n: u64) -> String {
     let digits = n.to_string();
     let mut out = String::with_capacity(digits.len() + digits.len() / 3);
     for (i, c) in digits.chars().enumerate() {

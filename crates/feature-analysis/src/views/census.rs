@@ -110,14 +110,14 @@ impl CensusView {
         let of_all = |n: usize| percent(n as f64 / self.features.len().max(1) as f64);
         let l0: f64 = self.features.iter().map(FeatureNumbers::density).sum();
         format!(
-            "Of {} features {} ({}) never fired on this text, {} fired once, {} are dense (on more than {} of the tokens). On average {l0:.1} features \
+            "Of {} features {} ({}) never fired on this text, {} fired once, {} are dense (on more than {:.0}% of the tokens). On average {l0:.1} features \
              are active on a token.",
             grouped(self.features.len() as u64),
             grouped(silent as u64),
             of_all(silent),
             grouped(once as u64),
             grouped(dense as u64),
-            percent(DENSE),
+            100.0 * DENSE,
         )
     }
 

@@ -1,0 +1,139 @@
+//! Every feature of an SAE on a text, in one pass: how often it fires, how strongly, and where most. Writes the census (Parquet) and a page.
+//!
+//! ```sh
+//! cargo run --release --example census
+//! cargo run --release --example census -- --model DIR --sae DIR --text 'corpus/*.jsonl.zst' --tokens 1000000 --precision bf16 --out DIR
+//! ```
+//! The last line on standard output is one JSON object; the progress bar is on standard error.
+
+mod common;
+
+use clap::Parser;
+use common::{EngineFlags, Outcome, Setup, Source, engine::peak_rss_bytes, token_bar};
+use saescope::activation_store::{ActivationSource, Exclude, StoreOptions};
+use saescope::feature_analysis::census::{CensusNames, CensusReport, LeaveOut};
+use saescope::feature_analysis::page::Page;
+use saescope::feature_analysis::plot::grouped;
+use saescope::feature_analysis::views::{CensusView, CensusViewOptions};
+use saescope::feature_analysis::{CensusOptions, CensusRun, FeatureCensus};
+use saescope::sae_core::SparseCoder;
+use saescope::tensor_kernels::Engine;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+/// A census of all features of an SAE.
+#[derive(Parser)]
+struct Args {
+    #[command(flatten)]
+    source: Source,
+    /// Tokens to look at, special ones among them [default: the whole text]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    tokens: Option<u64>,
+    /// Rows of tokens in one forward pass
+    #[arg(long, default_value_t = 8)]
+    batch: usize,
+    /// Tokens in a row [default: the SAE's own, 128 for most]
+    #[arg(long)]
+    context: Option<usize>,
+    /// The strongest activations that are kept of each feature
+    #[arg(long, default_value_t = 20)]
+    top: usize,
+    #[command(flatten)]
+    engine: EngineFlags,
+    /// Where the census and its page go
+    #[arg(long, default_value = "target/census")]
+    out: PathBuf,
+    /// Goes on with a census that was interrupted in the same folder
+    #[arg(long)]
+    resume: bool,
+}
+
+fn main() -> ExitCode {
+    common::exit(run(&Args::parse()))
+}
+
+fn run(args: &Args) -> Outcome {
+    let engine = args.engine.start()?;
+    let setup = args.source.open_on(engine)?;
+    println!(
+        "model  {}\nSAE    {}\ntext   {}\nengine {engine}",
+        setup.describe_model(),
+        setup.describe_sae(),
+        setup.describe_text()
+    );
+    let started = Instant::now();
+    let (census, report) = count(args, &setup, engine)?;
+    let seconds = started.elapsed().as_secs_f64();
+    let page = page(args, &setup, &census, seconds, engine)?;
+    println!("{} tokens in {seconds:.1} s; open {}", report.tokens, page.display());
+    let result = serde_json::json!({
+        "tokens": report.tokens, "seconds": seconds, "tokens_per_s": report.tokens as f64 / seconds, "peak_rss_bytes": peak_rss_bytes(),
+        "backend": engine.arithmetic().map(|a| a.backend().name()), "precision": engine.arithmetic().map(|a| a.precision().name()),
+        "l0": census.l0(), "tokens_counted": census.tokens(), "left_out": census.left_out().total(), "features": census.d_sae(),
+        "dead": census.dead().len(), "threads": rayon::current_num_threads(), "census_bytes": census.options().memory_bytes(census.d_sae()),
+    });
+    println!("{result}");
+    Ok(())
+}
+
+/// The one pass.
+fn count(args: &Args, setup: &Setup, engine: Engine) -> Outcome<(FeatureCensus, CensusReport)> {
+    let mut harvest = setup.store_with(args.store())?.into_harvest();
+    let special = setup.model.tokenizer().map(|t| t.special_ids().clone()).unwrap_or_default();
+    let leave_out = LeaveOut { tokens: special, inserted: true, ..LeaveOut::default() };
+    let options = CensusOptions { top: args.top, seed: args.source.seed, leave_out, ..CensusOptions::default() };
+    let names = CensusNames {
+        model: setup.describe_model(),
+        sae: setup.describe_sae(),
+        hook: harvest.spec().hooks[0].to_string(),
+        engine: engine.to_string(),
+        source: setup.describe_text(),
+    };
+    let census = FeatureCensus::new(setup.sae.d_sae(), options)?.named(names);
+    let mut run = CensusRun::new().add(0, &setup.sae, census)?;
+    if let Some(tokens) = args.tokens {
+        run = run.stop_after(tokens);
+    }
+    let bar = token_bar(args.tokens);
+    let report = run.run(&mut harvest, &mut |progress| bar.set_position(progress.tokens))?;
+    bar.finish();
+    if report.tokens == 0 {
+        let tokens = harvest.report().packing.tokens;
+        return Err(format!("the text has {tokens} tokens: not enough for one row of the context size").into());
+    }
+    Ok((run.into_censuses().remove(0), report))
+}
+
+/// The page: numbers of all features, examples of the strongest.
+fn page(args: &Args, setup: &Setup, census: &FeatureCensus, seconds: f64, engine: Engine) -> Outcome<PathBuf> {
+    let view = CensusView::of(census, &setup.sae, &mut setup.store_with(args.store())?, &CensusViewOptions::default())?;
+    let mut page =
+        Page::new("A census of all features", "Every feature of a sparse autoencoder on a text, counted in one pass.");
+    page.fact("model", setup.describe_model()).fact("SAE", setup.describe_sae()).fact("text", setup.describe_text());
+    page.fact(
+        "tokens",
+        format!("{} counted, {} special ones left out", grouped(census.tokens()), grouped(census.left_out().total())),
+    );
+    page.fact("engine", engine.to_string())
+        .fact("time", format!("{seconds:.1} s"))
+        .fact("seed", args.source.seed.to_string());
+    for section in view.sections() {
+        page.section(section);
+    }
+    let path = args.out.join("census.html");
+    page.write(&path)?;
+    Ok(path)
+}
+
+impl Args {
+    fn store(&self) -> StoreOptions {
+        StoreOptions {
+            store_batch_size_prompts: self.batch,
+            context_size: self.context,
+            // The census leaves special tokens out itself, and says how many they were.
+            exclude_special_tokens: Some(Exclude::Nothing),
+            ..StoreOptions::default()
+        }
+    }
+}
