@@ -84,7 +84,7 @@ def run_one(case, label, program, threads, args, rust):
         print(f"{case} {label} failed: {done.stderr.strip().splitlines()[-1:]}", flush=True)
         return
     result = json.loads(done.stdout.strip().splitlines()[-1])
-    line = dict(case=case, label=label, threads=threads, load=os.getloadavg()[0], when=time.strftime("%Y-%m-%d %H:%M"), **result)
+    line = dict(result, case=case, label=label, threads=threads, load=os.getloadavg()[0], when=time.strftime("%Y-%m-%d %H:%M"))
     with open(args.raw, "a") as raw:
         raw.write(json.dumps(line) + "\n")
     last = {step: round(middle(times), 1) for step, times in result["ms"].items()}
