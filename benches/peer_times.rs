@@ -2,42 +2,21 @@
 //! `benches/peers/compare_census.py`.
 //!
 //! ```text
-//! peer_times census|blocks|encode|chosen|lens [PRECISION [BACKEND|best [BATCHES [DIR]]]]
+//! peer_times census|blocks|encode|chosen|lens [PRECISION [BACKEND|best [BATCHES [FILE]]]]
 //! ```
-//! `census` tokenises 8 rows of 128 tokens at a time, runs the model to the SAE's hook, encodes and counts all features (DIR: where the
-//! census is saved). `blocks` is the forward pass alone, `encode` the encoder alone, `chosen` that of 100 features, `lens` the logit lens of all
+//! `census` tokenises 8 rows of 128 tokens at a time, runs the model to the SAE's hook, encodes and counts all features (FILE:
+//! where the census is saved). `blocks` is the forward pass alone, `encode` the encoder alone, `chosen` that of 100 features, `lens` the logit lens of all
 //! features. `reference` as back end is candle.
 
 mod support;
 
 use candle_core::Tensor;
-use feature_analysis::census::{CensusBatch, CensusOptions, FeatureCensus, Reason};
 use feature_analysis::{LensOptions, logit_lens};
 use sae_core::SparseCoder;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::time::Instant;
-use support::{Setup, cpu_ms, peak_rss_bytes};
-
-/// Milliseconds of each step, batch after batch.
-#[derive(Default)]
-struct Clock(Vec<(&'static str, Vec<f64>)>);
-
-impl Clock {
-    fn time<T>(&mut self, step: &'static str, work: impl FnOnce() -> T) -> T {
-        let start = Instant::now();
-        let out = work();
-        self.note(step, start.elapsed().as_secs_f64() * 1e3);
-        out
-    }
-
-    fn note(&mut self, step: &'static str, ms: f64) {
-        match self.0.iter_mut().find(|(name, _)| *name == step) {
-            Some((_, all)) => all.push(ms),
-            None => self.0.push((step, vec![ms])),
-        }
-    }
-}
+use support::{Clock, Setup, census_loop, cpu_ms, peak_rss_bytes};
 
 fn main() {
     // `cargo bench` and `cargo test` call every benchmark with flags of their own, which say nothing to this one.
@@ -72,34 +51,12 @@ fn main() {
 
 /// The loop: text, model, SAE, census; tokenising is on our clock.
 fn census(setup: &Setup, batches: usize, out: Option<&Path>, clock: &mut Clock) -> Value {
-    let options = CensusOptions { samples_per_bin: 0, documents: false, ..CensusOptions::default() };
-    let mut census = FeatureCensus::new(setup.sae.d_sae(), options).expect("options");
-    let mut store = setup.store();
-    let special = setup.model.tokenizer().expect("a tokenizer").special_ids().clone();
-    for _ in 0..batches {
-        let start = Instant::now();
-        let batch = clock.time("tokens", || store.get_batch_tokens()).expect("tokens").expect("the text suffices");
-        let x = clock.time("forward", || store.activations(&batch)).expect("activations");
-        let codes = clock.time("encode", || setup.sae.encode(&x)).expect("codes");
-        clock.time("count", || {
-            let rows = batch.rows.iter().flat_map(|row| (0..row.tokens.len()).map(move |pos| (row, pos)));
-            let at: Vec<_> =
-                rows.clone().map(|(row, pos)| activation_store::TokenPos { row: row.row, pos: pos as u32 }).collect();
-            let tokens: Vec<u32> = rows.clone().map(|(row, pos)| row.tokens[pos]).collect();
-            let left_out: Vec<_> = tokens.iter().map(|id| special.contains(id).then_some(Reason::Token)).collect();
-            census
-                .push(&CensusBatch::new(&at, &tokens, &codes.features).left_out(&left_out))
-                .expect("finite activations");
-        });
-        clock.note("iteration", start.elapsed().as_secs_f64() * 1e3);
-    }
+    let census = census_loop(setup, &setup.sae, batches, clock);
     if let Some(out) = out {
-        std::fs::create_dir_all(out).expect("TODO save");
+        census.save(out).expect("the census is written");
     }
-    let top: f64 = (0..census.d_sae() as u32)
-        .flat_map(|f| census.top(f).expect("a feature"))
-        .map(|e| f64::from(e.activation))
-        .sum();
+    let top = (0..census.d_sae() as u32).flat_map(|f| census.top(f).expect("a feature"));
+    let top: f64 = top.map(|example| f64::from(example.activation)).sum();
     json!({ "tokens_counted": census.tokens(), "l0": census.l0(), "top_sum": top })
 }
 

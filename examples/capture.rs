@@ -8,7 +8,7 @@
 mod common;
 
 use clap::{Parser, ValueEnum};
-use common::{EngineFlags, Outcome};
+use common::{EngineFlags, Outcome, engine::Precision};
 use saescope::model_hooks::{Bos, Capture, HookPoint, LanguageModel, LoadOptions, Processing, TokenBatch, load};
 use saescope::tensor_files::save_safetensors;
 use std::path::PathBuf;
@@ -55,7 +55,7 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Outcome {
-    let engine = args.engine.start()?;
+    let engine = args.engine.start_in(Precision::F32)?;
     let processing = match args.processing {
         ProcessingArg::None => Processing::None,
         ProcessingArg::Tl => Processing::TransformerLens,

@@ -8,8 +8,8 @@
 mod common;
 
 use clap::Parser;
-use common::{EngineFlags, Outcome};
-use saescope::sae_core::{Sae, SparseCoder};
+use common::{EngineFlags, Outcome, engine::Precision};
+use saescope::sae_core::SparseCoder;
 use saescope::tensor_files::{SafetensorsFile, save_safetensors};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -38,8 +38,8 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Outcome {
-    let engine = args.engine.start()?;
-    let sae = Sae::load(&args.sae)?;
+    let engine = args.engine.start_in(Precision::F32)?;
+    let sae = common::load_sae(&args.sae, engine)?;
     let x = SafetensorsFile::open(&args.input)?.load_f32(&args.key)?;
     let feature_acts = sae.encode_dense(&x)?;
     let sae_out = sae.forward(&x)?.x_hat;

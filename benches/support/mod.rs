@@ -1,10 +1,12 @@
 //! What the benchmarks run on: the embedded demo, or the files that three environment variables name.
 #![allow(dead_code)] // Each benchmark compiles this module for itself and uses a part of it.
 
-use activation_store::{ActivationStore, DocumentOptions, Documents, StoreOptions};
+use activation_store::{ActivationStore, DocumentOptions, Documents, StoreOptions, TokenPos};
+use feature_analysis::census::{CensusBatch, CensusOptions, FeatureCensus, Reason};
 use model_hooks::{LanguageModel, LoadOptions, Processing};
 use sae_core::{Sae, SparseCoder};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 use tensor_kernels::{Arithmetic, Backend, Engine, Precision};
 
 /// A model, an SAE on it, and text.
@@ -57,9 +59,10 @@ impl Setup {
     /// The same, computed by this engine.
     pub fn load_on(engine: Engine) -> Self {
         let options = LoadOptions::new(Processing::TransformerLens).engine(engine);
+        let sae_options = sae_core::LoadOptions { engine, ..Default::default() };
         Self {
             model: model_hooks::load(&path("SAESCOPE_GPT2_RANDOM", "lm"), &options).expect("the model loads"),
-            sae: Sae::load(path("SAESCOPE_GPT2_SAE", "sae")).expect("the SAE loads"),
+            sae: Sae::load_with(path("SAESCOPE_GPT2_SAE", "sae"), &sae_options).expect("the SAE loads"),
             text: path("SAESCOPE_GPT2_CORPUS", "text.jsonl"),
         }
     }
@@ -74,4 +77,49 @@ impl Setup {
     pub fn features(&self) -> Vec<u32> {
         (0..100).map(|i| u32::try_from(i * self.sae.d_sae() / 100).expect("an SAE's size fits")).collect()
     }
+}
+
+/// Milliseconds of each step, batch after batch.
+#[derive(Default)]
+pub struct Clock(pub Vec<(&'static str, Vec<f64>)>);
+
+impl Clock {
+    pub fn time<T>(&mut self, step: &'static str, work: impl FnOnce() -> T) -> T {
+        let start = Instant::now();
+        let out = work();
+        self.note(step, start.elapsed().as_secs_f64() * 1e3);
+        out
+    }
+
+    pub fn note(&mut self, step: &'static str, ms: f64) {
+        match self.0.iter_mut().find(|(name, _)| *name == step) {
+            Some((_, all)) => all.push(ms),
+            None => self.0.push((step, vec![ms])),
+        }
+    }
+}
+
+/// Batches of 8 rows of 128 tokens through the model to the SAE's hook, its encoder and a census of all its features.
+pub fn census_loop(setup: &Setup, sae: &Sae, batches: usize, clock: &mut Clock) -> FeatureCensus {
+    let mut census = FeatureCensus::new(sae.d_sae(), CensusOptions::default()).expect("options");
+    let mut store = setup.store();
+    let special = setup.model.tokenizer().map(|tokenizer| tokenizer.special_ids().clone()).unwrap_or_default();
+    for _ in 0..batches {
+        let start = Instant::now();
+        let batch = clock.time("tokens", || store.get_batch_tokens()).expect("tokens").expect("the text suffices");
+        let x = clock.time("forward", || store.activations(&batch)).expect("activations");
+        let codes = clock.time("encode", || sae.encode(&x)).expect("codes");
+        clock.time("count", || {
+            let places = batch.rows.iter().flat_map(|row| (0..row.tokens.len()).map(move |pos| (row, pos)));
+            let at: Vec<_> = places.clone().map(|(row, pos)| TokenPos { row: row.row, pos: pos as u32 }).collect();
+            let tokens: Vec<u32> = places.clone().map(|(row, pos)| row.tokens[pos]).collect();
+            let documents: Vec<_> =
+                places.map(|(row, pos)| row.origin[pos].as_ref().map(|origin| origin.doc)).collect();
+            let left_out: Vec<_> = tokens.iter().map(|id| special.contains(id).then_some(Reason::Token)).collect();
+            let part = CensusBatch::new(&at, &tokens, &codes.features).documents(&documents).left_out(&left_out);
+            census.push(&part).expect("finite activations");
+        });
+        clock.note("iteration", start.elapsed().as_secs_f64() * 1e3);
+    }
+    census
 }

@@ -28,9 +28,9 @@ impl From<Precision> for tensor_kernels::Precision {
 /// How a model and an SAE are computed.
 #[derive(Args, Clone, Debug)]
 pub struct EngineFlags {
-    /// Precision of the matrix products
-    #[arg(long, value_enum, default_value = "f32fast")]
-    pub precision: Precision,
+    /// Precision of the matrix products [default: f32fast; f32 where values are written for other tools to check]
+    #[arg(long, value_enum)]
+    pub precision: Option<Precision>,
     /// amx, avx512, avx2 or portable [default: the fastest that this machine has]
     #[arg(long, value_name = "NAME")]
     pub backend: Option<Backend>,
@@ -40,15 +40,20 @@ pub struct EngineFlags {
 }
 
 impl EngineFlags {
-    /// The engine; sets the number of threads for the whole program.
+    /// The engine, [`Precision::F32fast`] unless the flag says otherwise; sets the number of threads for the whole program.
     pub fn start(&self) -> Outcome<Engine> {
+        self.start_in(Precision::F32fast)
+    }
+
+    /// The same with another default.
+    pub fn start_in(&self, default: Precision) -> Outcome<Engine> {
         if let Some(threads) = self.threads {
             if threads == 0 {
                 return Err("--threads is 0, expected at least 1".into());
             }
             rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
         }
-        let precision = self.precision.into();
+        let precision = self.precision.unwrap_or(default).into();
         Ok(match self.backend {
             None => Engine::kernels(precision),
             Some(backend) => Engine::Kernels(Arithmetic::on(backend, precision)?),

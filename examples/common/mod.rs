@@ -12,7 +12,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use saescope::activation_store::{ActivationStore, DocumentOptions, Documents, StoreOptions};
 use saescope::feature_analysis;
 use saescope::model_hooks::{LanguageModel, LoadOptions, Processing, ProcessingSteps, load};
-use saescope::sae_core::{Sae, SparseCoder};
+use saescope::sae_core::{self, Sae, SparseCoder};
 use saescope::tensor_kernels::Engine;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -79,12 +79,12 @@ impl Source {
         };
         let model_path = self.model.clone().unwrap_or_else(|| demo.join("lm"));
         let random = random_sae::Spec::parse(&sae_flag)?;
-        let loaded = if random.is_none() { Some(Sae::load(Path::new(&sae_flag))?) } else { None };
+        let loaded = if random.is_none() { Some(load_sae(Path::new(&sae_flag), engine)?) } else { None };
         let processing = self.processing.map_or_else(|| trained_on(loaded.as_ref()), ProcessingFlag::steps);
         let model = load(&model_path, &LoadOptions::new(processing).engine(engine))?;
         let sae = match (loaded, &random) {
             (Some(sae), _) => sae,
-            (None, Some(spec)) => spec.build(&model, self.seed)?,
+            (None, Some(spec)) => spec.build(&model, engine, self.seed)?,
             (None, None) => unreachable!("an SAE that is not random was loaded"),
         };
         let sae_name =
@@ -139,6 +139,11 @@ impl ProcessingFlag {
             Self::Tl => Processing::TransformerLens.into(),
         }
     }
+}
+
+/// An SAE for this engine.
+pub fn load_sae(folder: &Path, engine: Engine) -> Outcome<Sae> {
+    Ok(Sae::load_with(folder, &sae_core::LoadOptions { engine, ..Default::default() })?)
 }
 
 /// The weights that an SAE was trained on: TransformerLens' default, changed by `model_from_pretrained_kwargs`.

@@ -7,6 +7,7 @@ use rand_chacha::ChaCha8Rng;
 use saescope::activation_store::HookRows;
 use saescope::model_hooks::{HookPoint, LanguageModel};
 use saescope::sae_core::{Activation, Provenance, Sae, SaeParts};
+use saescope::tensor_kernels::Engine;
 
 /// `random:D_SAE@HOOK`.
 #[derive(Clone, Debug)]
@@ -25,7 +26,7 @@ impl Spec {
     }
 
     /// Random unit directions, read and written by the same rows; the 32 strongest of each token are kept.
-    pub fn build(&self, model: &LanguageModel, seed: u64) -> Outcome<Sae> {
+    pub fn build(&self, model: &LanguageModel, engine: Engine, seed: u64) -> Outcome<Sae> {
         let width = HookRows::of(self.hook.into(), model.shape())?.width;
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut rows = vec![0_f32; self.d_sae * width];
@@ -43,6 +44,6 @@ impl Spec {
             prepend_bos: Some(model.tokenizer().is_some_and(|t| t.bos().is_some())),
             ..Provenance::default()
         };
-        Ok(Sae::new(parts)?)
+        Ok(Sae::on(engine, parts)?)
     }
 }
