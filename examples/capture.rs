@@ -8,7 +8,8 @@
 mod common;
 
 use clap::{Parser, ValueEnum};
-use common::{EngineFlags, Outcome, engine::Precision};
+use common::Outcome;
+use common::engine::{EngineFlags, Precision};
 use saescope::model_hooks::{Bos, Capture, HookPoint, LanguageModel, LoadOptions, Processing, TokenBatch, load};
 use saescope::tensor_files::save_safetensors;
 use std::path::PathBuf;

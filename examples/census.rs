@@ -9,7 +9,9 @@
 mod common;
 
 use clap::Parser;
-use common::{EngineFlags, Outcome, Setup, Source, engine::peak_rss_bytes, token_bar};
+use common::census_folder::CensusFolder;
+use common::engine::{EngineFlags, peak_rss_bytes};
+use common::{Outcome, Setup, Source, token_bar};
 use saescope::activation_store::{ActivationSource, Exclude, StoreOptions};
 use saescope::feature_analysis::census::{CensusNames, CensusReport, LeaveOut};
 use saescope::feature_analysis::page::Page;
@@ -18,7 +20,6 @@ use saescope::feature_analysis::views::{CensusView, CensusViewOptions};
 use saescope::feature_analysis::{CensusOptions, CensusRun, FeatureCensus};
 use saescope::sae_core::SparseCoder;
 use saescope::tensor_kernels::Engine;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -41,12 +42,8 @@ struct Args {
     top: usize,
     #[command(flatten)]
     engine: EngineFlags,
-    /// Where the census and its page go
-    #[arg(long, default_value = "target/census")]
-    out: PathBuf,
-    /// Goes on with a census that was interrupted in the same folder
-    #[arg(long)]
-    resume: bool,
+    #[command(flatten)]
+    folder: CensusFolder,
 }
 
 fn main() -> ExitCode {
@@ -63,12 +60,13 @@ fn run(args: &Args) -> Outcome {
         setup.describe_text()
     );
     let started = Instant::now();
-    let (census, report) = count(args, &setup, engine)?;
+    let (census, report, resumed_at) = count(args, &setup, engine)?;
     let seconds = started.elapsed().as_secs_f64();
-    let page = page(args, &setup, &census, seconds, engine)?;
-    println!("{} tokens in {seconds:.1} s; open {}", report.tokens, page.display());
+    let rate = (report.tokens - resumed_at) as f64 / seconds;
+    page(args, &setup, &census, seconds, engine)?;
+    println!("{} tokens in {seconds:.1} s; open {}", report.tokens, args.folder.page().display());
     let result = serde_json::json!({
-        "tokens": report.tokens, "seconds": seconds, "tokens_per_s": report.tokens as f64 / seconds, "peak_rss_bytes": peak_rss_bytes(),
+        "tokens": report.tokens, "resumed_at": resumed_at, "seconds": seconds, "tokens_per_s": rate, "peak_rss_bytes": peak_rss_bytes(),
         "backend": engine.arithmetic().map(|a| a.backend().name()), "precision": engine.arithmetic().map(|a| a.precision().name()),
         "l0": census.l0(), "tokens_counted": census.tokens(), "left_out": census.left_out().total(), "features": census.d_sae(),
         "dead": census.dead().len(), "threads": rayon::current_num_threads(), "census_bytes": census.options().memory_bytes(census.d_sae()),
@@ -77,8 +75,8 @@ fn run(args: &Args) -> Outcome {
     Ok(())
 }
 
-/// The one pass.
-fn count(args: &Args, setup: &Setup, engine: Engine) -> Outcome<(FeatureCensus, CensusReport)> {
+/// The one pass: the census, what was done, and how many tokens an interrupted run had done before.
+fn count(args: &Args, setup: &Setup, engine: Engine) -> Outcome<(FeatureCensus, CensusReport, u64)> {
     let mut harvest = setup.store_with(args.store())?.into_harvest();
     let special = setup.model.tokenizer().map(|t| t.special_ids().clone()).unwrap_or_default();
     let leave_out = LeaveOut { tokens: special, inserted: true, ..LeaveOut::default() };
@@ -91,22 +89,30 @@ fn count(args: &Args, setup: &Setup, engine: Engine) -> Outcome<(FeatureCensus, 
         source: setup.describe_text(),
     };
     let census = FeatureCensus::new(setup.sae.d_sae(), options)?.named(names);
-    let mut run = CensusRun::new().add(0, &setup.sae, census)?;
+    args.folder.check(&census)?;
+    let mut run = CensusRun::new().add(0, &setup.sae, census)?.checkpoints(args.folder.checkpoints());
     if let Some(tokens) = args.tokens {
         run = run.stop_after(tokens);
     }
     let bar = token_bar(args.tokens);
-    let report = run.run(&mut harvest, &mut |progress| bar.set_position(progress.tokens))?;
+    let mut resumed_at = None;
+    let one_batch = (args.batch * harvest.spec().context_size) as u64;
+    let report = run.run(&mut harvest, &mut |progress| {
+        resumed_at.get_or_insert(progress.tokens.saturating_sub(one_batch));
+        bar.set_position(progress.tokens);
+    })?;
     bar.finish();
     if report.tokens == 0 {
         let tokens = harvest.report().packing.tokens;
         return Err(format!("the text has {tokens} tokens: not enough for one row of the context size").into());
     }
-    Ok((run.into_censuses().remove(0), report))
+    run.censuses().try_for_each(|census| census.save(&args.folder.file()))?;
+    run.remove_checkpoints()?;
+    Ok((run.into_censuses().remove(0), report, resumed_at.unwrap_or(0)))
 }
 
 /// The page: numbers of all features, examples of the strongest.
-fn page(args: &Args, setup: &Setup, census: &FeatureCensus, seconds: f64, engine: Engine) -> Outcome<PathBuf> {
+fn page(args: &Args, setup: &Setup, census: &FeatureCensus, seconds: f64, engine: Engine) -> Outcome {
     let view = CensusView::of(census, &setup.sae, &mut setup.store_with(args.store())?, &CensusViewOptions::default())?;
     let mut page =
         Page::new("A census of all features", "Every feature of a sparse autoencoder on a text, counted in one pass.");
@@ -121,9 +127,8 @@ fn page(args: &Args, setup: &Setup, census: &FeatureCensus, seconds: f64, engine
     for section in view.sections() {
         page.section(section);
     }
-    let path = args.out.join("census.html");
-    page.write(&path)?;
-    Ok(path)
+    page.write(&args.folder.page())?;
+    Ok(())
 }
 
 impl Args {

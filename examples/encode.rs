@@ -8,7 +8,8 @@
 mod common;
 
 use clap::Parser;
-use common::{EngineFlags, Outcome, engine::Precision};
+use common::Outcome;
+use common::engine::{EngineFlags, Precision};
 use saescope::sae_core::SparseCoder;
 use saescope::tensor_files::{SafetensorsFile, save_safetensors};
 use std::path::PathBuf;

@@ -1,10 +1,9 @@
 //! What the examples share: flags, the embedded demo, progress bars, errors in words.
 #![allow(dead_code)] // Each example compiles this module for itself and uses a part of it.
 
+pub mod census_folder;
 pub mod engine;
 pub mod random_sae;
-
-pub use engine::EngineFlags;
 
 use clap::{Args, ValueEnum};
 use feature_analysis::Progress;
