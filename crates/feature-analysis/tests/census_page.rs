@@ -1,0 +1,51 @@
+//! A census of the demo as a page: what is shown is what was counted.
+
+use activation_store::{ActivationStore, DocumentOptions, Documents, StoreOptions};
+use feature_analysis::page::Page;
+use feature_analysis::views::{CensusView, CensusViewOptions, DENSE};
+use feature_analysis::{CensusOptions, CensusRun, FeatureCensus};
+use model_hooks::{LanguageModel, LoadOptions, Processing, load};
+use sae_core::{Sae, SparseCoder};
+use std::path::PathBuf;
+
+fn demo(path: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../assets/demo").join(path)
+}
+
+fn store(model: &LanguageModel, sae: &Sae) -> ActivationStore {
+    let text = Documents::open(&[demo("text.jsonl")], DocumentOptions::default()).unwrap();
+    ActivationStore::from_sae(model, sae, text, StoreOptions::default()).unwrap()
+}
+
+#[test]
+fn the_page_shows_what_the_census_counted() {
+    let model = load(&demo("lm"), &LoadOptions::new(Processing::TransformerLens)).unwrap();
+    let sae = Sae::load(demo("sae")).unwrap();
+    let census = FeatureCensus::new(sae.d_sae(), CensusOptions::default()).unwrap();
+    let mut run = CensusRun::new().add(0, &sae, census).unwrap().stop_after(20_000);
+    run.run(&mut store(&model, &sae).into_harvest(), &mut |_| {}).unwrap();
+    let census = run.into_censuses().remove(0);
+
+    let options = CensusViewOptions { features: 6, examples: 5, promotes: 3, ..CensusViewOptions::default() };
+    let view = CensusView::of(&census, &sae, &mut store(&model, &sae), &options).unwrap();
+    assert_eq!((view.features.len(), view.cards.len()), (sae.d_sae(), 6));
+    assert_eq!(view.features.iter().filter(|f| f.count == 0).count(), census.dead().len());
+    for card in &view.cards {
+        let top = census.top(card.numbers.feature).unwrap();
+        assert!(card.numbers.density() <= DENSE && card.numbers.max == top[0].activation);
+        assert_eq!(card.histogram.iter().map(|bin| bin.2).sum::<u64>(), card.numbers.count);
+        assert_eq!((card.examples.len(), card.promotes.len()), (top.len().min(5), 3));
+        for (example, counted) in card.examples.iter().zip(&top) {
+            assert_eq!(example.activation, counted.activation);
+            // The model ran on other rows beside it and the SAE on these features alone: the same bits (law 5).
+            assert_eq!(example.tokens[example.focus].activation, counted.activation, "feature {}", card.numbers.feature);
+            assert!(example.place.ends_with(&format!("row {}, position {}", counted.at.row, counted.at.pos)));
+        }
+    }
+    let mut page = Page::new("census", "");
+    for section in view.sections() {
+        page.section(section);
+    }
+    let html = page.to_html();
+    assert!(view.cards.iter().all(|card| html.contains(&format!("id=\"feature-{}\"", card.numbers.feature))));
+}
