@@ -38,7 +38,11 @@ fn the_page_shows_what_the_census_counted() {
         for (example, counted) in card.examples.iter().zip(&top) {
             assert_eq!(example.activation, counted.activation);
             // The model ran on other rows beside it and the SAE on these features alone: the same bits (law 5).
-            assert_eq!(example.tokens[example.focus].activation, counted.activation, "feature {}", card.numbers.feature);
+            assert_eq!(
+                example.tokens[example.focus].activation, counted.activation,
+                "feature {}",
+                card.numbers.feature
+            );
             assert!(example.place.ends_with(&format!("row {}, position {}", counted.at.row, counted.at.pos)));
         }
     }
