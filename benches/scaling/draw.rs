@@ -54,8 +54,8 @@ pub fn page(runs: &Path, out: &Path) {
 }
 
 fn points(runs: &[Value], what: &str) -> Vec<Value> {
-    let all = runs.iter().filter(|run| run["what"] == what);
-    all.last().and_then(|run| run["points"].as_array()).cloned().unwrap_or_default()
+    let mut all = runs.iter().filter(|run| run["what"] == what);
+    all.next_back().and_then(|run| run["points"].as_array()).cloned().unwrap_or_default()
 }
 
 fn table(what: &str, step: &str, points: &[Value]) {
