@@ -60,13 +60,15 @@ fn run(args: &Args) -> Outcome {
         setup.describe_text()
     );
     let started = Instant::now();
-    let (census, report, resumed_at) = count(args, &setup, engine)?;
+    let (census, report) = count(args, &setup, engine)?;
     let seconds = started.elapsed().as_secs_f64();
-    let rate = (report.tokens - resumed_at) as f64 / seconds;
+    // No rate where nothing was left to be done.
+    let done = report.tokens - report.resumed_at;
+    let rate = (done > 0).then(|| done as f64 / seconds);
     page(args, &setup, &census, seconds, engine)?;
     println!("{} tokens in {seconds:.1} s; open {}", report.tokens, args.folder.page().display());
     let result = serde_json::json!({
-        "tokens": report.tokens, "resumed_at": resumed_at, "seconds": seconds, "tokens_per_s": rate, "peak_rss_bytes": peak_rss_bytes(),
+        "tokens": report.tokens, "resumed_at": report.resumed_at, "seconds": seconds, "tokens_per_s": rate, "peak_rss_bytes": peak_rss_bytes(),
         "backend": engine.arithmetic().map(|a| a.backend().name()), "precision": engine.arithmetic().map(|a| a.precision().name()),
         "l0": census.l0(), "tokens_counted": census.tokens(), "left_out": census.left_out().total(), "features": census.d_sae(),
         "dead": census.dead().len(), "threads": rayon::current_num_threads(), "census_bytes": census.options().memory_bytes(census.d_sae()),
@@ -75,8 +77,8 @@ fn run(args: &Args) -> Outcome {
     Ok(())
 }
 
-/// The one pass: the census, what was done, and how many tokens an interrupted run had done before.
-fn count(args: &Args, setup: &Setup, engine: Engine) -> Outcome<(FeatureCensus, CensusReport, u64)> {
+/// The one pass: the census, and what was done.
+fn count(args: &Args, setup: &Setup, engine: Engine) -> Outcome<(FeatureCensus, CensusReport)> {
     let mut harvest = setup.store_with(args.store())?.into_harvest();
     let special = setup.model.tokenizer().map(|t| t.special_ids().clone()).unwrap_or_default();
     let leave_out = LeaveOut { tokens: special, inserted: true, ..LeaveOut::default() };
@@ -95,12 +97,7 @@ fn count(args: &Args, setup: &Setup, engine: Engine) -> Outcome<(FeatureCensus, 
         run = run.stop_after(tokens);
     }
     let bar = token_bar(args.tokens);
-    let mut resumed_at = None;
-    let one_batch = (args.batch * harvest.spec().context_size) as u64;
-    let report = run.run(&mut harvest, &mut |progress| {
-        resumed_at.get_or_insert(progress.tokens.saturating_sub(one_batch));
-        bar.set_position(progress.tokens);
-    })?;
+    let report = run.run(&mut harvest, &mut |progress| bar.set_position(progress.tokens))?;
     bar.finish();
     if report.tokens == 0 {
         let tokens = harvest.report().packing.tokens;
@@ -108,7 +105,7 @@ fn count(args: &Args, setup: &Setup, engine: Engine) -> Outcome<(FeatureCensus, 
     }
     run.censuses().try_for_each(|census| census.save(&args.folder.file()))?;
     run.remove_checkpoints()?;
-    Ok((run.into_censuses().remove(0), report, resumed_at.unwrap_or(0)))
+    Ok((run.into_censuses().remove(0), report))
 }
 
 /// The page: numbers of all features, examples of the strongest.
