@@ -93,7 +93,7 @@ fn a_width_that_is_not_the_models_is_refused() {
     std::fs::create_dir_all(&sae).unwrap();
     let model = load(&Path::new(DEMO).join("lm"), &LoadOptions::default()).unwrap();
     let narrow = tour::common::random_sae::Spec::parse("random:16@blocks.2.attn.hook_q").unwrap().unwrap();
-    let mut narrow = narrow.build(&model, 0).unwrap();
+    let mut narrow = narrow.build(&model, saescope::tensor_kernels::Engine::Reference, 0).unwrap();
     let mut metadata = narrow.metadata().clone();
     metadata.hook_name = Some("blocks.2.mlp.hook_post".into());
     narrow = narrow.with_metadata(metadata);
