@@ -3,7 +3,7 @@
 mod common;
 
 use candle_core::{Device, Tensor};
-use common::{error_of, flat, gaussian};
+use common::{flat, gaussian};
 use proptest::prelude::*;
 use sae_core::{ActShape, Activation, Engine, Normalisation, Precision, Sae, SaeParts, SparseCoder};
 
@@ -146,6 +146,13 @@ const MARGIN: f64 = 1e-5;
 /// Sums of at most 48 products in f32, relative to the rms of the whole.
 const TOLERANCE: f64 = 1e-5;
 
+/// The largest error relative to the rms, or to 0.1 where the rms is smaller: all terms of these sums are of the order of one, and where the
+/// only feature that fires does so by a hair, its rms says nothing of their rounding.
+fn error_of_sums(found: &[f32], expected: &[f32]) -> f64 {
+    let rms = (expected.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>() / expected.len().max(1) as f64).sqrt();
+    common::error_of(found, expected) * if rms == 0.0 { 1.0 } else { rms / rms.max(0.1) }
+}
+
 fn answers(plain: &Plain, x: &[f32], factor: f64) -> Answer {
     let mut all = Answer { acts: Vec::new(), x_hat: Vec::new(), margin: f64::INFINITY };
     for row in x.chunks_exact(plain.d_in) {
@@ -179,8 +186,8 @@ proptest! {
             prop_assert_eq!(dense.dims(), &[1, rows, plain.d_sae]);
         }
         prop_assert_eq!(forward.x_hat.dims(), shape.as_slice());
-        prop_assert!(error_of(&flat(&dense), &narrow(&expected.acts)) < TOLERANCE);
-        prop_assert!(error_of(&flat(&forward.x_hat), &narrow(&expected.x_hat)) < TOLERANCE);
+        prop_assert!(error_of_sums(&flat(&dense), &narrow(&expected.acts)) < TOLERANCE);
+        prop_assert!(error_of_sums(&flat(&forward.x_hat), &narrow(&expected.x_hat)) < TOLERANCE);
         let fired = flat(&dense).iter().map(|v| *v > 0.0).collect::<Vec<_>>();
         prop_assert_eq!(fired, expected.acts.iter().map(|v| *v > 0.0).collect::<Vec<_>>());
     }
@@ -204,8 +211,8 @@ proptest! {
         let acts: Vec<f64> = expected.acts.iter().enumerate().map(|(at, v)| v * norm(at % plain.d_sae)).collect();
         let x = Tensor::from_vec(x, (rows, plain.d_in), &Device::Cpu).unwrap();
         let forward = folded.forward(&x).unwrap();
-        prop_assert!(error_of(&flat(&forward.codes.to_dense().unwrap()), &narrow(&acts)) < TOLERANCE);
-        prop_assert!(error_of(&flat(&forward.x_hat), &narrow(&expected.x_hat)) < TOLERANCE);
+        prop_assert!(error_of_sums(&flat(&forward.codes.to_dense().unwrap()), &narrow(&acts)) < TOLERANCE);
+        prop_assert!(error_of_sums(&flat(&forward.x_hat), &narrow(&expected.x_hat)) < TOLERANCE);
     }
 
     #[test]
@@ -223,7 +230,7 @@ proptest! {
         let x_hat: Vec<f64> = expected.x_hat.iter().map(|v| v / f64::from(s)).collect();
         let x = Tensor::from_vec(x, (rows, plain.d_in), &Device::Cpu).unwrap();
         let forward = folded.forward(&x).unwrap();
-        prop_assert!(error_of(&flat(&forward.codes.to_dense().unwrap()), &narrow(&acts)) < TOLERANCE);
-        prop_assert!(error_of(&flat(&forward.x_hat), &narrow(&x_hat)) < TOLERANCE);
+        prop_assert!(error_of_sums(&flat(&forward.codes.to_dense().unwrap()), &narrow(&acts)) < TOLERANCE);
+        prop_assert!(error_of_sums(&flat(&forward.x_hat), &narrow(&x_hat)) < TOLERANCE);
     }
 }
