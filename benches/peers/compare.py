@@ -6,8 +6,8 @@
 ROOT is the work folder of tools/README.md. `run` needs any Python (ROOT/venv's runs the peers) and adds a line to RUNS.jsonl for each run of
 a program. In each round every program runs once, in turn, so that all see the same drift of a shared machine. The first two batches
 of a run are warm-up; a run's figure is the median of the others, a table's the median over the runs. `--before` is put before each command
-(to wait for a quiet machine, say). `table` prints the tables from all lines, and with --write puts them into benches/README.md. PEAK.json: the
-floating point operations a second that the processor does from registers, `{"avx512": {"f32": {"1": .., "2": ..}, "bf16": ..}, ..}` (cargo bench --bench peak).
+(to wait for a quiet machine, say). `table` prints the tables from all lines, and with --write puts them into benches/README.md. PEAK.json: what
+`cargo bench -p tensor-kernels --bench peak -- --json` prints, the operations a second that the processor does from registers.
 """
 
 import argparse
@@ -130,8 +130,9 @@ FORWARD, ENCODE = 1024 * 101.8e6, 1024 * 37.7e6
 LENS = 2 * 24576 * 768 * 50257
 
 
-def cell(value, places=0):
-    return "–" if value is None else f"{value:,.{places}f}"
+def cell(value, places=None):
+    """A number, with a place behind the point where it is small."""
+    return "–" if value is None else f"{value:,.{(1 if value < 10 else 0) if places is None else places}f}"
 
 
 def ratio(theirs, ours):
@@ -153,8 +154,8 @@ def detail(runs, threads, peak):
             count = "count" if program["side"] == "ours" else "top"
             ms = {step: runs.ms(case, label, threads, step) for step in ("forward", "encode", count, "iteration")}
             kernel = line["backend"].split()[0]
-            top = peak.get(kernel, {}).get("f32" if line["precision"] != "bf16" else "bf16", {}).get(str(threads))
-            share = lambda work, time: "–" if not top or program["side"] != "ours" else f"{100 * work / (time * 1e-3) / top:.0f} %"
+            top = peak.get((kernel, line["precision"], threads))
+            share = lambda work, time: "–" if not top else f"{100 * work / (time * 1e-3) / top:.0f} %"
             who = f"**saescope {line['precision']}**, {line['backend']}" if program["side"] == "ours" else f"{line['who']}, {line['precision']}, {kernel}"
             rows.append([who, cell(ms["forward"]), cell(ms["encode"]), cell(ms[count], 1), cell(ms["iteration"]), cell(1024e3 / ms["iteration"]),
                          share(FORWARD + ENCODE, ms["iteration"]), cell(runs.value(case, label, threads, "cpu_ms")),
@@ -195,6 +196,12 @@ def targets(runs, threads):
     row("100 chosen features, f32, against torch", "–", ms("chosen-f32", "torch", "encode"), ms("chosen-f32", "ours", "encode"))
     header = [f"{threads} thread{'s' * (threads > 1)}", "target", "theirs, ms", "ours, ms", "times faster", ""]
     return lines_of(header, [r for r in rows if r[4] != "–"])
+
+
+def peaks(path):
+    """(back end, precision, threads) -> operations a second from registers; bf16 that is widened has f32's."""
+    lines = json.loads(path.read_text()) if path else []
+    return {(line["backend"], line["precision"], line["threads"]): line["peak"] * 1e9 for line in lines if line["peak"]}
 
 
 def tables(runs, peak):
@@ -242,7 +249,7 @@ args = parser.parse_args()
 if args.do == "run":
     run(args)
 else:
-    text = tables(Runs(args.raw), json.loads(args.peak.read_text()) if args.peak else {})
+    text = tables(Runs(args.raw), peaks(args.peak))
     print(text)
     if args.write:
         write(text)
