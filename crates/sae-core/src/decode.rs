@@ -32,24 +32,13 @@ impl Sae {
         Ok(Tensor::from_vec(out, codes.layout.output(width), &Device::Cpu)?)
     }
 
-    /// The reference: adds each feature's decoder row times its activation, in the order of the features. Four at a time, so that four reads
-    /// from memory are under way at once; the sums are taken one after another all the same.
+    /// The reference, as plain as it can be said: adds each feature's decoder row times its activation, in the order of the features.
     fn add_rows(&self, w_dec: &[f32], index: &[u32], value: &[f32], out: &mut [f32]) {
         let width = out.len();
-        let row = |j: u32| &w_dec[j as usize * width..][..width];
-        let scaled = |j: u32, value: f32| self.decoder_scale().map_or(value, |scale| value * scale[j as usize]);
-        let (index_by_4, value_by_4) = (index.chunks_exact(4), value.chunks_exact(4));
-        let rest = index_by_4.remainder().iter().zip(value_by_4.remainder());
-        for (j, v) in index_by_4.zip(value_by_4) {
-            let [a, b, c, d] = [0, 1, 2, 3].map(|at| scaled(j[at], v[at]));
-            let rows = row(j[0]).iter().zip(row(j[1])).zip(row(j[2])).zip(row(j[3]));
-            for (out, (((wa, wb), wc), wd)) in out.iter_mut().zip(rows) {
-                *out = *out + a * wa + b * wb + c * wc + d * wd;
-            }
-        }
-        for (&j, &v) in rest {
-            let v = scaled(j, v);
-            out.iter_mut().zip(row(j)).for_each(|(out, w)| *out += v * w);
+        for (&j, &value) in index.iter().zip(value) {
+            let value = self.decoder_scale().map_or(value, |scale| value * scale[j as usize]);
+            let row = &w_dec[j as usize * width..][..width];
+            out.iter_mut().zip(row).for_each(|(out, w)| *out += value * w);
         }
     }
 
