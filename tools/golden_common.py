@@ -40,8 +40,8 @@ def dump(path, value, indent=1):
     path.write_text(json.dumps(value, indent=indent, ensure_ascii=False) + "\n")
 
 
-def tl_from_local(path, processing, dtype=None, tokenizer=None, cls=None, hf_model=None):
-    """What `HookedTransformer.from_pretrained` does, for a local folder.
+def tl_from_local(path, processing, dtype=None, tokenizer=None, cls=None, hf_model=None, adjust=None):
+    """What `HookedTransformer.from_pretrained` does, for a local folder; `adjust` changes the configuration it reads.
 
     `from_pretrained` itself cannot: it resolves the name against its list of hub names before it looks at the disk,
     and fetches the hub's config even when `hf_model` is given. The family is guessed from the path's words first, so the
@@ -63,6 +63,8 @@ def tl_from_local(path, processing, dtype=None, tokenizer=None, cls=None, hf_mod
         name = Path(tmp) / "m"
         name.symlink_to(Path(path).resolve())
         cfg = loading.get_pretrained_model_config(str(name), hf_cfg=hf_cfg, fold_ln=processing["fold_ln"], device="cpu", dtype=dtype)
+        if adjust:
+            adjust(cfg)
         state = loading.get_pretrained_state_dict(str(name), cfg, hf_model, dtype=dtype)
     if tokenizer is None:
         cfg.tokenizer_name = None  # or it tries to build one from the folder

@@ -1,95 +1,39 @@
-"""Small seeded random GPT-2 and Llama models in Hugging Face format, with every TransformerLens activation.
+"""Small seeded random models of every family in Hugging Face format, with every TransformerLens activation.
 
-    python golden_small.py --out ../crates/model-hooks/tests/golden [--weights-like FOLDER]
+    python golden_small.py --out ../crates/model-hooks/tests/golden [--only NAME,NAME] [--weights-like FOLDER]
 
-Writes OUT/<name>/{config.json, model.safetensors, golden.safetensors, meta.json}, see OUT/README.md.
-`--weights-like` compares the weights with those of an earlier run and stops where they differ.
+Writes OUT/<name>/{config.json, model.safetensors, golden.safetensors, meta.json}, see OUT/README.md. The models are in `golden_models.py`.
+`--weights-like` compares the weights with those of an earlier run and stops where they differ; where that folder has a `golden.safetensors`, the
+tensors of the same name are compared too.
 """
 
 import argparse
 import json
-import shutil
 from pathlib import Path
 
-from golden_common import PROCESSED, RAW, dump, tl_from_local, versions
+from golden_common import PROCESSED, RAW, dump, versions
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--out", type=Path, required=True)
+parser.add_argument("--only", default="")
 parser.add_argument("--weights-like", type=Path)
 args = parser.parse_args()
 
 import torch
-import transformers as T
+from golden_models import HEADS, MODELS, SEQ, TOKENS, WINDOW, base_of, hooked, hugging_face, save_model
 from safetensors.torch import load_file, save_file
 
-torch.set_grad_enabled(False)
-torch.set_num_threads(1)
-VOCAB, D_MODEL, LAYERS, HEADS, KV_HEADS, SEQ = 384, 64, 3, 4, 2, 24
-GPT2 = dict(vocab_size=VOCAB, n_positions=256, n_embd=D_MODEL, n_layer=LAYERS, n_head=HEADS, bos_token_id=1, eos_token_id=2)
-LLAMA = dict(vocab_size=VOCAB, hidden_size=D_MODEL, intermediate_size=160, num_hidden_layers=LAYERS, num_attention_heads=HEADS,
-             num_key_value_heads=KV_HEADS, max_position_embeddings=256, bos_token_id=1, eos_token_id=2, pad_token_id=0,
-             tie_word_embeddings=False, rms_norm_eps=1e-5)
-ROPE = dict(rope_type="default", rope_theta=10000.0)
-ROPE_LLAMA3 = dict(rope_type="llama3", rope_theta=500000.0, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
-                   original_max_position_embeddings=64)
-# name: (class, config, seed of the weights, prompts kept). The second of a family differs in one detail: one prompt is enough.
-MODELS = dict(
-    gpt2=(T.GPT2LMHeadModel, T.GPT2Config(**GPT2), 1000, 2),
-    gpt2_scale_by_layer=(T.GPT2LMHeadModel, T.GPT2Config(**GPT2, scale_attn_by_inverse_layer_idx=True), 1001, 1),
-    llama=(T.LlamaForCausalLM, T.LlamaConfig(**LLAMA, rope_parameters=ROPE), 1004, 2),
-    llama3_rope=(T.LlamaForCausalLM, T.LlamaConfig(**LLAMA, rope_parameters=ROPE_LLAMA3), 1005, 1),
-)
 BRIDGE_ONLY = ("unembed.hook_in", "unembed.hook_out")  # new in TransformerLens 3; the same tensors as the last two
-tokens_rng = torch.Generator().manual_seed(99)
-TOKENS = torch.cat([torch.ones(2, 1, dtype=torch.long), torch.randint(3, VOCAB, (2, SEQ - 1), generator=tokens_rng)], 1)
+KEPT_LAYER = 1  # of hook_result, where the model is not complete
+NEAR = 2e-5  # of the rms: what folding and splitting a sum change by rounding
 
 
-def fill(model, seed):
-    """Weights large enough that attention, norms and biases all matter."""
-    rng = torch.Generator().manual_seed(seed)
-    for name, tensor in sorted(model.named_parameters()):
-        noise = torch.randn(tensor.shape, generator=rng)
-        if tensor.ndim == 1 and name.endswith("weight"):
-            tensor.copy_(1.0 + 0.2 * noise)
-        elif name.endswith("bias"):
-            tensor.copy_(0.1 * noise)
-        elif "embed" in name or "wte" in name or "wpe" in name:
-            tensor.copy_(noise * 0.3)
-        else:
-            tensor.copy_(noise * 1.6 / max(tensor.shape) ** 0.5)
-    model.tie_weights()
-
-
-def save_model(cls, cfg, seed, folder):
-    shutil.rmtree(folder, ignore_errors=True)
-    cfg._attn_implementation = "eager"
-    model = cls(cfg).eval()
-    fill(model, seed)
-    model.save_pretrained(folder)
-    (folder / "generation_config.json").unlink(missing_ok=True)
-    if cfg.model_type == "gpt2":  # TransformerLens reads the hub's own key
-        path = folder / "config.json"
-        path.write_text(json.dumps({**json.loads(path.read_text()), "n_ctx": cfg.n_positions}, indent=2) + "\n")
-    return T.AutoModelForCausalLM.from_pretrained(str(folder), attn_implementation="eager").eval()
-
-
-def hugging_face(hf, tokens):
-    """Residuals, final norm, logits and loss by forward hooks on the plain model."""
-    base = hf.transformer if hasattr(hf, "transformer") else hf.model
-    layers, norm = (base.h, base.ln_f) if hasattr(base, "h") else (base.layers, base.norm)
-    out, handles = {}, []
-    for i, layer in enumerate(layers):
-        def hook(_, positional, named, result, i=i):
-            if i == 0:
-                out["hf.resid_pre.0"] = (positional[0] if positional else named["hidden_states"]).clone()
-            out[f"hf.resid_post.{i}"] = (result[0] if isinstance(result, tuple) else result).clone()
-        handles.append(layer.register_forward_hook(hook, with_kwargs=True))
-    handles.append(norm.register_forward_hook(lambda _, a, r: out.update({"hf.final_norm": r.clone()})))
-    logits = hf(tokens).logits
-    for handle in handles:
-        handle.remove()
-    loss = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten())
-    return {**out, "hf.logits": logits, "hf.loss": loss.reshape(1)}
+def with_heads(name, value, cfg):
+    """The per-head norms of TransformerLens see [b * p * h, d]; here they have the shape of what they normalise."""
+    if cfg.use_qk_norm and (".q_norm." in name or ".k_norm." in name):
+        heads = cfg.n_heads if ".q_norm." in name else cfg.n_key_value_heads or cfg.n_heads
+        return value.reshape(-1, SEQ, heads, value.shape[-1])
+    return value
 
 
 def transformer_lens(folder, hf, processing, tokens):
@@ -97,15 +41,22 @@ def transformer_lens(folder, hf, processing, tokens):
 
     `use_attn_result` changes the order of attention's last sum (by rounding), so it runs apart and gives only `hook_result`.
     """
-    model = tl_from_local(folder, processing, hf_model=hf)
+    model, processing = hooked(folder, hf, processing)
     logits, plain = model.run_with_cache(tokens)
     loss = model(tokens, return_type="loss", loss_per_token=True)
     model.set_use_attn_result(True)
     _, full = model.run_with_cache(tokens)
     order = list(full.keys())
     gated = sorted({name.split(".", 2)[-1] for name in set(model.hook_dict) - set(order)})
-    values = {name: plain[name] if name in plain else full[name] for name in order}
+    values = {name: with_heads(name, plain[name] if name in plain else full[name], model.cfg) for name in order}
+    assert torch.equal(values["unembed.hook_in"], values["ln_final.hook_normalized"]) or not processing["fold_ln"]
+    assert torch.equal(values["unembed.hook_out"], logits) or model.cfg.output_logits_soft_cap > 0
     return order, gated, values, logits, loss
+
+
+def our_name(name, family):
+    """OLMo 2 normalises what a sub-layer writes, which TransformerLens does under the names of the norms in front of it."""
+    return name.replace(".ln1.", ".ln1_post.").replace(".ln2.", ".ln2_post.") if family == "olmo2" else name
 
 
 def without_repeats(tensors):
@@ -121,32 +72,87 @@ def without_repeats(tensors):
     return kept, same_as
 
 
-for name, (cls, cfg, seed, prompts) in MODELS.items():
-    folder = args.out / name
-    hf = save_model(cls, cfg, seed, folder)
-    if args.weights_like:
-        ours, theirs = load_file(folder / "model.safetensors"), load_file(args.weights_like / name / "model.safetensors")
-        assert ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours), f"{name}: other weights"
-    tokens = TOKENS[:prompts]
+def relative(a, b):
+    """Largest difference over the finite entries, in units of b's rms; infinite where other entries are finite."""
+    if a.shape != b.shape or a.dtype != b.dtype or not torch.equal(a.isfinite(), b.isfinite()):
+        return float("inf")
+    a, b = (x[x.isfinite()].double() for x in (a, b))
+    return float((a - b).abs().max() / b.pow(2).mean().sqrt().clamp(min=1e-30))
+
+
+def without_near(kept, same_as):
+    """Drops processed tensors that processing changes by rounding alone; returns the largest relative difference."""
+    worst = 0.0
+    for name in [n for n in kept if n.startswith("proc.")]:
+        raw = "raw." + name.removeprefix("proc.")
+        twin = same_as.get(raw, raw)
+        if twin in kept and (difference := relative(kept[name], kept[twin])) <= NEAR:
+            worst = max(worst, difference)
+            del kept[name]
+            same_as[name] = twin
+            same_as.update({other: twin for other, target in same_as.items() if target == name})
+    return worst
+
+
+def check_masks(tensors, small, layers):
+    """Masked scores are -inf: everything in the future, and what lies before the window of a local layer."""
+    prompts = TOKENS[: small.prompts].shape[0]
+    for layer in range(layers):
+        hidden = SEQ * (SEQ - 1) // 2 + (sum(range(SEQ - WINDOW + 1)) if layer in small.local else 0)
+        scores = tensors[f"raw.blocks.{layer}.attn.hook_attn_scores"]
+        assert torch.isneginf(scores).sum() == prompts * HEADS * hidden, f"layer {layer}: {torch.isneginf(scores).sum()} masked scores"
+
+
+def compare(name, tensors, earlier):
+    """Weights must be equal; tensors of the same name nearly so. Raw and processed activations may be another batch's: the first prompts count."""
+    ours, theirs = load_file(args.out / name / "model.safetensors"), load_file(earlier / "model.safetensors")
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours), f"{name}: other weights"
+    if not (earlier / "golden.safetensors").exists():
+        return
+    theirs, worst, seen = load_file(earlier / "golden.safetensors"), 0.0, 0
+    for key in (tensors.keys() & theirs.keys()) - {"hf.loss"}:
+        worst, seen = max(worst, relative(tensors[key], theirs[key][: len(tensors[key])])), seen + 1
+    print(f"{name}: weights equal, {seen} tensors within {worst:.1e} of the rms")
+    assert worst < 1e-4 and seen > 10
+
+
+def make(name):
+    small, folder = MODELS[name], args.out / name
+    hf = save_model(name, folder)
+    tokens, layers = TOKENS[: small.prompts], len(base_of(hf)[0])
     tensors = {"tokens": tokens, **hugging_face(hf, tokens)}
-    meta = dict(family=cfg.model_type, seed=seed, versions=versions(), bridge_only=list(BRIDGE_ONLY), max_abs_diff_vs_hf={})
+    family = small.config.model_type
+    meta = dict(family=family, seed=small.seed, versions=versions(), bridge_only=list(BRIDGE_ONLY), max_abs_diff_vs_hf={})
     for tag, processing in (("raw", RAW), ("proc", PROCESSED)):
         order, gated, values, logits, loss = transformer_lens(folder, hf, processing, tokens)
         points = [n for n in order if n not in BRIDGE_ONLY]
-        assert torch.equal(values["unembed.hook_in"], values["ln_final.hook_normalized"]) or tag == "raw"
-        assert torch.equal(values["unembed.hook_out"], logits)
-        assert meta.setdefault("cache_order", points) == points, "the processing changed the set of hook points"
+        named = [our_name(n, family) for n in points]
+        assert meta.setdefault("cache_order", named) == named, "the processing changed the set of hook points"
         meta["flag_gated"] = gated
+        if named != points:
+            meta["renamed"] = {n: o for n, o in zip(points, named) if n != o}
         tensors |= {f"{tag}.{n}": values[n] for n in points} | {f"{tag}.logits": logits, f"{tag}.loss_per_token": loss}
-        resid = max(float((values[f"blocks.{i}.hook_resid_post"] - tensors[f"hf.resid_post.{i}"]).abs().max()) for i in range(LAYERS))
+        resid = max(float((values[f"blocks.{i}.hook_resid_post"] - tensors[f"hf.resid_post.{i}"]).abs().max()) for i in range(layers))
         log_probs = float((logits.log_softmax(-1) - tensors["hf.logits"].log_softmax(-1)).abs().max())
+        assert log_probs < 2e-5, f"{name}: TransformerLens computes another model ({log_probs})"
         meta["max_abs_diff_vs_hf"][tag] = dict(log_probs=log_probs, resid_post=resid)
-    scores = tensors["raw.blocks.0.attn.hook_attn_scores"]
-    assert torch.isneginf(scores).sum() == scores.shape[0] * HEADS * SEQ * (SEQ - 1) // 2, "masked scores are -inf"
+    check_masks(tensors, small, layers)
     meta["masked_scores"] = "-inf"
+    if args.weights_like and (args.weights_like / name).exists():
+        compare(name, tensors, args.weights_like / name)
+    if not small.complete:
+        meta["kept_layers_of"] = {"attn.hook_result": [KEPT_LAYER]}
+        tensors = {n: t for n, t in tensors.items() if not n.endswith("hook_result") or f".{KEPT_LAYER}." in n}
     kept, meta["same_as"] = without_repeats(tensors)
+    if not small.complete:
+        meta["same_as_within_rms"] = without_near(kept, meta["same_as"])
     save_file(kept, folder / "golden.safetensors")
     for file in folder.iterdir():
         file.chmod(0o644)
     dump(folder / "meta.json", meta)
-    print(name, json.dumps(meta["max_abs_diff_vs_hf"]), len(kept), "tensors,", len(meta["same_as"]), "repeats dropped")
+    size = sum(f.stat().st_size for f in folder.iterdir())
+    print(name, json.dumps(meta["max_abs_diff_vs_hf"]), len(kept), "tensors,", len(meta["same_as"]), "repeats dropped,", size // 1000, "kB", flush=True)
+
+
+for name in args.only.split(",") if args.only else MODELS:
+    make(name)
