@@ -12,7 +12,7 @@ const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 const MAX_INDEX_BYTES: u64 = 100 << 20;
 
-/// Tensors by name, each read when taken; [`finish`](Self::finish) then tells which were never taken.
+/// Tensors by name, each read when taken; [`finish`](TensorSource::finish) then tells which were never taken.
 pub(crate) struct WeightFolder {
     path: PathBuf,
     files: Vec<SafetensorsFile>,
@@ -22,9 +22,9 @@ pub(crate) struct WeightFolder {
 }
 
 impl WeightFolder {
-    /// Opens `model.safetensors`, or the shards that `model.safetensors.index.json` names. `prefix` (`transformer.`, `model.`)
-    /// is removed from the names that have it.
-    pub(crate) fn open(folder: &Path, prefix: &str) -> Result<Self> {
+    /// Opens `model.safetensors`, or the shards that `model.safetensors.index.json` names. The first of
+    /// `prefixes` (`transformer.`, `model.`) that a name has is removed from it.
+    pub(crate) fn open(folder: &Path, prefixes: &[&str]) -> Result<Self> {
         let (single, index) = (folder.join(SINGLE), folder.join(INDEX));
         let files = if single.is_file() {
             vec![SafetensorsFile::open(single)?]
@@ -37,7 +37,7 @@ impl WeightFolder {
         let mut held = BTreeMap::new();
         for (i, file) in files.iter().enumerate() {
             for name in file.names() {
-                let short = name.strip_prefix(prefix).unwrap_or(&name).to_string();
+                let short = prefixes.iter().find_map(|prefix| name.strip_prefix(prefix)).unwrap_or(&name).to_string();
                 if held.insert(short, (i, name.clone())).is_some() {
                     return Err(Error::UnexpectedTensors {
                         path: folder.into(),
@@ -47,18 +47,6 @@ impl WeightFolder {
             }
         }
         Ok(Self { path: folder.into(), files, held, taken: Mutex::default() })
-    }
-
-    /// Refuses tensors that were not taken, except those that `harmless` knows to carry no weights.
-    pub(crate) fn finish(self, harmless: impl Fn(&str) -> bool) -> Result<()> {
-        let taken = self.taken.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let left = |name: &&String| !taken.contains(*name) && !harmless(name);
-        let mut names: Vec<String> = self.held.keys().filter(left).map(|name| self.held[name].1.clone()).collect();
-        if names.is_empty() {
-            return Ok(());
-        }
-        shorten(&mut names);
-        Err(Error::UnexpectedTensors { path: self.path, names })
     }
 
     fn missing(&self, name: &str) -> Error {
@@ -74,6 +62,21 @@ impl TensorSource for WeightFolder {
         let values = self.files[*file].read_f32(full, shape)?;
         self.taken.lock().unwrap_or_else(PoisonError::into_inner).insert(name.into());
         Ok(values)
+    }
+
+    fn holds(&self, name: &str) -> bool {
+        self.held.contains_key(name)
+    }
+
+    fn finish(&self, spare: &dyn Fn(&str) -> bool) -> Result<()> {
+        let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = |name: &&String| !taken.contains(*name) && !spare(name);
+        let mut names: Vec<String> = self.held.keys().filter(left).map(|name| self.held[name].1.clone()).collect();
+        if names.is_empty() {
+            return Ok(());
+        }
+        shorten(&mut names);
+        Err(Error::UnexpectedTensors { path: self.path.clone(), names })
     }
 }
 

@@ -47,6 +47,7 @@ mod tokens;
 mod weights;
 
 pub use error::{Error, Result};
+pub use families::AnyModel;
 pub use hook::{HookPoint, NormSite, Site};
 pub use language_model::LanguageModel;
 pub use load::{LoadOptions, load};

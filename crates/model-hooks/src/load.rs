@@ -1,10 +1,9 @@
 //! From a path to a model.
 
 use crate::config::Config;
-use crate::families::gpt2::Gpt2;
-use crate::families::llama::Llama;
+use crate::families::AnyModel;
 use crate::gguf::{self, GgufFile};
-use crate::{Error, HookedModel, LanguageModel, Processing, ProcessingSteps, Result, Tokenizer};
+use crate::{Error, LanguageModel, Processing, ProcessingSteps, Result, Tokenizer};
 use candle_core::Device;
 use std::path::Path;
 use std::sync::Arc;
@@ -95,12 +94,7 @@ fn load_folder(folder: &Path, options: &LoadOptions) -> Result<LanguageModel> {
         "absent: quantised folders are not supported",
     )?;
     let processing = options.processing;
-    let model: Arc<dyn HookedModel> = match config.text("model_type")? {
-        Some("gpt2") => Arc::new(Gpt2::from_folder(folder, &config, processing, options.engine)?),
-        Some("llama") => Arc::new(Llama::from_folder(folder, &config, processing, options.engine)?),
-        Some(_) => return Err(config.bad("model_type", "gpt2 or llama")),
-        None => return Err(config.missing("model_type", "gpt2 or llama")),
-    };
+    let model = Arc::new(AnyModel::from_folder(folder, &config, processing, options.engine)?);
     let name = folder.file_name().map_or_else(|| "model".into(), |name| name.to_string_lossy().into_owned());
     let tokenizer = match Tokenizer::from_folder(folder) {
         Ok(tokenizer) => Some(tokenizer),

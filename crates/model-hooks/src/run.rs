@@ -7,6 +7,7 @@ use crate::tap::guarded_edit;
 use crate::{Cx, Error, HookPoint, Interest, Result, Site, Tap, TokenBatch};
 use candle_core::Tensor;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// Why a forward pass ended before its logits. `?` on [`Stage::tap`] carries it out of the equations, so that nothing after the
 /// last wanted point is computed.
@@ -87,6 +88,42 @@ pub struct Stage<'a> {
     tap: &'a mut dyn Tap,
     interests: HashMap<HookPoint, Interest>,
     last: Option<HookPoint>,
+    columns: Columns,
+}
+
+/// Where the columns of a run stand in their sequences.
+#[derive(Clone, Debug)]
+pub(crate) struct Columns {
+    /// Columns before this run's first: those that a cache holds.
+    pub offset: usize,
+    /// Columns of this run.
+    pub pos: usize,
+    /// For each row how many columns of padding come before its first token; empty where none has any.
+    pub padding: Vec<usize>,
+    /// `[batch, offset + pos]`: which columns hold tokens; `None` where all do.
+    pub kept: Option<Arc<[bool]>>,
+}
+
+impl Columns {
+    /// The columns of whole sequences.
+    pub fn of(tokens: &TokenBatch) -> Self {
+        Self { offset: 0, pos: tokens.pos(), padding: Vec::new(), kept: None }
+    }
+
+    /// The position in its sequence of the token in a column of this run; padding before the first token is at position 0.
+    pub fn position(&self, row: usize, column: usize) -> usize {
+        (self.offset + column).saturating_sub(self.padding.get(row).copied().unwrap_or(0))
+    }
+
+    /// More than any position.
+    pub fn end(&self) -> usize {
+        self.offset + self.pos
+    }
+
+    /// The position of the first column, where all rows have the same and no padding.
+    pub fn common(&self) -> Option<usize> {
+        self.padding.iter().all(|padding| *padding == 0).then_some(self.offset)
+    }
 }
 
 impl<'a> Stage<'a> {
@@ -124,7 +161,7 @@ impl<'a> Stage<'a> {
             let most = interests.entry(point).or_insert(interest);
             *most = interest.max(*most);
         }
-        Ok(Self { reached, tokens, tap, interests, last })
+        Ok(Self { reached, tokens, tap, interests, last, columns: Columns::of(tokens) })
     }
 
     /// Runs the equations. `None` when they stopped at the last wanted point.
@@ -147,7 +184,7 @@ impl<'a> Stage<'a> {
         let x = match self.interests.get(&point) {
             None => x,
             Some(interest) => {
-                let cx = Cx { at: point, tokens: self.tokens, offset: 0, points: &self.reached };
+                let cx = Cx { at: point, tokens: self.tokens, offset: self.columns.offset, points: &self.reached };
                 match interest {
                     Interest::Watch => {
                         self.tap.watch(&cx, &x.to_tensor()?)?;
@@ -168,6 +205,11 @@ impl<'a> Stage<'a> {
     #[must_use]
     pub fn interest(&self, point: HookPoint) -> Option<Interest> {
         self.interests.get(&point).copied().or_else(|| (self.last == Some(point)).then_some(Interest::Watch))
+    }
+
+    /// Where the columns of this run stand in their sequences.
+    pub(crate) fn columns(&self) -> &Columns {
+        &self.columns
     }
 
     /// The tokens of this run.

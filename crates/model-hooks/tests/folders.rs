@@ -181,7 +181,7 @@ fn sizes_that_cannot_be() {
 fn what_is_unknown_is_named() {
     refused(&Pieces::of("gpt2").with("activation_function", "mish"), &["activation_function", "mish", "gelu_new"]);
     refused(&Pieces::of("llama").with("hidden_act", "quick_gelu"), &["hidden_act", "quick_gelu"]);
-    refused(&Pieces::of("llama").with("model_type", "mamba"), &["model_type", "mamba", "gpt2 or llama"]);
+    refused(&Pieces::of("llama").with("model_type", "mamba"), &["model_type", "mamba", "gpt2", "llama"]);
     refused(&Pieces::of("llama").without("model_type"), &["model_type"]);
     refused(&Pieces::of("gpt2").with("quantization_config", json!({"bits": 4})), &["quantization_config"]);
     refused(&Pieces::of("gpt2").with("add_cross_attention", true), &["add_cross_attention"]);

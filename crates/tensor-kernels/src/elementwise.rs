@@ -1,7 +1,7 @@
 //! Sums of slices, and rows looked up in a table.
 
 use crate::parallel::{check_len, count_rows, for_row_pairs, for_rows};
-use crate::simd::{Simd, entry, zip_map};
+use crate::simd::{Simd, entry, map, tanh, zip_map};
 use crate::{Backend, Error, Result};
 
 /// `y = y + x`.
@@ -22,6 +22,22 @@ entry! {
 #[inline(always)]
 fn add_row_on<S: Simd>(s: S, x: &[f32], y: &mut [f32]) {
     zip_map!(s, x, y, |x, y| y + x);
+}
+
+/// `x = cap tanh(x / cap)`: no value is farther from 0 than `cap`.
+pub fn softcap(backend: Backend, x: &mut [f32], cap: f32) {
+    for_rows(x, 1, |_, x| softcap_row(backend, cap, x));
+}
+
+entry! {
+    /// As [`softcap`], serial.
+    pub(crate) fn softcap_row(cap: f32, x: &mut [f32]) = softcap_row_on;
+}
+
+#[inline(always)]
+fn softcap_row_on<S: Simd>(s: S, cap: f32, x: &mut [f32]) {
+    let (cap, inverse) = (s.splat(cap), s.splat(1.0 / cap));
+    map!(s, x, |x| tanh(s, x * inverse) * cap);
 }
 
 /// Rows of a table `[n, width]`, looked up by number, one after another into `out`: an embedding.

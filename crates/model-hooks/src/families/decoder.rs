@@ -1,5 +1,6 @@
 //! A decoder of any family as a [`HookedModel`]: loading, checks before a run, the loop over blocks, unembedding.
 
+use crate::config::Config;
 use crate::math::{Kernels, Math, Reference};
 use crate::ops::Norm;
 use crate::run::{Block, Stage, Step};
@@ -11,12 +12,23 @@ use candle_core::Tensor;
 use tensor_kernels::{Engine, Operand};
 
 /// What one family of decoders is: its dimensions, where its weights are, and its equations.
-pub(crate) trait Family: Send + Sync {
+pub(crate) trait Family: Sized + Send + Sync + 'static {
+    /// Reads a configuration in Hugging Face's words, whose `model_type` is one of the family's.
+    fn parse(config: &Config) -> Result<Self>;
+
+    /// Whether a tensor of a checkpoint carries nothing: a buffer, or what another tensor repeats.
+    fn spares(&self, tensor: &str) -> bool;
+
     /// The dimensions.
     fn shape(&self) -> &ModelShape;
 
     /// The norm before the unembedding (and the one that weight processing folds).
     fn norm(&self) -> Norm;
+
+    /// `c` in `c tanh(logit / c)`, where logits are capped.
+    fn logit_softcap(&self) -> Option<f64> {
+        None
+    }
 
     /// Whether positions are embedded: [`HookPoint::PosEmbed`].
     fn has_positions(&self) -> bool;
@@ -60,9 +72,12 @@ enum Held {
 
 impl<F: Family> Decoder<F> {
     /// Reads, processes and takes the weights, one tensor or block after the other: beside what is already in its final form, memory
-    /// holds one block as it was read (and before that the unembedding).
+    /// holds one block as it was read (and before that the unembedding). A tensor that is left over is an error.
     pub fn load(family: F, files: &dyn TensorSource, processing: ProcessingSteps, engine: Engine) -> Result<Self> {
         let points = points(&family)?;
+        // A constant per token does change capped logits; TransformerLens leaves the step out too.
+        let center_unembed = processing.center_unembed && family.logit_softcap().is_none();
+        let processing = ProcessingSteps { center_unembed, ..processing };
         let held = match engine {
             Engine::Reference => Held::Reference(Reference, hold(&Reference, &family, files, processing)?),
             Engine::Kernels(arithmetic) => {
@@ -71,6 +86,7 @@ impl<F: Family> Decoder<F> {
                 Held::Kernels(kernels, weights)
             }
         };
+        files.finish(&|tensor| family.spares(tensor))?;
         Ok(Self { family, points, held })
     }
 
@@ -93,12 +109,13 @@ impl<F: Family> Decoder<F> {
             }
             let points = [NormSite::Scale, NormSite::Normalized].map(HookPoint::FinalNorm);
             let x = m.norm(at, points, self.family.norm(), &w.ends.ln_final, &resid)?;
-            at.tap(HookPoint::Logits, m.logits(&x, &w.ends.u)?)
+            at.tap(HookPoint::Logits, m.logits(&x, &w.ends.u, self.family.logit_softcap())?)
         })
     }
 
     fn unembed_on<M: Math>(&self, (m, w): (&M, &Weights<M>), resid: &Tensor) -> Result<Tensor> {
-        let logits = m.logits(&m.norm_alone(self.family.norm(), &w.ends.ln_final, resid)?, &w.ends.u)?;
+        let x = m.norm_alone(self.family.norm(), &w.ends.ln_final, resid)?;
+        let logits = m.logits(&x, &w.ends.u, self.family.logit_softcap())?;
         let mut shape = resid.dims().to_vec();
         shape.pop();
         shape.push(self.family.shape().d_vocab);
@@ -162,7 +179,11 @@ fn points(family: &impl Family) -> Result<Vec<HookPoint>> {
     let mut points = vec![HookPoint::Embed];
     points.extend(family.has_positions().then_some(HookPoint::PosEmbed));
     for layer in 0..layers {
-        points.extend(Site::all().filter(|&site| family.has(site)).map(|site| HookPoint::Block { layer, site }));
+        // The inputs of single heads are not made yet.
+        let made = |site: &Site| !site.is_input_copy() || *site == Site::MlpIn;
+        points.extend(
+            Site::all().filter(made).filter(|&site| family.has(site)).map(|site| HookPoint::Block { layer, site }),
+        );
     }
     points.extend([NormSite::Scale, NormSite::Normalized].map(HookPoint::FinalNorm));
     points.push(HookPoint::Logits);
@@ -252,9 +273,9 @@ impl<F: Family> HookedModel for Decoder<F> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Config;
     use crate::families::gpt2::Gpt2;
     use crate::families::llama::Llama;
+    use crate::folder::WeightFolder;
     use crate::{Capture, NoTap, Processing};
     use std::path::PathBuf;
 
@@ -274,12 +295,16 @@ mod tests {
         assert_eq!(taken_by(3, 20, &mut Capture::all()), 0, "a capture's own memory is no business of the workspace");
     }
 
+    fn open<F: Family>(name: &str, prefix: &str) -> Decoder<F> {
+        let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+        let config = Config::read(&folder.join("config.json")).unwrap();
+        let files = WeightFolder::open(&folder, &[prefix]).unwrap();
+        Decoder::load(F::parse(&config).unwrap(), &files, Processing::None.into(), Engine::default()).unwrap()
+    }
+
     #[test]
     fn a_warm_model_asks_for_no_memory() {
-        let folder = |name: &str| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
-        let config = |name: &str| Config::read(&folder(name).join("config.json")).unwrap();
-        let (raw, engine) = (Processing::None.into(), Engine::default());
-        check(&Gpt2::from_folder(&folder("gpt2"), &config("gpt2"), raw, engine).unwrap());
-        check(&Llama::from_folder(&folder("llama"), &config("llama"), raw, engine).unwrap());
+        check(&open::<Gpt2>("gpt2", "transformer."));
+        check(&open::<Llama>("llama", "model."));
     }
 }

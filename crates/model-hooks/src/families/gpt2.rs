@@ -1,16 +1,13 @@
 //! GPT-2: layer norms with bias, learned positions, full attention heads, a plain MLP.
 
-use super::steps::{attention, ln1, ln2};
-use super::{Decoder, Family};
+use super::Family;
+use super::steps::{attention, mlp_input, plain_mlp, qkv};
 use crate::config::Config;
-use crate::folder::WeightFolder;
-use crate::math::Math;
+use crate::math::{AttentionRule, Math};
 use crate::ops::{Activation, Norm, NormKind};
 use crate::run::{Block, Stage, Step};
 use crate::weights::{BlockWeights, Ends, Linear, NormWeights, Raw, RawEnds, TensorSource};
-use crate::{HookPoint, ModelShape, ProcessingSteps, Result, Site, TokenBatch};
-use std::path::Path;
-use tensor_kernels::Engine;
+use crate::{HookPoint, ModelShape, Result, Site, TokenBatch};
 
 /// What a GPT-2 `config.json` says about the arithmetic.
 #[derive(Clone, Debug)]
@@ -56,24 +53,6 @@ pub(crate) struct Gpt2 {
 }
 
 impl Gpt2 {
-    /// Reads a Hugging Face folder whose `config.json` has been recognised as GPT-2's.
-    pub(crate) fn from_folder(
-        folder: &Path,
-        config: &Config,
-        processing: ProcessingSteps,
-        engine: Engine,
-    ) -> Result<Decoder<Self>> {
-        let config = Gpt2Config::parse(config)?;
-        let tied = config.tied;
-        let files = WeightFolder::open(folder, "transformer.")?;
-        let model = Decoder::load(Self { config }, &files, processing, engine)?;
-        // Causal masks are buffers of old checkpoints; a tied unembedding repeats the embedding.
-        files.finish(|name| {
-            name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias") || (tied && name == "lm_head.weight")
-        })?;
-        Ok(model)
-    }
-
     /// What the scores of a layer are divided by.
     fn attn_divisor(&self, layer: usize) -> f64 {
         let by_width = if self.config.scale_attn_weights { (self.config.shape.d_head as f64).sqrt() } else { 1.0 };
@@ -83,6 +62,17 @@ impl Gpt2 {
 }
 
 impl Family for Gpt2 {
+    fn parse(c: &Config) -> Result<Self> {
+        Ok(Self { config: Gpt2Config::parse(c)? })
+    }
+
+    /// Causal masks are buffers of old checkpoints; a tied unembedding repeats the embedding.
+    fn spares(&self, tensor: &str) -> bool {
+        tensor.ends_with(".attn.bias")
+            || tensor.ends_with(".attn.masked_bias")
+            || (self.config.tied && tensor == "lm_head.weight")
+    }
+
     fn shape(&self) -> &ModelShape {
         &self.config.shape
     }
@@ -96,7 +86,7 @@ impl Family for Gpt2 {
     }
 
     fn has(&self, site: Site) -> bool {
-        !matches!(site, Site::RotQ | Site::RotK | Site::MlpPreLinear)
+        !matches!(site, Site::RotQ | Site::RotK | Site::MlpPreLinear) && !site.is_extra_norm()
     }
 
     fn read_ends(&self, files: &dyn TensorSource) -> Result<RawEnds> {
@@ -134,13 +124,17 @@ impl Family for Gpt2 {
             gate: None,
             mlp_in: linear("mlp.c_fc", d_model, d_mlp)?,
             mlp_out: linear("mlp.c_proj", d_mlp, d_model)?,
+            q_norm: NormWeights::default(),
+            k_norm: NormWeights::default(),
+            ln1_post: NormWeights::default(),
+            ln2_post: NormWeights::default(),
         })
     }
 
     fn embed<M: Math>(&self, m: &M, at: &mut Stage<'_>, w: &Ends<M>, tokens: &TokenBatch) -> Step<M::Value> {
         let embed = at.tap(HookPoint::Embed, m.embed(&w.w_e, tokens)?)?;
         let Some(w_pos) = &w.w_pos else { return Ok(embed) };
-        let pos_embed = at.tap(HookPoint::PosEmbed, m.positions(w_pos, tokens)?)?;
+        let pos_embed = at.tap(HookPoint::PosEmbed, m.positions(w_pos, tokens.batch(), at.columns())?)?;
         Ok(m.add(embed, pos_embed)?)
     }
 
@@ -152,18 +146,14 @@ impl Family for Gpt2 {
         layer: usize,
         resid: M::Value,
     ) -> Step<M::Value> {
-        let heads = self.shape().n_heads;
         let resid_pre = at.tap(Site::ResidPre, resid)?;
-        let x = ln1(m, at, self.norm(), w, &resid_pre)?;
-        let q = at.tap(Site::Q, m.heads(&x, &w.q, heads)?)?;
-        let k = at.tap(Site::K, m.heads(&x, &w.k, heads)?)?;
-        let v = at.tap(Site::V, m.heads(&x, &w.v, heads)?)?;
-        let attn_out = attention(m, at, w, [q, k, v], self.attn_divisor(layer))?;
+        let qkv = qkv(m, at, w, self.norm(), self.shape(), &resid_pre)?;
+        let attn_out = attention(m, at, w, qkv, AttentionRule::new(self.attn_divisor(layer)))?;
+        let attn_out = at.tap(Site::AttnOut, attn_out)?;
         let resid_mid = at.tap(Site::ResidMid, m.add(resid_pre, attn_out)?)?;
-        let x = ln2(m, at, self.norm(), w, &resid_mid)?;
-        let pre = at.tap(Site::MlpPre, m.linear(&x, &w.mlp_in)?)?;
-        let post = at.tap(Site::MlpPost, m.activate(self.config.activation, pre)?)?;
-        let mlp_out = at.tap(Site::MlpOut, m.linear(&m.rows(post)?, &w.mlp_out)?)?;
+        let x = mlp_input(m, at, w, self.norm(), &resid_mid)?;
+        let mlp_out = plain_mlp(m, at, w, self.config.activation, &x)?;
+        let mlp_out = at.tap(Site::MlpOut, mlp_out)?;
         at.tap(Site::ResidPost, m.add(resid_mid, mlp_out)?)
     }
 }

@@ -1,18 +1,14 @@
 //! Llama: RMS norms, rotary positions, grouped key-value heads, a gated MLP.
 
+use super::Family;
 use super::rope::{KeptAngles, Rope};
-use super::steps::{attention, ln1, ln2};
-use super::{Decoder, Family};
+use super::steps::{attention, gated_mlp, mlp_input, qkv};
 use crate::config::Config;
-use crate::folder::WeightFolder;
-use crate::math::Math;
+use crate::math::{AttentionRule, Math};
 use crate::ops::{Activation, Norm, NormKind};
 use crate::run::{Block, Stage, Step};
 use crate::weights::{BlockWeights, Ends, Linear, NormWeights, Raw, RawEnds, TensorSource};
-use crate::{HookPoint, ModelShape, ProcessingSteps, Result, Site, TokenBatch};
-use candle_core::Error as TensorError;
-use std::path::Path;
-use tensor_kernels::Engine;
+use crate::{HookPoint, ModelShape, Result, Site, TokenBatch};
 
 /// What a Llama `config.json` (or the header of a GGUF file) says about the arithmetic.
 #[derive(Clone, Debug)]
@@ -60,7 +56,7 @@ impl LlamaConfig {
             mlp_bias: c.flag("mlp_bias", false)?,
             tied: c.flag("tie_word_embeddings", false)?,
         };
-        Ok((Self { shape, eps, activation, rope: Rope::parse(c)? }, layout))
+        Ok((Self { shape, eps, activation, rope: Rope::parse(c, d_head)? }, layout))
     }
 }
 
@@ -73,21 +69,6 @@ pub(crate) struct Llama {
 }
 
 impl Llama {
-    /// Reads a Hugging Face folder whose `config.json` has been recognised as Llama's.
-    pub(crate) fn from_folder(
-        folder: &Path,
-        config: &Config,
-        processing: ProcessingSteps,
-        engine: Engine,
-    ) -> Result<Decoder<Self>> {
-        let (config, layout) = LlamaConfig::parse(config)?;
-        let files = WeightFolder::open(folder, "model.")?;
-        let model = Decoder::load(Self::new(config, layout), &files, processing, engine)?;
-        // Rotary speeds are buffers of old checkpoints; a tied unembedding repeats the embedding.
-        files.finish(|name| name.ends_with(".rotary_emb.inv_freq") || (layout.tied && name == "lm_head.weight"))?;
-        Ok(model)
-    }
-
     /// For weights with rows of Q and K in Hugging Face's order, pairs `(i, i + d_head/2)`.
     pub(crate) fn new(config: LlamaConfig, layout: Layout) -> Self {
         Self { config, layout, angles: KeptAngles::default() }
@@ -95,6 +76,16 @@ impl Llama {
 }
 
 impl Family for Llama {
+    fn parse(c: &Config) -> Result<Self> {
+        let (config, layout) = LlamaConfig::parse(c)?;
+        Ok(Self::new(config, layout))
+    }
+
+    /// Rotary speeds are buffers of old checkpoints; a tied unembedding repeats the embedding.
+    fn spares(&self, tensor: &str) -> bool {
+        tensor.ends_with(".rotary_emb.inv_freq") || (self.layout.tied && tensor == "lm_head.weight")
+    }
+
     fn shape(&self) -> &ModelShape {
         &self.config.shape
     }
@@ -107,8 +98,10 @@ impl Family for Llama {
         false
     }
 
-    fn has(&self, _: Site) -> bool {
-        true
+    /// `hook_attn_in` is one value for a head's query, key and value: grouped heads have none.
+    fn has(&self, site: Site) -> bool {
+        let &ModelShape { n_heads, n_kv_heads, .. } = self.shape();
+        !site.is_extra_norm() && (site != Site::AttnIn || n_heads == n_kv_heads)
     }
 
     /// `Linear` matrices are `[out, in]` in the files.
@@ -145,6 +138,10 @@ impl Family for Llama {
             gate: Some(linear("mlp.gate_proj", d_model, d_mlp, mlp_bias)?),
             mlp_in: linear("mlp.up_proj", d_model, d_mlp, mlp_bias)?,
             mlp_out: linear("mlp.down_proj", d_mlp, d_model, mlp_bias)?,
+            q_norm: NormWeights::default(),
+            k_norm: NormWeights::default(),
+            ln1_post: NormWeights::default(),
+            ln2_post: NormWeights::default(),
         })
     }
 
@@ -160,23 +157,19 @@ impl Family for Llama {
         _: usize,
         resid: M::Value,
     ) -> Step<M::Value> {
-        let &ModelShape { n_heads, n_kv_heads, d_head, .. } = self.shape();
-        let angles = self.angles.get(&self.config.rope, d_head, at.stage().tokens().pos());
+        let columns = at.stage().columns().clone();
+        let angles = self.angles.get(&self.config.rope, columns.end());
         let resid_pre = at.tap(Site::ResidPre, resid)?;
-        let x = ln1(m, at, self.norm(), w, &resid_pre)?;
-        let q = at.tap(Site::Q, m.heads(&x, &w.q, n_heads)?)?;
-        let k = at.tap(Site::K, m.heads(&x, &w.k, n_kv_heads)?)?;
-        let v = at.tap(Site::V, m.heads(&x, &w.v, n_kv_heads)?)?;
-        let q = at.tap(Site::RotQ, m.rotate(q, &angles)?)?;
-        let k = at.tap(Site::RotK, m.rotate(k, &angles)?)?;
-        let attn_out = attention(m, at, w, [q, k, v], (d_head as f64).sqrt())?;
+        let [q, k, v] = qkv(m, at, w, self.norm(), self.shape(), &resid_pre)?;
+        let q = at.tap(Site::RotQ, m.rotate(q, &angles, &columns)?)?;
+        let k = at.tap(Site::RotK, m.rotate(k, &angles, &columns)?)?;
+        let rule = AttentionRule::new((self.shape().d_head as f64).sqrt());
+        let attn_out = attention(m, at, w, [q, k, v], rule)?;
+        let attn_out = at.tap(Site::AttnOut, attn_out)?;
         let resid_mid = at.tap(Site::ResidMid, m.add(resid_pre, attn_out)?)?;
-        let x = ln2(m, at, self.norm(), w, &resid_mid)?;
-        let w_gate = w.gate.as_ref().ok_or(TensorError::Msg("a Llama block needs W_gate".into()))?;
-        let pre = at.tap(Site::MlpPre, m.linear(&x, w_gate)?)?;
-        let pre_linear = at.tap(Site::MlpPreLinear, m.linear(&x, &w.mlp_in)?)?;
-        let post = at.tap(Site::MlpPost, m.gate(self.config.activation, pre, pre_linear)?)?;
-        let mlp_out = at.tap(Site::MlpOut, m.linear(&m.rows(post)?, &w.mlp_out)?)?;
+        let x = mlp_input(m, at, w, self.norm(), &resid_mid)?;
+        let mlp_out = gated_mlp(m, at, w, self.config.activation, &x)?;
+        let mlp_out = at.tap(Site::MlpOut, mlp_out)?;
         at.tap(Site::ResidPost, m.add(resid_mid, mlp_out)?)
     }
 }

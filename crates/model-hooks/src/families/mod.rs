@@ -1,12 +1,14 @@
 //! One file per model family, and what they share.
 //!
 //! A [`Family`] reads its configuration and weights, and writes its equations in the words of [`Math`](crate::math::Math);
-//! [`Decoder`] makes a [`HookedModel`](crate::HookedModel) of it, on either engine.
+//! [`Decoder`] makes a [`HookedModel`](crate::HookedModel) of it, on either engine; [`KNOWN`] says which one a `model_type` means.
 
+mod any;
 mod decoder;
 pub(crate) mod gpt2;
 pub(crate) mod llama;
 pub(crate) mod rope;
 mod steps;
 
+pub use any::AnyModel;
 pub(crate) use decoder::{Decoder, Family};

@@ -3,6 +3,7 @@
 use crate::Result;
 use crate::config::Config;
 use std::sync::{Arc, Mutex, PoisonError};
+use tensor_kernels::RopePairs;
 
 /// How fast each pair of a head turns.
 #[derive(Clone, Debug, PartialEq)]
@@ -11,32 +12,48 @@ pub(crate) struct Rope {
     pub theta: f64,
     /// What was done to reach longer contexts.
     pub scaling: RopeScaling,
+    /// How many entries of a head are turned, the first ones; even.
+    pub d_rotary: usize,
+    /// Which two entries make a pair.
+    pub pairs: RopePairs,
 }
 
 /// `cos` and `sin` of every `(position, pair)`, row after row. Angles are products of f32, as in transformers.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Angles {
     /// How many positions they reach.
-    positions: usize,
-    /// `[positions * d_head / 2]`
+    pub positions: usize,
+    /// How many entries of a head are turned, the first ones.
+    pub d_rotary: usize,
+    /// Which two entries make a pair.
+    pub pairs: RopePairs,
+    /// `[positions * d_rotary / 2]`
     pub cos: Vec<f32>,
-    /// `[positions * d_head / 2]`
+    /// `[positions * d_rotary / 2]`
     pub sin: Vec<f32>,
+}
+
+impl Angles {
+    /// `cos` and `sin` of each pair at a position.
+    pub fn at(&self, position: usize) -> (&[f32], &[f32]) {
+        let half = self.d_rotary / 2;
+        (&self.cos[position * half..][..half], &self.sin[position * half..][..half])
+    }
 }
 
 /// The angles of a model, kept between runs: those of more positions begin with those of fewer.
 #[derive(Debug, Default)]
-pub(crate) struct KeptAngles(Mutex<Arc<Angles>>);
+pub(crate) struct KeptAngles(Mutex<Option<Arc<Angles>>>);
 
 impl KeptAngles {
     /// Angles of at least so many positions.
-    pub fn get(&self, rope: &Rope, d_head: usize, positions: usize) -> Arc<Angles> {
+    pub fn get(&self, rope: &Rope, positions: usize) -> Arc<Angles> {
         // A poisoned lock only means that another thread panicked; whatever it left is a whole table.
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.positions < positions {
-            *kept = Arc::new(rope.angles(d_head, positions));
+        match &*kept {
+            Some(angles) if angles.positions >= positions => angles.clone(),
+            _ => kept.insert(Arc::new(rope.angles(positions))).clone(),
         }
-        kept.clone()
     }
 }
 
@@ -69,49 +86,61 @@ pub(crate) enum RopeScaling {
 }
 
 impl Rope {
-    /// Reads `rope_theta` and the scaling, from `rope_parameters` (transformers 5) or from the top level and `rope_scaling`.
-    pub fn parse(c: &Config) -> Result<Self> {
-        refuse_other_rotations(c)?;
-        let (new, old) = (c.object("rope_parameters")?, c.object("rope_scaling")?);
-        let top = if c.has("rope_theta") { Some(c.positive("rope_theta", None)?) } else { None };
-        let Some(inner) = new.or(old) else {
-            return Ok(Self { theta: top.unwrap_or(10_000.0), scaling: RopeScaling::Default });
-        };
-        let theta = inner.positive("rope_theta", Some(top.unwrap_or(10_000.0)))?;
-        if top.is_some_and(|top| top != theta) {
-            return Err(inner.bad("rope_theta", "the same value as the rope_theta at the top level"));
+    /// As [`parse_partial`](Self::parse_partial), of a family that turns whole heads.
+    pub fn parse(c: &Config, d_head: usize) -> Result<Self> {
+        let rope = Self::parse_partial(c, d_head)?;
+        if rope.d_rotary != d_head {
+            return Err(c.bad("partial_rotary_factor", "1: this family turns whole heads"));
         }
-        inner.refuse_unless(
-            "partial_rotary_factor",
-            &1.0.into(),
-            "1: rotating a part of each head is not supported",
-        )?;
-        Ok(Self { theta, scaling: RopeScaling::parse(&inner)? })
+        Ok(rope)
     }
 
-    /// The angular speed of each of the `d_head / 2` pairs, in radians per position.
-    pub fn speeds(&self, d_head: usize) -> Vec<f32> {
-        (0..d_head / 2)
-            .map(|i| self.scaling.apply(i, self.theta.powf(-((2 * i) as f64) / d_head as f64)) as f32)
+    /// Reads `rope_theta`, the scaling and the share of each head (of width `d_head`) that is turned, from `rope_parameters`
+    /// (transformers 5) or from the top level and `rope_scaling`.
+    pub fn parse_partial(c: &Config, d_head: usize) -> Result<Self> {
+        c.refuse_unless("rope_interleaved", &false.into(), "false: turning neighbouring pairs is not supported")?;
+        let (new, old) = (c.object("rope_parameters")?, c.object("rope_scaling")?);
+        let top = if c.has("rope_theta") { Some(c.positive("rope_theta", None)?) } else { None };
+        let inner = new.or(old);
+        let theta = match &inner {
+            Some(inner) => inner.positive("rope_theta", Some(top.unwrap_or(10_000.0)))?,
+            None => top.unwrap_or(10_000.0),
+        };
+        if let Some(inner) = inner.as_ref().filter(|_| top.is_some_and(|top| top != theta)) {
+            return Err(inner.bad("rope_theta", "the same value as the rope_theta at the top level"));
+        }
+        let at = inner.as_ref().filter(|inner| inner.has("partial_rotary_factor")).unwrap_or(c);
+        let d_rotary = part_of(at, "partial_rotary_factor", d_head)?;
+        let scaling = inner.as_ref().map_or(Ok(RopeScaling::Default), RopeScaling::parse)?;
+        Ok(Self { theta, scaling, d_rotary, pairs: RopePairs::Halves })
+    }
+
+    /// The angular speed of each of the `d_rotary / 2` pairs, in radians per position.
+    pub fn speeds(&self) -> Vec<f32> {
+        let width = self.d_rotary as f64;
+        (0..self.d_rotary / 2)
+            .map(|i| self.scaling.apply(i, self.theta.powf(-((2 * i) as f64) / width)) as f32)
             .collect()
     }
 
     /// The angles of the first positions.
-    pub fn angles(&self, d_head: usize, positions: usize) -> Angles {
-        let speeds = self.speeds(d_head);
+    pub fn angles(&self, positions: usize) -> Angles {
+        let speeds = self.speeds();
         let angles = (0..positions).flat_map(|pos| speeds.iter().map(move |speed| pos as f32 * speed));
         let (cos, sin) = angles.map(|angle| (f64::from(angle).cos() as f32, f64::from(angle).sin() as f32)).unzip();
-        Angles { positions, cos, sin }
+        Angles { positions, d_rotary: self.d_rotary, pairs: self.pairs, cos, sin }
     }
 }
 
-/// Configurations that turn other pairs, or only a part of each head.
-fn refuse_other_rotations(c: &Config) -> Result<()> {
-    c.refuse_unless("rope_interleaved", &false.into(), "false: turning neighbouring pairs is not supported")?;
-    if c.positive("partial_rotary_factor", Some(1.0))? != 1.0 {
-        return Err(c.bad("partial_rotary_factor", "1: turning a part of each head is not supported"));
+/// How many of `d_head` entries the share under `key` turns (all where it is absent): a whole, even number of them, rounded down as
+/// transformers does.
+pub(crate) fn part_of(c: &Config, key: &str, d_head: usize) -> Result<usize> {
+    let share = c.positive(key, Some(1.0))?;
+    let d_rotary = (d_head as f64 * share) as usize;
+    if share > 1.0 || d_rotary == 0 || d_rotary % 2 != 0 {
+        return Err(c.bad(key, &format!("a share of d_head = {d_head} that is a positive even number of entries")));
     }
-    Ok(())
+    Ok(d_rotary)
 }
 
 impl RopeScaling {

@@ -1,52 +1,54 @@
 //! Steps that several families share, with the names of their hook points.
 
-use crate::math::Math;
-use crate::ops::Norm;
+use crate::math::{AttentionRule, Math};
+use crate::ops::{Activation, Norm};
 use crate::run::{Block, Step};
-use crate::weights::BlockWeights;
-use crate::{Interest, Site};
+use crate::weights::{BlockWeights, NormWeights};
+use crate::{Interest, ModelShape, Site};
+use candle_core::Error as TensorError;
 
-/// The norm before attention.
-pub(super) fn ln1<M: Math>(
+/// From the stream to queries, keys and values `[batch, pos, head, d_head]`: the norm before attention, and three projections.
+pub(super) fn qkv<M: Math>(
     m: &M,
     at: &mut Block<'_, '_>,
-    norm: Norm,
     w: &BlockWeights<M>,
-    x: &M::Value,
-) -> Step<M::Rows> {
+    norm: Norm,
+    shape: &ModelShape,
+    resid_pre: &M::Value,
+) -> Step<[M::Value; 3]> {
     let points = [at.point(Site::Ln1Scale), at.point(Site::Ln1Normalized)];
-    m.norm(at.stage(), points, norm, &w.ln1, x)
+    let x = m.norm(at.stage(), points, norm, &w.ln1, resid_pre)?;
+    project(m, at, w, shape, &x)
 }
 
-/// The norm before the MLP.
-pub(super) fn ln2<M: Math>(
+/// Queries, keys and values of rows that are projected as they are.
+pub(super) fn project<M: Math>(
     m: &M,
     at: &mut Block<'_, '_>,
-    norm: Norm,
     w: &BlockWeights<M>,
-    x: &M::Value,
-) -> Step<M::Rows> {
-    let points = [at.point(Site::Ln2Scale), at.point(Site::Ln2Normalized)];
-    m.norm(at.stage(), points, norm, &w.ln2, x)
+    shape: &ModelShape,
+    x: &M::Rows,
+) -> Step<[M::Value; 3]> {
+    let &ModelShape { n_heads, n_kv_heads, .. } = shape;
+    let q = at.tap(Site::Q, m.heads(x, &w.q, n_heads)?)?;
+    let k = at.tap(Site::K, m.heads(x, &w.k, n_kv_heads)?)?;
+    let v = at.tap(Site::V, m.heads(x, &w.v, n_kv_heads)?)?;
+    Ok([q, k, v])
 }
 
-/// From queries, keys and values to what attention adds to the stream.
+/// From queries, keys and values to attention's output `z W_O + b_O`, which no tap has seen yet.
+///
+/// The contribution of each head alone is computed only when somebody looks, beside the path; if somebody edits it, the edited
+/// contributions are summed instead.
 pub(super) fn attention<M: Math>(
     m: &M,
     at: &mut Block<'_, '_>,
     w: &BlockWeights<M>,
     qkv: [M::Value; 3],
-    divisor: f64,
+    rule: AttentionRule,
 ) -> Step<M::Value> {
-    let z = m.attention(at, qkv, divisor)?;
+    let z = m.attention(at, qkv, rule)?;
     let z = at.tap(Site::Z, z)?;
-    let attn_out = attn_out(m, at, w, z)?;
-    at.tap(Site::AttnOut, attn_out)
-}
-
-/// `z W_O + b_O`, what attention adds to the stream. The contribution of each head alone is computed only when somebody looks,
-/// beside the path; if somebody edits it, the edited contributions are summed instead.
-fn attn_out<M: Math>(m: &M, at: &mut Block<'_, '_>, w: &BlockWeights<M>, z: M::Value) -> Step<M::Value> {
     match at.interest(Site::Result) {
         Some(Interest::Edit) => {
             let result = at.tap(Site::Result, m.result(&z, &w.o)?)?;
@@ -56,4 +58,61 @@ fn attn_out<M: Math>(m: &M, at: &mut Block<'_, '_>, w: &BlockWeights<M>, z: M::V
         None => {}
     }
     Ok(m.linear(&m.rows(z)?, &w.o)?)
+}
+
+/// The stream as the MLP reads it, normalised.
+pub(super) fn mlp_input<M: Math>(
+    m: &M,
+    at: &mut Block<'_, '_>,
+    w: &BlockWeights<M>,
+    norm: Norm,
+    resid: &M::Value,
+) -> Step<M::Rows> {
+    let points = [at.point(Site::Ln2Scale), at.point(Site::Ln2Normalized)];
+    if at.interest(Site::MlpIn).is_none() {
+        return m.norm(at.stage(), points, norm, &w.ln2, resid);
+    }
+    let mlp_in = at.tap(Site::MlpIn, m.copy(resid)?)?;
+    m.norm(at.stage(), points, norm, &w.ln2, &mlp_in)
+}
+
+/// `act(x W_in + b_in) W_out + b_out`, which no tap has seen yet.
+pub(super) fn plain_mlp<M: Math>(
+    m: &M,
+    at: &mut Block<'_, '_>,
+    w: &BlockWeights<M>,
+    act: Activation,
+    x: &M::Rows,
+) -> Step<M::Value> {
+    let pre = at.tap(Site::MlpPre, m.linear(x, &w.mlp_in)?)?;
+    let post = at.tap(Site::MlpPost, m.activate(act, pre)?)?;
+    Ok(m.linear(&m.rows(post)?, &w.mlp_out)?)
+}
+
+/// `(act(x W_gate) * (x W_in)) W_out`, with biases where there are some, which no tap has seen yet.
+pub(super) fn gated_mlp<M: Math>(
+    m: &M,
+    at: &mut Block<'_, '_>,
+    w: &BlockWeights<M>,
+    act: Activation,
+    x: &M::Rows,
+) -> Step<M::Value> {
+    let w_gate = w.gate.as_ref().ok_or(TensorError::Msg("a gated MLP needs W_gate".into()))?;
+    let pre = at.tap(Site::MlpPre, m.linear(x, w_gate)?)?;
+    let pre_linear = at.tap(Site::MlpPreLinear, m.linear(x, &w.mlp_in)?)?;
+    let post = at.tap(Site::MlpPost, m.gate(act, pre, pre_linear)?)?;
+    Ok(m.linear(&m.rows(post)?, &w.mlp_out)?)
+}
+
+/// The norm of what attention or the MLP returns, before it is added to the stream; its points are `scale` and `normalized`.
+pub(super) fn post_norm<M: Math>(
+    m: &M,
+    at: &mut Block<'_, '_>,
+    [scale, normalized]: [Site; 2],
+    norm: Norm,
+    w: &NormWeights<M>,
+    x: M::Value,
+) -> Step<M::Value> {
+    let points = [at.point(scale), at.point(normalized)];
+    m.norm_value(at.stage(), points, norm, w, x, crate::math::NormOver::Width)
 }

@@ -10,7 +10,7 @@ use crate::weights::TensorSource;
 use crate::{Error, ModelShape, ProcessingSteps, Result};
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
-use tensor_kernels::Engine;
+use tensor_kernels::{Engine, RopePairs};
 
 const ARCHITECTURE: &str = "general.architecture";
 const ROPE_FACTORS: &str = "rope_freqs.weight";
@@ -58,9 +58,7 @@ pub(crate) fn load_llama(file: &GgufFile, processing: ProcessingSteps, engine: E
         mlp_bias: holds("blk.0.ffn_gate.bias"),
         tied: !holds("output.weight"),
     };
-    let model = Decoder::load(Llama::new(config, layout), &source, processing, engine)?;
-    source.finish()?;
-    Ok(model)
+    Decoder::load(Llama::new(config, layout), &source, processing, engine)
 }
 
 fn read_config(file: &GgufFile) -> Result<LlamaConfig> {
@@ -148,16 +146,17 @@ fn read_rope(keys: &Keys<'_>, d_head: usize) -> Result<Rope> {
     };
     let scaling =
         scaling.filter(|factor| *factor != 1.0).map_or(RopeScaling::Default, |factor| RopeScaling::Linear { factor });
+    let plain = Rope { theta, scaling, d_rotary: d_head, pairs: RopePairs::Halves };
     if keys.file.tensor(ROPE_FACTORS).is_none() {
-        return Ok(Rope { theta, scaling });
+        return Ok(plain);
     }
-    if scaling != RopeScaling::Default {
+    if plain.scaling != RopeScaling::Default {
         return Err(keys.bad("rope.scaling.factor", format!("absent beside the tensor {ROPE_FACTORS}")));
     }
     let factors = keys.file.load_f32_shaped(ROPE_FACTORS, &[d_head / 2])?.to_vec1::<f32>()?;
     match factors.iter().find(|factor| **factor <= 0.0) {
         Some(bad) => Err(keys.file.bad_key(ROPE_FACTORS, "positive factors", bad)),
-        None => Ok(Rope { theta, scaling: RopeScaling::PerPair { factors } }),
+        None => Ok(Rope { scaling: RopeScaling::PerPair { factors }, ..plain }),
     }
 }
 
@@ -227,12 +226,13 @@ impl TensorSource for GgufSource<'_> {
         let exists = exists && !(name.ends_with("o_proj.bias") && self.file.tensor(&stored_name(name)).is_none());
         if exists { self.vector(name, len).map(Some) } else { Ok(None) }
     }
-}
 
-impl GgufSource<'_> {
-    /// Refuses tensors that were not taken: with them it would be another model.
-    fn finish(self) -> Result<()> {
-        let taken = self.taken.into_inner().unwrap_or_else(PoisonError::into_inner);
+    fn holds(&self, name: &str) -> bool {
+        self.file.tensor(&stored_name(name)).is_some()
+    }
+
+    fn finish(&self, _: &dyn Fn(&str) -> bool) -> Result<()> {
+        let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let left =
             self.file.tensors().map(|(name, _)| name).filter(|name| *name != ROPE_FACTORS && !taken.contains(*name));
         let mut names: Vec<String> = left.map(str::to_owned).collect();

@@ -12,10 +12,37 @@ pub(crate) use reference::Reference;
 
 use crate::families::rope::Angles;
 use crate::ops::{Activation, Norm};
-use crate::run::{Block, Stage, Step, Tapped};
+use crate::run::{Block, Columns, Stage, Step, Tapped};
 use crate::weights::{Hold, Linear, NormWeights};
 use crate::{HookPoint, Result, TokenBatch};
 use candle_core::Tensor;
+
+/// What attention does to its scores.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct AttentionRule {
+    /// What they are divided by.
+    pub divisor: f64,
+    /// `c` in `c tanh(score / c)`.
+    pub softcap: Option<f64>,
+    /// How many keys a query sees at most: the last ones, its own included.
+    pub window: Option<usize>,
+}
+
+impl AttentionRule {
+    /// Scores divided by this, and nothing else.
+    pub fn new(divisor: f64) -> Self {
+        Self { divisor, softcap: None, window: None }
+    }
+}
+
+/// What a norm of queries or keys is taken over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NormOver {
+    /// The last axis: each head by itself.
+    Width,
+    /// All heads of a token together.
+    Row,
+}
 
 /// The operations of a decoder. Axes: `batch`, `pos`, `head`, and the width of what is computed.
 ///
@@ -30,8 +57,8 @@ pub(crate) trait Math: Hold {
     /// Rows of a table by token: `[batch, pos, width]`.
     fn embed(&self, table: &Self::Table, tokens: &TokenBatch) -> Result<Self::Value>;
 
-    /// The first rows of a table, for every sequence of the batch: `[batch, pos, width]`.
-    fn positions(&self, table: &Self::Table, tokens: &TokenBatch) -> Result<Self::Value>;
+    /// Rows of a table by position, for every sequence of the batch: `[batch, pos, width]`.
+    fn positions(&self, table: &Self::Table, batch: usize, columns: &Columns) -> Result<Self::Value>;
 
     /// A residual stream `[batch, pos, d_model]` that a user gives.
     fn residual(&self, resid: &Tensor) -> Result<Self::Value>;
@@ -47,6 +74,18 @@ pub(crate) trait Math: Hold {
         x: &Self::Value,
     ) -> Step<Self::Rows>;
 
+    /// The norm of `x` with its gain, in the shape of `x`, as a value: after attention or an MLP, or of queries and keys. Tapped as
+    /// [`norm`](Self::norm) is.
+    fn norm_value(
+        &self,
+        at: &mut Stage<'_>,
+        points: [HookPoint; 2],
+        norm: Norm,
+        w: &NormWeights<Self>,
+        x: Self::Value,
+        over: NormOver,
+    ) -> Step<Self::Value>;
+
     /// As [`norm`](Self::norm), of a residual stream `[.., d_model]` outside any run: no tap sees it.
     fn norm_alone(&self, norm: Norm, w: &NormWeights<Self>, resid: &Tensor) -> Result<Self::Rows>;
 
@@ -59,24 +98,30 @@ pub(crate) trait Math: Hold {
     /// `x W + b`, split into heads: `[batch, pos, heads, n / heads]`.
     fn heads(&self, x: &Self::Rows, w: &Linear<Self>, heads: usize) -> Result<Self::Value>;
 
-    /// `x` `[batch, pos, head, d_head]`, its pairs `(i, i + d_head/2)` turned by the angle of the position.
-    fn rotate(&self, x: Self::Value, angles: &Angles) -> Result<Self::Value>;
+    /// `x` `[batch, pos, head, d_head]`, its pairs turned by the angles of their positions.
+    fn rotate(&self, x: Self::Value, angles: &Angles, columns: &Columns) -> Result<Self::Value>;
 
     /// From queries, keys and values to `z` `[batch, pos, head, d_head]`:
     ///
     /// ```text
-    /// scores  = q k^T / divisor, -inf where k_pos > q_pos
+    /// scores  = softcap tanh(q k^T / divisor / softcap), -inf where k_pos > q_pos, k_pos <= q_pos - window, or k is padding
     /// pattern = softmax(scores)
     /// z       = pattern v
     /// ```
     /// Query head `h` reads key-value head `h / (n_heads / n_kv_heads)`. Scores and pattern are tapped.
-    fn attention(&self, at: &mut Block<'_, '_>, qkv: [Self::Value; 3], divisor: f64) -> Step<Self::Value>;
+    fn attention(&self, at: &mut Block<'_, '_>, qkv: [Self::Value; 3], rule: AttentionRule) -> Step<Self::Value>;
 
     /// `z[h] W_O[h]` for each head: `[batch, pos, head, d_model]`.
     fn result(&self, z: &Self::Value, w_o: &Linear<Self>) -> Result<Self::Value>;
 
     /// `sum_h result[h] + b_O` `[batch, pos, d_model]`.
     fn sum_heads(&self, result: Self::Value, w_o: &Linear<Self>) -> Result<Self::Value>;
+
+    /// A copy.
+    fn copy(&self, x: &Self::Value) -> Result<Self::Value>;
+
+    /// `factor x`.
+    fn scale(&self, x: Self::Value, factor: f64) -> Result<Self::Value>;
 
     /// `a + b`.
     fn add(&self, a: Self::Value, b: Self::Value) -> Result<Self::Value>;
@@ -87,8 +132,8 @@ pub(crate) trait Math: Hold {
     /// `act(gate) * x`.
     fn gate(&self, act: Activation, gate: Self::Value, x: Self::Value) -> Result<Self::Value>;
 
-    /// `x W_U + b_U`, in memory of its own: `[.., d_vocab]`.
-    fn logits(&self, x: &Self::Rows, w_u: &Linear<Self>) -> Result<Tensor>;
+    /// `y = x W_U + b_U`, with a soft-cap `c` `c tanh(y / c)`, in memory of its own: `[.., d_vocab]`.
+    fn logits(&self, x: &Self::Rows, w_u: &Linear<Self>, softcap: Option<f64>) -> Result<Tensor>;
 
     /// Columns of a matrix `[k, len]`, as products see them.
     fn columns(&self, w: &Self::Matrix, start: usize, len: usize) -> Result<Tensor>;

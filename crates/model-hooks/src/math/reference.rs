@@ -1,9 +1,9 @@
 //! The equations on candle's tensors.
 
-use super::Math;
+use super::{AttentionRule, Math, NormOver};
 use crate::families::rope::Angles;
 use crate::ops::{self, Activation, Norm};
-use crate::run::{Block, Stage, Step};
+use crate::run::{Block, Columns, Stage, Step};
 use crate::weights::{Form, Hold, Linear, NormWeights, Plain};
 use crate::{HookPoint, Result, Site, TokenBatch};
 use candle_core::{Device, Tensor};
@@ -46,9 +46,11 @@ impl Math for Reference {
         Ok(table.index_select(&ids, 0)?.reshape((tokens.batch(), tokens.pos(), ()))?)
     }
 
-    fn positions(&self, table: &Tensor, tokens: &TokenBatch) -> Result<Tensor> {
-        let rows = table.narrow(0, 0, tokens.pos())?;
-        Ok(rows.broadcast_as((tokens.batch(), tokens.pos(), table.dim(1)?))?.contiguous()?)
+    fn positions(&self, table: &Tensor, batch: usize, columns: &Columns) -> Result<Tensor> {
+        let places =
+            (0..batch).flat_map(|row| (0..columns.pos).map(move |column| columns.position(row, column) as u32));
+        let rows = Tensor::from_iter(places, table.device())?;
+        Ok(table.index_select(&rows, 0)?.reshape((batch, columns.pos, ()))?)
     }
 
     fn residual(&self, resid: &Tensor) -> Result<Tensor> {
@@ -66,6 +68,24 @@ impl Math for Reference {
         let scale = at.tap(points[0], norm.scale(x)?)?;
         let normalized = at.tap(points[1], norm.normalize(x, &scale)?)?;
         Ok(ops::gain_and_bias(normalized, w.w.as_ref(), w.b.as_ref())?)
+    }
+
+    fn norm_value(
+        &self,
+        at: &mut Stage<'_>,
+        points: [HookPoint; 2],
+        norm: Norm,
+        w: &NormWeights<Self>,
+        x: Tensor,
+        over: NormOver,
+    ) -> Step<Tensor> {
+        let shape = x.shape().clone();
+        let x = if over == NormOver::Row { self.rows(x)? } else { x };
+        let scale = at.tap(points[0], norm.scale(&x)?)?;
+        let normalized = norm.normalize(&x, &scale)?;
+        let by_head = at.tap(points[1], normalized.reshape(&shape)?)?;
+        let normalized = by_head.reshape(x.shape())?;
+        Ok(ops::gain_and_bias(normalized, w.w.as_ref(), w.b.as_ref())?.reshape(&shape)?)
     }
 
     fn norm_alone(&self, norm: Norm, w: &NormWeights<Self>, resid: &Tensor) -> Result<Tensor> {
@@ -86,18 +106,18 @@ impl Math for Reference {
         Ok(self.linear(x, w)?.reshape((batch, pos, heads, ()))?)
     }
 
-    fn rotate(&self, x: Tensor, angles: &Angles) -> Result<Tensor> {
-        ops::rotate(&x, &angles.cos, &angles.sin)
+    fn rotate(&self, x: Tensor, angles: &Angles, columns: &Columns) -> Result<Tensor> {
+        ops::rotate(&x, angles, columns)
     }
 
     /// The group's queries are stacked, so that keys are never repeated.
-    fn attention(&self, at: &mut Block<'_, '_>, [q, k, v]: [Tensor; 3], divisor: f64) -> Step<Tensor> {
+    fn attention(&self, at: &mut Block<'_, '_>, [q, k, v]: [Tensor; 3], rule: AttentionRule) -> Step<Tensor> {
         let (batch, pos, n_heads, d_head) = q.dims4()?;
         let n_kv_heads = k.dim(2)?;
         let (products, stacked) = (batch * n_kv_heads, n_heads / n_kv_heads * pos);
         let by_head = |x: &Tensor, rows| x.transpose(1, 2)?.contiguous()?.reshape((products, rows, d_head));
         let scores = by_head(&q, stacked)?.matmul(&by_head(&k, pos)?.t()?)?;
-        let scores = ops::causal_mask_scaled(scores.reshape((batch, n_heads, pos, pos))?, divisor)?;
+        let scores = ops::masked_scores(scores.reshape((batch, n_heads, pos, pos))?, rule, at.stage().columns())?;
         let scores = at.tap(Site::AttnScores, scores)?;
         let pattern = at.tap(Site::Pattern, ops::softmax(&scores)?)?;
         let z = pattern.contiguous()?.reshape((products, stacked, pos))?.matmul(&by_head(&v, pos)?)?;
@@ -120,6 +140,14 @@ impl Math for Reference {
         })
     }
 
+    fn copy(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(x.clone())
+    }
+
+    fn scale(&self, x: Tensor, factor: f64) -> Result<Tensor> {
+        Ok((x * factor)?)
+    }
+
     fn add(&self, a: Tensor, b: Tensor) -> Result<Tensor> {
         Ok((a + b)?)
     }
@@ -132,8 +160,12 @@ impl Math for Reference {
         act.gate(&gate, &x)
     }
 
-    fn logits(&self, x: &Tensor, w_u: &Linear<Self>) -> Result<Tensor> {
-        self.linear(x, w_u)
+    fn logits(&self, x: &Tensor, w_u: &Linear<Self>, softcap: Option<f64>) -> Result<Tensor> {
+        let logits = self.linear(x, w_u)?;
+        Ok(match softcap {
+            Some(cap) => ((logits / cap)?.tanh()? * cap)?,
+            None => logits,
+        })
     }
 
     fn columns(&self, w: &Tensor, start: usize, len: usize) -> Result<Tensor> {

@@ -2,45 +2,72 @@
 
 use super::{MIN_PART, exp, map_rows, max, tracked};
 use crate::Result;
+use crate::families::rope::Angles;
+use crate::math::AttentionRule;
+use crate::run::Columns;
 use candle_core::{CpuStorage, Error as TensorError, InplaceOp1, Layout, Tensor};
 use rayon::prelude::*;
+use std::ops::Range;
+use std::sync::Arc;
+use tensor_kernels::RopePairs;
 
-/// Divides new scores `[.., q_pos, k_pos]` by `divisor` and masks keys after the query with -inf, in place:
-/// only for a tensor that nobody else holds yet.
-pub(crate) fn causal_mask_scaled(scores: Tensor, divisor: f64) -> Result<Tensor> {
+/// New scores `[batch, head, q_pos, k_pos]` divided, capped, and -inf where a query does not see a key, in place: only for a tensor
+/// that nobody else holds yet.
+pub(crate) fn masked_scores(scores: Tensor, rule: AttentionRule, columns: &Columns) -> Result<Tensor> {
     if scores.track_op() {
-        return tracked::causal_mask_scaled(&scores, divisor);
+        return tracked::masked_scores(&scores, rule, columns);
     }
-    scores.inplace_op1(&CausalMask { divisor: divisor as f32 })?;
+    scores.inplace_op1(&Mask { rule, kept: columns.kept.clone() })?;
     Ok(scores)
 }
 
-struct CausalMask {
-    divisor: f32,
+/// The keys that query `i` of the last `queries` columns sees, padding aside.
+pub(super) fn seen(rule: AttentionRule, queries: usize, keys: usize, i: usize) -> Range<usize> {
+    let end = keys - queries + i + 1;
+    end - rule.window.unwrap_or(end).min(end)..end
 }
 
-impl InplaceOp1 for CausalMask {
+struct Mask {
+    rule: AttentionRule,
+    /// `[batch, k_pos]`
+    kept: Option<Arc<[bool]>>,
+}
+
+impl InplaceOp1 for Mask {
     fn name(&self) -> &'static str {
-        "causal-mask"
+        "masked-scores"
     }
 
     fn cpu_fwd(&self, scores: &mut CpuStorage, layout: &Layout) -> candle_core::Result<()> {
         let (CpuStorage::F32(scores), Some((start, end))) = (scores, layout.contiguous_offsets()) else {
-            return Err(TensorError::RequiresContiguous { op: "causal-mask" });
+            return Err(TensorError::RequiresContiguous { op: "masked-scores" });
         };
-        let &[.., queries, keys] = layout.dims() else {
-            return Err(TensorError::RequiresContiguous { op: "causal-mask" });
+        let &[_, heads, queries, keys] = layout.dims() else {
+            return Err(TensorError::RequiresContiguous { op: "masked-scores" });
         };
         let rows_per_part = (MIN_PART / keys.max(1)).max(1);
         scores[start..end].par_chunks_mut(rows_per_part * keys.max(1)).enumerate().for_each(|(part, rows)| {
             for (i, row) in rows.chunks_exact_mut(keys.max(1)).enumerate() {
-                let query = (part * rows_per_part + i) % queries;
-                let (seen, hidden) = row.split_at_mut(query + 1);
-                seen.iter_mut().for_each(|score| *score /= self.divisor);
-                hidden.fill(f32::NEG_INFINITY);
+                let row_index = part * rows_per_part + i;
+                let kept = self.kept.as_ref().map(|kept| &kept[row_index / (heads * queries) * keys..][..keys]);
+                self.row(row, &seen(self.rule, queries, keys, row_index % queries), kept);
             }
         });
         Ok(())
+    }
+}
+
+impl Mask {
+    fn row(&self, row: &mut [f32], seen: &Range<usize>, kept: Option<&[bool]>) {
+        let divisor = self.rule.divisor as f32;
+        for (k, score) in row.iter_mut().enumerate() {
+            let visible = seen.contains(&k) && kept.is_none_or(|kept| kept[k]);
+            *score = match (visible, self.rule.softcap) {
+                (false, _) => f32::NEG_INFINITY,
+                (true, None) => *score / divisor,
+                (true, Some(cap)) => cap as f32 * (*score / divisor / cap as f32).tanh(),
+            };
+        }
     }
 }
 
@@ -62,24 +89,25 @@ pub(crate) fn softmax(x: &Tensor) -> Result<Tensor> {
     })
 }
 
-/// Rotary embedding of `x` `[batch, pos, head, d_head]`, rotating pairs `(i, i + d_head/2)` by the angle at `(pos, i)`;
-/// `cos` and `sin` are `[pos * d_head/2]`.
-pub(crate) fn rotate(x: &Tensor, cos: &[f32], sin: &[f32]) -> Result<Tensor> {
+/// Rotary embedding of `x` `[batch, pos, head, d_head]`: the first `d_rotary` entries of each head are turned in pairs, by the angles of
+/// their positions; the others stay.
+pub(crate) fn rotate(x: &Tensor, angles: &Angles, columns: &Columns) -> Result<Tensor> {
     if x.track_op() {
-        return tracked::rotate(x, cos, sin);
+        return tracked::rotate(x, angles, columns);
     }
     let (_, pos, heads, d_head) = x.dims4()?;
-    let half = d_head / 2;
+    let half = angles.d_rotary / 2;
     map_rows(x, d_head, |row, x, y| {
-        let at = (row / heads) % pos * half;
-        let angles = cos[at..at + half].iter().zip(&sin[at..at + half]);
-        let (x_low, x_high) = x.split_at(half);
-        let (y_low, y_high) = y.split_at_mut(half);
-        for ((((y_low, y_high), x_low), x_high), (cos, sin)) in
-            y_low.iter_mut().zip(y_high).zip(x_low).zip(x_high).zip(angles)
-        {
-            *y_low = x_low * cos - x_high * sin;
-            *y_high = x_high * cos + x_low * sin;
+        let (row, column) = (row / heads / pos, row / heads % pos);
+        let (cos, sin) = angles.at(columns.position(row, column));
+        y.copy_from_slice(x);
+        for i in 0..half {
+            let (low, high) = match angles.pairs {
+                RopePairs::Neighbours => (2 * i, 2 * i + 1),
+                _ => (i, half + i),
+            };
+            y[low] = x[low] * cos[i] - x[high] * sin[i];
+            y[high] = x[high] * cos[i] + x[low] * sin[i];
         }
     })
 }
@@ -114,7 +142,13 @@ mod tests {
     #[test]
     fn the_mask_hides_later_keys_in_every_head() {
         let x = Tensor::ones((2, 3, 70, 70), candle_core::DType::F32, &Device::Cpu).unwrap();
-        let rows = causal_mask_scaled(x, 4.0).unwrap().reshape((2 * 3 * 70, 70)).unwrap().to_vec2::<f32>().unwrap();
+        let columns = Columns { offset: 0, pos: 70, padding: Vec::new(), kept: None };
+        let rows = masked_scores(x, AttentionRule::new(4.0), &columns)
+            .unwrap()
+            .reshape((2 * 3 * 70, 70))
+            .unwrap()
+            .to_vec2::<f32>()
+            .unwrap();
         for (i, row) in rows.iter().enumerate() {
             for (k, &score) in row.iter().enumerate() {
                 assert_eq!(score, if k <= i % 70 { 0.25 } else { f32::NEG_INFINITY });
@@ -126,8 +160,10 @@ mod tests {
     fn rotation_keeps_lengths_and_turns_by_the_angle() {
         let angle = [0.0f32, 0.5, 1.0, 1.5]; // [pos 2, half 2]
         let (cos, sin): (Vec<f32>, Vec<f32>) = angle.iter().map(|a| (a.cos(), a.sin())).unzip();
+        let angles = Angles { positions: 2, d_rotary: 4, pairs: RopePairs::Halves, cos: cos.clone(), sin: sin.clone() };
+        let columns = Columns { offset: 0, pos: 2, padding: Vec::new(), kept: None };
         let x = Tensor::new(&[[[[1f32, 0.0, 0.0, 2.0]], [[1.0, 0.0, 0.0, 2.0]]]], &Device::Cpu).unwrap();
-        let y: Vec<f32> = rotate(&x, &cos, &sin).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+        let y: Vec<f32> = rotate(&x, &angles, &columns).unwrap().flatten_all().unwrap().to_vec1().unwrap();
         let expected = [1.0, -2.0 * sin[1], 0.0, 2.0 * cos[1], cos[2], -2.0 * sin[3], sin[2], 2.0 * cos[3]];
         assert!(y.iter().zip(expected).all(|(y, e)| (y - e).abs() < 1e-6), "{y:?}");
     }

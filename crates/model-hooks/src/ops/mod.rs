@@ -9,7 +9,7 @@ mod norm;
 mod tracked;
 
 pub(crate) use activation::Activation;
-pub(crate) use attention::{causal_mask_scaled, rotate, softmax};
+pub(crate) use attention::{masked_scores, rotate, softmax};
 pub(crate) use norm::{Norm, NormKind, gain_and_bias};
 
 use crate::Result;

@@ -1,9 +1,14 @@
 //! The same operations composed of the tensor library's own, for tensors through which gradients are tracked: an operation on
 //! slices is invisible to them. Slower, and with the rounding of other orders of addition.
 
+use super::attention::seen;
 use super::{Activation, Norm, NormKind};
 use crate::Result;
+use crate::families::rope::Angles;
+use crate::math::AttentionRule;
+use crate::run::Columns;
 use candle_core::{D, Device, Tensor};
+use tensor_kernels::RopePairs;
 
 pub(super) fn scale(norm: Norm, x: &Tensor) -> Result<Tensor> {
     Ok((centred(norm, x)?.sqr()?.mean_keepdim(D::Minus1)? + norm.eps)?.sqrt()?)
@@ -20,11 +25,21 @@ fn centred(norm: Norm, x: &Tensor) -> Result<Tensor> {
     })
 }
 
-pub(super) fn causal_mask_scaled(scores: &Tensor, divisor: f64) -> Result<Tensor> {
-    let (queries, keys) = (scores.dim(D::Minus2)?, scores.dim(D::Minus1)?);
-    let hidden = (0..queries).flat_map(|q| (0..keys).map(move |k| if k > q { f32::NEG_INFINITY } else { 0.0 }));
-    let mask = Tensor::from_iter(hidden, &Device::Cpu)?.reshape((queries, keys))?;
-    Ok((scores / divisor)?.broadcast_add(&mask)?)
+pub(super) fn masked_scores(scores: &Tensor, rule: AttentionRule, columns: &Columns) -> Result<Tensor> {
+    let (batch, _, queries, keys) = scores.dims4()?;
+    let visible = |row: usize, q: usize, k: usize| {
+        seen(rule, queries, keys, q).contains(&k) && columns.kept.as_ref().is_none_or(|kept| kept[row * keys + k])
+    };
+    let mask = (0..batch).flat_map(|row| {
+        (0..queries).flat_map(move |q| (0..keys).map(move |k| if visible(row, q, k) { 0.0 } else { f32::NEG_INFINITY }))
+    });
+    let mask = Tensor::from_iter(mask.collect::<Vec<_>>(), &Device::Cpu)?.reshape((batch, 1, queries, keys))?;
+    let scores = (scores / rule.divisor)?;
+    let scores = match rule.softcap {
+        Some(cap) => ((scores / cap)?.tanh()? * cap)?,
+        None => scores,
+    };
+    Ok(scores.broadcast_add(&mask)?)
 }
 
 /// For rows with at least one finite value.
@@ -33,16 +48,24 @@ pub(super) fn softmax(x: &Tensor) -> Result<Tensor> {
     Ok(e.broadcast_div(&e.sum_keepdim(D::Minus1)?)?)
 }
 
-/// `cos` and `sin` are `[pos * d_head/2]` or longer.
-pub(super) fn rotate(x: &Tensor, cos: &[f32], sin: &[f32]) -> Result<Tensor> {
-    let (_, pos, _, d_head) = x.dims4()?;
-    let half = d_head / 2;
-    let angles = |of: &[f32]| Tensor::from_slice(&of[..pos * half], (1, pos, 1, half), &Device::Cpu);
-    let (cos, sin) = (angles(cos)?, angles(sin)?);
-    let (low, high) = (x.narrow(3, 0, half)?, x.narrow(3, half, half)?);
+pub(super) fn rotate(x: &Tensor, angles: &Angles, columns: &Columns) -> Result<Tensor> {
+    let (batch, pos, heads, d_head) = x.dims4()?;
+    let half = angles.d_rotary / 2;
+    let places = || (0..batch).flat_map(|row| (0..pos).map(move |column| columns.position(row, column)));
+    let table = |values: Vec<f32>| Tensor::from_vec(values, (batch, pos, 1, half), &Device::Cpu);
+    let cos = table(places().flat_map(|position| angles.at(position).0.iter().copied()).collect())?;
+    let sin = table(places().flat_map(|position| angles.at(position).1.iter().copied()).collect())?;
+    let (turned, rest) = (x.narrow(3, 0, 2 * half)?, x.narrow(3, 2 * half, d_head - 2 * half)?);
+    // The two of each pair, side by side along a new axis.
+    let (pairs, axis) = match angles.pairs {
+        RopePairs::Neighbours => (turned.reshape((batch, pos, heads, half, 2))?, 4),
+        _ => (turned.reshape((batch, pos, heads, 2, half))?, 3),
+    };
+    let (low, high) = (pairs.narrow(axis, 0, 1)?.squeeze(axis)?, pairs.narrow(axis, 1, 1)?.squeeze(axis)?);
     let new_low = (low.broadcast_mul(&cos)? - high.broadcast_mul(&sin)?)?;
     let new_high = (high.broadcast_mul(&cos)? + low.broadcast_mul(&sin)?)?;
-    Ok(Tensor::cat(&[new_low, new_high], 3)?)
+    let turned = Tensor::stack(&[new_low, new_high], axis)?.reshape((batch, pos, heads, 2 * half))?;
+    Ok(if 2 * half == d_head { turned } else { Tensor::cat(&[turned, rest], 3)? })
 }
 
 pub(super) fn activation(act: Activation, x: &Tensor) -> Result<Tensor> {

@@ -1,7 +1,7 @@
 //! The tap that keeps values.
 
 use super::{Cx, Interest, Tap};
-use crate::{Error, HookPoint, Result};
+use crate::{Error, HookPoint, Result, Site};
 use candle_core::Tensor;
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
@@ -35,7 +35,8 @@ impl Capture {
         Self { wanted: Some(points.into_iter().collect()), ..Self::default() }
     }
 
-    /// Keeps the values at every point that a run reaches (and so makes it compute `hook_result` everywhere).
+    /// Keeps the values at every point that a run reaches (and so makes it compute `hook_result` everywhere), but for
+    /// [copies of the residual stream](crate::Site::is_input_copy).
     #[must_use]
     pub fn all() -> Self {
         Self::default()
@@ -97,7 +98,7 @@ impl Capture {
 impl Tap for Capture {
     fn points(&self, reached: &[HookPoint]) -> Result<Vec<(HookPoint, Interest)>> {
         Ok(match &self.wanted {
-            None => reached.iter().map(|&point| (point, Interest::Watch)).collect(),
+            None => reached.iter().filter(|point| !is_copy(**point)).map(|&point| (point, Interest::Watch)).collect(),
             Some(wanted) => wanted.iter().map(|&point| (point, Interest::Watch)).collect(),
         })
     }
@@ -115,8 +116,16 @@ impl Tap for Capture {
     }
 
     fn interest(&self, cx: &Cx<'_>) -> Result<Option<Interest>> {
-        Ok(self.wanted.as_ref().is_none_or(|wanted| wanted.contains(&cx.at)).then_some(Interest::Watch))
+        let wanted = match &self.wanted {
+            None => !is_copy(cx.at),
+            Some(wanted) => wanted.contains(&cx.at),
+        };
+        Ok(wanted.then_some(Interest::Watch))
     }
+}
+
+fn is_copy(point: HookPoint) -> bool {
+    point.site().is_some_and(Site::is_input_copy)
 }
 
 /// `x` at these positions only.

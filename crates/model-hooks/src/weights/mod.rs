@@ -26,12 +26,12 @@ pub(crate) struct Linear<F: Form> {
     pub b: Option<F::Vector>,
 }
 
-/// Gain and bias of a norm; both are `None` once folded into the weights that read from it.
+/// Gain and bias of a norm; both are `None` where there is none, or once folded into the weights that read from it.
 #[derive(Clone, Debug)]
 pub(crate) struct NormWeights<F: Form> {
-    /// Gain `[d_model]`.
+    /// Gain, one for each value that is normalised.
     pub w: Option<F::Vector>,
-    /// Bias `[d_model]`; RMS norms have none.
+    /// Bias; RMS norms have none.
     pub b: Option<F::Vector>,
 }
 
@@ -46,6 +46,10 @@ impl<F: Form> Default for NormWeights<F> {
 pub(crate) struct BlockWeights<F: Form> {
     /// The norm before attention.
     pub ln1: NormWeights<F>,
+    /// The norm of queries, over each head `[d_head]` or over all of them `[head * d_head]`.
+    pub q_norm: NormWeights<F>,
+    /// The norm of keys.
+    pub k_norm: NormWeights<F>,
     /// `W_Q` `[d_model, head * d_head]`, `b_Q`.
     pub q: Linear<F>,
     /// `W_K` `[d_model, kv_head * d_head]`, `b_K`.
@@ -54,6 +58,8 @@ pub(crate) struct BlockWeights<F: Form> {
     pub v: Linear<F>,
     /// `W_O` `[head * d_head, d_model]`, `b_O`.
     pub o: Linear<F>,
+    /// The norm after attention.
+    pub ln1_post: NormWeights<F>,
     /// The norm before the MLP.
     pub ln2: NormWeights<F>,
     /// `W_gate` `[d_model, d_mlp]`, `b_gate` of a gated MLP.
@@ -62,6 +68,8 @@ pub(crate) struct BlockWeights<F: Form> {
     pub mlp_in: Linear<F>,
     /// `W_out` `[d_mlp, d_model]`, `b_out`.
     pub mlp_out: Linear<F>,
+    /// The norm after the MLP.
+    pub ln2_post: NormWeights<F>,
 }
 
 /// The weights before the first block and after the last one.
@@ -140,14 +148,18 @@ pub(crate) trait Hold: Form {
     fn hold_block(&self, raw: BlockWeights<Raw>) -> Result<BlockWeights<Self>> {
         Ok(BlockWeights {
             ln1: self.hold_norm(raw.ln1)?,
+            q_norm: self.hold_norm(raw.q_norm)?,
+            k_norm: self.hold_norm(raw.k_norm)?,
             q: self.hold_linear(raw.q)?,
             k: self.hold_linear(raw.k)?,
             v: self.hold_linear(raw.v)?,
             o: self.hold_linear(raw.o)?,
+            ln1_post: self.hold_norm(raw.ln1_post)?,
             ln2: self.hold_norm(raw.ln2)?,
             gate: raw.gate.map(|gate| self.hold_linear(gate)).transpose()?,
             mlp_in: self.hold_linear(raw.mlp_in)?,
             mlp_out: self.hold_linear(raw.mlp_out)?,
+            ln2_post: self.hold_norm(raw.ln2_post)?,
         })
     }
 
@@ -172,6 +184,19 @@ pub(crate) trait Hold: Form {
 pub(crate) trait TensorSource: Sync {
     /// Reads a tensor as f32; its shape must be the expected one, its values finite.
     fn take(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>>;
+
+    /// The gain of a norm whose files hold it less `plus` (Gemma's: 1).
+    fn gain(&self, name: &str, len: usize, plus: f32) -> Result<Vec<f32>> {
+        let mut gain = self.vector(name, len)?;
+        gain.iter_mut().for_each(|w| *w += plus);
+        Ok(gain)
+    }
+
+    /// Whether there is a tensor of this name. For what no key of a configuration announces.
+    fn holds(&self, name: &str) -> bool;
+
+    /// Refuses tensors that were not taken, except those that `spare` knows to carry nothing: with them it would be another model.
+    fn finish(&self, spare: &dyn Fn(&str) -> bool) -> Result<()>;
 
     /// A bias or gain.
     fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>> {

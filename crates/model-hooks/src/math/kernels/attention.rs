@@ -2,6 +2,7 @@
 
 use super::Kernels;
 use super::value::{Axes, Value};
+use crate::math::AttentionRule;
 use crate::run::{Block, Step};
 use crate::weights::Linear;
 use crate::{Result, Site};
@@ -14,12 +15,20 @@ use tensor_kernels::{
 
 /// As [`Math::attention`](crate::math::Math::attention). Scores and pattern lie in memory only if they are tapped; then the three stages
 /// run one by one, with the same bits.
-pub(super) fn attention(kernels: &Kernels, at: &mut Block<'_, '_>, [q, k, v]: [Value; 3], divisor: f64) -> Step<Value> {
+pub(super) fn attention(
+    kernels: &Kernels,
+    at: &mut Block<'_, '_>,
+    [q, k, v]: [Value; 3],
+    rule: AttentionRule,
+) -> Step<Value> {
     let arithmetic = kernels.arithmetic;
     let Axes { batch, pos, width: d_head, .. } = q.axes;
     let heads = |x: &Value| x.axes.heads.unwrap_or(1);
     let shape = AttentionShape::new(batch, pos, heads(&q), heads(&k), d_head);
-    let options = AttentionOptions::new(divisor as f32);
+    let kept = at.stage().columns().kept.clone();
+    let mut options = AttentionOptions::new(rule.divisor as f32);
+    (options.softcap, options.window) = (rule.softcap.map(|cap| cap as f32), rule.window);
+    options.kept_keys = kept.as_deref();
     if [Site::AttnScores, Site::Pattern].into_iter().all(|site| at.interest(site).is_none()) {
         let (q_data, k, v) = (q.data()?, k.data()?, v.data()?);
         let z = |z: &mut [f32]| {

@@ -6,21 +6,25 @@ mod workspace;
 
 pub(crate) use value::{Rows, Value};
 
-use super::Math;
+use super::{AttentionRule, Math, NormOver};
 use crate::families::rope::Angles;
 use crate::ops::{Activation, Norm, NormKind, with_slice};
-use crate::run::{Block, Stage, Step};
+use crate::run::{Block, Columns, Stage, Step};
 use crate::weights::{Form, Hold, Linear, NormWeights, Plain};
 use crate::{HookPoint, Result, TokenBatch};
 use candle_core::{Device, Tensor};
+use rayon::prelude::*;
 use std::rc::Rc;
 use std::sync::Arc;
 use tensor_kernels::{
-    Arithmetic, Operand, PackedMatrix, PackedRows, RopePairs, RopeShape, Store, gain_and_bias_row, gather_rows,
-    product, rope,
+    Arithmetic, Operand, PackedMatrix, PackedRows, RopeShape, Store, gain_and_bias_row, gather_rows, product, rope,
+    softcap,
 };
 use value::{Axes, refuse_gradients};
 use workspace::{Packed, Workspace};
+
+/// Values that one thread scales at a time; fewer cost more to hand over than to compute.
+const SCALED_AT_ONCE: usize = 16_384;
 
 /// The project's own kernels in one arithmetic, and the memory that forward passes borrow.
 #[derive(Clone, Debug)]
@@ -127,13 +131,12 @@ impl Math for Kernels {
         Value::new(self, axes, |out| Ok(gather_rows(table.data(), table.n(), tokens.ids(), out)?))
     }
 
-    fn positions(&self, table: &Arc<Plain>, tokens: &TokenBatch) -> Result<Value> {
-        let axes = Axes { batch: tokens.batch(), pos: tokens.pos(), heads: None, width: table.n() };
-        let sequence = &table.data()[..axes.pos * axes.width];
-        Value::new(self, axes, |out| {
-            out.chunks_exact_mut(sequence.len()).for_each(|out| out.copy_from_slice(sequence));
-            Ok(())
-        })
+    fn positions(&self, table: &Arc<Plain>, batch: usize, columns: &Columns) -> Result<Value> {
+        let axes = Axes { batch, pos: columns.pos, heads: None, width: table.n() };
+        let places =
+            (0..batch).flat_map(|row| (0..columns.pos).map(move |column| columns.position(row, column) as u32));
+        let places: Vec<u32> = places.collect();
+        Value::new(self, axes, |out| Ok(gather_rows(table.data(), table.n(), &places, out)?))
     }
 
     fn residual(&self, resid: &Tensor) -> Result<Value> {
@@ -173,6 +176,32 @@ impl Math for Kernels {
         })?)
     }
 
+    fn norm_value(
+        &self,
+        at: &mut Stage<'_>,
+        points: [HookPoint; 2],
+        norm: Norm,
+        w: &NormWeights<Self>,
+        x: Value,
+        over: NormOver,
+    ) -> Step<Value> {
+        let (backend, norm) = (self.arithmetic.backend(), norm_of(norm));
+        let scales = match over {
+            NormOver::Width => Axes { width: 1, ..x.axes },
+            NormOver::Row => x.axes.with_width(1),
+        };
+        let width = x.axes.len() / scales.len().max(1);
+        let data = x.data()?;
+        let scale = Value::new(self, scales, |out| Ok(norm.scale(backend, data, width, out)?))?;
+        let scale = at.tap(points[0], scale)?;
+        let scale = scale.data()?;
+        let normalized = Value::new(self, x.axes, |out| Ok(norm.normalize(backend, data, width, scale, out)?))?;
+        let mut normalized = at.tap(points[1], normalized)?;
+        let rows = normalized.data_mut()?.par_chunks_exact_mut(width);
+        rows.for_each(|row| gain_and_bias_row(backend, row, w.w.as_deref(), w.b.as_deref()));
+        Ok(normalized)
+    }
+
     fn norm_alone(&self, norm: Norm, w: &NormWeights<Self>, resid: &Tensor) -> Result<Rows> {
         refuse_gradients("the residual to unembed", resid, self.arithmetic)?;
         let width = resid.dims().last().copied().unwrap_or(1);
@@ -197,17 +226,29 @@ impl Math for Kernels {
         Ok(value)
     }
 
-    fn rotate(&self, mut x: Value, angles: &Angles) -> Result<Value> {
-        let Axes { pos, heads, width, .. } = x.axes;
-        let shape =
-            RopeShape { pos, heads: heads.unwrap_or(1), d_head: width, d_rotary: width, pairs: RopePairs::Halves };
-        let len = pos * (width / 2);
-        rope(self.arithmetic.backend(), x.data_mut()?, shape, &angles.cos[..len], &angles.sin[..len])?;
+    fn rotate(&self, mut x: Value, angles: &Angles, columns: &Columns) -> Result<Value> {
+        let Axes { pos, heads, width: d_head, .. } = x.axes;
+        let &Angles { d_rotary, pairs, ref cos, ref sin, .. } = angles;
+        let shape = RopeShape { pos, heads: heads.unwrap_or(1), d_head, d_rotary, pairs };
+        let (backend, half, row_len) = (self.arithmetic.backend(), d_rotary / 2, pos * x.axes.row());
+        let data = x.data_mut()?;
+        if let Some(first) = columns.common() {
+            let these = first * half..(first + pos) * half;
+            rope(backend, data, shape, &cos[these.clone()], &sin[these])?;
+            return Ok(x);
+        }
+        // Rows of different positions: each with its own stretch of the angles.
+        for (row, data) in data.chunks_exact_mut(row_len).enumerate() {
+            let places = || (0..pos).map(|column| angles.at(columns.position(row, column)));
+            let cos: Vec<f32> = places().flat_map(|(cos, _)| cos).copied().collect();
+            let sin: Vec<f32> = places().flat_map(|(_, sin)| sin).copied().collect();
+            rope(backend, data, shape, &cos, &sin)?;
+        }
         Ok(x)
     }
 
-    fn attention(&self, at: &mut Block<'_, '_>, qkv: [Value; 3], divisor: f64) -> Step<Value> {
-        attention::attention(self, at, qkv, divisor)
+    fn attention(&self, at: &mut Block<'_, '_>, qkv: [Value; 3], rule: AttentionRule) -> Step<Value> {
+        attention::attention(self, at, qkv, rule)
     }
 
     fn result(&self, z: &Value, w_o: &Linear<Self>) -> Result<Value> {
@@ -216,6 +257,20 @@ impl Math for Kernels {
 
     fn sum_heads(&self, result: Value, w_o: &Linear<Self>) -> Result<Value> {
         attention::sum_heads(self, &result, w_o)
+    }
+
+    fn copy(&self, x: &Value) -> Result<Value> {
+        let data = x.data()?;
+        Value::new(self, x.axes, |out| {
+            out.copy_from_slice(data);
+            Ok(())
+        })
+    }
+
+    fn scale(&self, mut x: Value, factor: f64) -> Result<Value> {
+        let factor = factor as f32;
+        x.data_mut()?.par_iter_mut().with_min_len(SCALED_AT_ONCE).for_each(|x| *x *= factor);
+        Ok(x)
     }
 
     fn add(&self, a: Value, b: Value) -> Result<Value> {
@@ -230,9 +285,12 @@ impl Math for Kernels {
         gate.gate(activation_of(act), x)
     }
 
-    fn logits(&self, x: &Rows, w_u: &Linear<Self>) -> Result<Tensor> {
+    fn logits(&self, x: &Rows, w_u: &Linear<Self>, cap: Option<f64>) -> Result<Tensor> {
         let mut out = vec![0.0; x.axes.tokens() * w_u.w.n()];
         product(&x.packed, w_u.w.operand()?, Store::new(&mut out, w_u.w.n(), w_u.b.as_deref())?)?;
+        if let Some(cap) = cap {
+            softcap(self.arithmetic.backend(), &mut out, cap as f32);
+        }
         to_tensor(out, vec![x.axes.batch, x.axes.pos, w_u.w.n()])
     }
 
