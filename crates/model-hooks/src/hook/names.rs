@@ -5,44 +5,6 @@ use crate::{Error, Result};
 use std::fmt;
 use std::str::FromStr;
 
-/// Every place in a block with its canonical name, in execution order.
-const SITES: [(Site, &str); 34] = [
-    (Site::ResidPre, "hook_resid_pre"),
-    (Site::AttnIn, "hook_attn_in"),
-    (Site::QInput, "hook_q_input"),
-    (Site::KInput, "hook_k_input"),
-    (Site::VInput, "hook_v_input"),
-    (Site::Ln1Scale, "ln1.hook_scale"),
-    (Site::Ln1Normalized, "ln1.hook_normalized"),
-    (Site::Q, "attn.hook_q"),
-    (Site::K, "attn.hook_k"),
-    (Site::V, "attn.hook_v"),
-    (Site::QNormScale, "attn.q_norm.hook_scale"),
-    (Site::QNormNormalized, "attn.q_norm.hook_normalized"),
-    (Site::KNormScale, "attn.k_norm.hook_scale"),
-    (Site::KNormNormalized, "attn.k_norm.hook_normalized"),
-    (Site::RotQ, "attn.hook_rot_q"),
-    (Site::RotK, "attn.hook_rot_k"),
-    (Site::AttnScores, "attn.hook_attn_scores"),
-    (Site::Pattern, "attn.hook_pattern"),
-    (Site::Z, "attn.hook_z"),
-    (Site::Result, "attn.hook_result"),
-    (Site::Ln1PostScale, "ln1_post.hook_scale"),
-    (Site::Ln1PostNormalized, "ln1_post.hook_normalized"),
-    (Site::AttnOut, "hook_attn_out"),
-    (Site::ResidMid, "hook_resid_mid"),
-    (Site::MlpIn, "hook_mlp_in"),
-    (Site::Ln2Scale, "ln2.hook_scale"),
-    (Site::Ln2Normalized, "ln2.hook_normalized"),
-    (Site::MlpPre, "mlp.hook_pre"),
-    (Site::MlpPreLinear, "mlp.hook_pre_linear"),
-    (Site::MlpPost, "mlp.hook_post"),
-    (Site::Ln2PostScale, "ln2_post.hook_scale"),
-    (Site::Ln2PostNormalized, "ln2_post.hook_normalized"),
-    (Site::MlpOut, "hook_mlp_out"),
-    (Site::ResidPost, "hook_resid_post"),
-];
-
 /// Names of TransformerLens' newer bridge that denote one of the tensors above in every family. `mlp.in.hook_out` is not
 /// among them: it is `hook_pre` in a plain MLP and `hook_pre_linear` in a gated one.
 const SITE_ALIASES: [(Site, &str); 14] = [
@@ -76,20 +38,6 @@ const OUTSIDE_ALIASES: [(HookPoint, &str); 3] = [
     (HookPoint::Logits, "unembed.hook_out"),
 ];
 
-impl Site {
-    /// Every place in a block, in execution order.
-    pub(crate) fn all() -> impl Iterator<Item = Self> {
-        SITES.iter().map(|&(site, _)| site)
-    }
-
-    /// The name inside the block: `hook_resid_pre`, `attn.hook_q` ...
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        // The table lists every variant in order; a test holds it to that.
-        SITES[self as usize].1
-    }
-}
-
 impl fmt::Display for Site {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
@@ -117,15 +65,18 @@ impl FromStr for HookPoint {
     /// [`Error::UnknownHookName`] with the nearest names.
     fn from_str(name: &str) -> Result<Self> {
         let found = match split_block(name) {
-            Some((layer, rest)) => SITES
-                .iter()
-                .chain(&SITE_ALIASES)
-                .find(|(_, known)| *known == rest)
-                .map(|&(site, _)| Self::Block { layer, site }),
+            Some((layer, rest)) => {
+                known_in_block().find(|(_, known)| *known == rest).map(|(site, _)| Self::Block { layer, site })
+            }
             None => OUTSIDE.iter().chain(&OUTSIDE_ALIASES).find(|(_, known)| *known == name).map(|&(point, _)| point),
         };
         found.ok_or_else(|| Error::UnknownHookName { name: name.into(), nearest: nearest_known(name) })
     }
+}
+
+/// Every name of a place in a block, canonical ones first.
+fn known_in_block() -> impl Iterator<Item = (Site, &'static str)> {
+    Site::all().map(|site| (site, site.name())).chain(SITE_ALIASES)
 }
 
 /// `blocks.7.rest` -> `(7, rest)`; the number must be written as Display writes it.
@@ -138,7 +89,7 @@ fn split_block(name: &str) -> Option<(u16, &str)> {
 fn nearest_known(name: &str) -> Vec<String> {
     let layer = name.strip_prefix("blocks.").map_or("0", |rest| rest.split('.').next().unwrap_or("0"));
     let layer: u16 = layer.parse().unwrap_or(0);
-    let blocks = SITES.iter().chain(&SITE_ALIASES).map(|(_, rest)| format!("blocks.{layer}.{rest}"));
+    let blocks = known_in_block().map(|(_, rest)| format!("blocks.{layer}.{rest}"));
     let outside = OUTSIDE.iter().chain(&OUTSIDE_ALIASES).map(|(_, name)| (*name).to_string());
     nearest(name, blocks.chain(outside))
 }
@@ -172,10 +123,11 @@ mod tests {
 
     #[test]
     fn the_table_is_in_the_order_of_the_enum() {
-        for (i, (site, _)) in SITES.iter().enumerate() {
+        let sites: Vec<Site> = Site::all().collect();
+        for (i, site) in sites.iter().enumerate() {
             assert_eq!(*site as usize, i);
         }
-        assert!(SITES.windows(2).all(|w| w[0].0 < w[1].0));
+        assert!(sites.windows(2).all(|w| w[0] < w[1]));
         assert!(OUTSIDE.windows(2).all(|w| w[0].0 < w[1].0));
     }
 
