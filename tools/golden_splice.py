@@ -61,6 +61,7 @@ def fit(sae, x, y, seed):
     codes = sae.encode(x).double()
     ridge = codes.T @ codes + 0.05 * len(codes) * torch.eye(D_SAE, dtype=torch.float64) * codes.pow(2).mean()
     sae.W_dec.data = torch.linalg.solve(ridge, codes.T @ (y - sae.b_dec).double()).float().contiguous()
+    sae.W_dec.data += 0.02 * normal(D_SAE, D_IN)  # no row is zero, also of a feature that never fired
     if reshaping:
         sae.turn_on_forward_pass_hook_z_reshaping()
 
