@@ -135,6 +135,9 @@ pub enum Error {
     /// A census refused.
     #[error(transparent)]
     Census(Box<crate::census::CensusError>),
+    /// A splice of SAEs into a forward pass refused.
+    #[error(transparent)]
+    Splice(Box<crate::splice::SpliceError>),
     /// A file could not be written.
     #[error("{path}: {source}")]
     Io {
@@ -179,6 +182,12 @@ impl From<sae_core::Error> for Error {
 impl From<crate::census::CensusError> for Error {
     fn from(error: crate::census::CensusError) -> Self {
         Self::Census(Box::new(error))
+    }
+}
+
+impl From<crate::splice::SpliceError> for Error {
+    fn from(error: crate::splice::SpliceError) -> Self {
+        Self::Splice(Box::new(error))
     }
 }
 

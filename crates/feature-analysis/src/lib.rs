@@ -2,7 +2,7 @@
 //!
 //! The types to know: [`FeatureCensus`], every statistic and every top example of all features of an SAE from one pass ([`CensusRun`]);
 //! [`KeptExamples`], what [`collect`] keeps of a text for a few features; [`LogitLens`], the tokens that a
-//! feature promotes; [`Pca`]. Frames are Arrow record batches. [`plot`] and [`page`] draw plain data, whoever made it.
+//! feature promotes; [`Pca`]; [`Splice`], SAEs inside the forward pass. Frames are Arrow record batches. [`plot`] and [`page`] draw plain data, whoever made it.
 //!
 //! The notebook's cells 18 to 27 on a model, an SAE and a text:
 //!
@@ -62,6 +62,7 @@ mod positive;
 mod projection;
 mod seed_loop;
 mod select;
+pub mod splice;
 mod token_frame;
 mod top;
 pub mod views;
@@ -78,5 +79,6 @@ pub use positive::PositiveActivations;
 pub use projection::{Extremes, LensOptions, project_directions, project_directions_on};
 pub use seed_loop::{Progress, SeedLoopOptions, collect};
 pub use select::Best;
+pub use splice::{FeatureEdit, SaeAt, SaePoint, SaeSite, Splice, SpliceCapture, run_with_saes};
 pub use token_frame::{FrameOptions, Place, SuffixRule, token_frame, token_frame_at};
 pub use top::{TopActivation, top_activations, top_frame};

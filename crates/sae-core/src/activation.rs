@@ -155,6 +155,14 @@ impl Rule {
         if open && above(value, 0.0) { value } else { 0.0 }
     }
 
+    /// What the activation function of one column reads; of a Gated SAE the magnitude.
+    pub(crate) fn pre_activation(&self, column: usize, dot: f32, bias: f32) -> f32 {
+        match self {
+            Self::Gated { gain, b_mag } => dot * gain[column] + b_mag[column],
+            Self::Relu | Self::TopK { .. } | Self::JumpRelu { .. } => dot + bias,
+        }
+    }
+
     fn push(&self, row: &mut Row, column: usize, dot: f32, bias: f32) {
         let value = self.value(column, dot, bias);
         if value != 0.0 {

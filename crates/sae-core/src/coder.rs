@@ -50,6 +50,17 @@ pub trait SparseCoder: Send + Sync {
         self.encode(x)?.to_dense()
     }
 
+    /// Dense pre-activations `[.., d_sae]`: what the activation function reads (of a Gated SAE the magnitudes; before TopK's rescaling).
+    /// Memory is `rows * d_sae` floats.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode); [`Error::NoPreActs`](crate::Error::NoPreActs) of a coder that does not show them, as the provided
+    /// body says.
+    fn pre_acts(&self, x: &Tensor) -> Result<Tensor> {
+        let _ = x;
+        Err(crate::Error::NoPreActs)
+    }
+
     /// Dense activations of a few features, `[.., features.len()]`, in the given order (repeats allowed).
     ///
     /// Where columns are [`Coupling::Independent`] only these columns are computed; where they are coupled all are, and
@@ -86,6 +97,7 @@ macro_rules! forward_to_target {
             fn decode(&self, codes: &Codes) -> Result<Tensor> { (**self).decode(codes) }
             fn decoder_rows(&self, features: &[FeatureId]) -> Result<Tensor> { (**self).decoder_rows(features) }
             fn encode_dense(&self, x: &Tensor) -> Result<Tensor> { (**self).encode_dense(x) }
+            fn pre_acts(&self, x: &Tensor) -> Result<Tensor> { (**self).pre_acts(x) }
             fn encode_only(&self, x: &Tensor, features: &[FeatureId]) -> Result<Tensor> { (**self).encode_only(x, features) }
             fn forward(&self, x: &Tensor) -> Result<Reconstruction> { (**self).forward(x) }
         }

@@ -175,6 +175,9 @@ pub enum Error {
         /// Why it is not a mere rewriting.
         reason: &'static str,
     },
+    /// Pre-activations of a coder that does not show them.
+    #[error("this coder does not show its pre-activations (it does not implement `SparseCoder::pre_acts`)")]
+    NoPreActs,
     /// Metadata that the caller needs and the SAE lacks.
     #[error("the SAE's metadata has no `{key}`")]
     MissingMetadata {

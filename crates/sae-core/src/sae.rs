@@ -317,6 +317,13 @@ impl SparseCoder for Sae {
         gather_rows(&self.w_dec, features, self.decoder_scale())
     }
 
+    fn pre_acts(&self, x: &Tensor) -> Result<Tensor> {
+        self.input.with_rows(x, |rows, _, layout| {
+            let dense = self.scratch.with(|scratch| self.encoder.dense(rows, scratch, Rule::pre_activation))?;
+            Ok(dense.reshape(layout.with_width(self.d_sae_()))?)
+        })
+    }
+
     fn encode_only(&self, x: &Tensor, features: &[FeatureId]) -> Result<Tensor> {
         self.select(features)?.encode(x)
     }

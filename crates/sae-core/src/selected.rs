@@ -37,7 +37,7 @@ impl SelectedFeatures {
                     self.encoder.sparse(rows, scratch, &mut all)?;
                     all.columns(&self.features)
                 }
-                _ => self.encoder.dense(rows, scratch),
+                _ => self.encoder.dense(rows, scratch, Rule::value),
             })?;
             Ok(dense.reshape(layout.with_width(self.features.len()))?)
         })

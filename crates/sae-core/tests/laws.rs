@@ -55,6 +55,60 @@ fn all_kinds() -> Vec<Sae> {
     all
 }
 
+/// `x~ W_enc + b_enc` in f64 for the architectures without a normalisation, and what the activation makes of it for all.
+#[test]
+fn pre_activations_are_what_the_activation_reads() {
+    let x = tensor(7, D_IN, 9, 1.0);
+    for sae in all_kinds() {
+        let (pre, f) = (flat(&sae.pre_acts(&x).unwrap()), flat(&sae.encode_dense(&x).unwrap()));
+        assert!(f.iter().filter(|f| **f > 0.0).count() > 100, "{sae:?}");
+        let norms: Vec<f32> = flat(&sae.w_dec().sqr().unwrap().sum(1).unwrap().sqrt().unwrap());
+        for (i, (&pre, &f)) in pre.iter().zip(&f).enumerate() {
+            let rescaled = matches!(sae.activation(), Activation::TopK { rescale_by_decoder_norm: true, .. });
+            let expected = if rescaled { pre * norms[i % D_SAE] } else { pre };
+            match sae.activation() {
+                Activation::Relu => assert_eq!(f, pre.max(0.0), "{sae:?}"),
+                Activation::JumpRelu { threshold } if pre > threshold[i % D_SAE] => assert_eq!(f, pre),
+                Activation::JumpRelu { .. } => assert_eq!(f, 0.0),
+                _ if f == 0.0 => {}
+                _ => assert!((f - expected).abs() <= 1e-5 * expected.abs(), "{sae:?}: {f}, expected {expected}"),
+            }
+        }
+        let coarse = sae.engine().arithmetic().is_some_and(|a| a.precision() == Precision::Bf16);
+        if sae.normalisation() == Normalisation::None && !coarse {
+            let (w_enc, shift) = (flat(&WEIGHTS.0), gaussian(D_IN, 3));
+            let (row, column) = (5, 1234);
+            let x = &flat(&x)[row * D_IN..][..D_IN];
+            let dot = |(i, (x, b)): (usize, (&f32, &f32))| f64::from(x - b) * f64::from(w_enc[i * D_SAE + column]);
+            let expected = x.iter().zip(&shift).enumerate().map(dot).sum::<f64>() - 1.5;
+            assert!((f64::from(pre[row * D_SAE + column]) - expected).abs() < 1e-4, "{sae:?}");
+        }
+    }
+    /// Has the required methods alone.
+    struct Closed;
+    impl SparseCoder for Closed {
+        fn d_in(&self) -> usize {
+            1
+        }
+        fn d_sae(&self) -> usize {
+            1
+        }
+        fn coupling(&self) -> Coupling {
+            Coupling::Coupled
+        }
+        fn encode(&self, _: &Tensor) -> sae_core::Result<Codes> {
+            Err(Error::NoPreActs)
+        }
+        fn decode(&self, _: &Codes) -> sae_core::Result<Tensor> {
+            Err(Error::NoPreActs)
+        }
+        fn decoder_rows(&self, _: &[u32]) -> sae_core::Result<Tensor> {
+            Err(Error::NoPreActs)
+        }
+    }
+    assert!(matches!((Box::new(Closed) as Box<dyn SparseCoder>).pre_acts(&x), Err(Error::NoPreActs)));
+}
+
 #[test]
 fn threads_change_nothing() {
     let x = tensor(1100, D_IN, 10, 1.0);

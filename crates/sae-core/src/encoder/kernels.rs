@@ -1,6 +1,6 @@
 //! Encoding with the project's kernels: pre-activations never leave the tile that they are computed in.
 
-use super::{EncodeScratch, Encoder, ROW_TILE, tiles};
+use super::{EncodeScratch, Encoder, ROW_TILE, Read, tiles};
 use crate::normalise::Rows;
 use crate::{Result, SparseFeatures};
 use rayon::prelude::*;
@@ -30,6 +30,7 @@ pub(super) fn dense(
     packed: &PackedMatrix,
     rows: &Rows<'_>,
     scratch: &mut EncodeScratch,
+    read: Read,
     out: &mut [f32],
 ) -> Result<()> {
     let width = encoder.columns();
@@ -39,7 +40,7 @@ pub(super) fn dense(
         product(&scratch.packed_rows, packed, Store::new(out, width, None)?)?;
         out.par_chunks_exact_mut(width).for_each(|out| {
             for (j, (value, &bias)) in out.iter_mut().zip(encoder.bias.iter()).enumerate() {
-                *value = encoder.rule.value(j, *value, bias);
+                *value = read(&encoder.rule, j, *value, bias);
             }
         });
     }

@@ -18,6 +18,9 @@ use tensor_kernels::{Engine, MatrixRef, PackedMatrix};
 /// Rows of pre-activations worked on at a time.
 const ROW_TILE: usize = 1024;
 
+/// Reads one column: its number, its product with the row, its bias.
+pub(crate) type Read = fn(&Rule, usize, f32, f32) -> f32;
+
 /// `W_enc`, once in memory.
 #[derive(Clone)]
 enum Weights {
@@ -97,14 +100,15 @@ impl Encoder {
         }
     }
 
-    /// Dense activations `[n, columns]`; only for rules whose columns are independent.
-    pub(crate) fn dense(&self, rows: &Rows<'_>, scratch: &mut EncodeScratch) -> Result<Tensor> {
+    /// Dense `[n, columns]`: what `read` makes of each column's product. Activations ([`Rule::value`]) only for rules whose columns are
+    /// independent.
+    pub(crate) fn dense(&self, rows: &Rows<'_>, scratch: &mut EncodeScratch, read: Read) -> Result<Tensor> {
         let (n, width) = (rows.len(), self.columns());
         let mut out = vec![0f32; n * width];
         if n > 0 && width > 0 {
             match &self.weights {
-                Weights::Packed(packed) => kernels::dense(self, packed, rows, scratch, &mut out)?,
-                Weights::Plain(w_t) => reference::dense(self, w_t, rows, &mut out)?,
+                Weights::Packed(packed) => kernels::dense(self, packed, rows, scratch, read, &mut out)?,
+                Weights::Plain(w_t) => reference::dense(self, w_t, rows, read, &mut out)?,
             }
         }
         Ok(Tensor::from_vec(out, (n, width), &Device::Cpu)?)

@@ -1,6 +1,6 @@
 //! Encoding with candle's products: an independent path that the kernels are compared with.
 
-use super::{EncodeScratch, Encoder, ROW_TILE, tiles};
+use super::{EncodeScratch, Encoder, ROW_TILE, Read, tiles};
 use crate::activation::Row;
 use crate::normalise::Rows;
 use crate::slices::with_f32;
@@ -49,7 +49,7 @@ pub(super) fn sparse(
 }
 
 /// See [`Encoder::dense`].
-pub(super) fn dense(encoder: &Encoder, w_t: &Tensor, rows: &Rows<'_>, out: &mut [f32]) -> Result<()> {
+pub(super) fn dense(encoder: &Encoder, w_t: &Tensor, rows: &Rows<'_>, read: Read, out: &mut [f32]) -> Result<()> {
     let width = encoder.columns();
     for range in tiles(rows.len(), ROW_TILE) {
         let x = shifted(rows, &range)?;
@@ -60,7 +60,7 @@ pub(super) fn dense(encoder: &Encoder, w_t: &Tensor, rows: &Rows<'_>, out: &mut 
                 let dots = dots.par_chunks_exact(columns.len());
                 out.par_chunks_exact_mut(width).zip(dots).for_each(|(out, dots)| {
                     for (j, &dot) in columns.clone().zip(dots) {
-                        out[j] = encoder.rule.value(j, dot, encoder.bias[j]);
+                        out[j] = read(&encoder.rule, j, dot, encoder.bias[j]);
                     }
                 });
             })?;

@@ -1,0 +1,65 @@
+//! What a splice keeps of a run.
+
+use super::error::listed;
+use super::{SaePoint, SaeSite, SpliceError};
+use crate::{Error, Result};
+use candle_core::Tensor;
+use model_hooks::HookPoint;
+use sae_core::Codes;
+use std::collections::BTreeMap;
+
+/// The values that a [`Splice`](super::Splice) kept: sparse codes of features, tensors of everything else. A second run replaces what it
+/// reaches.
+#[derive(Clone, Debug, Default)]
+pub struct SpliceCapture {
+    values: BTreeMap<SaePoint, Kept>,
+}
+
+#[derive(Clone, Debug)]
+enum Kept {
+    Codes(Codes),
+    Tensor(Tensor),
+}
+
+impl SpliceCapture {
+    /// The features of the SAE that writes `hook`, after every edit; one row per position, `[batch, pos]`.
+    ///
+    /// # Errors
+    /// [`SpliceError::NotCaptured`].
+    pub fn codes(&self, hook: HookPoint) -> Result<&Codes> {
+        let point = SaePoint::new(hook, SaeSite::ActsPost);
+        match self.values.get(&point) {
+            Some(Kept::Codes(codes)) => Ok(codes),
+            _ => Err(self.missing(point)),
+        }
+    }
+
+    /// The value at a place as a tensor. Features become dense, `[batch, pos, d_sae]`; prefer [`codes`](Self::codes).
+    ///
+    /// # Errors
+    /// [`SpliceError::NotCaptured`].
+    pub fn tensor(&self, point: SaePoint) -> Result<Tensor> {
+        match self.values.get(&point) {
+            Some(Kept::Codes(codes)) => Ok(codes.to_dense()?),
+            Some(Kept::Tensor(tensor)) => Ok(tensor.clone()),
+            None => Err(self.missing(point)),
+        }
+    }
+
+    /// The places that are held, in execution order.
+    pub fn points(&self) -> impl ExactSizeIterator<Item = SaePoint> {
+        self.values.keys().copied()
+    }
+
+    pub(super) fn keep_codes(&mut self, hook: HookPoint, codes: &Codes) {
+        self.values.insert(SaePoint::new(hook, SaeSite::ActsPost), Kept::Codes(codes.clone()));
+    }
+
+    pub(super) fn keep(&mut self, point: SaePoint, tensor: Tensor) {
+        self.values.insert(point, Kept::Tensor(tensor));
+    }
+
+    fn missing(&self, point: SaePoint) -> Error {
+        SpliceError::NotCaptured { point, held: listed(self.points()) }.into()
+    }
+}

@@ -1,0 +1,101 @@
+//! One SAE and where it goes.
+
+use crate::{Error, Result};
+use model_hooks::{HookPoint, SpecialTokens};
+use sae_core::{Sae, SparseCoder};
+use std::collections::BTreeSet;
+use std::fmt;
+
+/// A sparse coder with the place that it takes in a forward pass, unchecked; [`Splice::with`](super::Splice::with) checks it.
+///
+/// ```
+/// use feature_analysis::splice::SaeAt;
+/// # fn demo(sae: &sae_core::Sae) -> feature_analysis::Result<()> {
+/// let at = SaeAt::new("blocks.8.hook_resid_pre".parse()?, sae).error_term(true).exclude_tokens([50256]);
+/// # Ok(()) }
+/// ```
+pub struct SaeAt<'a> {
+    pub(super) coder: Box<dyn SparseCoder + 'a>,
+    pub(super) input: HookPoint,
+    pub(super) output: HookPoint,
+    pub(super) head: Option<usize>,
+    pub(super) error_term: bool,
+    pub(super) excluded: BTreeSet<u32>,
+}
+
+impl<'a> SaeAt<'a> {
+    /// An SAE that reads and replaces the value at `hook`. The coder may be borrowed, boxed or shared.
+    #[must_use]
+    pub fn new(hook: HookPoint, coder: impl SparseCoder + 'a) -> Self {
+        Self::between(hook, hook, coder)
+    }
+
+    /// A transcoder: it reads the value at `input` and replaces the one at `output`.
+    #[must_use]
+    pub fn between(input: HookPoint, output: HookPoint, coder: impl SparseCoder + 'a) -> Self {
+        Self { coder: Box::new(coder), input, output, head: None, error_term: false, excluded: BTreeSet::new() }
+    }
+
+    /// An SAE where its metadata say that it belongs: `hook_name`, `hook_name_out` and `hook_head_index`.
+    ///
+    /// # Errors
+    /// [`sae_core::Error::MissingMetadata`] without a hook name, [`model_hooks::Error::UnknownHookName`], and [`Error::Option`] for a
+    /// `hook_name_out` that is not a name.
+    pub fn home(sae: &'a Sae) -> Result<Self> {
+        let input: HookPoint = sae.hook_name()?.parse()?;
+        let output = match sae.metadata().other.get("hook_name_out") {
+            None | Some(serde_json::Value::Null) => input,
+            Some(serde_json::Value::String(name)) => name.parse()?,
+            Some(other) => {
+                let expected = "the name of a hook point";
+                return Err(Error::Option { option: "hook_name_out", expected, found: other.to_string() });
+            }
+        };
+        Ok(Self { head: sae.metadata().hook_head_index, ..Self::between(input, output, sae) })
+    }
+
+    /// Whether what the SAE misses is added to its output, so that the output is the original value as long as nothing is edited. Off
+    /// at first.
+    #[must_use]
+    pub fn error_term(mut self, on: bool) -> Self {
+        self.error_term = on;
+        self
+    }
+
+    /// Leaves the original value wherever one of these tokens stands. Adds to those that were named before.
+    #[must_use]
+    pub fn exclude_tokens(mut self, ids: impl IntoIterator<Item = u32>) -> Self {
+        self.excluded.extend(ids);
+        self
+    }
+
+    /// Leaves the original value at BOS, EOS, padding and separators, which is what SAELens' `exclude_special_tokens=True` does. (Special
+    /// tokens of chat templates have no such role and are not left out; [`SpecialTokens::ids`] has all.)
+    #[must_use]
+    pub fn exclude_special(self, special: &SpecialTokens) -> Self {
+        self.exclude_tokens([special.bos, special.eos, special.pad, special.sep].into_iter().flatten())
+    }
+
+    /// Only one head of per-head values goes through the SAE, whose width is then `d_head`. (Otherwise all heads, side by side, are one
+    /// vector.)
+    #[must_use]
+    pub fn head(mut self, head: usize) -> Self {
+        self.head = Some(head);
+        self
+    }
+}
+
+impl fmt::Debug for SaeAt<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SaeAt")
+            .field("input", &format_args!("{}", self.input))
+            .field("output", &format_args!("{}", self.output))
+            .field("head", &self.head)
+            .field("d_in", &self.coder.d_in())
+            .field("d_out", &self.coder.d_out())
+            .field("d_sae", &self.coder.d_sae())
+            .field("error_term", &self.error_term)
+            .field("excluded", &self.excluded)
+            .finish()
+    }
+}

@@ -1,0 +1,202 @@
+//! One SAE in a forward pass: what it is handed, what it changes, what it hands back.
+
+use super::place::Place;
+use super::{FeatureEdit, SaeAt, SaePoint, SaeSite, SpliceCapture, SpliceError};
+use crate::{Error, Result};
+use candle_core::{DType, Device, Tensor};
+use model_hooks::{Cx, HookPoint, ModelShape};
+use sae_core::Codes;
+use std::collections::BTreeSet;
+
+/// What a closure makes of a value.
+type Change<'a, T> = dyn FnMut(&Cx<'_>, T) -> Result<T> + 'a;
+
+/// A change inside the SAE.
+pub(super) enum Edit<'a> {
+    Features(FeatureEdit),
+    Codes(Box<Change<'a, Codes>>),
+    Tensor(SaeSite, Box<Change<'a, Tensor>>),
+}
+
+/// A checked [`SaeAt`] with its edits, and its input while a run is between its two hooks.
+pub(super) struct Spliced<'a> {
+    pub(super) sae: SaeAt<'a>,
+    from: Place,
+    to: Place,
+    /// A transcoder's input, from its input hook to its output hook of one run.
+    pending: Option<Tensor>,
+    pub(super) edits: Vec<Edit<'a>>,
+    pub(super) captured: BTreeSet<SaeSite>,
+}
+
+impl<'a> Spliced<'a> {
+    pub(super) fn check(sae: SaeAt<'a>, shape: &ModelShape) -> Result<Self> {
+        let SaeAt { input, output, head, .. } = sae;
+        if output < input {
+            return Err(SpliceError::OutputBeforeInput { input, output }.into());
+        }
+        let from = Place::check(input, shape, head, "d_in", sae.coder.d_in())?;
+        // Of a transcoder only the input can be a head of its own.
+        let to = Place::check(output, shape, head.filter(|_| input == output), "d_out", sae.coder.d_out())?;
+        Ok(Self { sae, from, to, pending: None, edits: Vec::new(), captured: BTreeSet::new() })
+    }
+
+    pub(super) fn is_transcoder(&self) -> bool {
+        self.sae.input != self.sae.output
+    }
+
+    /// Forgets what an earlier run left, if it was broken off.
+    pub(super) fn start_run(&mut self) {
+        self.pending = None;
+    }
+
+    /// A transcoder's input.
+    pub(super) fn see_input(&mut self, x: &Tensor) -> Result<()> {
+        self.pending = Some(self.from.vectors(self.sae.input, x)?);
+        Ok(())
+    }
+
+    /// What takes the place of `original` at the output hook.
+    ///
+    /// ```text
+    /// f      = edit(encode(edit(x)))
+    /// x_hat  = edit(decode(f))
+    /// error  = edit(original - decode(encode(x)))        with the error term; 0 at excluded tokens
+    /// output = edit(x_hat + error)                       the original at excluded tokens
+    /// ```
+    pub(super) fn output(&mut self, cx: &Cx<'_>, original: Tensor, kept: &mut SpliceCapture) -> Result<Tensor> {
+        let hook = self.sae.output;
+        if original.track_op() {
+            return Err(SpliceError::Gradients { hook }.into());
+        }
+        let x = match self.is_transcoder() {
+            false => self.from.vectors(hook, &original)?,
+            true => self.pending.take().ok_or(SpliceError::NoInput { input: self.sae.input, output: hook })?,
+        };
+        let excluded = self.excluded(cx, &original)?;
+        let input = self.edit_tensor(SaeSite::Input, cx, x.clone())?;
+        self.keep(kept, SaeSite::Input, &input);
+        if self.captured.contains(&SaeSite::ActsPre) {
+            self.keep(kept, SaeSite::ActsPre, &self.sae.coder.pre_acts(&input)?);
+        }
+        let codes = self.sae.coder.encode(&input)?;
+        // What the SAE says of its input when nobody interferes.
+        let untouched = match self.sae.error_term {
+            true if self.edits(SaeSite::Input) => Some(self.decode(&self.sae.coder.encode(&x)?, &original)?),
+            true if self.edits(SaeSite::ActsPost) || self.edits(SaeSite::Recons) => {
+                Some(self.decode(&codes, &original)?)
+            }
+            _ => None,
+        };
+        let codes = self.edit_codes(cx, x.dim(1)?, codes)?;
+        if self.captured.contains(&SaeSite::ActsPost) {
+            kept.keep_codes(hook, &codes);
+        }
+        let recons = self.decode(&codes, &original)?;
+        let recons = self.edit_tensor(SaeSite::Recons, cx, recons)?;
+        self.keep(kept, SaeSite::Recons, &recons);
+        let mut output = recons.clone();
+        if self.sae.error_term {
+            let error = self.error(cx, &original, &untouched.unwrap_or(recons), excluded.as_ref())?;
+            self.keep(kept, SaeSite::Error, &error);
+            output = (output + self.to.vectors(hook, &error)?.to_dtype(DType::F32)?)?;
+        }
+        let mut output = self.to.put(&original, &output)?;
+        if let Some(excluded) = excluded {
+            output = excluded.broadcast_as(output.shape())?.where_cond(&original, &output)?;
+        }
+        let output = self.edit_tensor(SaeSite::Output, cx, output)?;
+        self.keep(kept, SaeSite::Output, &output);
+        Ok(output)
+    }
+
+    /// What the SAE misses of the original value, in its shape; zero where it is passed by.
+    fn error(&mut self, cx: &Cx<'_>, original: &Tensor, recons: &Tensor, excluded: Option<&Tensor>) -> Result<Tensor> {
+        let vectors = self.to.vectors(self.sae.output, original)?.to_dtype(DType::F32)?;
+        let error = self.to.put(&original.zeros_like()?, &(vectors - recons)?)?;
+        let error = match excluded {
+            Some(excluded) => excluded.broadcast_as(error.shape())?.where_cond(&error.zeros_like()?, &error)?,
+            None => error,
+        };
+        self.edit_tensor(SaeSite::Error, cx, error)
+    }
+
+    /// Reconstructions as `[batch, pos, d_out]`, whatever the coder makes of the leading axes.
+    fn decode(&self, codes: &Codes, original: &Tensor) -> Result<Tensor> {
+        let (batch, pos) = (original.dim(0)?, original.dim(1)?);
+        Ok(self.sae.coder.decode(codes)?.reshape((batch, pos, self.sae.coder.d_out()))?)
+    }
+
+    fn edits(&self, site: SaeSite) -> bool {
+        self.edits.iter().any(|edit| match edit {
+            Edit::Features(_) | Edit::Codes(_) => site == SaeSite::ActsPost,
+            Edit::Tensor(at, _) => site == *at,
+        })
+    }
+
+    fn edit_codes(&mut self, cx: &Cx<'_>, pos: usize, mut codes: Codes) -> Result<Codes> {
+        let hook = self.sae.output;
+        for edit in &mut self.edits {
+            match edit {
+                Edit::Features(edit) => codes.features = edit.apply(hook, cx, pos, &codes.features)?,
+                Edit::Codes(f) => {
+                    let form = |c: &Codes| format!("[{:?}, {}]", c.layout.leading(), c.features.d_sae());
+                    let (expected, rows) = (form(&codes), codes.features.rows());
+                    codes = f(cx, codes)?;
+                    if form(&codes) != expected || codes.features.rows() != rows {
+                        let point = SaePoint::new(hook, SaeSite::ActsPost);
+                        return Err(SpliceError::EditChangedShape { point, expected, found: form(&codes) }.into());
+                    }
+                }
+                Edit::Tensor(..) => {}
+            }
+        }
+        Ok(codes)
+    }
+
+    fn edit_tensor(&mut self, site: SaeSite, cx: &Cx<'_>, mut x: Tensor) -> Result<Tensor> {
+        for edit in &mut self.edits {
+            let Edit::Tensor(at, f) = edit else { continue };
+            if *at == site {
+                let (shape, dtype) = (x.shape().clone(), x.dtype());
+                x = f(cx, x)?;
+                if *x.shape() != shape || x.dtype() != dtype {
+                    let (expected, found) =
+                        (format!("{shape:?} of {dtype:?}"), format!("{:?} of {:?}", x.shape(), x.dtype()));
+                    let point = SaePoint::new(self.sae.output, site);
+                    return Err(SpliceError::EditChangedShape { point, expected, found }.into());
+                }
+            }
+        }
+        Ok(x)
+    }
+
+    fn keep(&self, kept: &mut SpliceCapture, site: SaeSite, x: &Tensor) {
+        if self.captured.contains(&site) {
+            kept.keep(SaePoint::new(self.sae.output, site), x.clone());
+        }
+    }
+
+    /// `[batch, pos, 1 ..]`, 1 where the token is one of the excluded.
+    fn excluded(&self, cx: &Cx<'_>, original: &Tensor) -> Result<Option<Tensor>> {
+        let tokens = cx.tokens;
+        let (&[batch, pos, ref rest @ ..], hook) = (original.dims(), self.sae.output) else {
+            return Err(shape_error(self.sae.output, cx, original));
+        };
+        if (batch, pos) != (tokens.batch(), tokens.pos()) {
+            return Err(shape_error(hook, cx, original));
+        }
+        if self.sae.excluded.is_empty() {
+            return Ok(None);
+        }
+        let mask: Vec<u8> = tokens.ids().iter().map(|id| u8::from(self.sae.excluded.contains(id))).collect();
+        let mut shape = vec![batch, pos];
+        shape.resize(2 + rest.len(), 1);
+        Ok(Some(Tensor::from_vec(mask, shape, &Device::Cpu)?.to_device(original.device())?))
+    }
+}
+
+fn shape_error(hook: HookPoint, cx: &Cx<'_>, found: &Tensor) -> Error {
+    let expected = format!("[{}, {}, ..] as the tokens", cx.tokens.batch(), cx.tokens.pos());
+    SpliceError::Shape { hook, expected, found: found.dims().to_vec() }.into()
+}

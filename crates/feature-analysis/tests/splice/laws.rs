@@ -1,0 +1,231 @@
+//! What holds of every splice.
+
+use super::support::*;
+use candle_core::{IndexOp, Tensor};
+use feature_analysis::{FeatureEdit, SaeAt, SaePoint, SaeSite, Splice, run_with_saes};
+use model_hooks::{Capture, Edit, HookedModel, NoTap, TokenBatch};
+use sae_core::SparseCoder;
+
+/// One SAE each at a residual stream, at all heads of `z` and at an MLP's output, and a transcoder over the other MLP.
+fn several<'a>(model: &'a dyn HookedModel, saes: &'a [sae_core::Sae], error_term: bool) -> Splice<'a> {
+    let [resid, z, mlp, transcoder] = saes else { panic!("four SAEs") };
+    let parts = [
+        SaeAt::new(at("blocks.1.hook_mlp_out"), mlp),
+        SaeAt::between(at("blocks.0.ln2.hook_normalized"), at("blocks.0.hook_mlp_out"), transcoder),
+        SaeAt::new(at("blocks.1.attn.hook_z"), z),
+        SaeAt::new(at("blocks.0.hook_resid_pre"), resid),
+    ];
+    parts.into_iter().try_fold(Splice::on(model), |splice, sae| splice.with(sae.error_term(error_term))).unwrap()
+}
+
+fn four(model: &dyn HookedModel) -> Vec<sae_core::Sae> {
+    let (d_model, d_z) = (model.shape().d_model, model.shape().n_heads * model.shape().d_head);
+    [d_model, d_z, d_model, d_model].iter().zip(1..).map(|(&d, seed)| sae(model.engine(), seed, d, 96)).collect()
+}
+
+#[test]
+fn with_the_error_term_and_no_edits_logits_are_the_plain_models() {
+    each(|name, model, tokens, tolerance| {
+        let plain = model.forward(tokens, &mut NoTap).unwrap();
+        let saes = four(model);
+        let with_errors = model.forward(tokens, &mut several(model, &saes, true)).unwrap();
+        assert_close(name, &with_errors, &plain, tolerance);
+        let without = model.forward(tokens, &mut several(model, &saes, false)).unwrap();
+        assert_apart(name, &without, &plain);
+    });
+}
+
+#[test]
+fn an_sae_that_loses_nothing_changes_nothing() {
+    each(|name, model, tokens, tolerance| {
+        let plain = model.forward(tokens, &mut NoTap).unwrap();
+        let shape = model.shape();
+        let identities = [
+            ("blocks.0.hook_resid_pre", shape.d_model),
+            ("blocks.0.attn.hook_z", shape.n_heads * shape.d_head),
+            ("blocks.0.attn.hook_k", shape.n_kv_heads * shape.d_head),
+            ("blocks.1.mlp.hook_post", shape.d_mlp),
+            ("blocks.1.hook_resid_post", shape.d_model),
+        ];
+        let saes = identities.map(|(hook, width)| SaeAt::new(at(hook), Identity(width)));
+        assert_close(name, &run_with_saes(model, tokens, saes).unwrap(), &plain, tolerance);
+    });
+}
+
+/// The model, edited by hand with what the SAE makes of a captured value, is the independent path here.
+#[test]
+fn without_the_error_term_the_value_is_the_reconstruction() {
+    each(|name, model, tokens, tolerance| {
+        let d_z = model.shape().n_heads * model.shape().d_head;
+        for (hook, width) in [("blocks.1.hook_resid_pre", model.shape().d_model), ("blocks.1.attn.hook_z", d_z)] {
+            let (hook, sae) = (at(hook), sae(model.engine(), 5, width, 128));
+            let x = value(model, tokens, hook);
+            let x_hat = sae.forward(&x.reshape(((), width)).unwrap()).unwrap().x_hat.reshape(x.shape()).unwrap();
+            let by_hand = model.forward(tokens, &mut Edit::patch(hook, x_hat.clone())).unwrap();
+            let mut taps = (Splice::on(model).sae(hook, &sae).unwrap(), Capture::of([hook]));
+            assert_close(name, &model.forward(tokens, &mut taps).unwrap(), &by_hand, tolerance);
+            // A later tap sees what the model goes on with.
+            assert_close(name, taps.1.get(hook).unwrap(), &x_hat, 1e-6);
+        }
+    });
+}
+
+#[test]
+fn what_is_captured_adds_up() {
+    each(|name, model, tokens, _| {
+        let (hook, d_z) = (at("blocks.1.attn.hook_z"), model.shape().n_heads * model.shape().d_head);
+        let sae = sae(model.engine(), 6, d_z, 80);
+        let mut splice = Splice::on(model).with(SaeAt::new(hook, &sae).error_term(true)).unwrap();
+        let points = splice.sae_points();
+        assert_eq!(points.iter().map(|p| p.site).collect::<Vec<_>>(), SaeSite::all().collect::<Vec<_>>());
+        splice = splice.capture(points.clone()).unwrap();
+        model.forward_until(tokens, hook, &mut splice).unwrap();
+        assert_eq!(splice.captured().points().collect::<Vec<_>>(), points);
+        let get = |site| splice.captured().tensor(SaePoint::new(hook, site)).unwrap();
+        let x = value(model, tokens, hook);
+        let (batch, pos) = (tokens.batch(), tokens.pos());
+        let flat = x.reshape((batch, pos, d_z)).unwrap();
+        assert_close(name, &get(SaeSite::Input), &flat, 0.0);
+        let codes = splice.captured().codes(hook).unwrap();
+        assert_eq!(codes, &sae.encode(&flat).unwrap(), "{name}");
+        assert_close(name, &get(SaeSite::ActsPost), &get(SaeSite::ActsPre).relu().unwrap(), 1e-6);
+        assert_eq!(get(SaeSite::ActsPost).dims(), [batch, pos, 80]);
+        assert_close(name, &get(SaeSite::Recons), &sae.decode(codes).unwrap(), 0.0);
+        let error = (flat - get(SaeSite::Recons)).unwrap().reshape(x.shape()).unwrap();
+        assert_close(name, &get(SaeSite::Error), &error, 0.0);
+        assert_close(name, &get(SaeSite::Output), &x, 1e-6);
+    });
+}
+
+#[test]
+fn silencing_all_features_beside_the_error_term_takes_away_what_they_add() {
+    each(|name, model, tokens, tolerance| {
+        let (hook, sae) = (at("blocks.1.hook_resid_pre"), sae(model.engine(), 7, model.shape().d_model, 128));
+        let mut silent = Splice::on(model).with(SaeAt::new(hook, &sae).error_term(true)).unwrap();
+        silent = silent.edit(hook, FeatureEdit::ablate_all()).unwrap();
+        let x = value(model, tokens, hook);
+        let b_dec = Tensor::new(sae.b_dec(), x.device()).unwrap();
+        let left = (&x - sae.forward(&x).unwrap().x_hat).unwrap().broadcast_add(&b_dec).unwrap();
+        let by_hand = model.forward(tokens, &mut Edit::patch(hook, left)).unwrap();
+        assert_close(name, &model.forward(tokens, &mut silent).unwrap(), &by_hand, tolerance);
+    });
+}
+
+#[test]
+fn excluded_tokens_pass_by() {
+    each(|name, model, tokens, tolerance| {
+        let (hook, sae) =
+            (at("blocks.1.attn.hook_z"), sae(model.engine(), 8, model.shape().n_heads * model.shape().d_head, 64));
+        for error_term in [false, true] {
+            let run = |excluded: &[u32]| {
+                let sae = SaeAt::new(hook, &sae).error_term(error_term).exclude_tokens(excluded.iter().copied());
+                let splice = Splice::on(model).with(sae).unwrap().edit(hook, FeatureEdit::add([1, 2], 3.0)).unwrap();
+                let points = splice.sae_points();
+                let mut splice = splice.capture(points).unwrap();
+                let logits = model.forward(tokens, &mut splice).unwrap();
+                (logits, splice.into_captured())
+            };
+            let (x, (_, all), (_, most)) = (value(model, tokens, hook), run(&[]), run(&[3, 999_999]));
+            let get = |from: &feature_analysis::SpliceCapture, site, row: usize, pos: usize| {
+                from.tensor(SaePoint::new(hook, site)).unwrap().i((row, pos)).unwrap()
+            };
+            for (row, ids) in tokens.rows().enumerate() {
+                for (pos, id) in ids.iter().enumerate() {
+                    let output = get(&most, SaeSite::Output, row, pos);
+                    if *id == 3 {
+                        assert_close(name, &output, &x.i((row, pos)).unwrap(), 0.0);
+                        assert_apart(name, &get(&all, SaeSite::Output, row, pos), &output);
+                        if error_term {
+                            assert!(flat(&get(&most, SaeSite::Error, row, pos)).iter().all(|error| *error == 0.0));
+                        }
+                    } else {
+                        assert_close(name, &output, &get(&all, SaeSite::Output, row, pos), 0.0);
+                    }
+                }
+            }
+            // Where all tokens pass by nothing changes.
+            let ids = tokens.ids().to_vec();
+            assert_close(name, &run(&ids).0, &model.forward(tokens, &mut NoTap).unwrap(), tolerance);
+        }
+    });
+}
+
+#[test]
+fn a_transcoder_reads_at_one_hook_and_writes_at_another() {
+    each(|name, model, tokens, tolerance| {
+        let shape = model.shape();
+        let (input, output) = (at("blocks.0.attn.hook_z"), at("blocks.1.mlp.hook_post"));
+        let transcoder = Plain::new(9, shape.n_heads * shape.d_head, 48, shape.d_mlp);
+        let vectors = value(model, tokens, input).flatten_from(2).unwrap();
+        let by_hand = model.forward(tokens, &mut Edit::patch(output, transcoder.apply(&vectors))).unwrap();
+        let between = |error_term| SaeAt::between(input, output, &transcoder).error_term(error_term);
+        assert_close(name, &run_with_saes(model, tokens, [between(false)]).unwrap(), &by_hand, tolerance);
+        let plain = model.forward(tokens, &mut NoTap).unwrap();
+        assert_close(name, &run_with_saes(model, tokens, [between(true)]).unwrap(), &plain, tolerance);
+        // Edited features reach the output hook through the decoder alone.
+        let splice = Splice::on(model).with(between(true)).unwrap().edit(output, FeatureEdit::add([4], 2.0)).unwrap();
+        let row = (transcoder.decoder_rows(&[4]).unwrap() * 2.0).unwrap();
+        let by_hand = model.forward(tokens, &mut Edit::add(output, row)).unwrap();
+        assert_close(name, &model.forward(tokens, &mut { splice }).unwrap(), &by_hand, tolerance);
+    });
+}
+
+#[test]
+fn a_transcoder_reads_what_an_sae_at_its_input_writes() {
+    each(|name, model, tokens, tolerance| {
+        let d_model = model.shape().d_model;
+        let (input, output) = (at("blocks.0.hook_resid_mid"), at("blocks.0.hook_mlp_out"));
+        let (sae, transcoder) = (sae(model.engine(), 10, d_model, 64), Plain::new(11, d_model, 32, d_model));
+        let x_hat = sae.forward(&value(model, tokens, input)).unwrap().x_hat;
+        let mut by_hand = (Edit::patch(input, x_hat.clone()), Edit::patch(output, transcoder.apply(&x_hat)));
+        let by_hand = model.forward(tokens, &mut by_hand).unwrap();
+        let both = [SaeAt::between(input, output, &transcoder), SaeAt::new(input, &sae)];
+        assert_close(name, &run_with_saes(model, tokens, both).unwrap(), &by_hand, tolerance);
+    });
+}
+
+#[test]
+fn one_head_goes_through_alone() {
+    each(|name, model, tokens, tolerance| {
+        let (hook, sae) = (at("blocks.1.attn.hook_z"), sae(model.engine(), 12, model.shape().d_head, 40));
+        let x = value(model, tokens, hook);
+        let x_hat = sae.forward(&x.narrow(2, 1, 1).unwrap().contiguous().unwrap()).unwrap().x_hat;
+        let by_hand = model.forward(tokens, &mut Edit::patch(hook, x_hat).head(1)).unwrap();
+        assert_close(
+            name,
+            &run_with_saes(model, tokens, [SaeAt::new(hook, &sae).head(1)]).unwrap(),
+            &by_hand,
+            tolerance,
+        );
+        let plain = model.forward(tokens, &mut NoTap).unwrap();
+        let with_error = SaeAt::new(hook, &sae).head(1).error_term(true);
+        assert_close(name, &run_with_saes(model, tokens, [with_error]).unwrap(), &plain, tolerance);
+    });
+}
+
+#[test]
+fn nothing_is_left_behind() {
+    each(|name, model, tokens, _| {
+        let plain = model.forward(tokens, &mut NoTap).unwrap();
+        let saes = four(model);
+        let mut splice = several(model, &saes, false);
+        let first = model.forward(tokens, &mut splice).unwrap();
+        assert_close(name, &model.forward(tokens, &mut NoTap).unwrap(), &plain, 0.0);
+        let other = TokenBatch::new(&[[5, 1, 4]]).unwrap();
+        model.forward(&other, &mut splice).unwrap();
+        assert_close(name, &model.forward(tokens, &mut splice).unwrap(), &first, 0.0);
+    });
+}
+
+#[test]
+fn rows_alone_are_as_rows_together() {
+    each(|name, model, tokens, tolerance| {
+        let saes = four(model);
+        let together = model.forward(tokens, &mut several(model, &saes, false)).unwrap();
+        for (row, ids) in tokens.rows().enumerate() {
+            let alone = TokenBatch::new(&[ids]).unwrap();
+            let alone = model.forward(&alone, &mut several(model, &saes, false)).unwrap();
+            assert_close(name, &alone, &together.i(row..=row).unwrap(), tolerance);
+        }
+    });
+}
