@@ -21,6 +21,12 @@ pub(crate) struct Config {
 }
 
 impl Config {
+    /// As if read from a file `config.json`.
+    #[cfg(test)]
+    pub(crate) fn of(keys: &Value) -> Self {
+        Self { path: "config.json".into(), prefix: String::new(), keys: keys.as_object().cloned().unwrap_or_default() }
+    }
+
     /// Reads a file that must hold one JSON object.
     pub(crate) fn read(path: &Path) -> Result<Self> {
         let io = |source| Error::Io { path: path.into(), source };
@@ -58,6 +64,21 @@ impl Config {
         }
     }
 
+    /// A required number of blocks: hook points count them in 16 bits.
+    pub(crate) fn layers(&self, key: &str) -> Result<usize> {
+        let layers = self.size(key)?;
+        if layers > usize::from(u16::MAX) { Err(self.bad(key, "at most 65535 layers")) } else { Ok(layers) }
+    }
+
+    /// A required number of heads that share the width under `of` evenly, and the width of each.
+    pub(crate) fn heads(&self, key: &str, of: &str) -> Result<(usize, usize)> {
+        let (heads, width) = (self.size(key)?, self.size(of)?);
+        if width % heads != 0 {
+            return Err(self.bad(key, &format!("a divisor of {of} = {width}")));
+        }
+        Ok((heads, width / heads))
+    }
+
     /// A finite number above zero; `default` where the family defines one.
     pub(crate) fn positive(&self, key: &str, default: Option<f64>) -> Result<f64> {
         match (self.get(key), default) {
@@ -83,6 +104,14 @@ impl Config {
         match self.get(key) {
             None => Ok(None),
             Some(value) => value.as_str().map(Some).ok_or_else(|| self.bad(key, "a text")),
+        }
+    }
+
+    /// A list that may be absent.
+    pub(crate) fn list(&self, key: &str) -> Result<Option<&[Value]>> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(value) => value.as_array().map(|list| Some(&list[..])).ok_or_else(|| self.bad(key, "a list")),
         }
     }
 

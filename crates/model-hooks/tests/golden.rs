@@ -32,7 +32,7 @@ fn every_point_equals_transformer_lens() {
             let points = points.filter(|point| !point.site().is_some_and(Site::is_input_copy));
             let listed: Vec<String> = points.map(ToString::to_string).collect();
             assert_eq!(listed, expected, "{name} {mode}");
-            for (point, value) in capture.iter() {
+            for (point, value) in capture.iter().filter(|(point, _)| !golden.leaves_out(*point)) {
                 let what = format!("{name} {mode} {point}, {engine}");
                 let expected = golden.tensor(&format!("{mode}.{point}"));
                 let found = error(value, &expected);

@@ -1,6 +1,6 @@
 //! Which family a `model_type` means.
 
-use super::{Decoder, Family, gpt2::Gpt2, llama::Llama};
+use super::{Decoder, Family, gpt_neox::GptNeoX, gpt2::Gpt2, llama::Llama};
 use crate::config::Config;
 use crate::folder::WeightFolder;
 use crate::weights::TensorSource;
@@ -19,8 +19,9 @@ pub(crate) struct Known {
 }
 
 /// Every family, in alphabetical order.
-static KNOWN: [Known; 2] = [
+static KNOWN: [Known; 3] = [
     Known { model_types: &["gpt2"], prefixes: &["transformer."], load: load_as::<Gpt2> },
+    Known { model_types: &["gpt_neox"], prefixes: &["gpt_neox."], load: load_as::<GptNeoX> },
     Known { model_types: &["llama"], prefixes: &["model."], load: load_as::<Llama> },
 ];
 

@@ -1,6 +1,7 @@
 //! GPT-2: layer norms with bias, learned positions, full attention heads, a plain MLP.
 
 use super::Family;
+use super::read::layer_norm;
 use super::steps::{attention, mlp_input, plain_mlp, qkv};
 use crate::config::Config;
 use crate::math::{AttentionRule, Math};
@@ -25,15 +26,9 @@ pub(crate) struct Gpt2Config {
 impl Gpt2Config {
     fn parse(c: &Config) -> Result<Self> {
         c.refuse_unless("add_cross_attention", &false.into(), "false: cross-attention is not supported")?;
-        let (d_model, n_heads) = (c.size("n_embd")?, c.size("n_head")?);
-        if d_model % n_heads != 0 {
-            return Err(c.bad("n_head", &format!("a divisor of n_embd = {d_model}")));
-        }
-        let mut shape = ModelShape::new(d_model, c.size("n_layer")?, c.size("vocab_size")?, c.size("n_positions")?);
-        if shape.n_layers > usize::from(u16::MAX) {
-            return Err(c.bad("n_layer", "at most 65535 layers"));
-        }
-        (shape.n_heads, shape.n_kv_heads, shape.d_head) = (n_heads, n_heads, d_model / n_heads);
+        let (d_model, (n_heads, d_head)) = (c.size("n_embd")?, c.heads("n_head", "n_embd")?);
+        let mut shape = ModelShape::new(d_model, c.layers("n_layer")?, c.size("vocab_size")?, c.size("n_positions")?);
+        (shape.n_heads, shape.n_kv_heads, shape.d_head) = (n_heads, n_heads, d_head);
         shape.d_mlp = c.optional_size("n_inner")?.unwrap_or(4 * d_model);
         Ok(Self {
             shape,
@@ -95,7 +90,7 @@ impl Family for Gpt2 {
         Ok(RawEnds {
             w_e: files.matrix("wte.weight", d_vocab, d_model)?,
             w_pos: Some(files.matrix("wpe.weight", n_ctx, d_model)?),
-            ln_final: norm(files, "ln_f", d_model)?,
+            ln_final: layer_norm(files, "ln_f", d_model)?,
             w_u: own.transpose()?,
             b_u: None,
         })
@@ -110,17 +105,14 @@ impl Family for Gpt2 {
             Ok(Linear { w, b: Some(files.vector(&format!("{h}.{name}.bias"), n)?) })
         };
         let qkv = linear("attn.c_attn", d_model, 3 * d_model)?;
-        let part = |i: usize| {
-            let columns = i * d_model..(i + 1) * d_model;
-            Linear { w: qkv.w.columns(columns.clone()), b: qkv.b.as_ref().map(|b| b[columns].to_vec()) }
-        };
+        let part = |i: usize| qkv.columns(&[i * d_model..(i + 1) * d_model]);
         Ok(BlockWeights {
-            ln1: norm(files, &format!("{h}.ln_1"), d_model)?,
+            ln1: layer_norm(files, &format!("{h}.ln_1"), d_model)?,
             q: part(0),
             k: part(1),
             v: part(2),
             o: linear("attn.c_proj", d_model, d_model)?,
-            ln2: norm(files, &format!("{h}.ln_2"), d_model)?,
+            ln2: layer_norm(files, &format!("{h}.ln_2"), d_model)?,
             gate: None,
             mlp_in: linear("mlp.c_fc", d_model, d_mlp)?,
             mlp_out: linear("mlp.c_proj", d_mlp, d_model)?,
@@ -156,9 +148,4 @@ impl Family for Gpt2 {
         let mlp_out = at.tap(Site::MlpOut, mlp_out)?;
         at.tap(Site::ResidPost, m.add(resid_mid, mlp_out)?)
     }
-}
-
-fn norm(files: &dyn TensorSource, name: &str, d_model: usize) -> Result<NormWeights<Raw>> {
-    let take = |part| files.vector(&format!("{name}.{part}"), d_model).map(Some);
-    Ok(NormWeights { w: take("weight")?, b: take("bias")? })
 }

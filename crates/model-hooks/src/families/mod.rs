@@ -6,7 +6,9 @@
 mod any;
 mod decoder;
 pub(crate) mod gpt2;
+mod gpt_neox;
 pub(crate) mod llama;
+mod read;
 pub(crate) mod rope;
 mod steps;
 

@@ -85,6 +85,17 @@ pub(crate) enum RopeScaling {
     },
 }
 
+/// What a family's configurations call the base and the share of a head at the top level.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RopeKeys {
+    /// The base.
+    pub theta: &'static str,
+    /// The share of each head that is turned.
+    pub share: &'static str,
+    /// The share where nothing is said.
+    pub default_share: f64,
+}
+
 impl Rope {
     /// As [`parse_partial`](Self::parse_partial), of a family that turns whole heads.
     pub fn parse(c: &Config, d_head: usize) -> Result<Self> {
@@ -98,21 +109,39 @@ impl Rope {
     /// Reads `rope_theta`, the scaling and the share of each head (of width `d_head`) that is turned, from `rope_parameters`
     /// (transformers 5) or from the top level and `rope_scaling`.
     pub fn parse_partial(c: &Config, d_head: usize) -> Result<Self> {
+        Self::parse_named(
+            c,
+            d_head,
+            RopeKeys { theta: "rope_theta", share: "partial_rotary_factor", default_share: 1.0 },
+        )
+    }
+
+    /// As [`parse_partial`](Self::parse_partial), of a family with names of its own at the top level.
+    pub fn parse_named(c: &Config, d_head: usize, keys: RopeKeys) -> Result<Self> {
+        let (rope, scaling) = Self::parse_unscaled(c, d_head, keys)?;
+        let scaling = scaling.as_ref().map_or(Ok(RopeScaling::Default), RopeScaling::parse)?;
+        Ok(Self { scaling, ..rope })
+    }
+
+    /// As [`parse_named`](Self::parse_named), without the scaling: also what stands under `rope_parameters` or `rope_scaling`.
+    pub fn parse_unscaled(c: &Config, d_head: usize, keys: RopeKeys) -> Result<(Self, Option<Config>)> {
         c.refuse_unless("rope_interleaved", &false.into(), "false: turning neighbouring pairs is not supported")?;
         let (new, old) = (c.object("rope_parameters")?, c.object("rope_scaling")?);
-        let top = if c.has("rope_theta") { Some(c.positive("rope_theta", None)?) } else { None };
+        let top = if c.has(keys.theta) { Some(c.positive(keys.theta, None)?) } else { None };
         let inner = new.or(old);
         let theta = match &inner {
             Some(inner) => inner.positive("rope_theta", Some(top.unwrap_or(10_000.0)))?,
             None => top.unwrap_or(10_000.0),
         };
         if let Some(inner) = inner.as_ref().filter(|_| top.is_some_and(|top| top != theta)) {
-            return Err(inner.bad("rope_theta", "the same value as the rope_theta at the top level"));
+            return Err(inner.bad("rope_theta", &format!("the same value as {} at the top level", keys.theta)));
         }
-        let at = inner.as_ref().filter(|inner| inner.has("partial_rotary_factor")).unwrap_or(c);
-        let d_rotary = part_of(at, "partial_rotary_factor", d_head)?;
-        let scaling = inner.as_ref().map_or(Ok(RopeScaling::Default), RopeScaling::parse)?;
-        Ok(Self { theta, scaling, d_rotary, pairs: RopePairs::Halves })
+        let (at, share) = match &inner {
+            Some(inner) if inner.has("partial_rotary_factor") => (inner, "partial_rotary_factor"),
+            _ => (c, keys.share),
+        };
+        let d_rotary = part_of(at, share, d_head, keys.default_share)?;
+        Ok((Self { theta, scaling: RopeScaling::Default, d_rotary, pairs: RopePairs::Halves }, inner))
     }
 
     /// The angular speed of each of the `d_rotary / 2` pairs, in radians per position.
@@ -132,10 +161,10 @@ impl Rope {
     }
 }
 
-/// How many of `d_head` entries the share under `key` turns (all where it is absent): a whole, even number of them, rounded down as
+/// How many of `d_head` entries the share under `key` turns: a whole, even number of them, rounded down as
 /// transformers does.
-pub(crate) fn part_of(c: &Config, key: &str, d_head: usize) -> Result<usize> {
-    let share = c.positive(key, Some(1.0))?;
+pub(crate) fn part_of(c: &Config, key: &str, d_head: usize, default: f64) -> Result<usize> {
+    let share = c.positive(key, Some(default))?;
     let d_rotary = (d_head as f64 * share) as usize;
     if share > 1.0 || d_rotary == 0 || d_rotary % 2 != 0 {
         return Err(c.bad(key, &format!("a share of d_head = {d_head} that is a positive even number of entries")));

@@ -6,6 +6,7 @@ pub(crate) use plain::{Plain, center};
 
 use crate::Result;
 use std::fmt::Debug;
+use std::ops::Range;
 
 /// A form of weights: as they were read ([`Raw`]), or as an engine holds them.
 pub(crate) trait Form: Sized {
@@ -24,6 +25,14 @@ pub(crate) struct Linear<F: Form> {
     pub w: F::Matrix,
     /// `b` `[n]`.
     pub b: Option<F::Vector>,
+}
+
+impl Linear<Raw> {
+    /// A copy of some columns of `W` and `b`, range after range.
+    pub fn columns(&self, ranges: &[Range<usize>]) -> Self {
+        let b = self.b.as_ref().map(|b| ranges.iter().flat_map(|range| &b[range.clone()]).copied().collect());
+        Self { w: self.w.columns(ranges), b }
+    }
 }
 
 /// Gain and bias of a norm; both are `None` where there is none, or once folded into the weights that read from it.

@@ -46,15 +46,23 @@ impl Plain {
         self.n
     }
 
-    /// A copy of some columns.
-    pub fn columns(&self, range: Range<usize>) -> Self {
-        let n = range.len();
+    /// A copy of some columns, range after range.
+    pub fn columns(&self, ranges: &[Range<usize>]) -> Self {
+        let n = ranges.iter().map(Range::len).sum();
         if self.transposed {
-            return Self::transposed(self.data[range.start * self.k..range.end * self.k].to_vec(), self.k, n);
+            let parts: Vec<_> =
+                ranges.iter().map(|range| &self.data[range.start * self.k..range.end * self.k]).collect();
+            return Self::transposed(parts.concat(), self.k, n);
         }
         let mut data = vec![0.0; self.k * n];
         let rows = data.par_chunks_mut(n.max(1)).zip(self.data.par_chunks(self.n.max(1)));
-        rows.for_each(|(to, from)| to.copy_from_slice(&from[range.clone()]));
+        rows.for_each(|(mut to, from)| {
+            for range in ranges {
+                let (these, rest) = to.split_at_mut(range.len());
+                these.copy_from_slice(&from[range.clone()]);
+                to = rest;
+            }
+        });
         Self::row_major(data, self.k, n)
     }
 
@@ -180,7 +188,7 @@ mod tests {
             assert_eq!(with(|m| m.scale_rows(&[1.0, 0.0, 2.0])), [[1.0, 2.0], [0.0, 0.0], [16.0, 22.0]]);
             assert_eq!(with(Plain::center_over_k), [[-3.0, -4.0], [-1.0, -1.0], [4.0, 5.0]]);
             assert_eq!(with(Plain::center_over_n), [[-0.5, 0.5], [-1.0, 1.0], [-1.5, 1.5]]);
-            assert_eq!(values(matrix.columns(1..2)), [[2.0], [5.0], [11.0]]);
+            assert_eq!(values(matrix.columns(&[1..2, 0..1])), [[2.0, 1.0], [5.0, 3.0], [11.0, 8.0]]);
             assert_eq!(values(Plain::transpose_of(&matrix)), [[1.0, 3.0, 8.0], [2.0, 5.0, 11.0]]);
         }
     }

@@ -2,11 +2,13 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 use candle_core::{DType, Tensor};
-use model_hooks::{Arithmetic, Engine, LanguageModel, LoadOptions, Precision, ProcessingSteps, TokenBatch, load};
+use model_hooks::{
+    Arithmetic, Engine, HookPoint, LanguageModel, LoadOptions, Precision, ProcessingSteps, TokenBatch, load,
+};
 use std::path::PathBuf;
 use tensor_files::SafetensorsFile;
 
-pub const MODELS: [&str; 4] = ["gpt2", "gpt2_scale_by_layer", "llama", "llama3_rope"];
+pub const MODELS: [&str; 6] = ["gpt2", "gpt2_scale_by_layer", "llama", "llama3_rope", "neox_parallel", "neox_serial"];
 
 /// The largest error of any single value at any hook point of the golden models in bf16, in parts of the point's rms (patterns and the
 /// products of gated MLPs are the worst), and the rms of all errors at any point.
@@ -67,6 +69,13 @@ impl Golden {
 
     pub fn has(&self, name: &str) -> bool {
         self.file.contains(name) || self.meta["same_as"].get(name).is_some()
+    }
+
+    /// Whether the file leaves this point out because it keeps only other layers of its site.
+    pub fn leaves_out(&self, point: HookPoint) -> bool {
+        let (Some(layer), Some(site)) = (point.layer(), point.site()) else { return false };
+        let kept = self.meta["kept_layers_of"].get(site.name()).and_then(|kept| kept.as_array());
+        kept.is_some_and(|kept| !kept.iter().any(|kept| kept.as_u64() == Some(layer as u64)))
     }
 
     pub fn order(&self) -> Vec<String> {
