@@ -3,7 +3,7 @@
 use super::SpliceError;
 use crate::Result;
 use candle_core::Tensor;
-use model_hooks::{HookPoint, ModelShape, Site};
+use model_hooks::{HookPoint, ModelShape};
 
 /// Where in a value the vectors are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,16 +23,19 @@ impl Place {
         side: &'static str,
         found: usize,
     ) -> Result<Self> {
+        let ["batch", "pos", vector @ ..] = hook.axes() else { return Err(SpliceError::NotVectors { hook }.into()) };
         let heads = match hook.head_axis() {
             None => 0,
-            Some(2) if hook.is_per_kv_head() => shape.n_kv_heads,
-            Some(2) => shape.n_heads,
-            Some(_) => return Err(SpliceError::NotVectors { hook }.into()),
+            Some(_) if hook.is_per_kv_head() => shape.n_kv_heads,
+            Some(_) => shape.n_heads,
         };
         if let Some(head) = head.filter(|head| *head >= heads) {
             return Err(SpliceError::NoSuchHead { hook, head, heads }.into());
         }
-        let Some(whole) = width(hook, shape) else { return Ok(head.map_or(Self::Whole, Self::Head)) };
+        // An axis of a name that is not known here is left to the coder, which checks every input.
+        let Some(whole) = vector.iter().try_fold(1, |whole, axis| Some(whole * size(axis, shape)?)) else {
+            return Ok(head.map_or(Self::Whole, Self::Head));
+        };
         let of_head = whole.checked_div(heads).unwrap_or(0);
         let expected = if head.is_some() { of_head } else { whole };
         if found == expected {
@@ -70,22 +73,16 @@ impl Place {
     }
 }
 
-/// The size of one position's vector at a hook point, all heads together. `None` where it is not known here: such a place is checked
-/// when it fires.
-fn width(hook: HookPoint, shape: &ModelShape) -> Option<usize> {
-    Some(match hook {
-        HookPoint::Embed | HookPoint::PosEmbed => shape.d_model,
-        HookPoint::Logits => shape.d_vocab,
-        HookPoint::Block { site, .. } => match site {
-            Site::ResidPre | Site::ResidMid | Site::ResidPost | Site::AttnOut | Site::MlpOut => shape.d_model,
-            Site::Ln1Normalized | Site::Ln2Normalized => shape.d_model,
-            Site::Q | Site::RotQ | Site::Z => shape.n_heads * shape.d_head,
-            Site::K | Site::V | Site::RotK => shape.n_kv_heads * shape.d_head,
-            Site::Result => shape.n_heads * shape.d_model,
-            Site::MlpPre | Site::MlpPreLinear | Site::MlpPost => shape.d_mlp,
-            _ => return None,
-        },
-        HookPoint::FinalNorm(model_hooks::NormSite::Normalized) => shape.d_model,
+/// The size of an axis by its name.
+fn size(axis: &str, shape: &ModelShape) -> Option<usize> {
+    Some(match axis {
+        "head" => shape.n_heads,
+        "kv_head" => shape.n_kv_heads,
+        "d_head" => shape.d_head,
+        "d_model" => shape.d_model,
+        "d_mlp" => shape.d_mlp,
+        "d_vocab" => shape.d_vocab,
+        "1" => 1,
         _ => return None,
     })
 }

@@ -52,6 +52,40 @@ fn an_sae_that_loses_nothing_changes_nothing() {
     });
 }
 
+/// Every hook point whose values are vectors takes an SAE of their width, and of no other.
+#[test]
+fn an_sae_fits_wherever_values_are_vectors() {
+    each(|name, model, tokens, tolerance| {
+        let plain = model.forward(tokens, &mut NoTap).unwrap();
+        for &hook in model.hook_points() {
+            let width = value(model, tokens, hook).dims()[2..].iter().product();
+            let fitting = Splice::on(model).sae(hook, Identity(width));
+            if hook.axes()[..2] != ["batch", "pos"] {
+                assert!(refusal(fitting).contains("not vectors"), "{name}: {hook}");
+                continue;
+            }
+            let logits = model.forward(tokens, &mut fitting.unwrap()).unwrap();
+            assert_close(&format!("{name}: {hook}"), &logits, &plain, tolerance);
+            let expected = format!("width {width}");
+            assert!(refusal(Splice::on(model).sae(hook, Identity(width + 1))).contains(&expected), "{name}: {hook}");
+        }
+    });
+}
+
+#[test]
+fn keeping_and_watching_change_nothing() {
+    each(|name, model, tokens, _| {
+        let saes = four(model);
+        for error_term in [false, true] {
+            let bare = model.forward(tokens, &mut several(model, &saes, error_term)).unwrap();
+            let splice = several(model, &saes, error_term);
+            let points = splice.sae_points();
+            let mut watched = (splice.capture(points).unwrap(), Capture::all());
+            assert_close(name, &model.forward(tokens, &mut watched).unwrap(), &bare, 0.0);
+        }
+    });
+}
+
 /// The model, edited by hand with what the SAE makes of a captured value, is the independent path here.
 #[test]
 fn without_the_error_term_the_value_is_the_reconstruction() {

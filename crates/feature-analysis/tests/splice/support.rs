@@ -29,7 +29,7 @@ pub fn engines() -> impl Iterator<Item = Engine> {
 pub fn tolerance(engine: Engine) -> f64 {
     match engine {
         Engine::Kernels(arithmetic) if arithmetic.kernel_name() == "amx bf16x3" => 1e-3,
-        Engine::Kernels(arithmetic) if arithmetic.precision() == Precision::Bf16 => 0.1,
+        Engine::Kernels(arithmetic) if arithmetic.precision() == Precision::Bf16 => 0.02,
         _ => 1e-4,
     }
 }
@@ -160,6 +160,12 @@ pub fn error(a: &Tensor, b: &Tensor) -> f64 {
         .map(|(a, b)| f64::from((a - b).abs()))
         .fold(0.0, |worst, x| if x <= worst { worst } else { x });
     worst / (b.iter().map(|b| f64::from(*b).powi(2)).sum::<f64>() / b.len() as f64).sqrt()
+}
+
+/// `rms(a - b) / rms(b)`.
+pub fn rms_error(a: &Tensor, b: &Tensor) -> f64 {
+    let square = |x: Tensor| flat(&x).iter().map(|x| f64::from(*x).powi(2)).sum::<f64>();
+    (square((a - b).unwrap()) / square(b.clone())).sqrt()
 }
 
 #[track_caller]
