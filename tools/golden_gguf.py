@@ -8,13 +8,13 @@ See OUT/README.md for what each file holds. Everything is seeded; nothing reache
 
 import argparse
 import json
-import tempfile
 from pathlib import Path
 
 import gguf
 import numpy as np
-from gguf import GGMLQuantizationType as Q, TokenType
+from gguf import GGMLQuantizationType as Q
 from golden_common import dump
+from golden_gguf_vocab import NASTY, Pieces, add_tokenizer, byte_level_bpe, finish, pre_tokenizer, texts, train
 from safetensors.numpy import load_file, save_file
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -67,85 +67,6 @@ def write_blocks():
     save_file({k: np.ascontiguousarray(v) for k, v in expected.items()}, args.out / "blocks.safetensors")
 
 
-def finish(writer):
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-
-
-# ---- texts ----
-NASTY = ["", " ", "  ", "\n", "\n\n", " \n", "\r\n", "\t\tx", "Hello world", " Hello  world  ", "don't we'll they've I'M you'RE", "a'b 's 'S ’s",
-         "1234567890", "3.14159e-10", "x²+y³=½ Ⅷ ٣٤٥", "foo_bar::baz->qux()", "naïve café façade", "e\u0301 \u00e9", "日本語のテキスト", "한국어 텍스트",
-         "👩‍👩‍👧 👍🏽 ✨", "مرحبا بالعالم", "नमस्ते", "a\u00a0b\u3000c\u200bd", "\x00\x01\x7f", "\ufeffBOM", "<|bos|>Hi<|endoftext|>", "<|bos|",
-         "call<tool>now", "<s>x</s>", "<0x41>", "▁under▁score", "  if x:\n    return\n\n\n", "ÀÉÎÕÜ ſtraße İı", "word\u2028line", "\U0001F1E9\U0001F1EA",
-         "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "!?!?...---", "I'd've", "\u0301combining first", "tab\tand\x0bvt\x0cff"]
-
-
-def texts():
-    lines = [json.loads(line)["text"] for line in args.text.read_text().splitlines()[:400]]
-    return lines, NASTY + [t[:200] for t in lines[::20]]
-
-
-# ---- byte-level BPE: 384 tokens, to go with the small llama; and 1,500 that cross every border a pre-tokenizer can draw ----
-SPECIAL = ["<|pad|>", "<|bos|>", "<|endoftext|>"]
-# Regexes as in the tokenizer.json of Llama 3 and of Qwen 2 (transformers' Qwen2Tokenizer has the second).
-LLAMA3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-QWEN2 = LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
-
-
-def pre_tokenizer(pre):
-    from tokenizers import Regex, pre_tokenizers as P
-
-    match pre:
-        case "gpt-2":
-            return P.ByteLevel(add_prefix_space=False)
-        case "smollm" | "starcoder":
-            return P.Sequence([P.Digits(individual_digits=True), P.ByteLevel(add_prefix_space=False)])
-        case "llama-bpe" | "qwen2":
-            split = P.Split(Regex(LLAMA3 if pre == "llama-bpe" else QWEN2), "isolated")
-            return P.Sequence([split, P.ByteLevel(add_prefix_space=False, use_regex=False)])
-
-
-def train(lines, split, size):
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = split
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer.train_from_iterator(lines, trainers.BpeTrainer(vocab_size=size - 1, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False))
-    model = json.loads(tokenizer.to_str())["model"]
-    return model["vocab"], [tuple(m) for m in model["merges"]]
-
-
-def byte_level_bpe(pre, vocab, merges):
-    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
-
-    tokenizer = Tokenizer(models.BPE(vocab, merges, ignore_merges=pre == "llama-bpe"))
-    if pre == "qwen2":
-        tokenizer.normalizer = normalizers.NFC()
-    tokenizer.pre_tokenizer = pre_tokenizer(pre)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in SPECIAL])
-    tokenizer.add_tokens([AddedToken("<tool>", special=False, normalized=False)])
-    return tokenizer
-
-
-def add_tokenizer(writer, tokenizer, pre):
-    model = json.loads(tokenizer.to_str())["model"]
-    tokens = [tokenizer.id_to_token(i) for i in range(tokenizer.get_vocab_size())]
-    kinds = [TokenType.CONTROL if i < 3 else TokenType.USER_DEFINED if t == "<tool>" else TokenType.NORMAL for i, t in enumerate(tokens)]
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(pre)
-    writer.add_token_list(tokens)
-    writer.add_token_types(kinds)
-    writer.add_token_merges([" ".join(m) for m in model["merges"]])
-    writer.add_pad_token_id(0)
-    writer.add_bos_token_id(1)
-    writer.add_eos_token_id(2)
-    writer.add_add_bos_token(True)
-
-
 # ---- the small llama, its Q and K rows permuted as llama.cpp's converter does ----
 NAMES = {"self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output",
          "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
@@ -187,50 +108,14 @@ def write_llama(tokenizer):
 
 # ---- SentencePiece BPE with byte fallback, as Llama 1 and 2 ----
 def write_sentencepiece(lines, cases):
-    import sentencepiece as spm
-    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
-    from transformers.convert_slow_tokenizer import generate_merges
-
-    with tempfile.TemporaryDirectory() as tmp:
-        spm.SentencePieceTrainer.train(
-            sentence_iterator=iter(lines), model_prefix=f"{tmp}/m", model_type="bpe", vocab_size=640, byte_fallback=True,
-            normalization_rule_name="identity", remove_extra_whitespaces=False, split_digits=True, character_coverage=0.995,
-            user_defined_symbols=["<tool>"], minloglevel=2)
-        sp = spm.SentencePieceProcessor(model_file=f"{tmp}/m.model")
-    tokens = [sp.id_to_piece(i) for i in range(sp.get_piece_size())]
-    scores = [sp.get_score(i) for i in range(len(tokens))]
-    kinds = [TokenType.UNKNOWN if sp.is_unknown(i) else TokenType.CONTROL if sp.is_control(i) else TokenType.BYTE if sp.is_byte(i)
-             else TokenType.USER_DEFINED if t == "<tool>" else TokenType.NORMAL for i, t in enumerate(tokens)]
+    pieces = Pieces(lines, 640, character_coverage=0.995)
     writer = gguf.GGUFWriter(args.out / "sentencepiece.gguf", "llama")
-    writer.add_tokenizer_model("llama")
-    writer.add_tokenizer_pre("default")
-    writer.add_token_list(tokens)
-    writer.add_token_scores(scores)
-    writer.add_token_types(kinds)
-    writer.add_unk_token_id(0)
-    writer.add_bos_token_id(1)
-    writer.add_eos_token_id(2)
+    pieces.describe(writer)
     finish(writer)
-    # The tokenizer.json form of Llama 2: a "▁" in front, spaces become "▁", merges from the vocabulary, bytes for the rest.
-    vocab = {t: i for i, t in enumerate(tokens)}
-    skip = [t for t, k in zip(tokens, kinds) if k != TokenType.NORMAL]
-    merges = generate_merges(vocab, {t: s for t, s in zip(tokens, scores)}, skip)
-    hf = Tokenizer(models.BPE(vocab, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True))
-    hf.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-    hf.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
-    hf.add_special_tokens([AddedToken(t, normalized=False, special=True) for t in tokens[:3]])
-    hf.add_tokens([AddedToken("<tool>", normalized=False, special=False)])
-    rows = []
-    for text in cases:
-        row = dict(text=text, ids=hf.encode(text, add_special_tokens=False).ids)
-        # SentencePiece itself reads no special tokens from text, and treats what follows a user symbol differently.
-        if "<" not in text and text:
-            row["sentencepiece"] = sp.encode(text)
-        rows.append(row)
-    return rows
+    return pieces.answers(cases)
 
 
-lines, cases = texts()
+lines, cases = texts(args.text)
 write_blocks()
 trained = train(lines, pre_tokenizer("smollm"), 384)
 tokenizer = byte_level_bpe("smollm", *trained)
@@ -250,6 +135,4 @@ for pre in ("gpt-2", "smollm", "starcoder", "llama-bpe", "qwen2"):
     answers[pre] = [dict(text=t, ids=tokenizer.encode(t, add_special_tokens=False).ids) for t in cases]
 answers["sentencepiece"] = write_sentencepiece(lines, cases)
 dump(args.out / "tokenizer_ids.json", answers, indent=None)
-rows = [r for r in answers["sentencepiece"] if "sentencepiece" in r]
-assert all(r.pop("sentencepiece") == r["ids"] for r in rows), "SentencePiece itself and the tokenizer.json form differ"
 print({name: sum(len(r["ids"]) for r in rows) for name, rows in answers.items()})
