@@ -1,8 +1,9 @@
-"""More runs of the small models: edits by TransformerLens, rows of several lengths and greedy generation by transformers.
+"""More runs of the small models: edits by TransformerLens, rows of several lengths and greedy generation by transformers; a multimodal Gemma 3.
 
     python golden_runs.py --models ../crates/model-hooks/tests/golden
 
-Writes MODELS/edits/<name>.safetensors and MODELS/ragged/<name>.safetensors with .json beside them; see MODELS/README.md.
+Writes MODELS/edits/<name>.safetensors and MODELS/ragged/<name>.safetensors with .json beside them, and the folder
+MODELS/gemma3_multimodal; see MODELS/README.md.
 """
 
 import argparse
@@ -11,7 +12,7 @@ from pathlib import Path
 from golden_common import RAW, dump, versions
 
 import torch
-from golden_models import D_MODEL, SEQ, TOKENS, VOCAB, hooked, open_model
+from golden_models import D_MODEL, GEMMA, GEMMA3_ROPE, SEQ, TOKENS, VOCAB, WINDOW, T, fill, hooked, open_model, rope
 from safetensors.torch import save_file
 
 torch.set_grad_enabled(False)
@@ -123,6 +124,28 @@ def ragged(folder, out, name):
     print(name, "ragged, seed", seed, [round(m, 4) for m in margins], generated[0][0].tolist())
 
 
+def multimodal(folder):
+    """Gemma 3 with a picture encoder, as the sizes from 4B up are published: names, nesting of the configuration, linear scaling in global layers."""
+    text = {**GEMMA, "num_hidden_layers": 2, "num_key_value_heads": 1, "intermediate_size": 96}
+    del text["tie_word_embeddings"]
+    scaled = {**GEMMA3_ROPE, "full_attention": rope(1000000.0, "linear", factor=8.0)}
+    config = T.Gemma3Config(
+        text_config=dict(**text, sliding_window=WINDOW, query_pre_attn_scalar=32, layer_types=["sliding_attention", "full_attention"], rope_parameters=scaled),
+        vision_config=dict(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=28, patch_size=14),
+        mm_tokens_per_image=4, image_token_index=383, boi_token_index=381, eoi_token_index=382, tie_word_embeddings=True)
+    config._attn_implementation = "eager"
+    model = T.Gemma3ForConditionalGeneration(config).eval()
+    fill(model, 1021, True)
+    model.save_pretrained(folder)
+    (folder / "generation_config.json").unlink(missing_ok=True)
+    tokens = torch.where(PROMPT >= 381, 5, PROMPT)  # none that stands for a picture
+    out = model(tokens, output_hidden_states=True)
+    tensors = {"tokens": tokens, "hf.resid_pre.0": out.hidden_states[0], "hf.resid_post.0": out.hidden_states[1], "hf.final_norm": out.hidden_states[2], "hf.logits": out.logits}
+    save_file({k: v.contiguous().clone() for k, v in tensors.items()}, folder / "golden.safetensors")
+    dump(folder / "meta.json", dict(family="gemma3", seed=1021, versions=versions(), hf_only=True))
+    print("gemma3_multimodal", sum(f.stat().st_size for f in folder.iterdir()) // 1000, "kB, logits sd", float(out.logits.std()))
+
+
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--models", type=Path, required=True)
 args = parser.parse_args()
@@ -130,6 +153,7 @@ for name in ("gpt2", "llama"):
     edits(args.models, args.models / "edits", name)
 for name in ("gpt2", "llama", "gemma2", "neox_parallel"):
     ragged(args.models, args.models / "ragged", name)
-for part in ("edits", "ragged"):
+multimodal(args.models / "gemma3_multimodal")
+for part in ("edits", "ragged", "gemma3_multimodal"):
     for file in (args.models / part).iterdir():
         file.chmod(0o644)
