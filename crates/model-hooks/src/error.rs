@@ -50,6 +50,16 @@ pub enum Error {
         /// Shape and type that came back.
         found: String,
     },
+    /// The norm before attention and an input of single heads, both edited in one run: there each head has a norm of its own.
+    #[error(
+        "`{point}` and `{input}` cannot be edited in one run: each head then has a norm of its own, which has no hook point"
+    )]
+    SplitNorm {
+        /// The point in the norm.
+        point: HookPoint,
+        /// The input.
+        input: HookPoint,
+    },
     /// A head or position that the value at a point does not have.
     #[error("`{point}` has no {what} {index}; its shape is {shape:?}")]
     NoSuchIndex {

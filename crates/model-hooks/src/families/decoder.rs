@@ -6,7 +6,8 @@ use crate::ops::Norm;
 use crate::run::{Block, Stage, Step};
 use crate::weights::{BlockWeights, Ends, Hold, Raw, RawEnds, TensorSource, Weights};
 use crate::{
-    Error, HookPoint, HookedModel, ModelShape, NormSite, ProcessingSteps, Result, Site, Start, Tap, TokenBatch,
+    Error, HookPoint, HookedModel, Interest, ModelShape, NormSite, ProcessingSteps, Result, Site, Start, Tap,
+    TokenBatch,
 };
 use candle_core::Tensor;
 use tensor_kernels::{Engine, Operand};
@@ -135,7 +136,9 @@ impl<F: Family> Decoder<F> {
             Start::Tokens => None,
             Start::Residual { layer, resid } => Some(self.check_start(tokens, layer, resid)?),
         };
-        Stage::plan(&self.points, tokens, start, last, tap)
+        let stage = Stage::plan(&self.points, tokens, start, last, tap)?;
+        self.points.iter().try_for_each(|point| check_split_norm(&stage, *point))?;
+        Ok(stage)
     }
 
     fn check_tokens(&self, tokens: &TokenBatch) -> Result<()> {
@@ -170,7 +173,7 @@ impl<F: Family> Decoder<F> {
 
 /// The hook points: those outside the blocks, and in each block the sites that the family has.
 fn points(family: &impl Family) -> Result<Vec<HookPoint>> {
-    let n_layers = family.shape().n_layers;
+    let &ModelShape { n_layers, n_heads, n_kv_heads, .. } = family.shape();
     let layers = u16::try_from(n_layers).map_err(|_| Error::OutOfRange {
         what: "number of layers",
         found: n_layers,
@@ -179,15 +182,24 @@ fn points(family: &impl Family) -> Result<Vec<HookPoint>> {
     let mut points = vec![HookPoint::Embed];
     points.extend(family.has_positions().then_some(HookPoint::PosEmbed));
     for layer in 0..layers {
-        // The inputs of single heads are not made yet.
-        let made = |site: &Site| !site.is_input_copy() || *site == Site::MlpIn;
-        points.extend(
-            Site::all().filter(made).filter(|&site| family.has(site)).map(|site| HookPoint::Block { layer, site }),
-        );
+        // One value for a head's query, key and value: grouped heads have none.
+        let has = |site: &Site| family.has(*site) && (*site != Site::AttnIn || n_heads == n_kv_heads);
+        points.extend(Site::all().filter(has).map(|site| HookPoint::Block { layer, site }));
     }
     points.extend([NormSite::Scale, NormSite::Normalized].map(HookPoint::FinalNorm));
     points.push(HookPoint::Logits);
     Ok(points)
+}
+
+/// While inputs of single heads are edited, each head has a norm of its own; the points of the one that is not split lead nowhere.
+fn check_split_norm(stage: &Stage<'_>, norm: HookPoint) -> Result<()> {
+    let HookPoint::Block { layer, site: Site::Ln1Scale | Site::Ln1Normalized } = norm else { return Ok(()) };
+    let edited = |point: &HookPoint| stage.interest(*point) == Some(Interest::Edit);
+    let inputs = [Site::AttnIn, Site::QInput, Site::KInput, Site::VInput];
+    match inputs.map(|site| HookPoint::Block { layer, site }).into_iter().find(edited) {
+        Some(input) if edited(&norm) => Err(Error::SplitNorm { point: norm, input }),
+        _ => Ok(()),
+    }
 }
 
 /// The ends first: what they need while they are read is less than what the blocks will take.

@@ -98,10 +98,8 @@ impl Family for Llama {
         false
     }
 
-    /// `hook_attn_in` is one value for a head's query, key and value: grouped heads have none.
     fn has(&self, site: Site) -> bool {
-        let &ModelShape { n_heads, n_kv_heads, .. } = self.shape();
-        !site.is_extra_norm() && (site != Site::AttnIn || n_heads == n_kv_heads)
+        !site.is_extra_norm()
     }
 
     /// `Linear` matrices are `[out, in]` in the files.

@@ -24,13 +24,15 @@ macro_rules! sites {
 
 sites! {
     ResidPre "hook_resid_pre" [batch pos d_model] "the residual stream that enters the block";
-    /// Made only when tapped, and only where every head has its own key and value.
+    /// Made only when tapped, and only where every head has its own key and value. What an edit returns goes into `hook_q_input`,
+    /// `hook_k_input` and `hook_v_input`.
     AttnIn "hook_attn_in" [batch pos head d_model] "`resid_pre` once for each head, as its query, key and value read it";
-    /// Made only when tapped.
+    /// Made only when tapped, beside the path. Where it is edited, `q[h] = norm(q_input[h]) W_Q[h] + b_Q[h]`: each head has a norm of
+    /// its own, while the points of `ln1` show the stream that was not split (and cannot be edited in the same run).
     QInput "hook_q_input" [batch pos head d_model] "`resid_pre` as the query of each head reads it";
-    /// Made only when tapped.
+    /// Made only when tapped; edited as `hook_q_input` is.
     KInput "hook_k_input" [batch pos kv_head d_model] "`resid_pre` as each key reads it";
-    /// Made only when tapped.
+    /// Made only when tapped; edited as `hook_q_input` is.
     VInput "hook_v_input" [batch pos kv_head d_model] "`resid_pre` as each value reads it";
     Ln1Scale "ln1.hook_scale" [batch pos 1]
         "`sqrt(mean((x - m)^2) + eps)` of `resid_pre`; `m` is the mean in layer norms, 0 in RMS norms";

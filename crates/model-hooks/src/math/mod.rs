@@ -98,6 +98,18 @@ pub(crate) trait Math: Hold {
     /// `x W + b`, split into heads: `[batch, pos, heads, n / heads]`.
     fn heads(&self, x: &Self::Rows, w: &Linear<Self>, heads: usize) -> Result<Self::Value>;
 
+    /// `x` `[batch, pos, width]` once for each head: `[batch, pos, heads, width]`.
+    fn repeat_heads(&self, x: &Self::Value, heads: usize) -> Result<Self::Value>;
+
+    /// `y[h] = norm(x[h]) W[h] + b[h]`: each head of `x` `[batch, pos, heads, d_model]` normalised by itself, then projected with its own
+    /// columns of `W` `[d_model, heads * d_head]`. `[batch, pos, heads, d_head]`.
+    fn project_heads(
+        &self,
+        norm: Option<(Norm, &NormWeights<Self>)>,
+        x: &Self::Value,
+        w: &Linear<Self>,
+    ) -> Result<Self::Value>;
+
     /// `x` `[batch, pos, head, d_head]`, its pairs turned by the angles of their positions.
     fn rotate(&self, x: Self::Value, angles: &Angles, columns: &Columns) -> Result<Self::Value>;
 

@@ -106,6 +106,27 @@ impl Math for Reference {
         Ok(self.linear(x, w)?.reshape((batch, pos, heads, ()))?)
     }
 
+    fn repeat_heads(&self, x: &Tensor, heads: usize) -> Result<Tensor> {
+        let (batch, pos, width) = x.dims3()?;
+        Ok(x.unsqueeze(2)?.broadcast_as((batch, pos, heads, width))?.contiguous()?)
+    }
+
+    fn project_heads(&self, norm: Option<(Norm, &NormWeights<Self>)>, x: &Tensor, w: &Linear<Self>) -> Result<Tensor> {
+        let (batch, pos, heads, d_model) = x.dims4()?;
+        let x = match norm {
+            Some((norm, weights)) => self.norm_alone(norm, weights, x)?,
+            None => x.clone(),
+        };
+        let by_head = w.w.contiguous()?.reshape((d_model, heads, ()))?.transpose(0, 1)?.contiguous()?;
+        let x = x.reshape((batch * pos, heads, d_model))?.transpose(0, 1)?.contiguous()?;
+        let y = x.matmul(&by_head)?.transpose(0, 1)?.contiguous()?;
+        let y = match &w.b {
+            Some(b) => y.broadcast_add(&b.reshape((heads, ()))?)?,
+            None => y,
+        };
+        Ok(y.reshape((batch, pos, heads, ()))?)
+    }
+
     fn rotate(&self, x: Tensor, angles: &Angles, columns: &Columns) -> Result<Tensor> {
         ops::rotate(&x, angles, columns)
     }

@@ -1,6 +1,7 @@
 //! The equations on `tensor-kernels`: weights packed once, activations in memory that is used again.
 
 mod attention;
+mod inputs;
 mod value;
 mod workspace;
 
@@ -224,6 +225,14 @@ impl Math for Kernels {
         let mut value = Value::product(self, x, w);
         value.axes = value.axes.split(heads);
         Ok(value)
+    }
+
+    fn repeat_heads(&self, x: &Value, heads: usize) -> Result<Value> {
+        inputs::repeat(self, x, heads)
+    }
+
+    fn project_heads(&self, norm: Option<(Norm, &NormWeights<Self>)>, x: &Value, w: &Linear<Self>) -> Result<Value> {
+        inputs::project(self, norm, x, w)
     }
 
     fn rotate(&self, mut x: Value, angles: &Angles, columns: &Columns) -> Result<Value> {
