@@ -20,10 +20,13 @@ struct Case {
 
 impl Case {
     fn new(shape: AttentionShape, seed: u64) -> Self {
-        let AttentionShape { batch, queries, keys, n_heads, n_kv_heads, d_head } = shape;
+        let AttentionShape { batch, queries, keys, room, n_heads, n_kv_heads, d_head } = shape;
         let q = normal(batch * queries * n_heads * d_head, seed, 2.0);
-        let k = normal(batch * keys * n_kv_heads * d_head, seed + 1, 1.0);
-        let v = normal(batch * keys * n_kv_heads * d_head, seed + 2, 1.0);
+        let row = n_kv_heads * d_head;
+        let [mut k, mut v] = [seed + 1, seed + 2].map(|seed| normal(batch * room * row, seed, 1.0));
+        for x in k.chunks_exact_mut((room * row).max(1)).chain(v.chunks_exact_mut((room * row).max(1))) {
+            x[keys * row..].fill(f32::NAN); // room that is not read
+        }
         Self { shape, softcap: None, window: None, kept: None, q, k, v }
     }
 
@@ -55,7 +58,7 @@ impl Case {
 
     /// Holds the three against f64, each computed from what the one before gave.
     fn check(&self, arithmetic: Arithmetic, [scores, pattern, z]: &[Vec<f32>; 3]) {
-        let AttentionShape { batch, queries, keys, n_heads, n_kv_heads, d_head } = self.shape;
+        let AttentionShape { batch, queries, keys, room, n_heads, n_kv_heads, d_head } = self.shape;
         let group = n_heads / n_kv_heads;
         let divisor = f64::from((d_head as f32).sqrt());
         for b in 0..batch {
@@ -63,7 +66,7 @@ impl Case {
                 for i in 0..queries {
                     let row = ((b * n_heads + h) * queries + i) * keys;
                     let q = &self.q[((b * queries + i) * n_heads + h) * d_head..][..d_head];
-                    let at = |j: usize| ((b * keys + j) * n_kv_heads + h / group) * d_head;
+                    let at = |j: usize| ((b * room + j) * n_kv_heads + h / group) * d_head;
                     for j in 0..keys {
                         let score = scores[row + j];
                         if !self.sees(b, i, j) {
@@ -100,10 +103,12 @@ fn cases() -> Vec<Case> {
         batch,
         queries,
         keys,
+        room: keys,
         n_heads,
         n_kv_heads,
         d_head,
     };
+    let with_room = |room, shape| AttentionShape { room, ..shape };
     let mut cases: Vec<Case> = [
         shape(1, 1, 1, 1, 1, 1),
         shape(2, 3, 3, 2, 1, 7),
@@ -112,6 +117,8 @@ fn cases() -> Vec<Case> {
         shape(2, 5, 77, 3, 3, 33),
         shape(1, 1, 300, 2, 1, 64),
         shape(1, 40, 600, 2, 1, 8),
+        with_room(64, shape(3, 1, 41, 4, 2, 20)),
+        with_room(300, shape(2, 7, 70, 3, 3, 33)),
     ]
     .into_iter()
     .enumerate()
@@ -162,10 +169,10 @@ fn a_row_does_not_depend_on_threads_batch_or_the_number_of_queries() {
             let all = on_pools(|| case.run(arithmetic));
             assert!((0..3).all(|i| bits(&all[1][i]) == bits(&all[0][i]) && bits(&all[2][i]) == bits(&all[0][i])));
             // The last sequence, its last queries alone.
-            let AttentionShape { batch, queries, keys, n_heads, n_kv_heads, d_head } = case.shape;
+            let AttentionShape { batch, queries, keys, room, n_heads, n_kv_heads, d_head } = case.shape;
             for last in [1, queries.div_ceil(3)] {
                 let shape = AttentionShape { batch: 1, queries: last, ..case.shape };
-                let kv = (batch - 1) * keys * n_kv_heads * d_head;
+                let kv = (batch - 1) * room * n_kv_heads * d_head;
                 let q = case.q[(batch * queries - last) * n_heads * d_head..].to_vec();
                 let kept = case.kept.as_ref().map(|kept| kept[(batch - 1) * keys..].to_vec());
                 let (k, v) = (case.k[kv..].to_vec(), case.v[kv..].to_vec());
@@ -244,7 +251,8 @@ fn wrong_shapes_are_errors_and_nothing_is_fine() {
         mismatch(AttentionShape { queries: 4, ..shape });
         mismatch(AttentionShape { n_kv_heads: 4, ..shape });
         mismatch(AttentionShape { n_heads: 3, ..shape });
-        let huge = AttentionShape { keys: usize::MAX / 2, ..shape };
+        mismatch(AttentionShape { keys: 4, ..shape });
+        let huge = AttentionShape { keys: usize::MAX / 2, room: usize::MAX / 2, ..shape };
         assert!(matches!(run(huge, &options, &x, &x, &x), Err(Error::TooLarge { .. })));
     }
 }

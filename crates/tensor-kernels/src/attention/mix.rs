@@ -19,8 +19,8 @@ impl Job<'_> {
 
     /// Where the first of these values lies; 0 where there are none.
     fn first_value(&self, batch: usize, kv_head: usize, keys: &Range<usize>) -> usize {
-        let AttentionShape { keys: all, n_kv_heads, d_head, .. } = self.shape;
-        let first = ((batch * all + keys.start) * n_kv_heads + kv_head) * d_head;
+        let AttentionShape { room, n_kv_heads, d_head, .. } = self.shape;
+        let first = ((batch * room + keys.start) * n_kv_heads + kv_head) * d_head;
         if keys.is_empty() { 0 } else { first }
     }
 

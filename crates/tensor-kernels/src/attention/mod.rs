@@ -10,8 +10,8 @@ use crate::parallel::check_len;
 use crate::{Arithmetic, Error, Result};
 use task::{Job, Output};
 
-/// Shapes of attention: `q` and `z` are `[batch, queries, n_heads, d_head]`, `k` and `v` `[batch, keys, n_kv_heads, d_head]`, scores and
-/// pattern `[batch, n_heads, queries, keys]`.
+/// Shapes of attention: `q` and `z` are `[batch, queries, n_heads, d_head]`, `k` and `v` `[batch, room, n_kv_heads, d_head]` of which the
+/// first `keys` rows of a sequence are read, scores and pattern `[batch, n_heads, queries, keys]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AttentionShape {
     /// Sequences.
@@ -20,6 +20,8 @@ pub struct AttentionShape {
     pub queries: usize,
     /// Keys of a sequence: all positions up to the last query's.
     pub keys: usize,
+    /// Keys and values of a sequence that lie in memory: `keys`, or more where a cache has room to grow.
+    pub room: usize,
     /// Heads of queries.
     pub n_heads: usize,
     /// Heads of keys and values; each is shared by `n_heads / n_kv_heads` neighbouring heads of queries.
@@ -32,7 +34,7 @@ impl AttentionShape {
     /// As many queries as keys: whole sequences.
     #[must_use]
     pub fn new(batch: usize, pos: usize, n_heads: usize, n_kv_heads: usize, d_head: usize) -> Self {
-        Self { batch, queries: pos, keys: pos, n_heads, n_kv_heads, d_head }
+        Self { batch, queries: pos, keys: pos, room: pos, n_heads, n_kv_heads, d_head }
     }
 
     /// Query heads that share a head of keys.
@@ -42,10 +44,14 @@ impl AttentionShape {
 
     /// Lengths of `q` (and `z`), `k` (and `v`), scores (and pattern).
     fn lengths(&self) -> Result<(usize, usize, usize)> {
-        let Self { batch, queries, keys, n_heads, n_kv_heads, d_head } = *self;
+        let Self { batch, queries, keys, room, n_heads, n_kv_heads, d_head } = *self;
         if queries > keys {
             let (expected, found) = (format!("at most {keys}, the keys"), queries.to_string());
             return Err(Error::Mismatch { what: "the queries of an attention", expected, found });
+        }
+        if keys > room {
+            let (expected, found) = (format!("at most {room}, the room for them"), keys.to_string());
+            return Err(Error::Mismatch { what: "the keys of an attention", expected, found });
         }
         if n_heads != self.group() * n_kv_heads {
             let (expected, found) = (format!("a multiple of {n_kv_heads}, those of keys"), n_heads.to_string());
@@ -59,7 +65,7 @@ impl AttentionShape {
             if fits { Ok(factors.iter().product()) } else { Err(too_large) }
         };
         let q = size([batch, queries, n_heads, d_head])?;
-        Ok((q, size([batch, keys, n_kv_heads, d_head])?, size([batch, n_heads, queries, keys])?))
+        Ok((q, size([batch, room, n_kv_heads, d_head])?, size([batch, n_heads, queries, keys])?))
     }
 }
 

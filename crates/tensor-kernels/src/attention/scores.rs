@@ -13,7 +13,7 @@ impl Job<'_> {
         let d_head = self.shape.d_head;
         let bytes = self.arithmetic.kernel().panel_bytes(d_head);
         let stride = self.shape.n_kv_heads * d_head;
-        let first = (batch * self.shape.keys + keys.start) * stride + kv_head * d_head;
+        let first = (batch * self.shape.room + keys.start) * stride + kv_head * d_head;
         let matrix = MatrixRef::strided(k.get(first..).unwrap_or(&[]), d_head, keys.len(), 1, stride)
             .expect("lengths are checked before");
         for (i, panel) in panels.chunks_exact_mut(bytes.max(1)).take(keys.len().div_ceil(TILE_COLS)).enumerate() {
