@@ -139,7 +139,9 @@ pub enum Error {
         rows: usize,
     },
     /// A batch with rows of different lengths.
-    #[error("row {row} has {found} tokens, expected {expected} as in row 0")]
+    #[error(
+        "row {row} has {found} tokens, expected {expected} as in row 0; `TokenBatch::padded` takes rows of different lengths"
+    )]
     RaggedBatch {
         /// The first deviating row.
         row: usize,
@@ -147,6 +149,12 @@ pub enum Error {
         expected: usize,
         /// Length of this row.
         found: usize,
+    },
+    /// A row without tokens.
+    #[error("row {row} is empty; every row needs at least one token")]
+    EmptyRow {
+        /// The row.
+        row: usize,
     },
     /// A file could not be read.
     #[error("{path}: {source}")]

@@ -59,4 +59,4 @@ pub use run::{Block, Halt, Stage, Step, Tapped};
 pub use tap::{Capture, Cx, Edit, Interest, NoTap, Tap, edit_at};
 pub use tensor_kernels::{Arithmetic, Backend, Engine, Precision};
 pub use tokenizer::{Bos, Encoding, SpecialTokens, Tokenizer, Tokens};
-pub use tokens::TokenBatch;
+pub use tokens::{Side, TokenBatch};

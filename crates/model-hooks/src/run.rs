@@ -7,6 +7,7 @@ use crate::tap::guarded_edit;
 use crate::{Cx, Error, HookPoint, Interest, Result, Site, Tap, TokenBatch};
 use candle_core::Tensor;
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Why a forward pass ended before its logits. `?` on [`Stage::tap`] carries it out of the equations, so that nothing after the
@@ -91,28 +92,50 @@ pub struct Stage<'a> {
     columns: Columns,
 }
 
-/// Where the columns of a run stand in their sequences.
+/// Where the columns of a run stand in their sequences. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Columns {
     /// Columns before this run's first: those that a cache holds.
     pub offset: usize,
     /// Columns of this run.
     pub pos: usize,
-    /// For each row how many columns of padding come before its first token; empty where none has any.
-    pub padding: Vec<usize>,
-    /// `[batch, offset + pos]`: which columns hold tokens; `None` where all do.
-    pub kept: Option<Arc<[bool]>>,
+    /// `None` where every column holds a token.
+    ragged: Option<Arc<Ragged>>,
+}
+
+/// Which columns hold tokens.
+#[derive(Debug)]
+struct Ragged {
+    /// For each row, among all columns up to this run's last.
+    real: Vec<Range<usize>>,
+    /// `[batch, offset + pos]`
+    kept: Vec<bool>,
 }
 
 impl Columns {
     /// The columns of whole sequences.
     pub fn of(tokens: &TokenBatch) -> Self {
-        Self { offset: 0, pos: tokens.pos(), padding: Vec::new(), kept: None }
+        Self::new(0, tokens.pos(), (0..tokens.batch()).map(|row| tokens.real(row)).collect())
     }
 
-    /// The position in its sequence of the token in a column of this run; padding before the first token is at position 0.
+    /// `real` holds for each row the columns of its tokens, counted from the sequence's first column.
+    pub fn new(offset: usize, pos: usize, real: Vec<Range<usize>>) -> Self {
+        let end = offset + pos;
+        if real.iter().all(|real| *real == (0..end)) {
+            return Self { offset, pos, ragged: None };
+        }
+        let kept = real.iter().flat_map(|real| (0..end).map(|column| real.contains(&column))).collect();
+        Self { offset, pos, ragged: Some(Arc::new(Ragged { real, kept })) }
+    }
+
+    /// The position in its sequence of the token in a column of this run. Padding before the first token is at position 0, padding after
+    /// the last one at that one's.
     pub fn position(&self, row: usize, column: usize) -> usize {
-        (self.offset + column).saturating_sub(self.padding.get(row).copied().unwrap_or(0))
+        let column = self.offset + column;
+        let Some(Range { start, end }) = self.ragged.as_ref().and_then(|ragged| ragged.real.get(row)) else {
+            return column;
+        };
+        column.min(end.saturating_sub(1)).saturating_sub(*start)
     }
 
     /// More than any position.
@@ -120,9 +143,21 @@ impl Columns {
         self.offset + self.pos
     }
 
-    /// The position of the first column, where all rows have the same and no padding.
+    /// The position of a row's first column, where each further column is at the next position.
+    pub fn steady(&self, row: usize) -> Option<usize> {
+        let first = self.position(row, 0);
+        let last = self.position(row, self.pos.saturating_sub(1));
+        (last - first + 1 == self.pos).then_some(first)
+    }
+
+    /// The position of the first column, where all columns of all rows hold tokens.
     pub fn common(&self) -> Option<usize> {
-        self.padding.iter().all(|padding| *padding == 0).then_some(self.offset)
+        self.ragged.is_none().then_some(self.offset)
+    }
+
+    /// `[batch, offset + pos]`: which columns hold tokens; `None` where all do.
+    pub fn kept(&self) -> Option<&[bool]> {
+        self.ragged.as_ref().map(|ragged| &*ragged.kept)
     }
 }
 

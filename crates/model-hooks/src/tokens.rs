@@ -1,15 +1,31 @@
-//! A rectangular batch of token ids.
+//! A rectangular batch of token ids, with padding where its rows are of different lengths.
 
 use crate::{Error, Result};
 use candle_core::{Device, Tensor};
+use std::ops::Range;
 
-/// Token ids of equally long rows: what a forward pass reads. Shape `[batch, pos]`.
+/// Token ids: what a forward pass reads. Shape `[batch, pos]`; the second axis counts columns.
+///
+/// Rows of different lengths are [padded](Self::padded). Which columns of a row hold its tokens is part of the batch, one range for each
+/// row; the others hold padding. Positions count from a row's first token, no query attends to padding, and the values at padded
+/// columns are finite and mean nothing. So a row has the same values as it has alone, at the columns of its tokens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TokenBatch {
     ids: Vec<u32>,
     batch: usize,
     pos: usize,
+    /// For each row the columns that hold tokens; empty where all do.
+    real: Vec<Range<usize>>,
+}
+
+/// Where padding goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// Before a row's tokens: rows end together, and can be carried on.
+    Left,
+    /// After a row's tokens: rows begin together, and columns are positions.
+    Right,
 }
 
 impl TokenBatch {
@@ -29,7 +45,38 @@ impl TokenBatch {
             }
             ids.extend_from_slice(r);
         }
-        Ok(Self { ids, batch: rows.len(), pos })
+        Ok(Self { ids, batch: rows.len(), pos, real: Vec::new() })
+    }
+
+    /// A batch from rows of any non-zero length, as wide as the longest, the others filled up with `pad_id` on one side. The id must be
+    /// one of the model's; which one it is changes nothing at the tokens.
+    ///
+    /// ```
+    /// use model_hooks::{Side, TokenBatch};
+    /// let tokens = TokenBatch::padded(&[vec![5, 6, 7], vec![8]], 0, Side::Left)?;
+    /// assert_eq!(tokens.ids(), [5, 6, 7, 0, 0, 8]);
+    /// assert_eq!((tokens.real(0), tokens.real(1)), (0..3, 2..3));
+    /// # Ok::<(), model_hooks::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::EmptyBatch`] without rows, [`Error::EmptyRow`] for a row without tokens.
+    pub fn padded<R: AsRef<[u32]>>(rows: &[R], pad_id: u32, side: Side) -> Result<Self> {
+        let lengths = || rows.iter().map(|row| row.as_ref().len());
+        if let Some(row) = lengths().position(|len| len == 0) {
+            return Err(Error::EmptyRow { row });
+        }
+        let pos = lengths().max().ok_or(Error::EmptyBatch { rows: 0 })?;
+        let place = |len| match side {
+            Side::Left => pos - len..pos,
+            Side::Right => 0..len,
+        };
+        let mut ids = vec![pad_id; rows.len() * pos];
+        for (row, to) in rows.iter().map(AsRef::as_ref).zip(ids.chunks_exact_mut(pos)) {
+            to[place(row.len())].copy_from_slice(row);
+        }
+        let real = if lengths().all(|len| len == pos) { Vec::new() } else { lengths().map(place).collect() };
+        Ok(Self { ids, batch: rows.len(), pos, real })
     }
 
     /// Number of rows.
@@ -38,21 +85,47 @@ impl TokenBatch {
         self.batch
     }
 
-    /// Number of positions in each row.
+    /// Number of columns: positions in each row, padding included.
     #[must_use]
     pub fn pos(&self) -> usize {
         self.pos
     }
 
-    /// All ids, row after row.
+    /// All ids, row after row, padding included.
     #[must_use]
     pub fn ids(&self) -> &[u32] {
         &self.ids
     }
 
-    /// The rows.
+    /// The rows, padding included.
     pub fn rows(&self) -> impl ExactSizeIterator<Item = &[u32]> {
         self.ids.chunks_exact(self.pos)
+    }
+
+    /// Whether any column holds padding.
+    #[must_use]
+    pub fn is_padded(&self) -> bool {
+        !self.real.is_empty()
+    }
+
+    /// The columns of a row that hold its tokens; none of a row that is not there.
+    #[must_use]
+    pub fn real(&self, row: usize) -> Range<usize> {
+        match self.real.get(row) {
+            Some(real) => real.clone(),
+            None if row < self.batch && self.real.is_empty() => 0..self.pos,
+            None => 0..0,
+        }
+    }
+
+    /// Whether each column holds a token, `[batch, pos]` as [`ids`](Self::ids): false for padding.
+    #[must_use]
+    pub fn mask(&self) -> Vec<bool> {
+        let of_row = |row| {
+            let real = self.real(row);
+            (0..self.pos).map(move |column| real.contains(&column))
+        };
+        (0..self.batch).flat_map(of_row).collect()
     }
 
     /// The ids as a tensor `[batch, pos]` of u32.

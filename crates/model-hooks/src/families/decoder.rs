@@ -143,8 +143,9 @@ impl<F: Family> Decoder<F> {
 
     fn check_tokens(&self, tokens: &TokenBatch) -> Result<()> {
         let &ModelShape { d_vocab, n_ctx, .. } = self.family.shape();
-        if tokens.pos() > n_ctx {
-            return Err(Error::ContextExceeded { pos: tokens.pos(), n_ctx });
+        let longest = (0..tokens.batch()).map(|row| tokens.real(row).len()).max().unwrap_or(0);
+        if longest > n_ctx {
+            return Err(Error::ContextExceeded { pos: longest, n_ctx });
         }
         match tokens.ids().iter().position(|&id| id as usize >= d_vocab) {
             None => Ok(()),

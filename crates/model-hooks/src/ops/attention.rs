@@ -8,7 +8,6 @@ use crate::run::Columns;
 use candle_core::{CpuStorage, Error as TensorError, InplaceOp1, Layout, Tensor};
 use rayon::prelude::*;
 use std::ops::Range;
-use std::sync::Arc;
 use tensor_kernels::RopePairs;
 
 /// New scores `[batch, head, q_pos, k_pos]` divided, capped, and -inf where a query does not see a key, in place: only for a tensor
@@ -17,7 +16,7 @@ pub(crate) fn masked_scores(scores: Tensor, rule: AttentionRule, columns: &Colum
     if scores.track_op() {
         return tracked::masked_scores(&scores, rule, columns);
     }
-    scores.inplace_op1(&Mask { rule, kept: columns.kept.clone() })?;
+    scores.inplace_op1(&Mask { rule, columns: columns.clone() })?;
     Ok(scores)
 }
 
@@ -29,8 +28,7 @@ pub(super) fn seen(rule: AttentionRule, queries: usize, keys: usize, i: usize) -
 
 struct Mask {
     rule: AttentionRule,
-    /// `[batch, k_pos]`
-    kept: Option<Arc<[bool]>>,
+    columns: Columns,
 }
 
 impl InplaceOp1 for Mask {
@@ -49,7 +47,7 @@ impl InplaceOp1 for Mask {
         scores[start..end].par_chunks_mut(rows_per_part * keys.max(1)).enumerate().for_each(|(part, rows)| {
             for (i, row) in rows.chunks_exact_mut(keys.max(1)).enumerate() {
                 let row_index = part * rows_per_part + i;
-                let kept = self.kept.as_ref().map(|kept| &kept[row_index / (heads * queries) * keys..][..keys]);
+                let kept = self.columns.kept().map(|kept| &kept[row_index / (heads * queries) * keys..][..keys]);
                 self.row(row, &seen(self.rule, queries, keys, row_index % queries), kept);
             }
         });
@@ -142,7 +140,7 @@ mod tests {
     #[test]
     fn the_mask_hides_later_keys_in_every_head() {
         let x = Tensor::ones((2, 3, 70, 70), candle_core::DType::F32, &Device::Cpu).unwrap();
-        let columns = Columns { offset: 0, pos: 70, padding: Vec::new(), kept: None };
+        let columns = Columns::new(0, 70, Vec::new());
         let rows = masked_scores(x, AttentionRule::new(4.0), &columns)
             .unwrap()
             .reshape((2 * 3 * 70, 70))
@@ -161,7 +159,7 @@ mod tests {
         let angle = [0.0f32, 0.5, 1.0, 1.5]; // [pos 2, half 2]
         let (cos, sin): (Vec<f32>, Vec<f32>) = angle.iter().map(|a| (a.cos(), a.sin())).unzip();
         let angles = Angles { positions: 2, d_rotary: 4, pairs: RopePairs::Halves, cos: cos.clone(), sin: sin.clone() };
-        let columns = Columns { offset: 0, pos: 2, padding: Vec::new(), kept: None };
+        let columns = Columns::new(0, 2, Vec::new());
         let x = Tensor::new(&[[[[1f32, 0.0, 0.0, 2.0]], [[1.0, 0.0, 0.0, 2.0]]]], &Device::Cpu).unwrap();
         let y: Vec<f32> = rotate(&x, &angles, &columns).unwrap().flatten_all().unwrap().to_vec1().unwrap();
         let expected = [1.0, -2.0 * sin[1], 0.0, 2.0 * cos[1], cos[2], -2.0 * sin[3], sin[2], 2.0 * cos[3]];

@@ -28,7 +28,7 @@ fn centred(norm: Norm, x: &Tensor) -> Result<Tensor> {
 pub(super) fn masked_scores(scores: &Tensor, rule: AttentionRule, columns: &Columns) -> Result<Tensor> {
     let (batch, _, queries, keys) = scores.dims4()?;
     let visible = |row: usize, q: usize, k: usize| {
-        seen(rule, queries, keys, q).contains(&k) && columns.kept.as_ref().is_none_or(|kept| kept[row * keys + k])
+        seen(rule, queries, keys, q).contains(&k) && columns.kept().is_none_or(|kept| kept[row * keys + k])
     };
     let mask = (0..batch).flat_map(|row| {
         (0..queries).flat_map(move |q| (0..keys).map(move |k| if visible(row, q, k) { 0.0 } else { f32::NEG_INFINITY }))
@@ -42,10 +42,14 @@ pub(super) fn masked_scores(scores: &Tensor, rule: AttentionRule, columns: &Colu
     Ok(scores.broadcast_add(&mask)?)
 }
 
-/// For rows with at least one finite value.
+/// A row of nothing but -inf becomes zeros, and passes no gradient on.
 pub(super) fn softmax(x: &Tensor) -> Result<Tensor> {
-    let e = x.broadcast_sub(&x.max_keepdim(D::Minus1)?.detach())?.exp()?;
-    Ok(e.broadcast_div(&e.sum_keepdim(D::Minus1)?)?)
+    let largest = x.detach().max_keepdim(D::Minus1)?.maximum(f64::from(f32::MIN))?;
+    let e = x.broadcast_sub(&largest)?.exp()?;
+    let sum = e.sum_keepdim(D::Minus1)?;
+    // 1 for such a row, whose sum is 0; any other row's is at least 1.
+    let nothing = sum.detach().eq(0f64)?.to_dtype(sum.dtype())?;
+    Ok(e.broadcast_div(&(sum + nothing)?)?)
 }
 
 pub(super) fn rotate(x: &Tensor, angles: &Angles, columns: &Columns) -> Result<Tensor> {

@@ -25,10 +25,10 @@ pub(super) fn attention(
     let Axes { batch, pos, width: d_head, .. } = q.axes;
     let heads = |x: &Value| x.axes.heads.unwrap_or(1);
     let shape = AttentionShape::new(batch, pos, heads(&q), heads(&k), d_head);
-    let kept = at.stage().columns().kept.clone();
+    let columns = at.stage().columns().clone();
     let mut options = AttentionOptions::new(rule.divisor as f32);
     (options.softcap, options.window) = (rule.softcap.map(|cap| cap as f32), rule.window);
-    options.kept_keys = kept.as_deref();
+    options.kept_keys = columns.kept();
     if [Site::AttnScores, Site::Pattern].into_iter().all(|site| at.interest(site).is_none()) {
         let (q_data, k, v) = (q.data()?, k.data()?, v.data()?);
         let z = |z: &mut [f32]| {

@@ -247,7 +247,12 @@ impl Math for Kernels {
             return Ok(x);
         }
         // Rows of different positions: each with its own stretch of the angles.
-        for (row, data) in data.chunks_exact_mut(row_len).enumerate() {
+        for (row, data) in data.chunks_exact_mut(row_len.max(1)).enumerate() {
+            if let Some(first) = columns.steady(row) {
+                let these = first * half..(first + pos) * half;
+                rope(backend, data, shape, &cos[these.clone()], &sin[these])?;
+                continue;
+            }
             let places = || (0..pos).map(|column| angles.at(columns.position(row, column)));
             let cos: Vec<f32> = places().flat_map(|(cos, _)| cos).copied().collect();
             let sin: Vec<f32> = places().flat_map(|(_, sin)| sin).copied().collect();
