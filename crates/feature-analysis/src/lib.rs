@@ -79,6 +79,6 @@ pub use positive::PositiveActivations;
 pub use projection::{Extremes, LensOptions, project_directions, project_directions_on};
 pub use seed_loop::{Progress, SeedLoopOptions, collect};
 pub use select::Best;
-pub use splice::{FeatureEdit, SaeAt, SaePoint, SaeSite, Splice, SpliceCapture, run_with_saes};
+pub use splice::{FeatureEdit, FeatureName, SaeAt, SaePoint, SaeSite, Splice, SpliceCapture, run_with_saes};
 pub use token_frame::{FrameOptions, Place, SuffixRule, token_frame, token_frame_at};
 pub use top::{TopActivation, top_activations, top_frame};

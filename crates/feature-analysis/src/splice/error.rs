@@ -13,6 +13,14 @@ pub enum SpliceError {
         /// The name as given.
         name: String,
     },
+    /// Not the name of a feature of an SAE.
+    #[error(
+        "not the name of a feature: `{name}`; expected a hook point, a slash and a number, such as `blocks.8.hook_resid_pre/1234`"
+    )]
+    BadFeatureName {
+        /// The name as given.
+        name: String,
+    },
     /// A second SAE that would write where one already does.
     #[error("two SAEs would write `{hook}`; splice one of them, or run the second as a tap of its own after the first")]
     TwoAtOneHook {

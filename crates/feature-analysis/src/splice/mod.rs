@@ -33,6 +33,7 @@
 mod captured;
 mod error;
 mod feature_edit;
+mod feature_name;
 mod place;
 mod point;
 mod sae_at;
@@ -42,6 +43,7 @@ mod tap;
 pub use captured::SpliceCapture;
 pub use error::SpliceError;
 pub use feature_edit::FeatureEdit;
+pub use feature_name::FeatureName;
 pub use point::{SaePoint, SaeSite};
 pub use sae_at::SaeAt;
 
