@@ -1,10 +1,12 @@
-//! Reading a Hugging Face `config.json`: every key that is read is checked, and an error names the file, the key, what was
-//! expected and what was found.
+//! A configuration in Hugging Face's words: every key that is read is checked, and an error names the file, the key, what was
+//! expected and what was found. It comes from a `config.json`, or from the header of a GGUF file, whose own keys are then named.
 
 use crate::ops::Activation;
 use crate::{Error, Result};
 use serde_json::{Map, Value};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Configurations above this are refused; real ones have a few kilobytes (a few megabytes with label tables).
 const MAX_CONFIG_BYTES: u64 = 16 << 20;
@@ -18,13 +20,31 @@ pub(crate) struct Config {
     path: PathBuf,
     prefix: String,
     keys: Map<String, Value>,
+    origins: Arc<Origins>,
+}
+
+/// Where words (`rope_parameters.factor`) came from, if not from a `config.json`.
+pub(crate) type Origins = BTreeMap<String, Origin>;
+
+/// Where a word came from.
+#[derive(Clone, Debug)]
+pub(crate) struct Origin {
+    /// The key of the file.
+    pub key: String,
+    /// What stands there, if anything does.
+    pub found: Option<String>,
 }
 
 impl Config {
     /// As if read from a file `config.json`.
     #[cfg(test)]
     pub(crate) fn of(keys: &Value) -> Self {
-        Self { path: "config.json".into(), prefix: String::new(), keys: keys.as_object().cloned().unwrap_or_default() }
+        Self::from_words(Path::new("config.json"), keys.as_object().cloned().unwrap_or_default(), Origins::new())
+    }
+
+    /// Words that were put together from another kind of file.
+    pub(crate) fn from_words(path: &Path, keys: Map<String, Value>, origins: Origins) -> Self {
+        Self { path: path.into(), prefix: String::new(), keys, origins: Arc::new(origins) }
     }
 
     /// Reads a file that must hold one JSON object.
@@ -36,7 +56,7 @@ impl Config {
         }
         let text = std::fs::read(path).map_err(io)?;
         match serde_json::from_slice(&text).map_err(|source| Error::Json { path: path.into(), source })? {
-            Value::Object(keys) => Ok(Self { path: path.into(), prefix: String::new(), keys }),
+            Value::Object(keys) => Ok(Self::from_words(path, keys, Origins::new())),
             _ => Err(Error::NotAModel { path: path.into(), reason: "the configuration is not a JSON object" }),
         }
     }
@@ -126,7 +146,8 @@ impl Config {
         match self.get(key) {
             None => Ok(None),
             Some(Value::Object(keys)) => {
-                Ok(Some(Self { path: self.path.clone(), prefix: format!("{}{key}.", self.prefix), keys: keys.clone() }))
+                let (path, prefix) = (self.path.clone(), format!("{}{key}.", self.prefix));
+                Ok(Some(Self { path, prefix, keys: keys.clone(), origins: self.origins.clone() }))
             }
             Some(_) => Err(self.bad(key, "an object")),
         }
@@ -140,20 +161,33 @@ impl Config {
         }
     }
 
+    /// The numbers under a key that must be there.
+    pub(crate) fn numbers(&self, key: &str, expected: &str) -> Result<Vec<f64>> {
+        let list = self.get(key).ok_or_else(|| self.missing(key, expected))?.as_array();
+        let numbers = list.and_then(|list| list.iter().map(Value::as_f64).collect());
+        numbers.ok_or_else(|| self.bad(key, expected))
+    }
+
+    /// A key under the name that it has in the file, and where it came from.
+    fn origin(&self, key: &str) -> (String, Option<&Origin>) {
+        let word = format!("{}{key}", self.prefix);
+        let origin = self.origins.get(&word);
+        (origin.map_or(word, |origin| origin.key.clone()), origin)
+    }
+
     pub(crate) fn missing(&self, key: &str, expected: &str) -> Error {
-        Error::MissingKey { path: self.path.clone(), key: format!("{}{key}", self.prefix), expected: expected.into() }
+        Error::MissingKey { path: self.path.clone(), key: self.origin(key).0, expected: expected.into() }
     }
 
     pub(crate) fn bad(&self, key: &str, expected: &str) -> Error {
-        let mut found = self.keys.get(key).map_or("absent".into(), ToString::to_string);
+        let (name, origin) = self.origin(key);
+        let mut found = match origin {
+            Some(origin) => origin.found.clone().unwrap_or_else(|| "absent".into()),
+            None => self.keys.get(key).map_or("absent".into(), ToString::to_string),
+        };
         if found.len() > 80 {
             found = format!("{} ...", found.chars().take(76).collect::<String>());
         }
-        Error::BadKey {
-            path: self.path.clone(),
-            key: format!("{}{key}", self.prefix),
-            expected: expected.into(),
-            found,
-        }
+        Error::BadKey { path: self.path.clone(), key: name, expected: expected.into(), found }
     }
 }

@@ -77,7 +77,7 @@ pub fn load(path: &Path, options: &LoadOptions) -> Result<LanguageModel> {
 
 fn load_gguf(path: &Path, options: &LoadOptions) -> Result<LanguageModel> {
     let file = GgufFile::open(path)?;
-    let model = Arc::new(gguf::load_llama(&file, options.processing, options.engine)?);
+    let model = Arc::new(gguf::load_model(&file, options.processing, options.engine)?);
     let tokenizer = match gguf::read_tokenizer(&file)? {
         Some((inner, special)) => Some(Tokenizer::from_parts(inner, special)?),
         None => None,

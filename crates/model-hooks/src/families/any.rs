@@ -65,6 +65,17 @@ impl AnyModel {
         let files = WeightFolder::open(folder, known.prefixes)?;
         Ok(Self { model: (known.load)(config, &files, processing, engine)?, model_type })
     }
+
+    /// Reads a model whose tensors come from elsewhere.
+    pub(crate) fn from_source(
+        files: &dyn TensorSource,
+        config: &Config,
+        processing: ProcessingSteps,
+        engine: Engine,
+    ) -> Result<Self> {
+        let (known, model_type) = Known::of(config)?;
+        Ok(Self { model: (known.load)(config, files, processing, engine)?, model_type })
+    }
 }
 
 impl Known {

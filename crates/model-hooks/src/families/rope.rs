@@ -67,7 +67,8 @@ pub(crate) enum RopeScaling {
         /// The divisor.
         factor: f64,
     },
-    /// Each pair's speed divided by its own factor: how GGUF files spell Llama 3.1's scaling.
+    /// Each pair's speed divided by its own factor: how GGUF files spell Llama 3.1's scaling. `per_pair` is no word of Hugging
+    /// Face's.
     PerPair {
         /// `d_head / 2` divisors.
         factors: Vec<f32>,
@@ -119,7 +120,8 @@ impl Rope {
     /// As [`parse_partial`](Self::parse_partial), of a family with names of its own at the top level.
     pub fn parse_named(c: &Config, d_head: usize, keys: RopeKeys) -> Result<Self> {
         let (rope, scaling) = Self::parse_unscaled(c, d_head, keys)?;
-        let scaling = scaling.as_ref().map_or(Ok(RopeScaling::Default), RopeScaling::parse)?;
+        let parse = |c| RopeScaling::parse(c, rope.d_rotary / 2);
+        let scaling = scaling.as_ref().map_or(Ok(RopeScaling::Default), parse)?;
         Ok(Self { scaling, ..rope })
     }
 
@@ -172,8 +174,18 @@ pub(crate) fn part_of(c: &Config, key: &str, d_head: usize, default: f64) -> Res
     Ok(d_rotary)
 }
 
+/// The divisors of `per_pair`, one for each pair that is turned.
+fn factors(c: &Config, pairs: usize) -> Result<Vec<f32>> {
+    let expected = format!("positive factors, one for each of the {pairs} pairs");
+    let factors = c.numbers("factors", &expected)?;
+    if factors.len() != pairs || !factors.iter().all(|x| x.is_finite() && *x > 0.0) {
+        return Err(c.bad("factors", &expected));
+    }
+    Ok(factors.into_iter().map(|x| x as f32).collect())
+}
+
 impl RopeScaling {
-    fn parse(c: &Config) -> Result<Self> {
+    fn parse(c: &Config, pairs: usize) -> Result<Self> {
         let key = if c.has("rope_type") { "rope_type" } else { "type" };
         match c.text(key)?.unwrap_or("default") {
             "default" => Ok(Self::Default),
@@ -191,6 +203,7 @@ impl RopeScaling {
                     original_n_ctx: c.size("original_max_position_embeddings")? as f64,
                 })
             }
+            "per_pair" => Ok(Self::PerPair { factors: factors(c, pairs)? }),
             _ => Err(c.bad(key, "default, linear or llama3")),
         }
     }

@@ -1,0 +1,116 @@
+//! The architectures that GGUF files name, one file per kind: which family each is, what its keys say in Hugging Face's words, how its
+//! tensors are called, and what llama.cpp's converter did to them.
+
+mod gpt2;
+mod llama;
+
+use super::words::{SizeWords, Sizes, Words};
+use super::{GgufFile, Value};
+use crate::Result;
+
+const ARCHITECTURE: &str = "general.architecture";
+
+/// Every architecture that is read, in alphabetical order.
+static KNOWN: [&Architecture; 2] = [&gpt2::GPT2, &llama::LLAMA];
+
+/// What a GGUF architecture is in Hugging Face's terms.
+pub(super) struct Architecture {
+    /// `general.architecture`; also what stands before its keys.
+    pub name: &'static str,
+    /// The family's `model_type`.
+    pub model_type: &'static str,
+    /// Keys that [`describe`](Self::describe) reads, beside [`COMMON`].
+    pub keys: &'static [&'static [&'static str]],
+    /// The words for sizes.
+    pub sizes: SizeWords,
+    /// Says everything but the sizes.
+    pub describe: fn(&mut Words<'_>, &Sizes) -> Result<()>,
+    /// Tensors that `describe` reads.
+    pub factors: &'static [&'static str],
+    /// Tensors outside of the blocks, without the family's prefix: Hugging Face's name and the file's.
+    pub outer: &'static [(&'static str, &'static str)],
+    /// What stands before a block's number in Hugging Face's names; `blk.` in the file.
+    pub blocks: &'static str,
+    /// Tensors of a block, without `.weight` or `.bias`.
+    pub parts: &'static [Part],
+}
+
+/// A tensor of a block: Hugging Face's name, the file's, and what the converter did to it.
+pub(super) struct Part(&'static str, &'static str, Change);
+
+/// What llama.cpp's converter did to a tensor, and what is undone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    /// Nothing.
+    None,
+    /// The rows of each query head are in the order in which neighbours are rotated.
+    PairsOfQ,
+    /// The rows of each key head are.
+    PairsOfK,
+    /// A matrix that Hugging Face holds as `[in, out]` is held as `[out, in]`.
+    Transposed,
+    /// The rows of queries, keys and values, which Hugging Face holds as `[head, part, d_head]`, are in the order `[part, head, d_head]`.
+    HeadsOfParts,
+}
+
+/// Keys below an architecture's name that are read for all, or that change nothing. Any other might change the arithmetic, so it is
+/// an error.
+const COMMON: &[&str] = &[
+    "attention.causal",
+    "attention.head_count",
+    "attention.head_count_kv",
+    "attention.key_length",
+    "attention.value_length",
+    "block_count",
+    "context_length",
+    "embedding_length",
+    "expert_count",
+    "expert_used_count",
+    "feed_forward_length",
+    "tensor_data_layout",
+    "use_parallel_residual",
+    "vocab_size",
+];
+
+impl Architecture {
+    /// The architecture of a file.
+    pub fn of(file: &GgufFile) -> Result<&'static Self> {
+        let name = file.require(ARCHITECTURE, GgufFile::string)?;
+        let known = || KNOWN.map(|arch| arch.name).join(", ");
+        let found = KNOWN.into_iter().find(|arch| arch.name == name);
+        found.ok_or_else(|| file.unsupported("architecture (general.architecture)", name, known()))
+    }
+
+    /// What a key below the architecture's name should be, if its value would make it a model that is not known here.
+    pub fn objection(&self, key: &str, value: &Value) -> Option<&'static str> {
+        let read_here = self.keys.iter().any(|keys| keys.contains(&key));
+        match (key, value) {
+            ("rope.scaling.attn_factor", Value::F32(1.0)) if read_here => None,
+            ("rope.scaling.attn_factor", _) if read_here => Some("1"),
+            _ if read_here => None,
+            ("attention.causal", Value::Bool(true)) | ("use_parallel_residual", Value::Bool(false)) => None,
+            ("attention.causal", _) => Some("true"),
+            ("use_parallel_residual", _) => Some("false"),
+            ("expert_count" | "expert_used_count", Value::Unsigned(0)) => None,
+            ("expert_count" | "expert_used_count", _) => Some("0: mixtures of experts are not supported"),
+            _ if COMMON.contains(&key) => None,
+            _ => Some("absent: its effect on the model is not known here"),
+        }
+    }
+
+    /// The name in the file of a tensor that Hugging Face calls `name`, and what was done to it. A name that is not known is itself:
+    /// it will not be found.
+    pub fn stored(&self, name: &str) -> (String, Change) {
+        if let Some((_, stored)) = self.outer.iter().find(|(outer, _)| *outer == name) {
+            return ((*stored).into(), Change::None);
+        }
+        self.in_block(name).unwrap_or_else(|| (name.into(), Change::None))
+    }
+
+    fn in_block(&self, name: &str) -> Option<(String, Change)> {
+        let (layer, rest) = name.strip_prefix(self.blocks)?.split_once('.')?;
+        let (part, kind) = rest.rsplit_once('.')?;
+        let Part(_, stored, change) = self.parts.iter().find(|Part(ours, ..)| *ours == part)?;
+        Some((format!("blk.{layer}.{stored}.{kind}"), *change))
+    }
+}

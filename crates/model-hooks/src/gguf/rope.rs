@@ -1,0 +1,72 @@
+//! Rotary embeddings: the keys `rope.*` as Hugging Face's `rope_parameters`.
+
+use super::words::{Sizes, Words};
+use crate::Result;
+use serde_json::{Map, Value as Json};
+
+/// The keys below an architecture's name that are read here, or that say nothing without `yarn`, which is refused.
+pub(super) const KEYS: &[&str] = &[
+    "rope.dimension_count",
+    "rope.freq_base",
+    "rope.scale_linear",
+    "rope.scaling.attn_factor",
+    "rope.scaling.factor",
+    "rope.scaling.finetuned",
+    "rope.scaling.original_context_length",
+    "rope.scaling.type",
+];
+
+/// Divisors of the speeds, one for each pair: how Llama 3.1's scaling is stored.
+pub(super) const FACTORS: &str = "rope_freqs.weight";
+
+impl Words<'_> {
+    /// The base and the stretch of the speeds, `rope_theta`, `rope_type`, `factor`. Without a key the base is 10,000.
+    pub fn rope_parameters(&self) -> Result<Map<String, Json>> {
+        let mut rope = Map::new();
+        rope.insert("rope_theta".into(), self.positive("rope.freq_base")?.unwrap_or(10_000.0).into());
+        let old_factor = self.positive("rope.scale_linear")?;
+        let factor = match self.file().string(&self.full("rope.scaling.type"))? {
+            Some("linear") | None => self.positive("rope.scaling.factor")?.or(old_factor),
+            Some("none") => None,
+            Some(_) => return Err(self.bad("rope.scaling.type", "none or linear")),
+        };
+        match factor.filter(|factor| *factor != 1.0) {
+            None => rope.insert("rope_type".into(), "default".into()),
+            Some(factor) => {
+                rope.insert("factor".into(), factor.into());
+                rope.insert("rope_type".into(), "linear".into())
+            }
+        };
+        Ok(rope)
+    }
+
+    /// Says `rope_parameters`, with the keys that its entries come from.
+    pub fn say_rope(&mut self, rope: Map<String, Json>) {
+        self.set("rope_parameters", rope);
+        for (word, key) in [
+            ("rope_theta", "rope.freq_base"),
+            ("rope_type", "rope.scaling.type"),
+            ("factor", "rope.scaling.factor"),
+            ("partial_rotary_factor", "rope.dimension_count"),
+        ] {
+            self.came_from(&format!("rope_parameters.{word}"), key);
+        }
+    }
+
+    /// How many entries of a head are turned: all, as the file must say if it says anything.
+    pub fn whole_heads(&self, sizes: &Sizes) -> Result<()> {
+        let d_head = sizes.d_head;
+        if self.optional_size("rope.dimension_count")?.is_some_and(|n| n != d_head) || d_head % 2 != 0 {
+            return Err(self.bad("rope.dimension_count", format!("the width of a head, {d_head}, an even number")));
+        }
+        Ok(())
+    }
+
+    /// Rotary embeddings of whole heads.
+    pub fn say_whole_rope(&mut self, sizes: &Sizes) -> Result<()> {
+        self.whole_heads(sizes)?;
+        let rope = self.rope_parameters()?;
+        self.say_rope(rope);
+        Ok(())
+    }
+}
