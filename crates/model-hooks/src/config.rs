@@ -163,9 +163,8 @@ impl Config {
 
     /// The numbers under a key that must be there.
     pub(crate) fn numbers(&self, key: &str, expected: &str) -> Result<Vec<f64>> {
-        let list = self.get(key).ok_or_else(|| self.missing(key, expected))?.as_array();
-        let numbers = list.and_then(|list| list.iter().map(Value::as_f64).collect());
-        numbers.ok_or_else(|| self.bad(key, expected))
+        let list = self.list(key)?.ok_or_else(|| self.missing(key, expected))?;
+        list.iter().map(Value::as_f64).collect::<Option<_>>().ok_or_else(|| self.bad(key, expected))
     }
 
     /// A key under the name that it has in the file, and where it came from.

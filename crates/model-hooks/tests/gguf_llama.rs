@@ -227,7 +227,7 @@ fn refused(gguf: Gguf, with: &str) {
 #[test]
 fn other_architectures_are_named() {
     let other = llama_keys().entry("general.architecture", Value::String("mamba".into()));
-    refused(other, "unsupported architecture (general.architecture): mamba; supported: gpt2, llama");
+    refused(other, "unsupported architecture (general.architecture): mamba; supported: gpt2, gptneox, llama");
     refused(llama_keys().without("general.architecture"), "key `general.architecture` is missing");
 }
 

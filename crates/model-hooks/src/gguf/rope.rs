@@ -69,4 +69,39 @@ impl Words<'_> {
         self.say_rope(rope);
         Ok(())
     }
+
+    /// Rotary embeddings of the first entries of each head; all of them where no key says how many.
+    pub fn say_partial_rope(&mut self, sizes: &Sizes) -> Result<()> {
+        let d_head = sizes.d_head;
+        let turned = self.optional_size("rope.dimension_count")?.unwrap_or(d_head);
+        if turned > d_head || turned % 2 != 0 {
+            return Err(
+                self.bad("rope.dimension_count", format!("an even number, at most the width of a head, {d_head}"))
+            );
+        }
+        let mut rope = self.rope_parameters()?;
+        rope.insert("partial_rotary_factor".into(), share(turned, d_head).into());
+        self.say_rope(rope);
+        Ok(())
+    }
+}
+
+/// The least share of `whole` that is rounded down to `part`.
+fn share(part: usize, whole: usize) -> f64 {
+    let share = part as f64 / whole as f64;
+    if (share * whole as f64) as usize == part { share } else { share.next_up() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_gives_its_part_back() {
+        let pairs = (1..=512usize).flat_map(|whole| (1..=whole).map(move |part| (part, whole)));
+        for (part, whole) in pairs {
+            assert_eq!((share(part, whole) * whole as f64) as usize, part, "{part} of {whole}");
+            assert!(share(part, whole) <= 1.0);
+        }
+    }
 }

@@ -1,6 +1,8 @@
 //! Writes GGUF files byte by byte, right ones and wrong ones.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub mod convert;
+
 use model_hooks::gguf::{Array, GgufFile, Value};
 use std::path::{Path, PathBuf};
 

@@ -2,6 +2,7 @@
 //! tensors are called, and what llama.cpp's converter did to them.
 
 mod gpt2;
+mod gptneox;
 mod llama;
 
 use super::words::{SizeWords, Sizes, Words};
@@ -11,7 +12,7 @@ use crate::Result;
 const ARCHITECTURE: &str = "general.architecture";
 
 /// Every architecture that is read, in alphabetical order.
-static KNOWN: [&Architecture; 2] = [&gpt2::GPT2, &llama::LLAMA];
+static KNOWN: [&Architecture; 3] = [&gpt2::GPT2, &gptneox::GPTNEOX, &llama::LLAMA];
 
 /// What a GGUF architecture is in Hugging Face's terms.
 pub(super) struct Architecture {
