@@ -22,7 +22,8 @@ enum Kept {
 }
 
 impl SpliceCapture {
-    /// The features of the SAE that writes `hook`, after every edit; one row per position, `[batch, pos]`.
+    /// The features of the SAE that writes `hook`, after every edit; one row per position, `[batch, pos]`
+    /// (columns of padding too, where they mean nothing).
     ///
     /// # Errors
     /// [`SpliceError::NotCaptured`].

@@ -3,7 +3,7 @@
 use super::support::*;
 use candle_core::{IndexOp, Tensor};
 use feature_analysis::{FeatureEdit, SaeAt, SaePoint, SaeSite, Splice, run_with_saes};
-use model_hooks::{Capture, Edit, HookedModel, NoTap, TokenBatch};
+use model_hooks::{Capture, Edit, HookedModel, NoTap, Side, TokenBatch};
 use sae_core::SparseCoder;
 
 /// One SAE each at a residual stream, at all heads of `z` and at an MLP's output, and a transcoder over the other MLP.
@@ -260,6 +260,24 @@ fn rows_alone_are_as_rows_together() {
             let alone = TokenBatch::new(&[ids]).unwrap();
             let alone = model.forward(&alone, &mut several(model, &saes, false)).unwrap();
             assert_close(name, &alone, &together.i(row..=row).unwrap(), tolerance);
+        }
+    });
+}
+
+/// Rows of several lengths, padded on either side with an id that is not excluded: what is spliced at the tokens is what is spliced alone.
+#[test]
+fn padded_rows_are_as_rows_alone() {
+    each(|name, model, tokens, tolerance| {
+        let saes = four(model);
+        let rows: Vec<&[u32]> = tokens.rows().zip([10, 4]).map(|(row, len)| &row[..len]).collect();
+        for side in [Side::Left, Side::Right] {
+            let padded = TokenBatch::padded(&rows, 5, side).unwrap();
+            let together = model.forward(&padded, &mut several(model, &saes, false)).unwrap();
+            for (row, ids) in rows.iter().enumerate() {
+                let alone = TokenBatch::new(&[ids]).unwrap();
+                let alone = model.forward(&alone, &mut several(model, &saes, false)).unwrap().i(0).unwrap();
+                assert_close(name, &together.i((row, padded.real(row))).unwrap(), &alone, tolerance);
+            }
         }
     });
 }
