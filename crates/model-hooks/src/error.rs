@@ -60,12 +60,47 @@ pub enum Error {
         /// The input.
         input: HookPoint,
     },
-    /// A head or position that the value at a point does not have.
+    /// The tensor of an edit does not fit the value.
+    #[error("{op} at `{point}`: the tensor has shape {found:?}, expected {expected}")]
+    EditShape {
+        /// Where.
+        point: HookPoint,
+        /// What the edit does.
+        op: &'static str,
+        /// The shapes that would fit.
+        expected: String,
+        /// The shape as given.
+        found: Vec<usize>,
+    },
+    /// A direction that cannot be projected out.
+    #[error(
+        "project out at `{point}`: a tensor {found:?} of length {length}, expected one vector of finite length greater than 0"
+    )]
+    EditDirection {
+        /// Where.
+        point: HookPoint,
+        /// Its length.
+        length: f64,
+        /// Its shape.
+        found: Vec<usize>,
+    },
+    /// An edit on numbers, where gradients are tracked.
+    #[error(
+        "the edit at `{point}` works on numbers, which would cut off the gradients that are tracked through it: use `Edit::map`"
+    )]
+    UntrackedEdit {
+        /// Where.
+        point: HookPoint,
+    },
+    /// Path patching without a receiver.
+    #[error("path patching needs at least one receiver")]
+    NoReceivers,
+    /// A row, head or position that the value at a point does not have.
     #[error("`{point}` has no {what} {index}; its shape is {shape:?}")]
     NoSuchIndex {
         /// Where.
         point: HookPoint,
-        /// "head" or "position".
+        /// "row", "head" or "position".
         what: &'static str,
         /// The index that was asked for.
         index: usize,

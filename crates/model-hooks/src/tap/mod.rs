@@ -5,7 +5,7 @@ mod combine;
 mod edit;
 
 pub use capture::Capture;
-pub use edit::{Edit, edit_at};
+pub use edit::{Cut, Edit, Indices, Place, edit_at};
 
 use crate::{Error, HookPoint, Result, TokenBatch};
 use candle_core::Tensor;

@@ -1,0 +1,87 @@
+//! Path patching: what one part of a model tells another directly.
+
+use crate::{Capture, Cut, Edit, Error, HookPoint, HookedModel, Result, Site, TokenBatch};
+use candle_core::Tensor;
+
+/// What stays as in the plain run between senders and receivers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Frozen {
+    /// The output `z` of every attention head and every MLP's output: only the direct path through the residual stream is left.
+    #[default]
+    AttentionAndMlps,
+    /// `z` of every attention head; MLPs are computed anew, so that paths lead through them (as in Wang et al.).
+    Attention,
+}
+
+/// Path patching (Wang et al. 2022, <https://arxiv.org/abs/2211.00593>; Goldowsky-Dill et al. 2023,
+/// <https://arxiv.org/abs/2304.05969>): the effect of `senders` that reaches the logits through `receivers` alone.
+///
+/// ```text
+/// 1. run plain:                                    keep z (and mlp_out) of every layer
+/// 2. run with those frozen and the senders edited: keep the receivers' values
+/// 3. run plain but for the receivers, which get the values of step 2: the logits
+/// ```
+/// Senders are edits, most often [`Edit::patch`] with values of another prompt's run. A receiver at `logits` or at the last
+/// `hook_resid_post` shows the direct effect on the output; one at `hook_q`, `hook_k`, `hook_v` (or their inputs) of a head, what the
+/// senders tell that head.
+///
+/// ```no_run
+/// # fn demo(model: &dyn model_hooks::HookedModel, tokens: &model_hooks::TokenBatch, other_z: candle_core::Tensor) -> model_hooks::Result<()> {
+/// use model_hooks::{Cut, Edit, PathPatch};
+/// let sender = Edit::patch("blocks.0.attn.hook_z".parse()?, other_z).head(3);
+/// let receiver = ("blocks.2.attn.hook_q".parse()?, Cut::default().heads(1));
+/// let logits = PathPatch::new([sender], [receiver]).run(model, tokens)?;
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+pub struct PathPatch {
+    senders: Vec<Edit>,
+    receivers: Vec<(HookPoint, Cut)>,
+    frozen: Frozen,
+}
+
+impl PathPatch {
+    /// From these senders to these receivers, with everything between them frozen.
+    #[must_use]
+    pub fn new(senders: impl IntoIterator<Item = Edit>, receivers: impl IntoIterator<Item = (HookPoint, Cut)>) -> Self {
+        let (senders, receivers) = (senders.into_iter().collect(), receivers.into_iter().collect());
+        Self { senders, receivers, frozen: Frozen::default() }
+    }
+
+    /// What stays as it was.
+    #[must_use]
+    pub fn frozen(mut self, frozen: Frozen) -> Self {
+        self.frozen = frozen;
+        self
+    }
+
+    /// The logits `[batch, pos, d_vocab]` of the last run. Three runs; memory holds the frozen values of all layers.
+    ///
+    /// # Errors
+    /// [`Error::NoReceivers`] without receivers, and whatever the runs and the senders fail with.
+    pub fn run(&self, model: &dyn HookedModel, tokens: &TokenBatch) -> Result<Tensor> {
+        let last = self.receivers.iter().map(|(point, _)| *point).max().ok_or(Error::NoReceivers)?;
+        let is_frozen = |point: &&HookPoint| match point.site() {
+            Some(Site::Z) => true,
+            Some(Site::MlpOut) => self.frozen == Frozen::AttentionAndMlps,
+            _ => false,
+        };
+        // What comes after the last receiver, or is one, need not be held.
+        let received = |point: &&HookPoint| self.receivers.iter().any(|(receiver, _)| receiver == *point);
+        let points: Vec<HookPoint> = model.hook_points().iter().filter(is_frozen).copied().collect();
+        let points: Vec<HookPoint> = points.iter().filter(|p| **p <= last && !received(p)).copied().collect();
+        let mut plain = Capture::of(points.iter().copied());
+        if let Some(&end) = points.last() {
+            model.forward_until(tokens, end, &mut plain)?;
+        }
+        let freeze = plain.into_map().into_iter().map(|(point, x)| Edit::patch(point, x));
+        let edits: Vec<Edit> = freeze.chain(self.senders.iter().cloned()).collect();
+        let mut taps = (edits, Capture::of(self.receivers.iter().map(|(point, _)| *point)));
+        model.forward_until(tokens, last, &mut taps)?;
+        let mut patches = Vec::with_capacity(self.receivers.len());
+        for (point, cut) in &self.receivers {
+            patches.push(Edit::patch(*point, taps.1.get(*point)?.clone()).within(cut.clone()));
+        }
+        model.forward(tokens, &mut patches)
+    }
+}
