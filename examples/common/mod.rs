@@ -243,6 +243,12 @@ pub fn token_bar(tokens: Option<u64>) -> ProgressBar {
     bar.with_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
+/// A bar over rows of tokens, on standard error, with a word for what is being done.
+pub fn row_bar(rows: u64) -> ProgressBar {
+    let style = ProgressStyle::with_template("{msg}: {percent:>3}%|{bar:30}| {pos}/{len} rows [{elapsed}<{eta}]");
+    ProgressBar::new(rows).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
 /// Prints an error and what caused it, in words.
 pub fn exit(outcome: Outcome) -> ExitCode {
     let Err(error) = outcome else { return ExitCode::SUCCESS };

@@ -5,7 +5,7 @@ use model_hooks::{LanguageModel, Tokenizer};
 use sae_core::{ExcludeSpecialTokens, Provenance, SeparatorToken, SeqposSlice};
 use std::collections::BTreeSet;
 
-/// Which tokens' activations [`crate::ActivationStore::next_batch`] leaves out.
+/// Which tokens are left out: of [`crate::ActivationStore::next_batch`], of metrics.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Exclude {
     /// None.
@@ -17,6 +17,24 @@ pub enum Exclude {
     AllSpecial,
     /// These.
     Ids(Vec<u32>),
+}
+
+impl Exclude {
+    /// The token ids that this means for a model.
+    ///
+    /// # Errors
+    /// Special tokens asked of a model without a tokenizer.
+    pub fn ids(&self, model: &LanguageModel) -> Result<BTreeSet<u32>> {
+        Ok(match self {
+            Self::Nothing => BTreeSet::new(),
+            Self::Ids(ids) => ids.iter().copied().collect(),
+            Self::AllSpecial => model.require_tokenizer()?.special_ids().clone(),
+            Self::Structural => {
+                let special = model.require_tokenizer()?.special();
+                [special.bos, special.eos, special.pad, special.sep].into_iter().flatten().collect()
+            }
+        })
+    }
 }
 
 /// How an [`crate::ActivationStore`] is set up. `None` means: as the SAE's metadata says.
@@ -162,15 +180,7 @@ impl StoreOptions {
 
     /// The ids that `next_batch` leaves out.
     pub(crate) fn excluded(&self, model: &LanguageModel) -> Result<BTreeSet<u32>> {
-        Ok(match self.exclude_special_tokens.as_ref().unwrap_or(&Exclude::Nothing) {
-            Exclude::Nothing => BTreeSet::new(),
-            Exclude::Ids(ids) => ids.iter().copied().collect(),
-            Exclude::AllSpecial => model.require_tokenizer()?.special_ids().clone(),
-            Exclude::Structural => {
-                let special = model.require_tokenizer()?.special();
-                [special.bos, special.eos, special.pad, special.sep].into_iter().flatten().collect()
-            }
-        })
+        self.exclude_special_tokens.as_ref().unwrap_or(&Exclude::Nothing).ids(model)
     }
 
     /// The kept positions of a row.

@@ -138,6 +138,9 @@ pub enum Error {
     /// A splice of SAEs into a forward pass refused.
     #[error(transparent)]
     Splice(Box<crate::splice::SpliceError>),
+    /// An evaluation refused.
+    #[error(transparent)]
+    Eval(#[from] crate::evals::EvalError),
     /// A file could not be written.
     #[error("{path}: {source}")]
     Io {

@@ -50,6 +50,7 @@
 
 pub mod census;
 mod error;
+pub mod evals;
 mod families;
 mod feature_frame;
 mod features;

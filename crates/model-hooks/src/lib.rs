@@ -52,7 +52,7 @@ pub use families::AnyModel;
 pub use hook::{HookPoint, NormSite, Site};
 pub use language_model::LanguageModel;
 pub use load::{LoadOptions, load};
-pub use loss::{next_token_loss, next_token_loss_per_token};
+pub use loss::{Predictions, next_token_loss, next_token_loss_per_token};
 pub use model::{HookedModel, ModelShape, Start};
 pub use path::{Frozen, PathPatch};
 pub use processing::{Processing, ProcessingSteps};
