@@ -112,7 +112,7 @@ impl Predictions {
     /// KL(self || other) = sum_v p_self(v) (log p_self(v) - log p_other(v))
     /// ```
     ///
-    /// 0, exactly, for equal logits. Sums are in f32 over blocks of a thousand tokens, in f64 over the blocks.
+    /// 0, exactly, for equal logits; NaN where a logit is NaN or `+inf`. Sums are in f32 over blocks of a thousand tokens, in f64 over the blocks.
     ///
     /// # Errors
     /// [`Error::Shape`] when the other logits have another shape.
@@ -134,6 +134,9 @@ impl Predictions {
 
 fn kl_of_row(p: &[f32], p_log_sum: f64, q: &[f32], q_log_sum: f64) -> f64 {
     const BLOCK: usize = 1024;
+    if !p_log_sum.is_finite() || !q_log_sum.is_finite() {
+        return f64::NAN;
+    }
     let (shift, constant) = (p_log_sum as f32, (q_log_sum - p_log_sum) as f32);
     // A token that cannot come adds nothing, whatever the other run says of it.
     let term = |p: f32, q: f32| {
@@ -191,6 +194,10 @@ mod tests {
         assert_eq!(p.kl(&p).unwrap(), [0.0]);
         let q = Predictions::new(Tensor::new(&[[[0f32, 0.0, f32::NEG_INFINITY]]], &Device::Cpu).unwrap()).unwrap();
         assert_eq!(p.kl(&q).unwrap(), [f64::INFINITY]);
+        for value in [f32::INFINITY, f32::NAN] {
+            let q = Predictions::new(Tensor::new(&[[[0f32, value, 1.0]]], &Device::Cpu).unwrap()).unwrap();
+            assert!(p.kl(&q).unwrap()[0].is_nan() && q.kl(&p).unwrap()[0].is_nan() && q.kl(&q).unwrap()[0].is_nan());
+        }
     }
 
     #[test]

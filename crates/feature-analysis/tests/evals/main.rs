@@ -1,0 +1,7 @@
+//! `feature_analysis::evals`: numbers by hand, laws, resampling by brute force, refusals, and SAELens' own answers.
+
+mod bootstrap;
+mod hand;
+mod laws;
+mod refusals;
+mod toy;
