@@ -1,9 +1,11 @@
 //! What is evaluated, and how.
 
 use super::Bootstrap;
+use crate::splice::SaeAt;
 use crate::{Error, Result};
 use activation_store::{Exclude, HookChoice};
 use model_hooks::HookPoint;
+use sae_core::Sae;
 
 /// Where a coder reads and where it writes: one place for an SAE, two for a transcoder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +22,15 @@ impl EvalHooks {
     pub fn sae(at: impl Into<HookChoice>) -> Self {
         let at = at.into();
         Self { input: at, output: at }
+    }
+
+    /// Where an SAE's or transcoder's metadata say that it belongs: `hook_name`, `hook_name_out` and `hook_head_index`.
+    ///
+    /// # Errors
+    /// As [`SaeAt::home`].
+    pub fn home(sae: &Sae) -> Result<Self> {
+        let (input, output, head) = SaeAt::home(sae)?.places();
+        Ok(Self { input: HookChoice { point: input, head }, output: HookChoice { point: output, head } })
     }
 
     /// A transcoder from one hook point to another that is not before it.

@@ -7,13 +7,13 @@ use super::sums::{Term, Terms, Units, units_of_row};
 use super::tokens::{Batch, TokenOfBatch, add};
 use super::{EvalError, EvalHooks, EvalOptions, EvalPhase, EvalProgress, Evaluation};
 use crate::Result;
-use activation_store::{ActivationSource, ActivationStore, TokenPos, TokenRow};
+use activation_store::{ActivationSource, ActivationStore, HookChoice, TokenPos, TokenRow};
 use model_hooks::{LanguageModel, Predictions, TokenBatch};
 use sae_core::{Sae, SparseCoder};
 use std::collections::BTreeSet;
 use tensor_kernels::Precision;
 
-/// Evaluates an SAE on the rows of tokens of a store, at the store's hook point.
+/// Evaluates an SAE on the rows of tokens of a store: at the store's hook point; a transcoder that belongs there writes where its metadata say.
 ///
 /// # Errors
 /// As [`evaluate`].
@@ -24,7 +24,8 @@ pub fn evaluate_store(
     progress: &mut dyn FnMut(EvalProgress),
 ) -> Result<Evaluation> {
     let (model, hook) = (store.model().clone(), store.spec().hooks[0]);
-    let hooks = EvalHooks::sae(activation_store::HookChoice { point: hook.point, head: hook.head });
+    let at_store = EvalHooks::sae(HookChoice { point: hook.point, head: hook.head });
+    let hooks = EvalHooks::home(sae).ok().filter(|home| home.input == at_store.input).unwrap_or(at_store);
     let mut rows = RowsOfStore { store, ready: Vec::new().into_iter() };
     let mut evaluation = evaluate(&model, sae, hooks, &mut rows, options, progress)?;
     let rounded = sae.engine().arithmetic().is_some_and(|a| a.precision() == Precision::Bf16);

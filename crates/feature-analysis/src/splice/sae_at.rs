@@ -54,6 +54,11 @@ impl<'a> SaeAt<'a> {
         Ok(Self { head: sae.metadata().hook_head_index, ..Self::between(input, output, sae) })
     }
 
+    /// Where it reads, where it writes, and which head alone.
+    pub(crate) fn places(&self) -> (HookPoint, HookPoint, Option<usize>) {
+        (self.input, self.output, self.head)
+    }
+
     /// Whether what the SAE misses is added to its output, so that the output is the original value as long as nothing is edited. Off
     /// at first.
     #[must_use]

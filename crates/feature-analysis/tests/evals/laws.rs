@@ -6,7 +6,10 @@ use activation_store::{
 };
 use candle_core::{Device, Tensor};
 use feature_analysis::evals::{EvalHooks, EvalOptions, Evaluation, evaluate, evaluate_store};
-use model_hooks::{HookPoint, LanguageModel, LoadOptions, NoTap, Predictions, Processing, Tap, edit_at, load};
+use feature_analysis::splice::{SaeAt, Splice};
+use model_hooks::{
+    Capture, Cx, Edit, HookPoint, LanguageModel, LoadOptions, NoTap, Predictions, Processing, Tap, edit_at, load,
+};
 use sae_core::{Activation, Sae, SaeParts, SparseCoder};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
@@ -92,8 +95,16 @@ fn whole_pass(rows: &[TokenRow], excluded: &[u32], tap: &mut dyn Tap) -> [f64; 2
     [sums[0] / counts[0], sums[1] / counts[1]]
 }
 
+/// Zeros, but the original where the token is this one.
+fn spared(rows: &[TokenRow], token: u32, x: &Tensor) -> Tensor {
+    let ids = rows.iter().flat_map(|row| row.tokens.clone());
+    let keep: Vec<f32> = ids.map(|id| if id == token { 1.0 } else { 0.0 }).collect();
+    let keep = Tensor::from_vec(keep, (x.dim(0).unwrap(), x.dim(1).unwrap(), 1), &Device::Cpu).unwrap();
+    x.broadcast_mul(&keep).unwrap()
+}
+
 /// Every run goes on from the hook's block with values found in the plain run. That must be what a whole pass from the tokens gives with the SAE
-/// computing inside it: to the last bit, but for the order in which means are summed.
+/// spliced in: to the last bit, but for the order in which means are summed.
 #[test]
 fn runs_from_the_hook_are_whole_runs() {
     let bos = DEMO.tokenizer().unwrap().bos().unwrap();
@@ -126,30 +137,14 @@ fn runs_from_the_hook_are_whole_runs() {
         };
         let plain_loss = whole_pass(&rows, &[bos], &mut NoTap)[0];
         assert!((found.value("ce_loss_without_sae") - plain_loss).abs() < 1e-12);
-        let in_flight = |x: Tensor, new: &dyn Fn(Tensor) -> Tensor, spare: bool| -> Tensor {
-            let flat = |x: &Tensor| match head {
-                Some(head) => x.narrow(2, head, 1).unwrap(),
-                None => x.clone(),
-            };
-            let part = flat(&x);
-            let changed =
-                new(part.contiguous().unwrap().reshape(((), hook.width)).unwrap()).reshape(part.dims()).unwrap();
-            let first = part.narrow(1, 0, 1).unwrap();
-            let rest = changed.narrow(1, 1, changed.dim(1).unwrap() - 1).unwrap();
-            let changed = if spare { Tensor::cat(&[first, rest], 1).unwrap() } else { changed };
-            match head {
-                Some(head) => x
-                    .slice_assign(
-                        &[0..x.dim(0).unwrap(), 0..x.dim(1).unwrap(), head..head + 1, 0..hook.width],
-                        &changed,
-                    )
-                    .unwrap(),
-                None => changed,
-            }
-        };
-        let mut with_sae = edit_at(hook.point, |_, x| Ok(in_flight(x, &|x| sae.forward(&x).unwrap().x_hat, true)));
+        let mut splice = SaeAt::new(hook.point, &sae).exclude_tokens([bos]);
+        if let Some(head) = head {
+            splice = splice.head(head);
+        }
+        let mut with_sae = Splice::on(DEMO.hooked()).with(splice).unwrap();
         check(["ce_loss_with_sae", "kl_div_with_sae"], whole_pass(&rows, &[bos], &mut with_sae));
-        let mut with_zeros = edit_at(hook.point, |_, x| Ok(in_flight(x, &|x| x.zeros_like().unwrap(), false)));
+        let zero = Edit::zero(hook.point);
+        let mut with_zeros = head.map_or(zero.clone(), |head| zero.head(head));
         check(["ce_loss_with_ablation", "kl_div_with_ablation"], whole_pass(&rows, &[bos], &mut with_zeros));
     }
 }
@@ -163,10 +158,7 @@ fn spared_tokens_keep_their_activation_under_ablation() {
         let options = EvalOptions { exclude: Exclude::Ids(vec![bos]), spare_excluded, ..plain() };
         at(&DEMO, &sae, EvalHooks::sae(point), &rows, &options).unwrap()
     };
-    let spare = |_: &model_hooks::Cx<'_>, x: Tensor| -> model_hooks::Result<Tensor> {
-        let pos = x.dim(1)?;
-        Ok(Tensor::cat(&[x.narrow(1, 0, 1)?, x.narrow(1, 1, pos - 1)?.zeros_like()?], 1)?)
-    };
+    let spare = |_: &Cx<'_>, x: Tensor| Ok(spared(&rows, bos, &x));
     let right = whole_pass(&rows, &[bos], &mut edit_at(point, spare));
     let (spared, all) = (found(true), found(false));
     assert!((spared.value("ce_loss_with_ablation") - right[0]).abs() < 1e-12);
@@ -181,13 +173,13 @@ fn a_transcoder_reads_at_one_place_and_is_measured_at_the_other() {
     let coder = random(HookRows::of(input.into(), DEMO.shape()).unwrap());
     let rows = rows();
     let found = at(&DEMO, &coder, EvalHooks::transcoder(input, output), &rows, &plain()).unwrap();
-    let mut capture = model_hooks::Capture::of([input, output]);
+    let mut capture = Capture::of([input, output]);
     DEMO.hooked().forward(&batch(&rows), &mut capture).unwrap();
     let x_hat = coder.forward(capture.get(input).unwrap()).unwrap().x_hat;
     let error = (capture.get(output).unwrap() - &x_hat).unwrap().sqr().unwrap().sum(2).unwrap().flatten_all().unwrap();
     let mse = error.to_vec1::<f32>().unwrap().iter().map(|e| f64::from(*e)).sum::<f64>() / error.elem_count() as f64;
     assert!((found.value("mse") - mse).abs() < 1e-5 * mse);
-    let right = whole_pass(&rows, &[], &mut model_hooks::Edit::patch(output, x_hat));
+    let right = whole_pass(&rows, &[], &mut Edit::patch(output, x_hat));
     assert!((found.value("ce_loss_with_sae") - right[0]).abs() < 1e-12);
     assert!((found.value("kl_div_with_sae") - right[1]).abs() < 1e-12);
 }
