@@ -7,19 +7,20 @@
 //! ```
 
 pub mod common;
+#[path = "tour/days.rs"]
+mod days;
+#[path = "tour/fidelity.rs"]
+mod fidelity;
 
 use candle_core::D;
 use clap::Parser;
 use common::{Features, Outcome, Setup, Source, bar};
 use saescope::feature_analysis::page::{Page, Section};
-use saescope::feature_analysis::plot::{
-    Align, HistogramOptions, ScatterOptions, Table, density, lens_table, top_table, visible_token,
-};
-use saescope::feature_analysis::views::{PcaPoints, lens_rows, positive_figure, top_examples};
+use saescope::feature_analysis::plot::{Align, HistogramOptions, Table, density, lens_table, top_table, visible_token};
+use saescope::feature_analysis::views::{lens_rows, positive_figure, top_examples};
 use saescope::feature_analysis::{
-    FamilyOptions, FamilyReport, FrameOptions, KeptExamples, LensOptions, Pca, PositiveActivations, SeedLoopOptions,
-    Solver, WordFamily, beside, collect, family_features, feature_frame, logit_lens, token_frame, top_frame, write_csv,
-    write_parquet,
+    FrameOptions, KeptExamples, LensOptions, PositiveActivations, SeedLoopOptions, beside, collect, feature_frame,
+    logit_lens, token_frame, top_frame, write_csv, write_parquet,
 };
 use saescope::model_hooks::{Bos, NoTap, TokenBatch};
 use saescope::sae_core::SparseCoder;
@@ -47,12 +48,13 @@ pub struct Args {
     /// A text to predict the next token of
     #[arg(long, default_value = "The week has seven days: Monday, Tuesday,")]
     prompt: String,
+    /// How it should go on [default: as the model itself thinks]
+    #[arg(long)]
+    answer: Option<String>,
 }
 
 /// The demo's text, whole.
 const DEMO_BATCHES: u64 = 330;
-/// How many features of the family are shown, as many as the notebook's list of days has.
-const FAMILY: usize = 9;
 /// A feature that fired less often has too few examples to show.
 const OFTEN: usize = 50;
 /// SAELens stores log10(share + 1e-10): this is a share of zero.
@@ -88,6 +90,8 @@ pub fn tour(args: &Args) -> Outcome {
     println!("{}\n\n{next}", args.prompt);
     page.section(Section::new("prompt", "What the model says next").text(&args.prompt).table(&next));
 
+    fidelity::fidelity(args, &setup, &mut page)?;
+
     cell("18, 19", "The activation store, and the token frame of its first batch");
     let Some(batch) = store.get_batch_tokens()? else {
         let tokens = store.report().packing.tokens;
@@ -119,7 +123,7 @@ pub fn tour(args: &Args) -> Outcome {
     one_feature(args, &setup, &kept, &mut page)?;
     lens(&setup, &features, &mut page)?;
     frequencies(&setup, &mut page);
-    days(args, &setup, &mut page)?;
+    days::days(args, &setup, &mut page)?;
 
     let path = args.out.join("tour.html");
     page.write(&path)?;
@@ -214,107 +218,6 @@ fn frequencies(setup: &Setup, page: &mut Page) {
         ..HistogramOptions::default()
     };
     page.section(Section::new("density", "How often features fire").figure(density(&shares, &options)));
-}
-
-/// Cells 26 and 27: the features that fire on names of days, found by their activations, and the PCA of what they reconstruct.
-fn days(args: &Args, setup: &Setup, page: &mut Page) -> Outcome {
-    cell("26", "The features of the days of the week, found by their activations");
-    let tokenizer = setup.model.require_tokenizer()?;
-    let family = WordFamily::days(tokenizer)?;
-    let options = FamilyOptions { total_batches: Some(args.family_batches()), top: FAMILY, ..FamilyOptions::default() };
-    let (bar, mut progress) = bar(args.family_batches());
-    let report = family_features(&setup.sae, &mut setup.store()?, &family, &options, &mut progress)?;
-    bar.finish();
-    let table = family_table(&report);
-    println!("{}\n{table}", report.counts);
-    let note = format!(
-        "Ranked by (share of the days' tokens on which it fires) x (share of its firings that are on days). {}.",
-        report.counts
-    );
-    let section = Section::new("family", "Features of the days of the week").text(note).table(&table);
-    page.section(section);
-
-    let features: Vec<u32> = report.features.iter().map(|f| f.feature).collect();
-    if features.is_empty() {
-        let occurrences: u64 = report.occurrences.iter().map(|(_, n)| n).sum();
-        println!("no feature fired on a day's name in these batches ({} names in them): nothing to draw", occurrences);
-        return Ok(());
-    }
-    let kept = examples(setup, &features, args.family_batches())?;
-    println!("examples found: {}; {}", kept.len(), kept.counts());
-
-    cell("27", "PCA of the reconstructions from these features alone");
-    if kept.len() < 4 {
-        println!("{} examples are too few for three components", kept.len());
-        return Ok(());
-    }
-    let pca = Pca::fit(&kept.reconstructions()?, 3, Solver::default())?;
-    let points = PcaPoints::new(&kept, &pca, tokenizer)?;
-    let ratio = pca.explained_variance_ratio();
-    let axis = |i: usize| format!("PC{} ({:.1}% of the variance)", i + 1, 100.0 * ratio[i]);
-    let names: Vec<String> = family.members.iter().map(|(name, _)| name.clone()).collect();
-    let means = day_means(&points, &names);
-    println!("{}\n{means}", (0..3).map(axis).collect::<Vec<_>>().join(", "));
-    let options = ScatterOptions {
-        subtitle: Some(format!(
-            "{} examples of {} features; {} special tokens left out",
-            kept.len(),
-            features.len(),
-            kept.counts().special_left_out
-        )),
-        x_label: axis(1),
-        y_label: axis(2),
-        height: 860,
-        ..ScatterOptions::default()
-    };
-    let alone = ScatterOptions {
-        title: "The same, the names of days alone".into(),
-        subtitle: None,
-        x_label: axis(0),
-        y_label: axis(2),
-        labels: names.clone(),
-        height: 620,
-        ..options.clone()
-    };
-    let note = "Every token on which one of these features fired, where their reconstruction puts it. Hover for the text around; click a token in \
-                the legend to hide it, twice to see it alone.";
-    page.section(
-        Section::new("pca", "PCA of the days of the week")
-            .text(note)
-            .figure(points.scatter(1, 2, &options))
-            .figure(points.only(&names).scatter(0, 2, &alone))
-            .text("The mean of each day on the components:")
-            .table(&means),
-    );
-    Ok(())
-}
-
-fn family_table(report: &FamilyReport) -> Table {
-    let members = report.occurrences.iter().map(|(day, n)| (format!("{day} ({n})"), Align::Right));
-    let columns = ["feature", "firings", "on days", "recall"].map(|c| (c.to_owned(), Align::Right));
-    let mut table = Table::new(columns.into_iter().chain(members));
-    let percent = |share: f64| if share.is_finite() { format!("{:.0}%", 100.0 * share) } else { "–".into() };
-    for f in &report.features {
-        let first = [f.feature.to_string(), f.firings.to_string(), percent(f.share_of_firings), percent(f.recall)];
-        table.row(first.into_iter().chain(f.recall_per_member.iter().map(|r| percent(*r))));
-    }
-    table
-}
-
-fn day_means(points: &PcaPoints, names: &[String]) -> Table {
-    let mut table = Table::new([
-        ("day", Align::Left),
-        ("n", Align::Right),
-        ("PC1", Align::Right),
-        ("PC2", Align::Right),
-        ("PC3", Align::Right),
-    ]);
-    for name in names {
-        let (n, mean) = points.mean_of(name);
-        let means = mean.iter().map(|m| if n == 0 { "–".into() } else { format!("{m:.3}") });
-        table.row([name.clone(), n.to_string()].into_iter().chain(means));
-    }
-    table
 }
 
 /// The likeliest next tokens after a text.

@@ -46,19 +46,40 @@ fn the_tour_leads_from_text_to_the_days_of_the_week() {
         ["--text", text.to_str().unwrap(), "--batches", "3", "--family-batches", "40", "--out", out.to_str().unwrap()];
     run(&flags).unwrap();
     let html = std::fs::read_to_string(out.join("tour.html")).unwrap();
-    for section in ["prompt", "frame", "histogram", "top", "lens", "density", "family", "pca"] {
+    for section in
+        ["prompt", "l0", "losses", "with-sae", "frame", "histogram", "top", "lens", "density", "family", "pca"]
+    {
         assert!(html.contains(&format!("<section id=\"{section}\"")), "no section {section}");
     }
     assert!(html.contains("special tokens left out"), "what was left out is said");
     let figures = figures(&html);
     let title = |f: &Value| f["layout"]["title"]["text"].as_str().unwrap().to_owned();
-    assert!(title(&figures[0]).starts_with("Histogram of positive activations - "), "{}", title(&figures[0]));
+    assert!(title(&figures[0]).starts_with("L0: features that fire on a token"), "{}", title(&figures[0]));
+    assert!(title(&figures[1]).starts_with("Histogram of positive activations - "), "{}", title(&figures[1]));
+    // 32 rows, all but the first token of each.
+    let counted: u64 = figures[0]["data"][0]["y"].as_array().unwrap().iter().map(|n| n.as_u64().unwrap()).sum();
+    assert_eq!(counted, 32 * 127);
     let scatter = figures.iter().find(|f| title(f).starts_with("PCA Subspace Reconstructions")).unwrap();
     let names: Vec<_> = scatter["data"].as_array().unwrap().iter().map(|t| t["name"].as_str().unwrap()).collect();
     // The seven commonest tokens on which the family's features fire are the days, whatever else they fire on.
     for day in ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"] {
         assert!(names.iter().take(9).any(|n| n.trim_start_matches('␣') == day), "{day} is not common in {names:?}");
     }
+    // Losses in their order: the reconstruction costs something, zeros much more.
+    let section = |id: &str| {
+        let from = html.find(&format!("<section id=\"{id}\"")).unwrap();
+        &html[from..from + html[from..].find("</section>").unwrap()]
+    };
+    let cells = |id: &str| -> Vec<String> {
+        let cells = section(id).split("<td").skip(1);
+        cells.map(|cell| cell[cell.find('>').unwrap() + 1..cell.find("</td>").unwrap()].to_owned()).collect()
+    };
+    let loss: Vec<f64> = cells("losses").chunks(2).map(|row| row[1].parse().unwrap()).collect();
+    assert!(loss.len() == 3 && loss[0] < loss[1] && loss[1] + 1.0 < loss[2], "{loss:?}");
+    let asked = cells("with-sae");
+    assert_eq!((asked.len(), asked[1].as_str()), (70, "␣Wednesday"), "{asked:?}");
+    assert!(section("with-sae").contains("goes on with ␣Wednesday: rank 0, "), "{}", section("with-sae"));
+
     assert!(std::fs::metadata(out.join("examples.parquet")).unwrap().len() > 1000);
     assert_eq!(std::fs::read_to_string(out.join("top10.csv")).unwrap().lines().count(), 11);
 
