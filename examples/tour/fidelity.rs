@@ -73,7 +73,7 @@ fn losses(setup: &Setup, page: &mut Page) -> Outcome {
         table.row([name.to_owned(), format!("{:.4}", found.value(key))]);
     }
     let words = format!(
-        "The SAE keeps {:.1}% of what zeros lose, and explains {:.1}% of the variance. {}, all of them counted; `evaluate_sae` tells more.",
+        "The SAE keeps {:.1}% of what zeros lose, and explains {:.1}% of the variance. {}. `evaluate_sae` tells more.",
         100.0 * found.value("ce_loss_score"),
         100.0 * found.value("explained_variance"),
         found.describe(),

@@ -118,8 +118,11 @@ impl Evaluation {
             (0, _) => "documents not known".to_owned(),
             (documents, rows) => format!("{} documents, {} rows of none", grouped(documents), grouped(rows)),
         };
-        let (rows, left_out) = (grouped(rows), grouped(tokens - counted));
-        format!("{} tokens in {rows} rows, {units}; {left_out} special tokens left out", grouped(counted))
+        let left_out = match tokens - counted {
+            0 => "no token left out".to_owned(),
+            left_out => format!("{} tokens left out", grouped(left_out)),
+        };
+        format!("{} tokens in {} rows, {units}; {left_out}", grouped(counted), grouped(rows))
     }
 
     /// The metrics with their intervals, for reading.
