@@ -217,7 +217,8 @@ fn the_report_says_what_was_looked_at() {
     let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("evaluation.json");
     found.write_json(&path).unwrap();
     let json = found.to_json();
-    assert!(std::fs::read_to_string(&path).unwrap() == json.to_string(), "the file is the JSON");
+    let (written, right) = (std::fs::read_to_string(&path).unwrap(), json.to_string());
+    assert!(written == right, "the file is the JSON");
     assert_eq!(json["about"]["model"], "demo");
     assert_eq!(json["metrics"]["sparsity"]["l0"].as_f64().unwrap(), found.value("l0"));
     let interval = found.get("l0").unwrap().interval.unwrap();
