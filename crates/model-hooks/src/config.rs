@@ -111,6 +111,20 @@ impl Config {
         }
     }
 
+    /// As [`positive`](Self::positive), where absence and null mean that there is none.
+    pub(crate) fn optional_positive(&self, key: &str) -> Result<Option<f64>> {
+        if self.has(key) { self.positive(key, None).map(Some) } else { Ok(None) }
+    }
+
+    /// A whole number from 0 to 2^28 with the family's default.
+    pub(crate) fn count(&self, key: &str, default: usize) -> Result<usize> {
+        match self.get(key).map(Value::as_u64) {
+            None => Ok(default),
+            Some(Some(n @ 0..=MAX_SIZE)) => Ok(n as usize),
+            Some(_) => Err(self.bad(key, "a whole number from 0 to 2^28")),
+        }
+    }
+
     /// A truth value with the family's default.
     pub(crate) fn flag(&self, key: &str, default: bool) -> Result<bool> {
         match self.get(key) {
@@ -133,6 +147,22 @@ impl Config {
             None => Ok(None),
             Some(value) => value.as_array().map(|list| Some(&list[..])).ok_or_else(|| self.bad(key, "a list")),
         }
+    }
+
+    /// A list of texts that may be absent.
+    pub(crate) fn texts(&self, key: &str) -> Result<Option<Vec<&str>>> {
+        let Some(list) = self.list(key)? else { return Ok(None) };
+        let texts: Option<_> = list.iter().map(Value::as_str).collect();
+        texts.map(Some).ok_or_else(|| self.bad(key, "a list of texts"))
+    }
+
+    /// The same with a family's values for keys that are absent. A key that is null says that there is no such thing, and stays.
+    pub(crate) fn with_defaults<const N: usize>(&self, defaults: [(&str, Value); N]) -> Self {
+        let mut filled = self.clone();
+        for (key, value) in defaults {
+            filled.keys.entry(key).or_insert(value);
+        }
+        filled
     }
 
     /// The non-linearity under `key`; `default` is the family's own.

@@ -213,7 +213,8 @@ fn starting_from_a_residual_equals_the_whole_run() {
                 assert_same_bits(name, value, all.get(point).unwrap());
             }
         }
-        let end = all.get(HookPoint::Block { layer: 2, site: Site::ResidPost }).unwrap();
+        let last = model.shape().n_layers as u16 - 1;
+        let end = all.get(HookPoint::Block { layer: last, site: Site::ResidPost }).unwrap();
         assert_same_bits(name, &model.hooked().unembed(end).unwrap(), &logits);
     });
 }
@@ -356,11 +357,18 @@ fn an_edit_may_not_change_shape_or_type() {
 #[test]
 fn an_edited_result_feeds_attn_out() {
     each(|name, model, tokens| {
-        let [result, out] = [Site::Result, Site::AttnOut].map(|site| HookPoint::Block { layer: 1, site });
+        let at = |site| HookPoint::Block { layer: 1, site };
+        let (result, out) = (at(Site::Result), at(Site::AttnOut));
+        let norm = [at(Site::Ln1PostScale), at(Site::Ln1PostNormalized)];
+        let norm = model.hooked().hook_points().contains(&norm[0]).then_some(norm);
+        // What each head adds to: attention's output, before its norm where there is one.
         let captured = |tap: &mut dyn Tap| {
-            let mut taps = (tap, Capture::of([result, out]));
+            let points = [result, out].into_iter().chain(norm.into_iter().flatten());
+            let mut taps = (tap, Capture::of(points));
             model.hooked().forward_until(&tokens, out, &mut taps).unwrap();
-            [result, out].map(|point| taps.1.take(point).unwrap())
+            let mut take = |point| taps.1.take(point).unwrap();
+            let before = norm.map(|norm| norm.map(&mut take)).map(|[scale, x]| x.broadcast_mul(&scale).unwrap());
+            [take(result), before.unwrap_or_else(|| take(out))]
         };
         let [result_plain, out_plain] = captured(&mut NoTap);
         let [_, out_same] = captured(&mut Edit::scale(result, 1.0));

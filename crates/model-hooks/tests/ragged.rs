@@ -11,6 +11,9 @@ use model_hooks::{
 use std::ops::Range;
 
 const TOLERANCE: f64 = 1e-5;
+/// candle's products sum in an order that depends on the batch, and the products of gated MLPs, several times as large as their rms,
+/// show it most: 1.2e-5 of the rms at one value of Gemma 2's.
+const TOLERANCE_OF_REFERENCE: f64 = 2e-5;
 
 /// A row as long as the golden one, one of 9 tokens, and one of a single token.
 fn rows(name: &str) -> Vec<Vec<u32>> {
@@ -72,6 +75,9 @@ fn padding_changes_nothing_at_the_tokens() {
                         match (side, engine) {
                             // Keys keep their places, so that sums keep their order.
                             (Side::Right, Engine::Kernels(_)) => assert_same_bits(&what, &found, expected),
+                            (_, Engine::Reference) => {
+                                assert_close(&what, &found, expected, TOLERANCE_OF_REFERENCE);
+                            }
                             _ => assert_close(&what, &found, expected, tolerance(engine, TOLERANCE)),
                         }
                     }

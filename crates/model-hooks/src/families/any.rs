@@ -1,6 +1,16 @@
 //! Which family a `model_type` means.
 
-use super::{Decoder, Family, gpt_neox::GptNeoX, gpt2::Gpt2, llama::Llama};
+use super::gemma::Gemma;
+use super::gemma2::Gemma2;
+use super::gemma3::Gemma3;
+use super::gpt_neox::GptNeoX;
+use super::gpt2::Gpt2;
+use super::llama::Llama;
+use super::mistral::Mistral;
+use super::olmo2::Olmo2;
+use super::qwen2::Qwen2;
+use super::qwen3::Qwen3;
+use super::{Decoder, Family};
 use crate::config::Config;
 use crate::folder::WeightFolder;
 use crate::weights::TensorSource;
@@ -15,14 +25,27 @@ pub(crate) struct Known {
     model_types: &'static [&'static str],
     /// What comes before the names of its tensors; the first that fits is removed.
     prefixes: &'static [&'static str],
-    load: fn(&Config, &dyn TensorSource, ProcessingSteps, Engine) -> Result<Box<dyn HookedModel>>,
+    load: Load,
 }
 
+type Load = fn(&Config, &dyn TensorSource, ProcessingSteps, Engine) -> Result<Box<dyn HookedModel>>;
+
 /// Every family, in alphabetical order.
-static KNOWN: [Known; 3] = [
+static KNOWN: [Known; 10] = [
+    Known { model_types: &["gemma"], prefixes: &["model."], load: load_as::<Gemma> },
+    Known { model_types: &["gemma2"], prefixes: &["model."], load: load_as::<Gemma2> },
+    Known {
+        model_types: &["gemma3", "gemma3_text"],
+        prefixes: &["language_model.model.", "model.language_model.", "language_model.", "model."],
+        load: load_as::<Gemma3>,
+    },
     Known { model_types: &["gpt2"], prefixes: &["transformer."], load: load_as::<Gpt2> },
     Known { model_types: &["gpt_neox"], prefixes: &["gpt_neox."], load: load_as::<GptNeoX> },
     Known { model_types: &["llama"], prefixes: &["model."], load: load_as::<Llama> },
+    Known { model_types: &["mistral"], prefixes: &["model."], load: load_as::<Mistral> },
+    Known { model_types: &["olmo2"], prefixes: &["model."], load: load_as::<Olmo2> },
+    Known { model_types: &["qwen2"], prefixes: &["model."], load: load_as::<Qwen2> },
+    Known { model_types: &["qwen3"], prefixes: &["model."], load: load_as::<Qwen3> },
 ];
 
 fn load_as<F: Family>(

@@ -26,6 +26,12 @@ pub(crate) trait Family: Sized + Send + Sync + 'static {
     /// The norm before the unembedding (and the one that weight processing folds).
     fn norm(&self) -> Norm;
 
+    /// Whether `fold_ln` applies. TransformerLens leaves it out where norms stand behind what they normalise, and leaves the final norm
+    /// unfolded with them.
+    fn folds_norms(&self) -> bool {
+        true
+    }
+
     /// `c` in `c tanh(logit / c)`, where logits are capped.
     fn logit_softcap(&self) -> Option<f64> {
         None
@@ -78,7 +84,8 @@ impl<F: Family> Decoder<F> {
         let points = points(&family)?;
         // A constant per token does change capped logits; TransformerLens leaves the step out too.
         let center_unembed = processing.center_unembed && family.logit_softcap().is_none();
-        let processing = ProcessingSteps { center_unembed, ..processing };
+        let fold_ln = processing.fold_ln && family.folds_norms();
+        let processing = ProcessingSteps { center_unembed, fold_ln, ..processing };
         let held = match engine {
             Engine::Reference => Held::Reference(Reference, hold(&Reference, &family, files, processing)?),
             Engine::Kernels(arithmetic) => {

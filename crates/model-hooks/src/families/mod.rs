@@ -5,9 +5,19 @@
 
 mod any;
 mod decoder;
+mod gemma;
+mod gemma2;
+mod gemma3;
 pub(crate) mod gpt2;
 mod gpt_neox;
+mod grouped;
 pub(crate) mod llama;
+mod mistral;
+mod olmo2;
+#[cfg(test)]
+mod published;
+mod qwen2;
+mod qwen3;
 mod read;
 pub(crate) mod rope;
 mod steps;

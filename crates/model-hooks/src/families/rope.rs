@@ -146,6 +146,26 @@ impl Rope {
         Ok((Self { theta, scaling: RopeScaling::Default, d_rotary, pairs: RopePairs::Halves }, inner))
     }
 
+    /// Reads the parameters of one type of layers, all of whose heads are turned whole: `rope_parameters.{layers}`, or the base under an
+    /// old key (with its default) and `old_scaling`.
+    pub fn parse_of_layers(
+        c: &Config,
+        layers: &str,
+        (old_key, default): (&str, f64),
+        old_scaling: Option<Config>,
+        d_head: usize,
+    ) -> Result<Self> {
+        c.refuse_unless("partial_rotary_factor", &1.0.into(), "1: this family turns whole heads")?;
+        let old_theta = c.positive(old_key, Some(default))?;
+        let (theta, scaling) = match c.object("rope_parameters")?.map(|all| all.object(layers)).transpose()?.flatten() {
+            Some(new) => (new.positive("rope_theta", Some(old_theta))?, Some(new)),
+            None => (old_theta, old_scaling),
+        };
+        let parse = |c| RopeScaling::parse(c, d_head / 2);
+        let scaling = scaling.as_ref().map_or(Ok(RopeScaling::Default), parse)?;
+        Ok(Self { theta, scaling, d_rotary: d_head, pairs: RopePairs::Halves })
+    }
+
     /// The angular speed of each of the `d_rotary / 2` pairs, in radians per position.
     pub fn speeds(&self) -> Vec<f32> {
         let width = self.d_rotary as f64;

@@ -1,6 +1,7 @@
 //! Steps that several families share, with the names of their hook points.
 
-use crate::math::{AttentionRule, Math};
+use super::rope::{KeptAngles, Rope};
+use crate::math::{AttentionRule, Math, NormOver};
 use crate::ops::{Activation, Norm};
 use crate::run::{Block, Step};
 use crate::weights::{BlockWeights, Linear, NormWeights};
@@ -26,7 +27,6 @@ pub(super) fn qkv<M: Math>(
 }
 
 /// As [`qkv`], for families that have no norm before attention.
-#[allow(dead_code, reason = "for the families without a norm before attention")]
 pub(super) fn qkv_unnormed<M: Math>(
     m: &M,
     at: &mut Block<'_, '_>,
@@ -94,6 +94,36 @@ fn project<M: Math>(
     let k = at.tap(Site::K, of(k, &w.k, n_kv_heads)?)?;
     let v = at.tap(Site::V, of(v, &w.v, n_kv_heads)?)?;
     Ok([q, k, v])
+}
+
+/// The norms of queries and keys, over each head or over all heads of a token.
+pub(super) fn qk_norm<M: Math>(
+    m: &M,
+    at: &mut Block<'_, '_>,
+    w: &BlockWeights<M>,
+    norm: Norm,
+    over: NormOver,
+    [q, k]: [M::Value; 2],
+) -> Step<[M::Value; 2]> {
+    let points = [at.point(Site::QNormScale), at.point(Site::QNormNormalized)];
+    let q = m.norm_value(at.stage(), points, norm, &w.q_norm, q, over)?;
+    let points = [at.point(Site::KNormScale), at.point(Site::KNormNormalized)];
+    let k = m.norm_value(at.stage(), points, norm, &w.k_norm, k, over)?;
+    Ok([q, k])
+}
+
+/// Queries and keys, turned by the angles of their positions.
+pub(super) fn rotate<M: Math>(
+    m: &M,
+    at: &mut Block<'_, '_>,
+    (rope, angles): (&Rope, &KeptAngles),
+    [q, k]: [M::Value; 2],
+) -> Step<[M::Value; 2]> {
+    let columns = at.stage().columns().clone();
+    let angles = angles.get(rope, columns.end());
+    let q = at.tap(Site::RotQ, m.rotate(q, &angles, &columns)?)?;
+    let k = at.tap(Site::RotK, m.rotate(k, &angles, &columns)?)?;
+    Ok([q, k])
 }
 
 /// From queries, keys and values to attention's output `z W_O + b_O`, which no tap has seen yet.
@@ -174,5 +204,5 @@ pub(super) fn post_norm<M: Math>(
     x: M::Value,
 ) -> Step<M::Value> {
     let points = [at.point(scale), at.point(normalized)];
-    m.norm_value(at.stage(), points, norm, w, x, crate::math::NormOver::Width)
+    m.norm_value(at.stage(), points, norm, w, x, NormOver::Width)
 }

@@ -8,7 +8,22 @@ use model_hooks::{
 use std::path::PathBuf;
 use tensor_files::SafetensorsFile;
 
-pub const MODELS: [&str; 6] = ["gpt2", "gpt2_scale_by_layer", "llama", "llama3_rope", "neox_parallel", "neox_serial"];
+pub const MODELS: [&str; 14] = [
+    "gpt2",
+    "gpt2_scale_by_layer",
+    "llama",
+    "llama3_rope",
+    "gemma1",
+    "gemma2",
+    "gemma3",
+    "mistral",
+    "mistral_sliding",
+    "neox_parallel",
+    "neox_serial",
+    "olmo2",
+    "qwen2",
+    "qwen3",
+];
 
 /// The largest error of any single value at any hook point of the golden models in bf16, in parts of the point's rms (patterns and the
 /// products of gated MLPs are the worst), and the rms of all errors at any point.
@@ -60,11 +75,20 @@ impl Golden {
     }
 
     pub fn tensor(&self, name: &str) -> Tensor {
-        let mut name = name;
+        let stored = self.stored(name);
+        let mut name = stored.as_str();
         while let Some(other) = self.meta["same_as"].get(name).and_then(|v| v.as_str()) {
             name = other;
         }
         self.file.load(name).unwrap_or_else(|e| panic!("{name}: {e}")).to_dtype(DType::F32).unwrap()
+    }
+
+    /// The name in the file: TransformerLens' own, where ours differs.
+    fn stored(&self, name: &str) -> String {
+        let (mode, point) = name.split_once('.').unwrap_or_default();
+        let renamed = self.meta["renamed"].as_object().into_iter().flatten();
+        let mut theirs = renamed.filter(|(_, ours)| *ours == point);
+        theirs.next().map_or(name.into(), |(theirs, _)| format!("{mode}.{theirs}"))
     }
 
     pub fn has(&self, name: &str) -> bool {

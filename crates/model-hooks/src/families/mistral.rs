@@ -1,0 +1,120 @@
+//! Mistral: Llama with a window, the same in every layer, or none.
+
+use super::Family;
+use super::grouped::{Biases, Checkpoint, parse_shape, spares};
+use super::rope::{KeptAngles, Rope};
+use super::steps::{attention, gated_mlp, mlp_input, qkv, rotate};
+use crate::config::Config;
+use crate::math::{AttentionRule, Math};
+use crate::ops::{Activation, Norm, NormKind};
+use crate::run::{Block, Stage, Step};
+use crate::weights::{BlockWeights, Ends, Raw, RawEnds, TensorSource};
+use crate::{HookPoint, ModelShape, Result, Site, TokenBatch};
+use serde_json::Value;
+
+/// What a Mistral `config.json` says about the arithmetic.
+#[derive(Clone, Debug)]
+struct MistralConfig {
+    shape: ModelShape,
+    eps: f64,
+    activation: Activation,
+    rope: Rope,
+    /// How many keys a query sees.
+    window: Option<usize>,
+    tied: bool,
+}
+
+impl MistralConfig {
+    fn parse(c: &Config) -> Result<Self> {
+        let c = &c.with_defaults([("sliding_window", 4096.into())]);
+        let one_kind = "absent: windows in some layers are another family's (ministral)";
+        c.refuse_unless("layer_types", &Value::Null, one_kind)?;
+        let shape = parse_shape(c)?;
+        Ok(Self {
+            rope: Rope::parse(c, shape.d_head)?,
+            window: c.optional_size("sliding_window")?,
+            shape,
+            eps: c.positive("rms_norm_eps", Some(1e-6))?,
+            activation: c.activation("hidden_act", "silu")?,
+            tied: c.flag("tie_word_embeddings", false)?,
+        })
+    }
+}
+
+/// Mistral's equations.
+#[derive(Debug)]
+pub(crate) struct Mistral {
+    config: MistralConfig,
+    angles: KeptAngles,
+}
+
+impl Mistral {
+    fn checkpoint<'a>(&'a self, files: &'a dyn TensorSource) -> Checkpoint<'a> {
+        Checkpoint { files, shape: self.shape(), gain_plus: 0.0 }
+    }
+}
+
+impl Family for Mistral {
+    fn parse(c: &Config) -> Result<Self> {
+        Ok(Self { config: MistralConfig::parse(c)?, angles: KeptAngles::default() })
+    }
+
+    fn spares(&self, tensor: &str) -> bool {
+        spares(tensor, self.config.tied)
+    }
+
+    fn shape(&self) -> &ModelShape {
+        &self.config.shape
+    }
+
+    fn norm(&self) -> Norm {
+        Norm { kind: NormKind::Rms, eps: self.config.eps }
+    }
+
+    fn has_positions(&self) -> bool {
+        false
+    }
+
+    fn has(&self, site: Site) -> bool {
+        !site.is_extra_norm()
+    }
+
+    fn read_ends(&self, files: &dyn TensorSource) -> Result<RawEnds> {
+        self.checkpoint(files).ends(self.config.tied)
+    }
+
+    fn read_block(&self, files: &dyn TensorSource, layer: usize) -> Result<BlockWeights<Raw>> {
+        let (files, d_model) = (self.checkpoint(files), self.shape().d_model);
+        Ok(BlockWeights {
+            ln1: files.norm(layer, "input_layernorm", d_model)?,
+            ln2: files.norm(layer, "post_attention_layernorm", d_model)?,
+            ..files.block(layer, Biases::default())?
+        })
+    }
+
+    fn embed<M: Math>(&self, m: &M, at: &mut Stage<'_>, w: &Ends<M>, tokens: &TokenBatch) -> Step<M::Value> {
+        at.tap(HookPoint::Embed, m.embed(&w.w_e, tokens)?)
+    }
+
+    fn block<M: Math>(
+        &self,
+        m: &M,
+        at: &mut Block<'_, '_>,
+        w: &BlockWeights<M>,
+        _: usize,
+        resid: M::Value,
+    ) -> Step<M::Value> {
+        let resid_pre = at.tap(Site::ResidPre, resid)?;
+        let [q, k, v] = qkv(m, at, w, self.norm(), self.shape(), &resid_pre)?;
+        let [q, k] = rotate(m, at, (&self.config.rope, &self.angles), [q, k])?;
+        let divisor = (self.shape().d_head as f64).sqrt();
+        let rule = AttentionRule { window: self.config.window, ..AttentionRule::new(divisor) };
+        let attn_out = attention(m, at, w, [q, k, v], rule)?;
+        let attn_out = at.tap(Site::AttnOut, attn_out)?;
+        let resid_mid = at.tap(Site::ResidMid, m.add(resid_pre, attn_out)?)?;
+        let x = mlp_input(m, at, w, self.norm(), &resid_mid)?;
+        let mlp_out = gated_mlp(m, at, w, self.config.activation, &x)?;
+        let mlp_out = at.tap(Site::MlpOut, mlp_out)?;
+        at.tap(Site::ResidPost, m.add(resid_mid, mlp_out)?)
+    }
+}
