@@ -25,7 +25,7 @@ fn four(model: &dyn HookedModel) -> Vec<sae_core::Sae> {
 
 #[test]
 fn with_the_error_term_and_no_edits_logits_are_the_plain_models() {
-    each(|name, model, tokens, tolerance| {
+    each_of(&FAMILIES, |name, model, tokens, tolerance| {
         let plain = model.forward(tokens, &mut NoTap).unwrap();
         let saes = four(model);
         let with_errors = model.forward(tokens, &mut several(model, &saes, true)).unwrap();
@@ -52,10 +52,10 @@ fn an_sae_that_loses_nothing_changes_nothing() {
     });
 }
 
-/// Every hook point whose values are vectors takes an SAE of their width, and of no other.
+/// Of every family: each hook point whose values are vectors takes an SAE of their width, and of no other.
 #[test]
 fn an_sae_fits_wherever_values_are_vectors() {
-    each(|name, model, tokens, tolerance| {
+    each_of(&FAMILIES, |name, model, tokens, tolerance| {
         let plain = model.forward(tokens, &mut NoTap).unwrap();
         for &hook in model.hook_points() {
             let width = value(model, tokens, hook).dims()[2..].iter().product();

@@ -34,10 +34,18 @@ pub fn tolerance(engine: Engine) -> f64 {
     }
 }
 
-/// Both small models on every engine.
+/// Two small models on every engine.
 pub fn each(check: impl Fn(&str, &dyn HookedModel, &TokenBatch, f64)) {
+    each_of(&["gpt2", "llama"], check);
+}
+
+/// A small model of each family.
+pub const FAMILIES: [&str; 4] = ["gpt2", "llama", "neox_parallel", "neox_serial"];
+
+/// These models on every engine.
+pub fn each_of(names: &[&str], check: impl Fn(&str, &dyn HookedModel, &TokenBatch, f64)) {
     for engine in engines() {
-        for name in ["gpt2", "llama"] {
+        for name in names {
             let model = model_on(name, engine);
             check(&format!("{name}, {engine}"), model.hooked(), &tokens(model.hooked()), tolerance(engine));
         }
