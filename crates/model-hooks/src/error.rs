@@ -156,6 +156,18 @@ pub enum Error {
         /// The size of the vocabulary.
         d_vocab: usize,
     },
+    /// A run on cached keys passes the length above which this model turns all keys by other angles (LongRoPE).
+    #[error(
+        "{pos} positions need other rotary angles than texts of up to {n_ctx}, by which the {cached} cached keys are turned; run the text whole"
+    )]
+    CachedAngles {
+        /// Positions in the cache.
+        cached: usize,
+        /// Positions with those of this run.
+        pos: usize,
+        /// The longest text whose keys are turned as the cached ones are.
+        n_ctx: usize,
+    },
     /// More positions than the model's context.
     #[error("{pos} positions are more than the model's context of {n_ctx}")]
     ContextExceeded {

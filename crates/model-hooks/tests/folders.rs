@@ -3,7 +3,7 @@
 mod common;
 
 use candle_core::{DType, Device, Tensor};
-use common::{Golden, Pieces, assert_close, assert_same_bits};
+use common::{Golden, Pieces, assert_close, assert_same_bits, refused};
 use model_hooks::{Error, LanguageModel, LoadOptions, NoTap, Processing, load};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -18,16 +18,6 @@ fn plain(name: &str) -> Tensor {
 
 fn try_load(path: &Path) -> model_hooks::Result<LanguageModel> {
     load(path, &LoadOptions::default())
-}
-
-/// The error of a folder, whose text must contain every one of `words`.
-#[track_caller]
-fn refused(pieces: &Pieces, words: &[&str]) -> Error {
-    let error = pieces.load(Processing::None).expect_err("accepted");
-    for word in words {
-        assert!(error.to_string().contains(word), "`{word}` is not in: {error}");
-    }
-    error
 }
 
 #[test]

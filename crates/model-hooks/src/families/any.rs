@@ -3,11 +3,14 @@
 use super::gemma::Gemma;
 use super::gemma2::Gemma2;
 use super::gemma3::Gemma3;
+use super::gpt_neo::GptNeo;
 use super::gpt_neox::GptNeoX;
 use super::gpt2::Gpt2;
+use super::gptj::GptJ;
 use super::llama::Llama;
 use super::mistral::Mistral;
 use super::olmo2::Olmo2;
+use super::phi3::Phi3;
 use super::qwen2::Qwen2;
 use super::qwen3::Qwen3;
 use super::{Decoder, Family};
@@ -31,7 +34,7 @@ pub(crate) struct Known {
 type Load = fn(&Config, &dyn TensorSource, ProcessingSteps, Engine) -> Result<Box<dyn HookedModel>>;
 
 /// Every family, in alphabetical order.
-static KNOWN: [Known; 10] = [
+static KNOWN: [Known; 13] = [
     Known { model_types: &["gemma"], prefixes: &["model."], load: load_as::<Gemma> },
     Known { model_types: &["gemma2"], prefixes: &["model."], load: load_as::<Gemma2> },
     Known {
@@ -40,10 +43,13 @@ static KNOWN: [Known; 10] = [
         load: load_as::<Gemma3>,
     },
     Known { model_types: &["gpt2"], prefixes: &["transformer."], load: load_as::<Gpt2> },
+    Known { model_types: &["gpt_neo"], prefixes: &["transformer."], load: load_as::<GptNeo> },
     Known { model_types: &["gpt_neox"], prefixes: &["gpt_neox."], load: load_as::<GptNeoX> },
+    Known { model_types: &["gptj"], prefixes: &["transformer."], load: load_as::<GptJ> },
     Known { model_types: &["llama"], prefixes: &["model."], load: load_as::<Llama> },
     Known { model_types: &["mistral"], prefixes: &["model."], load: load_as::<Mistral> },
     Known { model_types: &["olmo2"], prefixes: &["model."], load: load_as::<Olmo2> },
+    Known { model_types: &["phi3"], prefixes: &["model."], load: load_as::<Phi3> },
     Known { model_types: &["qwen2"], prefixes: &["model."], load: load_as::<Qwen2> },
     Known { model_types: &["qwen3"], prefixes: &["model."], load: load_as::<Qwen3> },
 ];

@@ -3,7 +3,7 @@
 use super::Family;
 use super::read::{layer_norm, linear};
 use super::rope::{KeptAngles, Rope, RopeKeys};
-use super::steps::{attention, mlp_input, plain_mlp, qkv};
+use super::steps::{attention, mlp_input, plain_mlp, qkv, rotate};
 use crate::config::Config;
 use crate::math::{AttentionRule, Math};
 use crate::ops::{Activation, Norm, NormKind};
@@ -17,7 +17,7 @@ pub(crate) struct GptNeoX {
     shape: ModelShape,
     eps: f64,
     activation: Activation,
-    rope: Rope,
+    pub(super) rope: Rope,
     /// Whether the MLP reads what attention reads, and not what attention leaves.
     parallel: bool,
     attention_bias: bool,
@@ -128,12 +128,9 @@ impl Family for GptNeoX {
         _: usize,
         resid: M::Value,
     ) -> Step<M::Value> {
-        let columns = at.stage().columns().clone();
-        let angles = self.angles.get(&self.rope, columns.end());
         let resid_pre = at.tap(Site::ResidPre, resid)?;
         let [q, k, v] = qkv(m, at, w, self.norm(), self.shape(), &resid_pre)?;
-        let q = at.tap(Site::RotQ, m.rotate(q, &angles, &columns)?)?;
-        let k = at.tap(Site::RotK, m.rotate(k, &angles, &columns)?)?;
+        let [q, k] = rotate(m, at, (&self.rope, &self.angles), [q, k])?;
         let rule = AttentionRule::new((self.shape.d_head as f64).sqrt());
         let attn_out = attention(m, at, w, [q, k, v], rule)?;
         let attn_out = at.tap(Site::AttnOut, attn_out)?;

@@ -9,17 +9,21 @@ mod gemma;
 mod gemma2;
 mod gemma3;
 pub(crate) mod gpt2;
+mod gpt_neo;
 mod gpt_neox;
+mod gptj;
 mod grouped;
 pub(crate) mod llama;
 mod mistral;
 mod olmo2;
+mod phi3;
 #[cfg(test)]
 mod published;
 mod qwen2;
 mod qwen3;
 mod read;
 pub(crate) mod rope;
+mod rope_by_length;
 mod steps;
 
 pub use any::AnyModel;

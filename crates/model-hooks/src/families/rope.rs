@@ -73,6 +73,13 @@ pub(crate) enum RopeScaling {
         /// `d_head / 2` divisors.
         factors: Vec<f32>,
     },
+    /// Each pair's speed divided by its own factor, `cos` and `sin` multiplied: LongRoPE.
+    Long {
+        /// `d_rotary / 2` divisors.
+        factors: Vec<f32>,
+        /// What `cos` and `sin` are multiplied by.
+        magnitude: f64,
+    },
     /// Llama 3.1's: slow pairs divided by `factor`, fast ones kept, a ramp between.
     Llama3 {
         /// The divisor of slow pairs.
@@ -84,6 +91,12 @@ pub(crate) enum RopeScaling {
         /// The original context.
         original_n_ctx: f64,
     },
+}
+
+impl Default for RopeKeys {
+    fn default() -> Self {
+        Self { theta: "rope_theta", share: "partial_rotary_factor", default_share: 1.0 }
+    }
 }
 
 /// What a family's configurations call the base and the share of a head at the top level.
@@ -110,11 +123,7 @@ impl Rope {
     /// Reads `rope_theta`, the scaling and the share of each head (of width `d_head`) that is turned, from `rope_parameters`
     /// (transformers 5) or from the top level and `rope_scaling`.
     pub fn parse_partial(c: &Config, d_head: usize) -> Result<Self> {
-        Self::parse_named(
-            c,
-            d_head,
-            RopeKeys { theta: "rope_theta", share: "partial_rotary_factor", default_share: 1.0 },
-        )
+        Self::parse_named(c, d_head, RopeKeys::default())
     }
 
     /// As [`parse_partial`](Self::parse_partial), of a family with names of its own at the top level.
@@ -178,7 +187,9 @@ impl Rope {
     pub fn angles(&self, positions: usize) -> Angles {
         let speeds = self.speeds();
         let angles = (0..positions).flat_map(|pos| speeds.iter().map(move |speed| pos as f32 * speed));
-        let (cos, sin) = angles.map(|angle| (f64::from(angle).cos() as f32, f64::from(angle).sin() as f32)).unzip();
+        let magnitude = self.scaling.magnitude();
+        let (cos, sin) =
+            angles.map(f64::from).map(|angle| (angle.cos() as f32 * magnitude, angle.sin() as f32 * magnitude)).unzip();
         Angles { positions, d_rotary: self.d_rotary, pairs: self.pairs, cos, sin }
     }
 }
@@ -228,9 +239,17 @@ impl RopeScaling {
         }
     }
 
+    /// What `cos` and `sin` are multiplied by.
+    fn magnitude(&self) -> f32 {
+        match *self {
+            Self::Long { magnitude, .. } => magnitude as f32,
+            _ => 1.0,
+        }
+    }
+
     fn apply(&self, pair: usize, speed: f64) -> f64 {
         match *self {
-            Self::PerPair { ref factors } => speed / f64::from(factors[pair]),
+            Self::PerPair { ref factors } | Self::Long { ref factors, .. } => speed / f64::from(factors[pair]),
             Self::Default => speed,
             Self::Linear { factor } => speed / factor,
             Self::Llama3 { factor, low_freq_factor, high_freq_factor, original_n_ctx } => {

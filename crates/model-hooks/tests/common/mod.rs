@@ -8,7 +8,7 @@ use model_hooks::{
 use std::path::PathBuf;
 use tensor_files::SafetensorsFile;
 
-pub const MODELS: [&str; 14] = [
+pub const MODELS: [&str; 18] = [
     "gpt2",
     "gpt2_scale_by_layer",
     "llama",
@@ -16,11 +16,15 @@ pub const MODELS: [&str; 14] = [
     "gemma1",
     "gemma2",
     "gemma3",
+    "gpt_neo",
+    "gptj",
     "mistral",
     "mistral_sliding",
     "neox_parallel",
     "neox_serial",
     "olmo2",
+    "phi3",
+    "phi3_partial",
     "qwen2",
     "qwen3",
 ];
@@ -201,4 +205,14 @@ impl Pieces {
     pub fn load(&self, processing: impl Into<ProcessingSteps>) -> model_hooks::Result<LanguageModel> {
         load(self.write().path(), &LoadOptions::new(processing))
     }
+}
+
+/// The error of a folder, whose text must contain every one of `words`.
+#[track_caller]
+pub fn refused(pieces: &Pieces, words: &[&str]) -> model_hooks::Error {
+    let error = pieces.load(model_hooks::Processing::None).expect_err("accepted");
+    for word in words {
+        assert!(error.to_string().contains(word), "`{word}` is not in: {error}");
+    }
+    error
 }
