@@ -11,7 +11,7 @@ use rayon::prelude::*;
 ///
 /// A resample draws as many documents as there are, with replacement, and computes every metric from what they hold: the sums of a document drawn twice
 /// count twice, so ratios (scores, explained variance) are those of the resampled text. The interval of a metric is between the percentiles of its
-/// resampled values. The mean for mean ablation and the batch means of the legacy explained variance stay as they were.
+/// resampled values. Few documents make it too narrow, as any percentile interval: below some twenty take it for a rough idea. The mean for mean ablation and the batch means of the legacy explained variance stay as they were.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Bootstrap {
     /// Resamples; 0 for no intervals.

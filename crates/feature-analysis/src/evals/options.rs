@@ -43,7 +43,8 @@ impl EvalHooks {
 /// How an evaluation is made.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EvalOptions {
-    /// Rows to look at; `None`: all there are. The defaults of SAELens are 160 for losses and 16 for the rest; here the same rows serve all metrics.
+    /// Rows to look at; `None`: all there are. They serve all metrics. SAELens takes losses and divergences from the first rows of a text (160 by
+    /// default) and the rest from rows that follow them (16), so its numbers of one `run_evals` are of two texts: to compare, ask it for one half at a time.
     pub rows: Option<u64>,
     /// Rows in a batch. Two metrics depend on it, as in SAELens: `explained_variance_legacy` and `relative_reconstruction_bias`.
     pub batch_size_prompts: usize,
