@@ -23,7 +23,12 @@ impl Place {
         side: &'static str,
         found: usize,
     ) -> Result<Self> {
-        let ["batch", "pos", vector @ ..] = hook.axes() else { return Err(SpliceError::NotVectors { hook }.into()) };
+        let vector = match hook.axes() {
+            // What a norm divides by is a number.
+            [.., "1"] => return Err(SpliceError::NotVectors { hook }.into()),
+            ["batch", "pos", vector @ ..] => vector,
+            _ => return Err(SpliceError::NotVectors { hook }.into()),
+        };
         let heads = match hook.head_axis() {
             None => 0,
             Some(_) if hook.is_per_kv_head() => shape.n_kv_heads,
@@ -82,7 +87,6 @@ fn size(axis: &str, shape: &ModelShape) -> Option<usize> {
         "d_model" => shape.d_model,
         "d_mlp" => shape.d_mlp,
         "d_vocab" => shape.d_vocab,
-        "1" => 1,
         _ => return None,
     })
 }
