@@ -29,6 +29,11 @@ pub const MODELS: [&str; 18] = [
     "qwen3",
 ];
 
+/// Each family as people call it, with a small model of it.
+pub fn families() -> Vec<(&'static str, &'static str)> {
+    vec![("GPT-2", "gpt2"), ("Llama", "llama")]
+}
+
 /// The largest error of any single value at any hook point of the golden models in bf16, in parts of the point's rms (patterns and the
 /// products of gated MLPs are the worst), and the rms of all errors at any point.
 pub const BF16: f64 = 0.5;
