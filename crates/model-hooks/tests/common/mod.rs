@@ -31,7 +31,21 @@ pub const MODELS: [&str; 18] = [
 
 /// Each family as people call it, with a small model of it.
 pub fn families() -> Vec<(&'static str, &'static str)> {
-    vec![("GPT-2", "gpt2"), ("Llama", "llama")]
+    vec![
+        ("GPT-2", "gpt2"),
+        ("GPT-Neo", "gpt_neo"),
+        ("GPT-J", "gptj"),
+        ("GPT-NeoX", "neox_parallel"),
+        ("Llama", "llama"),
+        ("Mistral", "mistral_sliding"),
+        ("Qwen 2", "qwen2"),
+        ("Qwen 3", "qwen3"),
+        ("Phi-3", "phi3"),
+        ("OLMo 2", "olmo2"),
+        ("Gemma", "gemma1"),
+        ("Gemma 2", "gemma2"),
+        ("Gemma 3", "gemma3"),
+    ]
 }
 
 /// The largest error of any single value at any hook point of the golden models in bf16, in parts of the point's rms (patterns and the
