@@ -98,6 +98,7 @@ fn page() -> String {
     }
     out.push_str("\nOLMo 2 takes its norms after attention and after the MLP. TransformerLens calls them `ln1` and `ln2`; here they are `ln1_post` and\n");
     out.push_str("`ln2_post`, since the order of points is the order of execution. The scale of its norms of queries and keys is `batch, pos, 1`.\n");
+    out.push_str("\nGPT-NeoX is shown with its parallel residual, as in Pythia; with a serial one it has `hook_resid_mid` as well.\n");
     out
 }
 
