@@ -14,10 +14,13 @@ fn kernels() -> impl Iterator<Item = Engine> {
     engines().filter(|engine| engine.arithmetic().is_some())
 }
 
-/// Every engine with one family each of layer norms and RMS norms.
+/// One family each of layer norms, of RMS norms, of attention and MLP side by side.
+const NAMES: [&str; 3] = ["gpt2", "llama", "gptj"];
+
+/// Every engine with them.
 fn each(engines: impl Iterator<Item = Engine>, check: impl Fn(&str, &LanguageModel, &Golden)) {
     for engine in engines {
-        for name in ["gpt2", "llama"] {
+        for name in NAMES {
             let (model, golden) = (model_on(name, Processing::None, engine), Golden::open(name));
             check(&format!("{name} on {engine}"), &model, &golden);
         }
@@ -101,7 +104,7 @@ fn gradients_are_refused_by_the_kernels_with_the_way_out() {
         let shape = (tokens.batch(), tokens.pos(), d_model);
         let variable = Var::zeros(shape, DType::F32, &Device::Cpu).unwrap();
         let tracked = (variable.as_tensor() * 2.0).unwrap();
-        let point = HookPoint::Block { layer: 1, site: Site::ResidMid };
+        let point = HookPoint::Block { layer: 1, site: Site::ResidPost };
         let start =
             |resid| model.hooked().run(&tokens, Start::Residual { layer: 1, resid }, None, &mut NoTap).map(drop);
         let patched = model.hooked().forward(&tokens, &mut Edit::patch(point, tracked.clone())).map(drop);
@@ -168,7 +171,7 @@ fn the_engine_is_an_option_and_is_reported() {
 /// The reference does what the refusal above promises: gradients of the logits with respect to a residual, against differences.
 #[test]
 fn the_reference_has_gradients() {
-    for name in ["gpt2", "llama"] {
+    for name in ["gpt2", "llama", "gptj", "neox_parallel", "gpt_neo", "phi3_partial"] {
         let (model, golden) = (model_on(name, Processing::None, Engine::Reference), Golden::open(name));
         let tokens = golden.tokens();
         let point = HookPoint::Block { layer: 1, site: Site::ResidPre };

@@ -87,3 +87,29 @@ fn factors(scaling: &Config, key: &str, pairs: usize) -> Result<Vec<f32>> {
     let factors: Option<Vec<f32>> = list.iter().map(number).collect();
     factors.filter(|factors| factors.len() == pairs).ok_or_else(|| scaling.bad(key, &wanted))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tensor_kernels::RopePairs;
+
+    /// A cache may be continued within the original context, or above it where it was above it from the start; not across.
+    #[test]
+    fn a_cache_may_not_cross_the_original_context() {
+        let rope = |factor| {
+            let scaling = RopeScaling::Long { factors: vec![factor], magnitude: 1.0 };
+            Rope { theta: 10_000.0, scaling, d_rotary: 2, pairs: RopePairs::Halves }
+        };
+        let long = Some((16, rope(2.0), KeptAngles::default()));
+        let rope = RopeByLength { short: rope(1.0), short_angles: KeptAngles::default(), long };
+        let sine = |offset, pos| {
+            let whole = 0..offset + pos;
+            rope.angles(&Columns::new(offset, pos, [whole].into())).map(|angles| angles.at(1).1[0])
+        };
+        let near = |found: Result<f32>, expected: f32| (found.unwrap() - expected.sin()).abs() < 1e-6;
+        assert!(near(sine(0, 16), 1.0) && near(sine(15, 1), 1.0));
+        assert!(near(sine(0, 17), 0.5) && near(sine(17, 1), 0.5));
+        let crossing = [sine(16, 1), sine(4, 13)];
+        assert!(crossing.iter().all(|found| matches!(found, Err(Error::CachedAngles { n_ctx: 16, .. }))));
+    }
+}
