@@ -2,9 +2,9 @@
 
 mod gguf_support;
 
-use gguf_support::{Gguf, damaged, golden, write};
+use gguf_support::{Gguf, damaged, golden, text, write};
 use model_hooks::gguf::{Array, GgufFile, Value};
-use model_hooks::{LanguageModel, LoadOptions, Tokenizer, load};
+use model_hooks::{Bos, LanguageModel, LoadOptions, Tokenizer, load};
 use serde_json::Value as Json;
 
 const KEYS: &str = "tokenizer.ggml.";
@@ -29,6 +29,21 @@ fn with_a_model(gguf: Gguf, tokens: usize) -> Gguf {
     let norms = ["blk.0.attn_norm", "blk.0.ffn_norm", "output_norm"];
     let gguf = norms.iter().fold(gguf, |gguf, part| block(gguf, &format!("{part}.weight"), &[2]));
     block(gguf, "token_embd.weight", &[tokens, 2])
+}
+
+/// The smallest Phi-3.
+fn open_phi3(gguf: Gguf, tokens: usize) -> model_hooks::Result<LanguageModel> {
+    let mut gguf = with_a_model(gguf, tokens).entry("general.architecture", Value::String("phi3".into()));
+    for (key, _) in &mut gguf.entries {
+        if key[8..].starts_with(b"llama.") {
+            *key = text(&String::from_utf8(key[8..].to_vec()).unwrap().replacen("llama.", "phi3.", 1));
+        }
+    }
+    let unfused = ["attn_q.", "attn_k.", "attn_v.", "ffn_gate.", "ffn_up."];
+    gguf.tensors.retain(|tensor| !unfused.iter().any(|part| tensor.name.contains(part)));
+    let gguf = gguf.tensor("blk.0.attn_qkv.weight", &[6, 2], &[0.5; 12]);
+    let (_dir, path) = gguf.tensor("blk.0.ffn_up.weight", &[4, 2], &[0.5; 8]).write();
+    load(&path, &LoadOptions::default())
 }
 
 fn open(gguf: Gguf, tokens: usize) -> model_hooks::Result<LanguageModel> {
@@ -136,6 +151,52 @@ fn a_file_without_a_tokenizer_is_a_model_without_one() {
     assert!(open(Gguf::default(), 3).unwrap().tokenizer().is_none());
 }
 
+#[test]
+fn a_file_that_adds_an_eos_is_reported_not_ignored() {
+    let with = |gguf: Gguf, add: bool| gguf.entry("tokenizer.ggml.add_eos_token", Value::Bool(add));
+    let model = open(with(vocabulary("crossing.gguf"), true), 1500).unwrap();
+    let error = model.require_tokenizer().unwrap().to_tokens("a", Bos::AsTokenizer, None).unwrap_err().to_string();
+    assert!(error.contains("something other than one BOS") && error.contains(", 2]"), "{error}");
+    let model = open(with(vocabulary("crossing.gguf"), false), 1500).unwrap();
+    let tokens = model.require_tokenizer().unwrap().to_tokens("a", Bos::AsTokenizer, None).unwrap();
+    assert_eq!((tokens.ids[0], tokens.ids.len()), (1, 2));
+    let no_eos = with(vocabulary("crossing.gguf"), true).without("tokenizer.ggml.eos_token_id");
+    refused(no_eos, 1500, "expected false: there is no EOS token");
+}
+
+#[test]
+fn runs_of_white_space_that_are_tokens_of_their_own() {
+    // As the converter writes Gemma's: user-defined, with spaces, not "▁".
+    let mut names: Vec<String> = ["<unk>", "<s>", "</s>", "  ", "   ", "\n\n"].map(String::from).to_vec();
+    names.extend(["▁", "a", "b", "▁b", "\n"].map(String::from));
+    let kinds = vec![2, 3, 3, 4, 4, 4, 1, 1, 1, 1, 1];
+    let scores = vec![0., 0., 0., -1000., -1000., -1000., -2., -3., -4., -1., -5.];
+    let gguf = Gguf::default()
+        .entry("tokenizer.ggml.model", Value::String("llama".into()))
+        .entry("tokenizer.ggml.tokens", Value::Array(Array::String(names)))
+        .entry("tokenizer.ggml.token_type", Value::Array(Array::I32(kinds)))
+        .entry("tokenizer.ggml.scores", Value::Array(Array::F32(scores)))
+        .entry("tokenizer.ggml.bos_token_id", Value::Unsigned(1))
+        .entry("tokenizer.ggml.add_space_prefix", Value::Bool(false));
+    let model = open(gguf, 11).unwrap();
+    let tokenizer = model.require_tokenizer().unwrap();
+    let text = "a b  b   b\n\n\na ";
+    let ids = tokenizer.encode(text).unwrap().ids;
+    // The longest run first; a single space belongs to the word behind it; nothing is put in front.
+    assert_eq!(ids, [7, 9, 3, 8, 4, 8, 5, 10, 7, 6]);
+    assert_eq!(tokenizer.decode(&ids).unwrap(), text);
+}
+
+#[test]
+fn phi3s_special_tokens_swallow_what_white_space_follows() {
+    let phi3 = open_phi3(vocabulary("sentencepiece.gguf"), 640).unwrap();
+    let llama = open(vocabulary("sentencepiece.gguf"), 640).unwrap();
+    let ids = |model: &LanguageModel, text: &str| model.require_tokenizer().unwrap().encode(text).unwrap().ids;
+    for (text, stripped) in [("<tool>  x", "<tool>x"), ("</s>\n x", "</s>x"), ("<s> x", "<s> x")] {
+        assert_eq!(ids(&phi3, text), ids(&llama, stripped), "{text:?}");
+    }
+}
+
 #[track_caller]
 fn refused(gguf: Gguf, tokens: usize, with: &str) {
     let found = open(gguf, tokens).expect_err("it loaded").to_string();
@@ -149,7 +210,7 @@ fn texts(list: &[&str]) -> Value {
 #[test]
 fn an_unknown_pre_tokenizer_is_named_with_the_known_ones() {
     let pre = |pre: &str| vocabulary("crossing.gguf").entry("tokenizer.ggml.pre", Value::String(pre.into()));
-    let known = "supported: gpt-2, smollm, starcoder, llama-bpe, llama3, llama-v3, qwen2";
+    let known = "supported: gpt-2, olmo, smollm, starcoder, llama-bpe, llama3, llama-v3, qwen2";
     for unknown in ["deepseek-v3", "default", ""] {
         refused(pre(unknown), 1500, &format!("unsupported pre-tokenizer (tokenizer.ggml.pre): {unknown}; {known}"));
     }

@@ -12,6 +12,7 @@ use tokenizers::{NormalizerWrapper, PreTokenizerWrapper, SplitDelimiterBehavior}
 /// | name | rule |
 /// |---|---|
 /// | `gpt-2` | the expression of GPT-2 |
+/// | `olmo` | Unicode NFC, then the expression of GPT-2: GPT-NeoX, Pythia, OLMo |
 /// | `smollm`, `starcoder` | digits singly, then the expression of GPT-2 |
 /// | `llama-bpe`, `llama3`, `llama-v3` | the expression of Llama 3; a cut that is a token is not merged anew; BOS is added |
 /// | `qwen2` | Unicode NFC, then the expression of Qwen 2 |
@@ -20,6 +21,7 @@ use tokenizers::{NormalizerWrapper, PreTokenizerWrapper, SplitDelimiterBehavior}
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PreTokenizer {
     Gpt2,
+    NeoX,
     DigitsThenGpt2,
     Llama3,
     Qwen2,
@@ -35,8 +37,9 @@ const QWEN2: &str = concat!(
 );
 
 impl PreTokenizer {
-    pub const NAMES: [(&str, Self); 7] = [
+    pub const NAMES: [(&str, Self); 8] = [
         ("gpt-2", Self::Gpt2),
+        ("olmo", Self::NeoX),
         ("smollm", Self::DigitsThenGpt2),
         ("starcoder", Self::DigitsThenGpt2),
         ("llama-bpe", Self::Llama3),
@@ -60,14 +63,14 @@ impl PreTokenizer {
     }
 
     pub fn normalizer(self) -> Option<NormalizerWrapper> {
-        (self == Self::Qwen2).then(|| NFC.into())
+        matches!(self, Self::NeoX | Self::Qwen2).then(|| NFC.into())
     }
 
     pub fn build(self) -> tokenizers::Result<PreTokenizerWrapper> {
         let then = |first: PreTokenizerWrapper, second: ByteLevel| Sequence::new(vec![first, second.into()]).into();
         let gpt2 = ByteLevel::default().add_prefix_space(false);
         Ok(match self {
-            Self::Gpt2 => gpt2.into(),
+            Self::Gpt2 | Self::NeoX => gpt2.into(),
             Self::DigitsThenGpt2 => then(Digits::new(true).into(), gpt2),
             Self::Llama3 => then(split(LLAMA3)?, gpt2.use_regex(false)),
             Self::Qwen2 => then(split(QWEN2)?, gpt2.use_regex(false)),

@@ -9,12 +9,17 @@ pub(super) const KEYS: &[&str] = &[
     "rope.dimension_count",
     "rope.freq_base",
     "rope.scale_linear",
-    "rope.scaling.attn_factor",
     "rope.scaling.factor",
     "rope.scaling.finetuned",
-    "rope.scaling.original_context_length",
+    ORIGINAL_CONTEXT,
     "rope.scaling.type",
 ];
+
+/// What LongRoPE multiplies `cos` and `sin` by.
+pub(super) const ATTN_FACTOR: &str = "rope.scaling.attn_factor";
+
+/// The context before it was stretched.
+pub(super) const ORIGINAL_CONTEXT: &str = "rope.scaling.original_context_length";
 
 /// Divisors of the speeds, one for each pair: how Llama 3.1's scaling is stored.
 pub(super) const FACTORS: &str = "rope_freqs.weight";
@@ -70,19 +75,17 @@ impl Words<'_> {
         Ok(())
     }
 
-    /// Rotary embeddings of the first entries of each head; all of them where no key says how many.
-    pub fn say_partial_rope(&mut self, sizes: &Sizes) -> Result<()> {
+    /// Rotary embeddings of the first entries of each head, and how many they are; all of them where no key says it.
+    pub fn partial_rope(&self, sizes: &Sizes) -> Result<(Map<String, Json>, usize)> {
         let d_head = sizes.d_head;
         let turned = self.optional_size("rope.dimension_count")?.unwrap_or(d_head);
         if turned > d_head || turned % 2 != 0 {
-            return Err(
-                self.bad("rope.dimension_count", format!("an even number, at most the width of a head, {d_head}"))
-            );
+            let expected = format!("an even number, at most the width of a head, {d_head}");
+            return Err(self.bad("rope.dimension_count", expected));
         }
         let mut rope = self.rope_parameters()?;
         rope.insert("partial_rotary_factor".into(), share(turned, d_head).into());
-        self.say_rope(rope);
-        Ok(())
+        Ok((rope, turned))
     }
 }
 

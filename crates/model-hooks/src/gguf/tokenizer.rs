@@ -1,11 +1,13 @@
 //! The tokenizer inside a GGUF file, rebuilt as the `tokenizer.json` it was made from.
 
+use super::arch::ARCHITECTURE;
 use super::pre_tokenizer::PreTokenizer;
 use super::{GgufFile, sentencepiece};
 use crate::{Error, Result, SpecialTokens};
 use std::collections::HashSet;
 use tokenizers::decoders::byte_level::ByteLevel;
 use tokenizers::models::bpe::{BPE, Vocab};
+use tokenizers::processors::template::{SpecialToken, TemplateProcessing};
 use tokenizers::{AddedToken, Tokenizer};
 
 pub(super) const MODEL: &str = "tokenizer.ggml.model";
@@ -57,10 +59,13 @@ impl<'a> Vocabulary<'a> {
     }
 
     /// Tokens that are found in a text before anything else is done with it: control tokens are special, user-defined ones are not.
-    fn added(&self) -> (Vec<AddedToken>, Vec<AddedToken>) {
+    ///
+    /// `strips`: whether a token swallows the white space behind it, which files do not say.
+    fn added(&self, strips: impl Fn(&str) -> bool) -> (Vec<AddedToken>, Vec<AddedToken>) {
         let of = |kinds: &[TokenKind], special| {
             let picked = self.tokens.iter().zip(&self.kinds).filter(|(_, kind)| kinds.contains(kind));
-            picked.map(|(token, _)| AddedToken::from(token.as_str(), special).normalized(false)).collect()
+            let token = |token: &str| AddedToken::from(token, special).normalized(false).rstrip(strips(token));
+            picked.map(|(text, _)| token(text)).collect()
         };
         (of(&[TokenKind::Control, TokenKind::Unknown], true), of(&[TokenKind::UserDefined], false))
     }
@@ -94,10 +99,39 @@ pub(crate) fn read_tokenizer(file: &GgufFile) -> Result<Option<(Tokenizer, Speci
         "gpt2" => byte_level(file, &vocabulary)?,
         _ => (sentencepiece::build(file, &vocabulary)?, true),
     };
-    let (special, user_defined) = vocabulary.added();
+    let phi3 = model == "llama" && file.string(ARCHITECTURE)? == Some("phi3");
+    let (special, user_defined) = vocabulary.added(|token| phi3 && !PHI3_KEEPS_SPACE.contains(&token));
     tokenizer.add_special_tokens(special).map_err(|e| refused(file, &e))?;
     tokenizer.add_tokens(user_defined).map_err(|e| refused(file, &e))?;
-    Ok(Some((tokenizer, special_tokens(file, adds_bos, vocabulary.tokens.len())?)))
+    let mut special = special_tokens(file, adds_bos, vocabulary.tokens.len())?;
+    if file.bool("tokenizer.ggml.add_eos_token")? == Some(true) {
+        close_with_eos(file, &mut tokenizer, &mut special)?;
+    }
+    Ok(Some((tokenizer, special)))
+}
+
+/// The special tokens of Phi-3's SentencePiece vocabulary that leave the white space behind them; all others swallow it, as its
+/// `tokenizer.json` says and llama.cpp hard-codes.
+const PHI3_KEEPS_SPACE: [&str; 3] = ["<unk>", "<s>", "<|endoftext|>"];
+
+/// Puts an EOS behind texts as a template of the tokenizer, which [`Bos::AsTokenizer`](crate::Bos::AsTokenizer) then reports.
+fn close_with_eos(file: &GgufFile, tokenizer: &mut Tokenizer, special: &mut SpecialTokens) -> Result<()> {
+    let Some(eos) = special.eos else {
+        return Err(file.bad_key("tokenizer.ggml.add_eos_token", "false: there is no EOS token", true));
+    };
+    let bos = special.bos.filter(|_| special.adds_bos == Some(true));
+    let text = |id| tokenizer.id_to_token(id).unwrap_or_default();
+    let pieces = if bos.is_some() { "BOS:0 $A:0 EOS:0" } else { "$A:0 EOS:0" };
+    let named = [("BOS", bos), ("EOS", Some(eos))].into_iter().filter_map(|(name, id)| Some((name, id?)));
+    let tokens = named.map(|(name, id)| SpecialToken::new(name.into(), vec![id], vec![text(id)]));
+    let build = || -> tokenizers::Result<TemplateProcessing> {
+        let tokens = tokens.collect::<tokenizers::Result<Vec<_>>>()?;
+        Ok(TemplateProcessing::builder().try_single(pieces)?.special_tokens(tokens).build()?)
+    };
+    let template = build().map_err(|e| refused(file, &e))?;
+    tokenizer.with_post_processor(Some(template));
+    special.adds_bos = None;
+    Ok(())
 }
 
 /// The `tokenizers` crate's reason, under the key that holds the vocabulary.

@@ -88,6 +88,36 @@ const GPT2: &[(&str, &str)] = &[
     ("ln_2", "ffn_norm"),
 ];
 
+const PHI3: &[(&str, &str)] = &[
+    ("embed_tokens", "token_embd"),
+    ("lm_head", "output"),
+    ("self_attn.qkv_proj", "attn_qkv"),
+    ("self_attn.o_proj", "attn_output"),
+    ("mlp.gate_up_proj", "ffn_up"),
+    ("mlp.down_proj", "ffn_down"),
+    ("input_layernorm", "attn_norm"),
+    ("post_attention_layernorm", "ffn_norm"),
+    ("norm", "output_norm"),
+];
+
+const GEMMA2: &[(&str, &str)] = &[
+    ("embed_tokens", "token_embd"),
+    ("self_attn.q_proj", "attn_q"),
+    ("self_attn.k_proj", "attn_k"),
+    ("self_attn.v_proj", "attn_v"),
+    ("self_attn.o_proj", "attn_output"),
+    ("self_attn.q_norm", "attn_q_norm"),
+    ("self_attn.k_norm", "attn_k_norm"),
+    ("mlp.gate_proj", "ffn_gate"),
+    ("mlp.up_proj", "ffn_up"),
+    ("mlp.down_proj", "ffn_down"),
+    ("input_layernorm", "attn_norm"),
+    ("post_attention_layernorm", "post_attention_norm"),
+    ("pre_feedforward_layernorm", "ffn_norm"),
+    ("post_feedforward_layernorm", "post_ffw_norm"),
+    ("norm", "output_norm"),
+];
+
 const LLAMA: &[(&str, &str)] = &[
     ("embed_tokens", "token_embd"),
     ("lm_head", "output"),
@@ -95,12 +125,10 @@ const LLAMA: &[(&str, &str)] = &[
     ("self_attn.k_proj", "attn_k"),
     ("self_attn.v_proj", "attn_v"),
     ("self_attn.o_proj", "attn_output"),
-    ("self_attn.qkv_proj", "attn_qkv"),
     ("self_attn.q_norm", "attn_q_norm"),
     ("self_attn.k_norm", "attn_k_norm"),
     ("mlp.gate_proj", "ffn_gate"),
     ("mlp.up_proj", "ffn_up"),
-    ("mlp.gate_up_proj", "ffn_up"),
     ("mlp.down_proj", "ffn_down"),
     ("input_layernorm", "attn_norm"),
     ("post_attention_layernorm", "ffn_norm"),
@@ -198,7 +226,60 @@ pub static RECIPES: &[Recipe] = &[
             keys
         },
     },
+    Recipe { arch: "qwen2", prefix: "model.", names: LLAMA, change: |_, _, rows| rows, keys: with_rope },
+    Recipe { arch: "qwen3", prefix: "model.", names: LLAMA, change: |_, _, rows| rows, keys: with_rope },
+    Recipe { arch: "gemma", prefix: "model.", names: LLAMA, change: whole_gains, keys: sizes },
+    Recipe {
+        arch: "gemma2",
+        prefix: "model.",
+        names: GEMMA2,
+        change: whole_gains,
+        keys: |c| {
+            let mut keys = sizes(c);
+            keys.push(("attn_logit_softcapping", c.x("attn_logit_softcapping")));
+            keys.push(("final_logit_softcapping", c.x("final_logit_softcapping")));
+            keys.push(("attention.sliding_window", c.n("sliding_window")));
+            keys
+        },
+    },
+    Recipe {
+        arch: "gemma3",
+        prefix: "model.",
+        names: GEMMA2,
+        change: whole_gains,
+        keys: |c| {
+            let theta = c.0["rope_parameters"]["full_attention"]["rope_theta"].as_f64().unwrap();
+            let mut keys = sizes(c);
+            // The small model's pattern is shorter than the one that files of this kind mean without saying it.
+            let types = c.0["layer_types"].as_array().unwrap();
+            let period = 1 + types.iter().position(|kind| kind == "full_attention").unwrap();
+            keys.push(("rope.freq_base", Value::F32(theta as f32)));
+            keys.push(("attention.sliding_window", c.n("sliding_window")));
+            keys.push(("attention.sliding_window_pattern", Value::Unsigned(period as u64)));
+            keys
+        },
+    },
+    Recipe {
+        arch: "phi3",
+        prefix: "model.",
+        names: PHI3,
+        change: |_, _, rows| rows,
+        keys: |c| {
+            let d_head = c.size("hidden_size") / c.size("num_attention_heads");
+            let turned = (c.rope("partial_rotary_factor") * d_head as f32) as u64;
+            let mut keys = with_rope(c);
+            keys.push(("rope.dimension_count", Value::Unsigned(turned)));
+            keys.push(("rope.scaling.original_context_length", c.n("original_max_position_embeddings")));
+            let window = c.0["sliding_window"].as_u64().unwrap_or(0);
+            keys.push(("attention.sliding_window", Value::Unsigned(window)));
+            keys
+        },
+    },
 ];
+
+fn whole_gains(_: &Config, name: &str, rows: Rows) -> Rows {
+    if name.ends_with("norm.weight") { rows.plus(1.0) } else { rows }
+}
 
 impl Recipe {
     pub fn of(arch: &str) -> &'static Self {

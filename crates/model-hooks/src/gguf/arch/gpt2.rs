@@ -6,7 +6,7 @@ use crate::gguf::words::{SizeWords, Sizes, Words};
 
 /// The converter transposes the `Conv1D` matrices. Older ones also stored the embedding a second time as `output.weight`, possibly in
 /// other blocks; it is then the unembedding, as in llama.cpp.
-pub(super) static GPT2: Architecture = Architecture {
+pub(super) const GPT2: Architecture = Architecture {
     name: "gpt2",
     model_type: "gpt2",
     keys: &[&[EPS]],
@@ -29,14 +29,14 @@ pub(super) static GPT2: Architecture = Architecture {
         ("lm_head.weight", "output.weight"),
     ],
     blocks: "h.",
-    parts: &[
+    parts: &[&[
         Part("attn.c_attn", "attn_qkv", Change::Transposed),
         Part("attn.c_proj", "attn_output", Change::Transposed),
         Part("mlp.c_fc", "ffn_up", Change::Transposed),
         Part("mlp.c_proj", "ffn_down", Change::Transposed),
         Part("ln_1", "attn_norm", Change::None),
         Part("ln_2", "ffn_norm", Change::None),
-    ],
+    ]],
 };
 
 const EPS: &str = "attention.layer_norm_epsilon";

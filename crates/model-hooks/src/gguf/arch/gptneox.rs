@@ -7,7 +7,7 @@ use crate::gguf::words::{SizeWords, Sizes, Words};
 
 /// The converter sorts the rows of the fused matrix: all queries, all keys, all values, where Hugging Face has a query, a key and a value
 /// for each head in turn.
-pub(super) static GPTNEOX: Architecture = Architecture {
+pub(super) const GPTNEOX: Architecture = Architecture {
     name: "gptneox",
     model_type: "gpt_neox",
     keys: &[&[EPS, PARALLEL], rope::KEYS],
@@ -21,14 +21,14 @@ pub(super) static GPTNEOX: Architecture = Architecture {
         ("embed_out.weight", "output.weight"),
     ],
     blocks: "layers.",
-    parts: &[
+    parts: &[&[
         Part("attention.query_key_value", "attn_qkv", Change::HeadsOfParts),
         Part("attention.dense", "attn_output", Change::None),
         Part("mlp.dense_h_to_4h", "ffn_up", Change::None),
         Part("mlp.dense_4h_to_h", "ffn_down", Change::None),
         Part("input_layernorm", "attn_norm", Change::None),
         Part("post_attention_layernorm", "ffn_norm", Change::None),
-    ],
+    ]],
 };
 
 const EPS: &str = "attention.layer_norm_epsilon";
@@ -42,5 +42,7 @@ fn describe(words: &mut Words<'_>, sizes: &Sizes) -> Result<()> {
     let parallel = words.file().require(&words.full(PARALLEL), super::GgufFile::bool)?;
     words.say("use_parallel_residual", parallel, PARALLEL);
     words.set("attention_bias", words.holds("blk.0.attn_qkv.bias"));
-    words.say_partial_rope(sizes)
+    let (rope, _) = words.partial_rope(sizes)?;
+    words.say_rope(rope);
+    Ok(())
 }

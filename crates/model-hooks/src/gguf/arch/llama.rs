@@ -1,12 +1,12 @@
 //! `llama`: Llama and what has its equations (SmolLM2, DeepSeek-R1-Distill-Llama ...); also Mistral, of whose window files say nothing.
 
-use super::{Architecture, Change, Part};
+use super::{Architecture, Change, MATRICES, NORMS, OUTER, Part, RMS_NORM};
 use crate::Result;
 use crate::gguf::rope;
 use crate::gguf::words::{SizeWords, Sizes, Words};
 
 /// The converter permutes the rows of Q and K here, and only here.
-pub(super) static LLAMA: Architecture = Architecture {
+pub(super) const LLAMA: Architecture = Architecture {
     name: "llama",
     model_type: "llama",
     keys: &[RMS_NORM, rope::KEYS],
@@ -15,27 +15,11 @@ pub(super) static LLAMA: Architecture = Architecture {
     factors: &[rope::FACTORS],
     outer: OUTER,
     blocks: "layers.",
-    parts: &[
-        Part("self_attn.q_proj", "attn_q", Change::PairsOfQ),
-        Part("self_attn.k_proj", "attn_k", Change::PairsOfK),
-        Part("self_attn.v_proj", "attn_v", Change::None),
-        Part("self_attn.o_proj", "attn_output", Change::None),
-        Part("mlp.gate_proj", "ffn_gate", Change::None),
-        Part("mlp.up_proj", "ffn_up", Change::None),
-        Part("mlp.down_proj", "ffn_down", Change::None),
-        Part("input_layernorm", "attn_norm", Change::None),
-        Part("post_attention_layernorm", "ffn_norm", Change::None),
-    ],
+    parts: &[PERMUTED, MATRICES, NORMS],
 };
 
-pub(super) const RMS_NORM: &[&str] = &["attention.layer_norm_rms_epsilon"];
-
-/// The tensors around the blocks of most families.
-pub(super) const OUTER: &[(&str, &str)] = &[
-    ("embed_tokens.weight", "token_embd.weight"),
-    ("norm.weight", "output_norm.weight"),
-    ("lm_head.weight", "output.weight"),
-];
+const PERMUTED: &[Part] =
+    &[Part("self_attn.q_proj", "attn_q", Change::PairsOfQ), Part("self_attn.k_proj", "attn_k", Change::PairsOfK)];
 
 fn describe(words: &mut Words<'_>, sizes: &Sizes) -> Result<()> {
     words.set("hidden_act", "silu");

@@ -1,18 +1,32 @@
 //! The architectures that GGUF files name, one file per kind: which family each is, what its keys say in Hugging Face's words, how its
 //! tensors are called, and what llama.cpp's converter did to them.
 
+mod gemma;
 mod gpt2;
 mod gptneox;
 mod llama;
+mod phi3;
+mod qwen;
 
 use super::words::{SizeWords, Sizes, Words};
-use super::{GgufFile, Value};
+use super::{GgufFile, Value, rope};
 use crate::Result;
 
-const ARCHITECTURE: &str = "general.architecture";
+/// The key that names the architecture.
+pub(super) const ARCHITECTURE: &str = "general.architecture";
 
 /// Every architecture that is read, in alphabetical order.
-static KNOWN: [&Architecture; 3] = [&gpt2::GPT2, &gptneox::GPTNEOX, &llama::LLAMA];
+static KNOWN: [&Architecture; 9] = [
+    &gemma::GEMMA,
+    &gemma::GEMMA2,
+    &gemma::GEMMA3,
+    &gpt2::GPT2,
+    &gptneox::GPTNEOX,
+    &llama::LLAMA,
+    &phi3::PHI3,
+    &qwen::QWEN2,
+    &qwen::QWEN3,
+];
 
 /// What a GGUF architecture is in Hugging Face's terms.
 pub(super) struct Architecture {
@@ -32,8 +46,8 @@ pub(super) struct Architecture {
     pub outer: &'static [(&'static str, &'static str)],
     /// What stands before a block's number in Hugging Face's names; `blk.` in the file.
     pub blocks: &'static str,
-    /// Tensors of a block, without `.weight` or `.bias`.
-    pub parts: &'static [Part],
+    /// Tensors of a block, without `.weight` or `.bias`; the first of a name counts.
+    pub parts: &'static [&'static [Part]],
 }
 
 /// A tensor of a block: Hugging Face's name, the file's, and what the converter did to it.
@@ -73,6 +87,35 @@ const COMMON: &[&str] = &[
     "vocab_size",
 ];
 
+/// The RMS norms' epsilon.
+const RMS_NORM: &[&str] = &["attention.layer_norm_rms_epsilon"];
+
+/// The tensors around the blocks of most families.
+const OUTER: &[(&str, &str)] = &[
+    ("embed_tokens.weight", "token_embd.weight"),
+    ("norm.weight", "output_norm.weight"),
+    ("lm_head.weight", "output.weight"),
+];
+
+/// The matrices of blocks with a gated MLP.
+const MATRICES: &[Part] = &[
+    Part("self_attn.q_proj", "attn_q", Change::None),
+    Part("self_attn.k_proj", "attn_k", Change::None),
+    Part("self_attn.v_proj", "attn_v", Change::None),
+    Part("self_attn.o_proj", "attn_output", Change::None),
+    Part("mlp.gate_proj", "ffn_gate", Change::None),
+    Part("mlp.up_proj", "ffn_up", Change::None),
+    Part("mlp.down_proj", "ffn_down", Change::None),
+];
+
+/// The norms before attention and MLP.
+const NORMS: &[Part] =
+    &[Part("input_layernorm", "attn_norm", Change::None), Part("post_attention_layernorm", "ffn_norm", Change::None)];
+
+/// The norms of queries and keys.
+const HEAD_NORMS: &[Part] =
+    &[Part("self_attn.q_norm", "attn_q_norm", Change::None), Part("self_attn.k_norm", "attn_k_norm", Change::None)];
+
 impl Architecture {
     /// The architecture of a file.
     pub fn of(file: &GgufFile) -> Result<&'static Self> {
@@ -86,9 +129,9 @@ impl Architecture {
     pub fn objection(&self, key: &str, value: &Value) -> Option<&'static str> {
         let read_here = self.keys.iter().any(|keys| keys.contains(&key));
         match (key, value) {
-            ("rope.scaling.attn_factor", Value::F32(1.0)) if read_here => None,
-            ("rope.scaling.attn_factor", _) if read_here => Some("1"),
             _ if read_here => None,
+            (rope::ATTN_FACTOR, Value::F32(1.0)) => None,
+            (rope::ATTN_FACTOR, _) => Some("1"),
             ("attention.causal", Value::Bool(true)) | ("use_parallel_residual", Value::Bool(false)) => None,
             ("attention.causal", _) => Some("true"),
             ("use_parallel_residual", _) => Some("false"),
@@ -111,7 +154,7 @@ impl Architecture {
     fn in_block(&self, name: &str) -> Option<(String, Change)> {
         let (layer, rest) = name.strip_prefix(self.blocks)?.split_once('.')?;
         let (part, kind) = rest.rsplit_once('.')?;
-        let Part(_, stored, change) = self.parts.iter().find(|Part(ours, ..)| *ours == part)?;
+        let Part(_, stored, change) = self.parts.iter().copied().flatten().find(|Part(ours, ..)| *ours == part)?;
         Some((format!("blk.{layer}.{stored}.{kind}"), *change))
     }
 }
