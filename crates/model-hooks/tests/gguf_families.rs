@@ -7,13 +7,24 @@ mod gguf_support;
 use common::{Golden, assert_same_bits, engines, folder};
 use gguf_support::Gguf;
 use gguf_support::convert::Recipe;
-use model_hooks::gguf::Value;
+use model_hooks::gguf::{Array, Value};
 use model_hooks::{Capture, Engine, LanguageModel, LoadOptions, NoTap, Processing, load};
 use std::path::Path;
 
 /// Architectures and golden folders.
-const MODELS: [(&str, &str); 4] =
-    [("gpt2", "gpt2"), ("gptneox", "neox_parallel"), ("gptneox", "neox_serial"), ("llama", "llama")];
+const MODELS: [(&str, &str); 11] = [
+    ("gemma", "gemma1"),
+    ("gemma2", "gemma2"),
+    ("gemma3", "gemma3"),
+    ("gpt2", "gpt2"),
+    ("gptneox", "neox_parallel"),
+    ("gptneox", "neox_serial"),
+    ("llama", "llama"),
+    ("phi3", "phi3"),
+    ("phi3", "phi3_partial"),
+    ("qwen2", "qwen2"),
+    ("qwen3", "qwen3"),
+];
 
 fn open(path: &Path, processing: Processing, engine: Engine) -> LanguageModel {
     load(path, &LoadOptions::new(processing).engine(engine)).unwrap_or_else(|e| panic!("{e}"))
@@ -65,19 +76,87 @@ fn refused(gguf: &Gguf, with: &str) {
 #[test]
 fn what_is_not_undone_would_show() {
     // The same tensors with the converter's step left out: shapes fit, the model is another one.
-    let unsorted = Recipe { change: |_, _, rows| rows, ..*Recipe::of("gptneox") };
-    assert!(distance(&unsorted.write("neox_parallel"), "neox_parallel") > 0.1);
+    for (arch, name) in [("gptneox", "neox_parallel"), ("gemma", "gemma1"), ("gemma2", "gemma2"), ("gemma3", "gemma3")]
+    {
+        let raw = Recipe { change: |_, _, rows| rows, ..*Recipe::of(arch) };
+        let found = distance(&raw.write(name), name);
+        assert!(found > 0.1, "{arch}: {found}");
+    }
+    // And with a step too many: only Llama's rows are permuted.
+    for (arch, name) in [("qwen2", "qwen2"), ("qwen3", "qwen3")] {
+        let permuted = Recipe { change: Recipe::of("llama").change, ..*Recipe::of(arch) };
+        let found = distance(&permuted.write(name), name);
+        assert!(found > 0.05, "{arch}: {found}");
+    }
+}
+
+/// That a value under a key moves the logits of a model.
+#[track_caller]
+fn matters(arch: &str, name: &str, changes: &[(&str, Value)]) {
+    let gguf = Recipe::of(arch).write(name);
+    for (key, value) in changes {
+        let found = distance(&gguf.clone().entry(&format!("{arch}.{key}"), value.clone()), name);
+        assert!(found > 1e-3, "{arch}.{key} = {value}: {found}");
+    }
 }
 
 #[test]
 fn keys_decide_what_the_tensors_mean() {
-    let neox = Recipe::of("gptneox").write("neox_parallel");
-    let changed = |key: &str, value| distance(&neox.clone().entry(key, value), "neox_parallel");
-    assert!(changed("gptneox.use_parallel_residual", Value::Bool(false)) > 1e-2);
-    assert!(changed("gptneox.rope.dimension_count", Value::Unsigned(16)) > 1e-2);
-    assert!(changed("gptneox.rope.freq_base", Value::F32(100.0)) > 1e-3);
-    assert!(changed("gptneox.rope.scale_linear", Value::F32(4.0)) > 1e-3);
-    assert!(changed("gptneox.attention.layer_norm_epsilon", Value::F32(0.5)) > 1e-2);
+    let (n, x) = (Value::Unsigned, Value::F32);
+    let neox = [
+        ("use_parallel_residual", Value::Bool(false)),
+        ("rope.dimension_count", n(16)),
+        ("rope.freq_base", x(100.0)),
+        ("rope.scale_linear", x(4.0)),
+        ("attention.layer_norm_epsilon", x(0.5)),
+    ];
+    matters("gptneox", "neox_parallel", &neox);
+    matters("gpt2", "gpt2", &[("attention.layer_norm_epsilon", x(0.5))]);
+    for arch in ["qwen2", "qwen3"] {
+        matters(arch, arch, &[("rope.freq_base", x(100.0)), ("attention.layer_norm_rms_epsilon", x(0.5))]);
+    }
+    matters("gemma", "gemma1", &[("rope.freq_base", x(100.0)), ("rope.scaling.factor", x(4.0))]);
+    let gemma2 = [
+        ("attention.sliding_window", n(4)),
+        ("attention.sliding_window_pattern", n(1)),
+        ("attn_logit_softcapping", x(0.5)),
+        ("final_logit_softcapping", x(0.5)),
+        ("rope.freq_base", x(100.0)),
+    ];
+    matters("gemma2", "gemma2", &gemma2);
+    let gemma3 = [
+        ("attention.sliding_window", n(4)),
+        ("attention.sliding_window_pattern", n(2)),
+        ("rope.freq_base", x(100.0)),
+        ("rope.freq_base_swa", x(100.0)),
+        ("rope.scaling.factor", x(8.0)),
+    ];
+    matters("gemma3", "gemma3", &gemma3);
+    matters("phi3", "phi3", &[("attention.sliding_window", n(0)), ("rope.freq_base", x(100.0))]);
+    matters("phi3", "phi3_partial", &[("attention.sliding_window", n(8)), ("rope.dimension_count", n(16))]);
+}
+
+#[test]
+fn patterns_of_windows_come_as_a_period_or_a_list() {
+    let list = |slides: &[bool]| Value::Array(Array::Bool(slides.to_vec()));
+    let gemma3 = Recipe::of("gemma3").write("gemma3");
+    let with = |value| gemma3.clone().entry("gemma3.attention.sliding_window_pattern", value);
+    assert_eq!(distance(&with(list(&[true, true, false, true])), "gemma3"), 0.0);
+    assert!(distance(&with(list(&[true, false, true, true])), "gemma3") > 1e-3);
+    // Without the key the period is 6: all four layers have a window.
+    let silent = gemma3.clone().without("gemma3.attention.sliding_window_pattern");
+    let all = distance(&silent, "gemma3");
+    assert_eq!(all, distance(&with(list(&[true; 4])), "gemma3"));
+    assert!(all > 1e-3);
+    // Gemma 2 alternates, whether or not the file says so.
+    let gemma2 = Recipe::of("gemma2").write("gemma2");
+    let spelt = list(&[true, false, true, false]);
+    for value in [Value::Unsigned(2), spelt] {
+        assert_eq!(distance(&gemma2.clone().entry("gemma2.attention.sliding_window_pattern", value), "gemma2"), 0.0);
+    }
+    refused(&with(list(&[true; 3])), "an array of 3 bool, expected true or false for each of 4 layers");
+    refused(&with(Value::Unsigned(0)), "key `gemma3.attention.sliding_window_pattern` is the unsigned integer 0");
+    refused(&with(Value::String("2".into())), "expected an integer from 0");
 }
 
 #[test]

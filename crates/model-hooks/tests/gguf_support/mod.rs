@@ -31,6 +31,7 @@ fn array(a: &Array) -> Vec<u8> {
     match a {
         Array::String(v) => list(8, v.iter().map(|s| text(s)).collect()),
         Array::I32(v) => list(5, v.iter().map(|n| n.to_le_bytes().to_vec()).collect()),
+        Array::Bool(v) => list(7, v.iter().map(|b| vec![u8::from(*b)]).collect()),
         Array::F32(v) => list(6, v.iter().map(|x| x.to_le_bytes().to_vec()).collect()),
         Array::Array(v) => list(9, v.iter().map(array).collect()),
         other => panic!("no test writes {other:?}"),
