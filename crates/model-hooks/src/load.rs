@@ -53,10 +53,16 @@ impl LoadOptions {
 }
 
 /// Loads a model from a Hugging Face folder (`config.json`, `model.safetensors` or shards with their index, and
-/// `tokenizer.json` if there is one), or from a GGUF file of the Llama architecture (name ending in `.gguf`; it carries its own
-/// tokenizer).
+/// `tokenizer.json` if there is one), or from a GGUF file (name ending in `.gguf`; it carries its own tokenizer).
 ///
-/// Weights may be f32, f16 or bf16, in GGUF files also quantised (see [`gguf::TensorType`]), and are widened to f32. Nothing is guessed: an unknown family, activation or tensor is an error.
+/// Folders may be of any family in [`AnyModel::supported`]; GGUF files of the architectures `gemma`, `gemma2`, `gemma3`, `gpt2`,
+/// `gptneox`, `llama` (Mistral too), `phi3`, `qwen2` and `qwen3`. What llama.cpp's converter did to the tensors is undone, so that a file
+/// in f32 gives the numbers of its folder to the last bit. Parts of split files and mixtures of experts are refused, and so is every key
+/// of the architecture whose effect is not known here. What such a file cannot say: the window of a Mistral, the scaling of scores
+/// by layer of some GPT-2s, another activation of a GPT-NeoX than exact gelu.
+///
+/// Weights may be f32, f16 or bf16, in GGUF files also quantised (see [`gguf::TensorType`]), and are widened to f32. Nothing is guessed:
+/// an unknown family, activation or tensor is an error.
 ///
 /// # Errors
 /// [`Error::NotAModel`], [`Error::MissingKey`], [`Error::BadKey`], [`Error::MissingWeight`], [`Error::UnexpectedTensors`],

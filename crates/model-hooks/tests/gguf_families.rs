@@ -4,11 +4,12 @@
 mod common;
 mod gguf_support;
 
-use common::{Golden, assert_same_bits, engines, folder};
+use common::{Golden, Pieces, assert_same_bits, engines, folder};
 use gguf_support::Gguf;
-use gguf_support::convert::Recipe;
+use gguf_support::convert::{Config, Recipe};
 use model_hooks::gguf::{Array, Value};
 use model_hooks::{Capture, Engine, LanguageModel, LoadOptions, NoTap, Processing, load};
+use serde_json::Value as Json;
 use std::path::Path;
 
 /// Architectures and golden folders.
@@ -167,4 +168,116 @@ fn an_output_matrix_beside_gpt2s_embedding_is_the_unembedding() {
     assert!(distance(&again, "gpt2") < 1e-6);
     let other = gguf.tensor("output.weight", &[384, 64], &vec![0.25; 384 * 64]);
     assert!(distance(&other, "gpt2") > 0.1);
+}
+
+#[test]
+fn longrope_comes_as_two_tensors_and_a_factor() {
+    let configs = std::fs::read(folder("phi3_longrope").join("configs.json")).unwrap();
+    let configs: Json = serde_json::from_slice(&configs).unwrap();
+    let tokens = Golden::open("phi3_partial").tokens();
+    let logits =
+        |path: &Path| open(path, Processing::None, Engine::default()).hooked().forward(&tokens, &mut NoTap).unwrap();
+    let plain = Recipe::of("phi3").write("phi3_partial");
+    for name in ["short", "long", "factor"] {
+        let case = configs["cases"][name].as_object().unwrap().clone();
+        let rope = case["rope_parameters"].clone();
+        let original = rope["original_max_position_embeddings"].as_f64().unwrap();
+        // What the converter writes: the context is 256.
+        let stretched = (1.0 + (256.0 / original).ln() / original.ln()).sqrt();
+        let factor = rope["attention_factor"].as_f64().unwrap_or(stretched) as f32;
+        let list = |key: &str| -> Vec<f32> {
+            rope[key].as_array().unwrap().iter().map(|x| x.as_f64().unwrap() as f32).collect()
+        };
+        let gguf = plain
+            .clone()
+            .entry("phi3.rope.scaling.original_context_length", Value::Unsigned(original as u64))
+            .entry("phi3.rope.scaling.attn_factor", Value::F32(factor))
+            .tensor("rope_factors_long.weight", &[4], &list("long_factor"))
+            .tensor("rope_factors_short.weight", &[4], &list("short_factor"));
+        let (_dir, path) = gguf.write();
+        let pieces = case.into_iter().fold(Pieces::of("phi3_partial"), |pieces, (key, value)| pieces.with(&key, value));
+        let same = pieces.write();
+        assert_same_bits(name, &logits(&path), &logits(same.path()));
+        if name == "long" {
+            let mut half = gguf.clone();
+            half.tensors.retain(|tensor| tensor.name != "rope_factors_short.weight");
+            refused(&half, "`rope_factors_short.weight` is missing");
+            refused(&gguf.without("phi3.rope.scaling.original_context_length"), "original_max_position_embeddings");
+        }
+    }
+    let alone = plain.entry("phi3.rope.scaling.attn_factor", Value::F32(1.5));
+    refused(&alone, "key `phi3.rope.scaling.attn_factor` is the f32 1.5, expected 1");
+}
+
+/// A golden model with its layers repeated.
+fn deep(name: &str, layers: usize) -> Pieces {
+    let kind =
+        |layer: usize, period: usize| if layer % period < period - 1 { "sliding_attention" } else { "full_attention" };
+    let mut pieces = Pieces::of(name);
+    let held = pieces.config["num_hidden_layers"].as_u64().unwrap() as usize;
+    let period = if name == "gemma2" { 2 } else { 6 };
+    pieces.config["num_hidden_layers"] = layers.into();
+    pieces.config["layer_types"] = (0..layers).map(|layer| kind(layer, period)).collect();
+    for layer in held..layers {
+        let from = format!("layers.{}.", layer % held);
+        let copies: Vec<_> = pieces.tensors.iter().filter(|(name, _)| name.contains(&from)).cloned().collect();
+        let renamed = copies.into_iter().map(|(name, x)| (name.replace(&from, &format!("layers.{layer}.")), x));
+        pieces.tensors.extend(renamed);
+    }
+    pieces
+}
+
+#[test]
+fn the_largest_gemmas_divide_scores_by_another_number() {
+    for (arch, layers) in [("gemma2", 46), ("gemma3", 62)] {
+        let pieces = deep(arch, layers);
+        let (_dir, path) = Recipe::of(arch).write_as(&Config(pieces.config.clone()), pieces.tensors.clone()).write();
+        let tokens = Golden::open(arch).tokens();
+        let logits = |path: &Path| {
+            open(path, Processing::None, Engine::default()).hooked().forward(&tokens, &mut NoTap).unwrap()
+        };
+        let found = logits(&path);
+        // d_model / n_heads is 16, a head is 32 wide.
+        let [largest, other] =
+            [16, 32].map(|n| logits(deep(arch, layers).with("query_pre_attn_scalar", n).write().path()));
+        assert_same_bits(arch, &found, &largest);
+        assert!(common::error(&found, &other) > 1e-3);
+    }
+}
+
+#[test]
+fn keys_of_other_architectures_and_missing_ones_are_named() {
+    let gguf = |arch: &str, name: &str| Recipe::of(arch).write(name);
+    let absent = "expected absent: its effect on the model is not known here";
+    refused(&gguf("gemma", "gemma1").entry("gemma.attention.sliding_window", Value::Unsigned(8)), absent);
+    refused(&gguf("qwen2", "qwen2").entry("qwen2.attention.sliding_window", Value::Unsigned(8)), absent);
+    refused(&gguf("gpt2", "gpt2").entry("gpt2.rope.freq_base", Value::F32(1e4)), absent);
+    refused(&gguf("gemma3", "gemma3").without("gemma3.rope.freq_base"), "the rotary base of layers without a window");
+    refused(
+        &gguf("gptneox", "neox_serial").without("gptneox.use_parallel_residual"),
+        "use_parallel_residual` is missing",
+    );
+    refused(
+        &gguf("gpt2", "gpt2").entry("gpt2.attention.head_count_kv", Value::Unsigned(2)),
+        "expected 4, as there are heads",
+    );
+    refused(&gguf("gpt2", "gpt2").entry("gpt2.attention.key_length", Value::Unsigned(32)), "expected 16");
+    let capped = gguf("gemma3", "gemma3").entry("gemma3.final_logit_softcapping", Value::F32(30.0));
+    refused(&capped, "key `gemma3.final_logit_softcapping` is the f32 30");
+    let yarn = gguf("qwen3", "qwen3").entry("qwen3.rope.scaling.type", Value::String("yarn".into()));
+    refused(&yarn, "expected none or linear");
+}
+
+#[test]
+fn parts_of_a_split_model_are_named() {
+    let part = Recipe::of("qwen2").write("qwen2").entry("split.count", Value::Unsigned(3));
+    refused(
+        &part.clone().entry("split.no", Value::Unsigned(1)),
+        "split file (split.count): part 2 of 3; supported: whole",
+    );
+    // All but the first part of a model have these keys alone.
+    let later = part.entry("split.no", Value::Unsigned(2)).without("general.architecture");
+    refused(&later, "part 3 of 3");
+    let whole = Recipe::of("qwen2").write("qwen2").entry("split.count", Value::Unsigned(1));
+    assert_eq!(distance(&whole.entry("split.no", Value::Unsigned(0)), "qwen2"), 0.0);
 }

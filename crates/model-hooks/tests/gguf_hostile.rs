@@ -2,8 +2,10 @@
 
 mod gguf_support;
 
+use gguf_support::convert::Recipe;
 use gguf_support::{Entry, Gguf, damaged, golden, text, value, write};
 use model_hooks::gguf::{Array, GgufFile, TensorType, Value};
+use model_hooks::{LoadOptions, load};
 
 /// A small sound file: two entries, two tensors.
 fn sound() -> Gguf {
@@ -256,6 +258,114 @@ fn random_damage_never_panics() {
     };
     let opened = damaged(&whole, 0..2000, 500).filter(opens).count();
     assert!(opened > 25, "damage inside strings leaves a readable file: {opened}");
+}
+
+/// Every architecture's own keys, on a sound model.
+fn models() -> impl Iterator<Item = (&'static str, Gguf, Vec<String>)> {
+    ARCHITECTURES.into_iter().map(|(arch, name)| {
+        let gguf = Recipe::of(arch).write(name);
+        let prefix = format!("{arch}.");
+        let names = gguf.entries.iter().map(|(key, _)| String::from_utf8(key[8..].to_vec()).unwrap());
+        let keys = names.filter(|key| key.starts_with(&prefix)).collect();
+        (arch, gguf, keys)
+    })
+}
+
+const ARCHITECTURES: [(&str, &str); 9] = [
+    ("gemma", "gemma1"),
+    ("gemma2", "gemma2"),
+    ("gemma3", "gemma3"),
+    ("gpt2", "gpt2"),
+    ("gptneox", "neox_parallel"),
+    ("llama", "llama"),
+    ("phi3", "phi3_partial"),
+    ("qwen2", "qwen2"),
+    ("qwen3", "qwen3"),
+];
+
+fn load_error(gguf: &Gguf) -> Option<String> {
+    let (_dir, path) = gguf.write();
+    load(&path, &LoadOptions::default()).err().map(|e| e.to_string())
+}
+
+#[test]
+fn keys_of_the_wrong_type_are_refused_by_name() {
+    for (_, gguf, keys) in models() {
+        for key in keys {
+            let message = load_error(&gguf.clone().entry(&key, Value::String("7".into()))).expect("it loaded");
+            assert!(message.contains(&format!("key `{key}` is the string \"7\"")), "{message}");
+            let list = Value::Array(Array::I32(vec![1, 2]));
+            let message = load_error(&gguf.clone().entry(&key, list)).expect("it loaded");
+            assert!(message.contains(&format!("key `{key}` is an array of 2 i32")), "{message}");
+        }
+    }
+}
+
+#[test]
+fn numbers_that_cannot_be_are_refused_by_name() {
+    let odd = [0u32, u32::MAX, (1 << 28) - 1].map(|n| Value::Unsigned(n.into()));
+    let floats = [0.0, -1.0, f32::NAN, f32::INFINITY].map(Value::F32);
+    for (arch, gguf, keys) in models() {
+        for key in keys {
+            let float = key.contains("epsilon") || key.contains("softcapping") || key.contains("freq_base");
+            // Numbers that are fine, if odd: a context of any length, a Phi-3 without a window, a window that is never full.
+            let fine = |value: &Value| match (key.split_once('.').unwrap().1, value) {
+                ("context_length", Value::Unsigned(n)) => arch != "gpt2" && *n == (1 << 28) - 1,
+                ("attention.sliding_window", Value::Unsigned(n)) => *n == (1 << 28) - 1 || (arch == "phi3" && *n == 0),
+                ("attention.sliding_window_pattern" | "rope.scaling.original_context_length", Value::Unsigned(n)) => {
+                    *n == (1 << 28) - 1
+                }
+                _ => false,
+            };
+            for value in if float { &floats[..] } else { &odd[..] } {
+                let changed = gguf.clone().entry(&key, value.clone());
+                match load_error(&changed) {
+                    None => assert!(fine(value), "{key} = {value} loaded"),
+                    // The size may also be found to disagree with the tensors.
+                    Some(message) => {
+                        let named = message.contains(&key) || message.contains("has shape");
+                        assert!(named && !fine(value), "{key} = {value}: {message}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn keys_that_mean_another_model_are_refused_everywhere() {
+    for (arch, gguf, _) in models() {
+        for (key, value) in [
+            ("attention.causal", Value::Bool(false)),
+            ("expert_count", Value::Unsigned(8)),
+            ("logit_scale", Value::F32(2.0)),
+            ("attention.scale", Value::F32(0.5)),
+            ("some.new.key", Value::Bool(true)),
+        ] {
+            let key = format!("{arch}.{key}");
+            let message = load_error(&gguf.clone().entry(&key, value)).expect("it loaded");
+            assert!(message.contains(&format!("key `{key}` is")), "{message}");
+        }
+        let more = gguf.clone().tensor("blk.0.attn_sinks.weight", &[4], &[0.0; 4]);
+        assert!(load_error(&more).unwrap().contains("unexpected weight tensors: blk.0.attn_sinks.weight"));
+        for at in [0, gguf.tensors.len() / 2, gguf.tensors.len() - 1] {
+            let mut fewer = gguf.clone();
+            let gone = fewer.tensors.remove(at).name;
+            // Without it the unembedding is the embedding: another model, but a whole one.
+            assert!(gone == "output.weight" || load_error(&fewer).unwrap().contains(&gone), "{arch} without {gone}");
+        }
+    }
+}
+
+#[test]
+fn random_damage_to_models_never_panics() {
+    for (_, gguf, _) in models() {
+        let (whole, header) = (gguf.bytes(), gguf.header().len());
+        for bytes in damaged(&whole, 24..header, 40) {
+            let (_dir, path) = write(&bytes);
+            let _: Option<_> = load(&path, &LoadOptions::default()).ok();
+        }
+    }
 }
 
 #[test]

@@ -227,7 +227,12 @@ fn refused(gguf: Gguf, with: &str) {
 #[test]
 fn other_architectures_are_named() {
     let other = llama_keys().entry("general.architecture", Value::String("mamba".into()));
-    refused(other, "unsupported architecture (general.architecture): mamba; supported: gpt2, gptneox, llama");
+    refused(
+        other,
+        "unsupported architecture (general.architecture): mamba; supported: gemma, gemma2, gemma3, gpt2, gptneox, llama, phi3, qwen2, qwen3",
+    );
+    let experts = llama_keys().entry("general.architecture", Value::String("qwen3moe".into()));
+    refused(experts, "qwen3moe; supported: gemma");
     refused(llama_keys().without("general.architecture"), "key `general.architecture` is missing");
 }
 

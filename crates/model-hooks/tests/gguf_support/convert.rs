@@ -2,6 +2,7 @@
 //! a second time and forwards.
 
 use super::{Gguf, golden};
+use candle_core::Tensor;
 use model_hooks::gguf::Value;
 use serde_json::Value as Json;
 use tensor_files::SafetensorsFile;
@@ -301,18 +302,18 @@ impl Recipe {
     /// The golden model in `folder` as a file of this architecture.
     pub fn write(&self, folder: &str) -> Gguf {
         let config = std::fs::read(golden(folder).join("config.json")).unwrap();
-        self.write_as(folder, &Config(serde_json::from_slice(&config).unwrap()))
+        let file = SafetensorsFile::open(golden(folder).join("model.safetensors")).unwrap();
+        let tensors = file.names().into_iter().map(|name| (name.clone(), file.load_f32(&name).unwrap()));
+        self.write_as(&Config(serde_json::from_slice(&config).unwrap()), tensors)
     }
 
-    /// With a configuration of the caller's.
-    pub fn write_as(&self, folder: &str, config: &Config) -> Gguf {
-        let file = SafetensorsFile::open(golden(folder).join("model.safetensors")).unwrap();
+    /// A configuration and tensors of the caller's.
+    pub fn write_as(&self, config: &Config, tensors: impl IntoIterator<Item = (String, Tensor)>) -> Gguf {
         let mut gguf = Gguf::default().entry("general.architecture", Value::String(self.arch.into()));
         for (key, value) in (self.keys)(config) {
             gguf = gguf.entry(&format!("{}.{key}", self.arch), value);
         }
-        for name in file.names() {
-            let tensor = file.load_f32(&name).unwrap();
+        for (name, tensor) in tensors {
             let (shape, values) = (tensor.dims().to_vec(), tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap());
             let columns = if shape.len() == 1 { 1 } else { shape[1] };
             let rows = values.chunks_exact(columns).map(<[f32]>::to_vec).collect();
