@@ -61,7 +61,7 @@ impl Words<'_> {
     /// How many entries of a head are turned: all, as the file must say if it says anything.
     pub fn whole_heads(&self, sizes: &Sizes) -> Result<()> {
         let d_head = sizes.d_head;
-        if self.optional_size("rope.dimension_count")?.is_some_and(|n| n != d_head) || d_head % 2 != 0 {
+        if self.optional_size("rope.dimension_count")?.is_some_and(|n| n != d_head) || !d_head.is_multiple_of(2) {
             return Err(self.bad("rope.dimension_count", format!("the width of a head, {d_head}, an even number")));
         }
         Ok(())
@@ -79,7 +79,7 @@ impl Words<'_> {
     pub fn partial_rope(&self, sizes: &Sizes) -> Result<(Map<String, Json>, usize)> {
         let d_head = sizes.d_head;
         let turned = self.optional_size("rope.dimension_count")?.unwrap_or(d_head);
-        if turned > d_head || turned % 2 != 0 {
+        if turned > d_head || !turned.is_multiple_of(2) {
             let expected = format!("an even number, at most the width of a head, {d_head}");
             return Err(self.bad("rope.dimension_count", expected));
         }

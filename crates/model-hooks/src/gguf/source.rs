@@ -53,7 +53,7 @@ impl TensorSource for Source<'_> {
     /// Biases are not announced by any key: they are there or not. One that only some blocks have is left over, or missed here.
     fn vector_if(&self, exists: bool, name: &str, len: usize) -> Result<Option<Vec<f32>>> {
         // Models with biases on Q, K and V alone exist in this format; the folder's one flag means all four.
-        let exists = exists && !(name.ends_with("o_proj.bias") && !self.holds(name));
+        let exists = exists && (self.holds(name) || !name.ends_with("o_proj.bias"));
         if exists { self.vector(name, len).map(Some) } else { Ok(None) }
     }
 

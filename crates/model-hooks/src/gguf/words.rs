@@ -144,7 +144,7 @@ impl<'a> Words<'a> {
     pub fn say_sizes(&mut self, words: &SizeWords) -> Result<Sizes> {
         let (d_model, n_heads) = (self.size("embedding_length")?, self.size("attention.head_count")?);
         let n_kv_heads = self.optional_size("attention.head_count_kv")?.unwrap_or(n_heads);
-        if n_heads % n_kv_heads != 0 {
+        if !n_heads.is_multiple_of(n_kv_heads) {
             return Err(self.bad("attention.head_count_kv", format!("a divisor of the {n_heads} heads")));
         }
         let d_head = self.d_head(d_model, n_heads)?;
@@ -176,7 +176,7 @@ impl<'a> Words<'a> {
     fn d_head(&self, d_model: usize, n_heads: usize) -> Result<usize> {
         let d_head = match self.optional_size("attention.key_length")? {
             Some(d_head) => d_head,
-            None if d_model % n_heads == 0 => d_model / n_heads,
+            None if d_model.is_multiple_of(n_heads) => d_model / n_heads,
             None => return Err(self.bad("attention.head_count", format!("a divisor of embedding_length = {d_model}"))),
         };
         match self.optional_size("attention.value_length")? {

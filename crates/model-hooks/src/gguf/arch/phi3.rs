@@ -35,10 +35,9 @@ pub(super) const PHI3: Architecture = Architecture {
 fn describe(words: &mut Words<'_>, sizes: &Sizes) -> Result<()> {
     words.set("hidden_act", "silu");
     words.say_positive("rms_norm_eps", RMS_NORM[0])?;
-    if words.file().u32(&words.full(WINDOW))? != Some(0) {
-        if let Some(window) = words.optional_size(WINDOW)? {
-            words.say("sliding_window", window, WINDOW);
-        }
+    let none = words.file().u32(&words.full(WINDOW))? == Some(0);
+    if let Some(window) = if none { None } else { words.optional_size(WINDOW)? } {
+        words.say("sliding_window", window, WINDOW);
     }
     if let Some(context) = words.optional_size(ORIGINAL_CONTEXT)? {
         words.say("original_max_position_embeddings", context, ORIGINAL_CONTEXT);
