@@ -105,7 +105,7 @@ impl Family for Gpt2 {
             Ok(Linear { w, b: Some(files.vector(&format!("{h}.{name}.bias"), n)?) })
         };
         let qkv = linear("attn.c_attn", d_model, 3 * d_model)?;
-        let part = |i: usize| qkv.columns(&[i * d_model..(i + 1) * d_model]);
+        let part = |i: usize| qkv.part(i * d_model..(i + 1) * d_model);
         Ok(BlockWeights {
             ln1: layer_norm(files, &format!("{h}.ln_1"), d_model)?,
             q: part(0),

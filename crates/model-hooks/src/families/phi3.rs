@@ -82,13 +82,13 @@ impl Family for Phi3 {
         let gate_in = linear("mlp.gate_up_proj", [d_model, 2 * d_mlp])?;
         Ok(BlockWeights {
             ln1: norm("input_layernorm")?,
-            q: qkv.columns(&[0..q]),
-            k: qkv.columns(&[q..q + kv]),
-            v: qkv.columns(&[q + kv..q + 2 * kv]),
+            q: qkv.part(0..q),
+            k: qkv.part(q..q + kv),
+            v: qkv.part(q + kv..q + 2 * kv),
             o: linear("self_attn.o_proj", [q, d_model])?,
             ln2: norm("post_attention_layernorm")?,
-            gate: Some(gate_in.columns(&[0..d_mlp])),
-            mlp_in: gate_in.columns(&[d_mlp..2 * d_mlp]),
+            gate: Some(gate_in.part(0..d_mlp)),
+            mlp_in: gate_in.part(d_mlp..2 * d_mlp),
             mlp_out: linear("mlp.down_proj", [d_mlp, d_model])?,
             q_norm: NormWeights::default(),
             k_norm: NormWeights::default(),

@@ -199,7 +199,7 @@ impl Rope {
 pub(crate) fn part_of(c: &Config, key: &str, d_head: usize, default: f64) -> Result<usize> {
     let share = c.positive(key, Some(default))?;
     let d_rotary = (d_head as f64 * share) as usize;
-    if share > 1.0 || d_rotary == 0 || d_rotary % 2 != 0 {
+    if share > 1.0 || d_rotary == 0 || !d_rotary.is_multiple_of(2) {
         return Err(c.bad(key, &format!("a share of d_head = {d_head} that is a positive even number of entries")));
     }
     Ok(d_rotary)

@@ -28,6 +28,11 @@ pub(crate) struct Linear<F: Form> {
 }
 
 impl Linear<Raw> {
+    /// A copy of a range of columns of `W` and `b`.
+    pub fn part(&self, range: Range<usize>) -> Self {
+        self.columns(&[range])
+    }
+
     /// A copy of some columns of `W` and `b`, range after range.
     pub fn columns(&self, ranges: &[Range<usize>]) -> Self {
         let b = self.b.as_ref().map(|b| ranges.iter().flat_map(|range| &b[range.clone()]).copied().collect());
