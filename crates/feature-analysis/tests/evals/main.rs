@@ -5,4 +5,5 @@ mod golden;
 mod hand;
 mod laws;
 mod refusals;
+mod resume;
 mod toy;
