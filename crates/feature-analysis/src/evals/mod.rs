@@ -24,6 +24,7 @@ mod options;
 mod report;
 mod run;
 mod sites;
+mod store;
 mod sums;
 mod tokens;
 
@@ -33,4 +34,5 @@ pub use features::{FeatureMetrics, FeatureWeights};
 pub use metric::{Metric, Origin, metrics};
 pub use options::{EvalHooks, EvalOptions, EvalPhase, EvalProgress};
 pub use report::{EvalCounts, Evaluation, Measured};
-pub use run::{evaluate, evaluate_store};
+pub use run::evaluate;
+pub use store::evaluate_store;
