@@ -365,6 +365,12 @@ pub enum Error {
         /// What computes the model.
         engine: tensor_kernels::Engine,
     },
+    /// A scalar whose gradient was asked for, but which is no function of the logits that it was given.
+    #[error("the scalar does not depend on the logits through operations that gradients can follow")]
+    UntrackedScalar,
+    /// A model that does not say what its final norm is.
+    #[error("this model does not tell its final norm (HookedModel::final_norm)")]
+    NoFinalNorm,
     /// A kernel refused its operands.
     #[error(transparent)]
     Kernels(#[from] tensor_kernels::Error),

@@ -26,11 +26,13 @@
 // Linked for its `x86-v4` feature, which switches on AVX-512 inside the tensor library's matrix products.
 use gemm as _;
 
+mod cache;
 mod config;
 mod error;
 mod families;
 mod folder;
 pub mod gguf;
+mod gradients;
 mod hook;
 mod language_model;
 mod load;
@@ -47,13 +49,15 @@ mod tokenizer;
 mod tokens;
 mod weights;
 
+pub use cache::{ActivationCache, Stack};
 pub use error::{Error, Result};
 pub use families::AnyModel;
+pub use gradients::{Gradients, gradients, gradients_from};
 pub use hook::{HookPoint, NormSite, Site};
 pub use language_model::LanguageModel;
 pub use load::{LoadOptions, load};
 pub use loss::{Predictions, next_token_loss, next_token_loss_per_token};
-pub use model::{HookedModel, ModelShape, Start};
+pub use model::{FinalNorm, HookedModel, ModelShape, Start};
 pub use path::{Frozen, PathPatch};
 pub use processing::{Processing, ProcessingSteps};
 pub use prompt::{PositionReport, Prediction, PromptOptions, PromptReport, test_prompt};

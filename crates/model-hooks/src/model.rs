@@ -49,6 +49,20 @@ pub enum Start<'a> {
     },
 }
 
+/// What stands between the residual stream and the logits, beside `W_U`: `logits = norm(x) W_U + b_U` with
+/// `norm(x) = (x - mean(x)) / scale * gain + bias`.
+#[derive(Clone, Debug)]
+pub struct FinalNorm {
+    /// Whether the mean is subtracted (layer norm) or not (RMS norm).
+    pub centres: bool,
+    /// `[d_model]`; `None` where it is folded into `W_U`.
+    pub gain: Option<Tensor>,
+    /// `[d_model]`; `None` where there is none, or it is folded into `b_U`.
+    pub bias: Option<Tensor>,
+    /// `b_U` `[d_vocab]`, where there is one.
+    pub b_u: Option<Tensor>,
+}
+
 /// A transformer whose forward pass can be tapped at named points.
 pub trait HookedModel: Send + Sync {
     /// The model's dimensions.
@@ -82,6 +96,15 @@ pub trait HookedModel: Send + Sync {
     /// # Errors
     /// A range outside the vocabulary.
     fn w_u_columns(&self, start: usize, len: usize) -> Result<Tensor>;
+
+    /// The final norm and the bias of the unembedding as this model holds them (after processing). `None`, the provided answer, from a model
+    /// that does not tell.
+    ///
+    /// # Errors
+    /// The tensor library's.
+    fn final_norm(&self) -> Result<Option<FinalNorm>> {
+        Ok(None)
+    }
 
     /// What computes this model. The provided body says that it is not the kernels.
     fn engine(&self) -> Engine {

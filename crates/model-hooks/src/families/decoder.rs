@@ -2,12 +2,12 @@
 
 use crate::config::Config;
 use crate::math::{Kernels, Math, Reference};
-use crate::ops::Norm;
+use crate::ops::{Norm, NormKind};
 use crate::run::{Block, Stage, Step};
 use crate::weights::{BlockWeights, Ends, Hold, Raw, RawEnds, TensorSource, Weights};
 use crate::{
-    Error, HookPoint, HookedModel, Interest, ModelShape, NormSite, ProcessingSteps, Result, Site, Start, Tap,
-    TokenBatch,
+    Error, FinalNorm, HookPoint, HookedModel, Interest, ModelShape, NormSite, ProcessingSteps, Result, Site, Start,
+    Tap, TokenBatch,
 };
 use candle_core::Tensor;
 use tensor_kernels::{Engine, Operand};
@@ -128,6 +128,17 @@ impl<F: Family> Decoder<F> {
         shape.pop();
         shape.push(self.family.shape().d_vocab);
         Ok(logits.reshape(shape)?)
+    }
+
+    fn final_norm_on<M: Math>(&self, (m, w): (&M, &Weights<M>)) -> Result<FinalNorm> {
+        let tensor = |v: &Option<M::Vector>| v.as_ref().map(|v| m.vector(v)).transpose();
+        let Ends { ln_final, u, .. } = &w.ends;
+        Ok(FinalNorm {
+            centres: self.family.norm().kind == NormKind::Layer,
+            gain: tensor(&ln_final.w)?,
+            bias: tensor(&ln_final.b)?,
+            b_u: tensor(&u.b)?,
+        })
     }
 
     /// Everything that can be wrong is found here, before anything runs.
@@ -273,6 +284,14 @@ impl<F: Family> HookedModel for Decoder<F> {
             Held::Reference(m, w) => m.columns(&w.ends.u.w, start, len),
             Held::Kernels(m, w) => m.columns(&w.ends.u.w, start, len),
         }
+    }
+
+    fn final_norm(&self) -> Result<Option<FinalNorm>> {
+        match &self.held {
+            Held::Reference(m, w) => self.final_norm_on((m, w)),
+            Held::Kernels(m, w) => self.final_norm_on((m, w)),
+        }
+        .map(Some)
     }
 
     fn engine(&self) -> Engine {

@@ -149,4 +149,7 @@ pub(crate) trait Math: Hold {
 
     /// Columns of a matrix `[k, len]`, as products see them.
     fn columns(&self, w: &Self::Matrix, start: usize, len: usize) -> Result<Tensor>;
+
+    /// A bias or gain as a tensor.
+    fn vector(&self, v: &Self::Vector) -> Result<Tensor>;
 }

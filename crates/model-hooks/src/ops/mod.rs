@@ -59,7 +59,16 @@ pub(crate) fn linear(x: &Tensor, w: &Tensor, b: Option<&Tensor>) -> Result<Tenso
         return Err(crate::Error::Shape { what: "the input of a linear map", expected, found: x.dims().to_vec() });
     }
     shape.push(m);
-    let y = x.reshape(((), n))?.matmul(w)?;
+    let rows = x.reshape(((), n))?;
+    if rows.track_op() {
+        let y = tracked::product(&rows, w)?;
+        let y = match b {
+            Some(b) => y.broadcast_add(b)?,
+            None => y,
+        };
+        return Ok(y.reshape(shape)?);
+    }
+    let y = rows.matmul(w)?;
     if let Some(b) = b {
         // In place: `y` is new, nobody else holds it.
         y.inplace_op2(&b.contiguous()?, &AddRow)?;

@@ -7,7 +7,7 @@ use crate::Result;
 use crate::families::rope::Angles;
 use crate::math::AttentionRule;
 use crate::run::Columns;
-use candle_core::{D, Device, Tensor};
+use candle_core::{CpuStorage, CustomOp1, D, Device, Layout, Shape, Tensor};
 use tensor_kernels::RopePairs;
 
 pub(super) fn scale(norm: Norm, x: &Tensor) -> Result<Tensor> {
@@ -50,6 +50,32 @@ pub(super) fn softmax(x: &Tensor) -> Result<Tensor> {
     // 1 for such a row, whose sum is 0; any other row's is at least 1.
     let nothing = sum.detach().eq(0f64)?.to_dtype(sum.dtype())?;
     Ok(e.broadcast_div(&(sum + nothing)?)?)
+}
+
+/// `x W` of rows `x` `[rows, n]`. The tensor library's own product would compute the gradient of `W` too, and keep it.
+pub(super) fn product(x: &Tensor, w: &Tensor) -> Result<Tensor> {
+    let y = x.detach().matmul(w)?;
+    Ok(x.apply_op1(Product { y, w: w.clone() })?)
+}
+
+/// A product that has been computed, with what its gradient needs.
+struct Product {
+    y: Tensor,
+    w: Tensor,
+}
+
+impl CustomOp1 for Product {
+    fn name(&self) -> &'static str {
+        "product"
+    }
+
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        Ok((CpuStorage::F32(self.y.flatten_all()?.to_vec1()?), self.y.shape().clone()))
+    }
+
+    fn bwd(&self, _: &Tensor, _: &Tensor, gradient: &Tensor) -> candle_core::Result<Option<Tensor>> {
+        gradient.contiguous()?.matmul(&self.w.t()?).map(Some)
+    }
 }
 
 pub(super) fn rotate(x: &Tensor, angles: &Angles, columns: &Columns) -> Result<Tensor> {

@@ -321,6 +321,10 @@ impl Math for Kernels {
         let k = transposed.len() / len.max(1);
         Ok(to_tensor(transposed, vec![len, k])?.t()?)
     }
+
+    fn vector(&self, v: &Arc<[f32]>) -> Result<Tensor> {
+        to_tensor(v.to_vec(), vec![v.len()])
+    }
 }
 
 fn to_tensor(values: Vec<f32>, shape: Vec<usize>) -> Result<Tensor> {
