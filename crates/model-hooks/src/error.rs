@@ -92,6 +92,14 @@ pub enum Error {
         /// Where.
         point: HookPoint,
     },
+    /// An entry of a list of interventions that cannot be carried out.
+    #[error("intervention {index}: {reason}")]
+    BadIntervention {
+        /// Its place in the list, from 0.
+        index: usize,
+        /// What is wrong, and what was expected.
+        reason: String,
+    },
     /// Path patching without a receiver.
     #[error("path patching needs at least one receiver")]
     NoReceivers,

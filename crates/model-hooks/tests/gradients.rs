@@ -10,7 +10,8 @@ use model_hooks::{
 };
 
 /// Of the derivative along a direction: steps are so small that the rounding of f32 and the curvature both stay below it.
-const TOLERANCE: f64 = 5e-3;
+/// What remains is largest at scales of norms, whose gradients are small.
+const TOLERANCE: f64 = 1e-2;
 
 fn reference(name: &str) -> (LanguageModel, TokenBatch) {
     (model_on(name, Processing::None, Engine::Reference), Golden::open(name).tokens())

@@ -17,7 +17,7 @@ use super::{Decoder, Family};
 use crate::config::Config;
 use crate::folder::WeightFolder;
 use crate::weights::TensorSource;
-use crate::{HookPoint, HookedModel, ModelShape, ProcessingSteps, Result, Start, Tap, TokenBatch};
+use crate::{FinalNorm, HookPoint, HookedModel, ModelShape, ProcessingSteps, Result, Start, Tap, TokenBatch};
 use candle_core::Tensor;
 use std::path::Path;
 use tensor_kernels::{Engine, Operand};
@@ -141,6 +141,10 @@ impl HookedModel for AnyModel {
 
     fn w_u_columns(&self, start: usize, len: usize) -> Result<Tensor> {
         self.model.w_u_columns(start, len)
+    }
+
+    fn final_norm(&self) -> Result<Option<FinalNorm>> {
+        self.model.final_norm()
     }
 
     fn engine(&self) -> Engine {

@@ -1,0 +1,282 @@
+//! Edits as data: a list that is saved beside results, and replayed.
+
+use crate::{Cx, Edit, Error, HookPoint, Indices, Interest, Result, Site, Tap};
+use candle_core::{DType, Device, Tensor};
+use serde::{Deserialize, Serialize};
+use std::path::{Component, Path, PathBuf};
+use tensor_files::SafetensorsFile;
+
+/// The format that is written; another is refused.
+const VERSION: u32 = 1;
+
+/// A list of edits that can be saved as JSON, loaded and replayed. Unknown keys and operations are refused.
+///
+/// ```json
+/// {"version": 1, "tensors": "directions.safetensors", "interventions": [
+///   {"point": "blocks.4.attn.hook_z", "op": "zero", "heads": [3, 5]},
+///   {"point": "blocks.2.hook_resid_pre", "op": "add", "vector": "love", "factor": 4.0, "positions": {"from": 1}},
+///   {"point": "blocks.3.hook_mlp_out", "op": "project_out", "vector": [0.1, -0.2, 0.3]}
+/// ]}
+/// ```
+/// | `op` | reads | does |
+/// |---|---|---|
+/// | `zero` | | writes zeros |
+/// | `scale` | `factor` | multiplies |
+/// | `add` | `vector`, `factor` (1) | adds `factor * vector` |
+/// | `project_out` | `vector` | takes the component along the vector out |
+/// | `patch` | `vector` | replaces by the tensor, broadcast |
+/// | `mean` | `vector` | replaces by the mean over the first axis of the tensor, activations of other rows |
+///
+/// `vector` is a list of numbers, or the name of a tensor in the safetensors file `tensors`, which lies in the list's own folder.
+/// `rows`, `positions` and `heads` are lists, or ranges `{"from": 2, "to": 5}` (5 excluded; to the end without `to`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Interventions {
+    version: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tensors: Option<PathBuf>,
+    /// The edits, in the order in which they are made.
+    pub interventions: Vec<Intervention>,
+}
+
+/// One edit of [`Interventions`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Intervention {
+    /// TransformerLens' name of the hook point.
+    pub point: String,
+    /// What is done.
+    pub op: Op,
+    /// For `scale` and `add`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub factor: Option<f64>,
+    /// For `add`, `project_out`, `patch` and `mean`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vector: Option<Vector>,
+    /// The rows of the batch; all without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows: Option<Chosen>,
+    /// The positions; all without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub positions: Option<Chosen>,
+    /// The heads; all without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heads: Option<Chosen>,
+}
+
+/// What an [`Intervention`] does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Op {
+    /// Writes zeros.
+    Zero,
+    /// Multiplies by `factor`.
+    Scale,
+    /// Adds `factor * vector`.
+    Add,
+    /// Takes the component along `vector` out.
+    ProjectOut,
+    /// Replaces by `vector`.
+    Patch,
+    /// Replaces by the mean over the first axis of `vector`.
+    Mean,
+}
+
+/// The tensor of an [`Intervention`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Vector {
+    /// The numbers of one vector.
+    Inline(Vec<f32>),
+    /// A tensor of the file beside the list.
+    Named(String),
+}
+
+/// Chosen rows, positions or heads of an [`Intervention`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Chosen {
+    /// These.
+    List(Vec<usize>),
+    /// Those of a range.
+    Range(ChosenRange),
+}
+
+/// A range of [`Chosen`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChosenRange {
+    /// The first.
+    pub from: usize,
+    /// One behind the last; the end of the axis without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<usize>,
+}
+
+impl From<&Chosen> for Indices {
+    fn from(chosen: &Chosen) -> Self {
+        match chosen {
+            Chosen::List(list) => list.clone().into(),
+            Chosen::Range(ChosenRange { from, to: Some(to) }) => (*from..*to).into(),
+            Chosen::Range(ChosenRange { from, to: None }) => (*from..).into(),
+        }
+    }
+}
+
+impl Intervention {
+    /// An operation on the whole value at a point; set the fields that it needs.
+    #[must_use]
+    pub fn new(point: HookPoint, op: Op) -> Self {
+        Self { point: point.to_string(), op, factor: None, vector: None, rows: None, positions: None, heads: None }
+    }
+
+    fn edit(&self, index: usize, tensors: &dyn Fn(&str) -> Result<Tensor>) -> Result<Edit> {
+        let bad = |reason: String| Error::BadIntervention { index, reason };
+        let point: HookPoint = self.point.parse().map_err(|e: Error| bad(e.to_string()))?;
+        let takes_vector = !matches!(self.op, Op::Zero | Op::Scale);
+        match (takes_vector, &self.vector, self.factor) {
+            (true, None, _) => return Err(bad(format!("`vector` is missing, which {:?} reads", self.op))),
+            (false, Some(_), _) => return Err(bad(format!("`vector` is given, which {:?} does not read", self.op))),
+            (_, _, Some(factor)) if !factor.is_finite() => return Err(bad(format!("`factor` is {factor}"))),
+            (_, _, Some(_)) if !matches!(self.op, Op::Scale | Op::Add) => {
+                return Err(bad(format!("`factor` is given, which {:?} does not read", self.op)));
+            }
+            (_, _, None) if self.op == Op::Scale => return Err(bad("`factor` is missing, which Scale reads".into())),
+            _ => {}
+        }
+        let vector = || -> Result<Tensor> {
+            let x = match &self.vector {
+                Some(Vector::Inline(x)) => Tensor::new(&x[..], &Device::Cpu)?,
+                Some(Vector::Named(name)) => tensors(name)?,
+                None => return Err(bad("`vector` is missing".into())),
+            };
+            let x = x.to_dtype(DType::F32)?;
+            // Masked scores are -inf, and nothing else may be.
+            let is_score = point.site() == Some(Site::AttnScores);
+            let sound = |x: &f32| x.is_finite() || (is_score && *x == f32::NEG_INFINITY);
+            match x.flatten_all()?.to_vec1::<f32>()?.iter().find(|x| !sound(x)) {
+                Some(x) => Err(bad(format!("the vector holds {x}"))),
+                None if x.elem_count() == 0 => Err(bad("the vector is empty".into())),
+                None => Ok(x),
+            }
+        };
+        let factor = self.factor.unwrap_or(1.0);
+        let mut edit = match self.op {
+            Op::Zero => Edit::zero(point),
+            Op::Scale => Edit::scale(point, factor),
+            Op::Add => Edit::add(point, (vector()? * factor)?),
+            Op::ProjectOut => Edit::project_out(point, &vector()?)?,
+            Op::Patch => Edit::patch(point, vector()?),
+            Op::Mean => Edit::mean_of(point, &vector()?)?,
+        };
+        if let Some(rows) = &self.rows {
+            edit = edit.rows(rows);
+        }
+        if let Some(positions) = &self.positions {
+            edit = edit.positions(positions);
+        }
+        if let Some(heads) = &self.heads {
+            edit = edit.heads(heads);
+        }
+        Ok(edit)
+    }
+}
+
+impl Interventions {
+    /// A list whose named vectors are in `tensors`, the name of a file in the folder where the list will lie.
+    #[must_use]
+    pub fn new(interventions: Vec<Intervention>, tensors: Option<PathBuf>) -> Self {
+        Self { version: VERSION, tensors, interventions }
+    }
+
+    /// Reads a list.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::Json`] for what is no such list, an unknown key or operation among it; [`Error::BadKey`] for another version.
+    pub fn load(path: &Path) -> Result<Self> {
+        let text = std::fs::read(path).map_err(|source| Error::Io { path: path.into(), source })?;
+        let list: Self = serde_json::from_slice(&text).map_err(|source| Error::Json { path: path.into(), source })?;
+        if list.version != VERSION {
+            let (key, expected, found) = ("version".into(), VERSION.to_string(), list.version.to_string());
+            return Err(Error::BadKey { path: path.into(), key, expected, found });
+        }
+        Ok(list)
+    }
+
+    /// Writes the list. Tensors that it names are the caller's to save beside it.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Json`].
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let text = serde_json::to_vec_pretty(self).map_err(|source| Error::Json { path: path.into(), source })?;
+        std::fs::write(path, text).map_err(|source| Error::Io { path: path.into(), source })
+    }
+
+    /// The edits, as a tap. `folder` is where the list lies; its tensors are read from there and from nowhere else.
+    ///
+    /// # Errors
+    /// [`Error::BadIntervention`] with the place in the list: an unknown point, a vector or factor that is missing, not read by the operation or not
+    /// finite, a file of tensors outside the folder; and what the file itself is refused for.
+    pub fn tap(&self, folder: &Path) -> Result<Replay> {
+        let mut opened: Option<SafetensorsFile> = None;
+        let mut edits = Vec::with_capacity(self.interventions.len());
+        for (index, intervention) in self.interventions.iter().enumerate() {
+            if opened.is_none() && matches!(intervention.vector, Some(Vector::Named(_))) {
+                opened = Some(self.open(index, folder)?);
+            }
+            let tensors = |name: &str| match &opened {
+                Some(file) => Ok(file.load(name)?),
+                None => Err(Error::BadIntervention { index, reason: "there is no file of tensors".into() }),
+            };
+            edits.push(intervention.edit(index, &tensors)?);
+        }
+        Ok(Replay { edits })
+    }
+
+    fn open(&self, index: usize, folder: &Path) -> Result<SafetensorsFile> {
+        let bad = |reason: String| Error::BadIntervention { index, reason };
+        let name =
+            self.tensors.as_ref().ok_or_else(|| bad("it names a tensor, but the list has no `tensors`".into()))?;
+        let mut parts = name.components();
+        let (Some(Component::Normal(_)), None) = (parts.next(), parts.next()) else {
+            return Err(bad(format!(
+                "`tensors` is {}, expected the name of a file in the list's folder",
+                name.display()
+            )));
+        };
+        // A link may lead out of the folder too.
+        let path = folder.join(name);
+        let io = |source| Error::Io { path: path.clone(), source };
+        let (real, home) = (path.canonicalize().map_err(io)?, folder.canonicalize().map_err(io)?);
+        if real.parent() != Some(&home) {
+            return Err(bad(format!("`tensors` is {}, which leads out of the list's folder", name.display())));
+        }
+        Ok(SafetensorsFile::open(&real)?)
+    }
+}
+
+/// The edits of [`Interventions`], one after the other.
+#[derive(Clone, Debug)]
+pub struct Replay {
+    edits: Vec<Edit>,
+}
+
+impl Tap for Replay {
+    fn points(&self, reached: &[HookPoint]) -> Result<Vec<(HookPoint, Interest)>> {
+        self.edits.points(reached)
+    }
+
+    fn watch(&mut self, cx: &Cx<'_>, x: &Tensor) -> Result<()> {
+        self.edits.watch(cx, x)
+    }
+
+    fn edit(&mut self, cx: &Cx<'_>, x: Tensor) -> Result<Tensor> {
+        self.edits.edit(cx, x)
+    }
+
+    fn interest(&self, cx: &Cx<'_>) -> Result<Option<Interest>> {
+        self.edits.interest(cx)
+    }
+}
