@@ -1,13 +1,13 @@
 //! Attention's output, head by head.
 
-use super::ActivationCache;
+use super::{ActivationCache, Part};
 use crate::{Result, Site};
 use candle_core::Tensor;
 
 impl ActivationCache<'_> {
     /// The heads of the layers before `layers`, and the sum of what attention adds beside them: its biases.
-    pub(super) fn heads(&self, layers: usize) -> Result<(Vec<(String, Tensor)>, Option<Tensor>)> {
-        let (mut parts, mut bias): (Vec<(String, Tensor)>, Option<Tensor>) = (Vec::new(), None);
+    pub(super) fn heads(&self, layers: usize) -> Result<(Vec<Part>, Option<Tensor>)> {
+        let (mut parts, mut bias): (Vec<Part>, Option<Tensor>) = (Vec::new(), None);
         for layer in 0..layers {
             let results = self.results(layer)?;
             let beside = (self.at(layer, Site::AttnOut)? - results.sum(2)?)?;

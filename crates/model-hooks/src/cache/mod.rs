@@ -125,7 +125,7 @@ impl<'m> ActivationCache<'m> {
         Stack::of(parts)
     }
 
-    fn embeddings(&self) -> Result<Vec<(String, Tensor)>> {
+    fn embeddings(&self) -> Result<Vec<Part>> {
         let mut parts = vec![("embed".into(), self.get(HookPoint::Embed)?.clone())];
         if self.model.hook_points().contains(&HookPoint::PosEmbed) {
             parts.push(("pos_embed".into(), self.get(HookPoint::PosEmbed)?.clone()));
@@ -151,6 +151,9 @@ impl<'m> ActivationCache<'m> {
         self.model.hook_points().contains(&HookPoint::Block { layer: layer as u16, site })
     }
 }
+
+/// A component `[batch, pos, d_model]` with its label.
+type Part = (String, Tensor);
 
 fn needed(point: &HookPoint) -> bool {
     let Some(site) = point.site() else { return !matches!(point, HookPoint::Logits) && *point != NORMALIZED };

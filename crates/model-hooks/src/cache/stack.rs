@@ -1,5 +1,6 @@
 //! Parts of the residual stream with their labels.
 
+use super::Part;
 use crate::{Error, Result};
 use candle_core::Tensor;
 
@@ -25,7 +26,7 @@ impl Stack {
         }
     }
 
-    pub(super) fn of(parts: Vec<(String, Tensor)>) -> Result<Self> {
+    pub(super) fn of(parts: Vec<Part>) -> Result<Self> {
         let (labels, parts): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
         if parts.is_empty() {
             return Err(Error::OutOfRange { what: "components before layer", found: 0, limit: 0 });
