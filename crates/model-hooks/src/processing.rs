@@ -23,12 +23,14 @@ pub enum Processing {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub struct ProcessingSteps {
-    /// Folds each norm's gain and bias into the weights that read from it, and (layer norm only) centres those over `d_model`.
+    /// Folds each norm's gain and bias into the weights that read from it, and (layer norm only) centres those over `d_model`. Norms behind
+    /// attention or an MLP and those of queries and keys stay; of OLMo 2, which has no others in its blocks, the final one too, as in
+    /// TransformerLens.
     pub fold_ln: bool,
     /// Subtracts from everything that is written to the residual stream its mean over `d_model`. Only for layer norms, which
     /// remove the mean anyway: on RMS models this step does nothing, as in TransformerLens.
     pub center_writing_weights: bool,
-    /// Subtracts from `W_U` and `b_U` their mean over the vocabulary.
+    /// Subtracts from `W_U` and `b_U` their mean over the vocabulary. Left out where logits have a soft-cap.
     pub center_unembed: bool,
     /// Moves the value biases into `b_O`, where they end up because patterns sum to 1.
     pub fold_value_biases: bool,

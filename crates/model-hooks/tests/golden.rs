@@ -78,6 +78,22 @@ fn raw_weights_give_hugging_faces_numbers() {
     }
 }
 
+/// A checkpoint with a nested configuration and a vision tower, whose global layer has stretched angles.
+#[test]
+fn the_text_model_of_a_gemma_3_that_sees() {
+    let golden = Golden::open("gemma3_multimodal");
+    for engine in engines() {
+        let model = model_on("gemma3_multimodal", Processing::None, engine);
+        let mut capture = Capture::all();
+        let logits = model.hooked().forward(&golden.tokens(), &mut capture).unwrap();
+        for (point, name) in [("hook_embed", "hf.resid_pre.0"), ("blocks.0.hook_resid_post", "hf.resid_post.0")] {
+            let value = capture.get(point.parse().unwrap()).unwrap();
+            assert_close(name, value, &golden.tensor(name), tolerance(engine, TOLERANCE));
+        }
+        assert_close("logits", &logits, &golden.tensor("hf.logits"), tolerance(engine, TOLERANCE));
+    }
+}
+
 /// Processing leaves predictions alone, so both modes have the same losses.
 #[test]
 fn losses_per_token_equal_transformer_lens() {
