@@ -75,8 +75,8 @@ impl Gradients {
 
 /// `sum x g` over the last axis; `x` that is not finite counts as 0.
 fn products(x: &Tensor, gradient: &Tensor) -> Result<Tensor> {
-    // NaN and infinities are what differs from itself less itself.
-    let finite = (x - x)?.eq(0f32)?;
+    // Zero times NaN or an infinity is NaN.
+    let finite = (x * 0.0)?.eq(0f32)?;
     let x = finite.where_cond(x, &x.zeros_like()?)?;
     Ok((x * gradient)?.sum(D::Minus1)?)
 }

@@ -20,7 +20,9 @@ pub struct Place {
 
 /// A closure over slices.
 #[derive(Clone)]
-pub(super) struct EachSlice(pub Arc<dyn Fn(Place, &mut [f32]) + Send + Sync>);
+pub(super) struct EachSlice(pub Arc<ChangeSlice>);
+
+type ChangeSlice = dyn Fn(Place, &mut [f32]) + Send + Sync;
 
 impl EachSlice {
     /// `x` is the part inside `cuts`.
