@@ -210,7 +210,7 @@ fn texts(list: &[&str]) -> Value {
 #[test]
 fn an_unknown_pre_tokenizer_is_named_with_the_known_ones() {
     let pre = |pre: &str| vocabulary("crossing.gguf").entry("tokenizer.ggml.pre", Value::String(pre.into()));
-    let known = "supported: gpt-2, olmo, smollm, starcoder, llama-bpe, llama3, llama-v3, qwen2";
+    let known = "supported: gpt-2, olmo, smollm, starcoder, llama-bpe, llama3, llama-v3, qwen2, deepseek-r1-qwen";
     for unknown in ["deepseek-v3", "default", ""] {
         refused(pre(unknown), 1500, &format!("unsupported pre-tokenizer (tokenizer.ggml.pre): {unknown}; {known}"));
     }

@@ -15,7 +15,7 @@ use tokenizers::{NormalizerWrapper, PreTokenizerWrapper, SplitDelimiterBehavior}
 /// | `olmo` | Unicode NFC, then the expression of GPT-2: GPT-NeoX, Pythia, OLMo |
 /// | `smollm`, `starcoder` | digits singly, then the expression of GPT-2 |
 /// | `llama-bpe`, `llama3`, `llama-v3` | the expression of Llama 3; a cut that is a token is not merged anew; BOS is added |
-/// | `qwen2` | Unicode NFC, then the expression of Qwen 2 |
+/// | `qwen2`, `deepseek-r1-qwen` | Unicode NFC, then the expression of Qwen 2 |
 ///
 /// `default` is not among them: it is what a converter wrote when it knew no name, and stands for no published tokenizer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +37,7 @@ const QWEN2: &str = concat!(
 );
 
 impl PreTokenizer {
-    pub const NAMES: [(&str, Self); 8] = [
+    pub const NAMES: [(&str, Self); 9] = [
         ("gpt-2", Self::Gpt2),
         ("olmo", Self::NeoX),
         ("smollm", Self::DigitsThenGpt2),
@@ -46,6 +46,7 @@ impl PreTokenizer {
         ("llama3", Self::Llama3),
         ("llama-v3", Self::Llama3),
         ("qwen2", Self::Qwen2),
+        ("deepseek-r1-qwen", Self::Qwen2),
     ];
 
     pub fn from_name(name: &str) -> Option<Self> {
