@@ -211,6 +211,67 @@ pub enum Error {
         /// The row.
         row: usize,
     },
+    /// A cache that holds another number of rows.
+    #[error("the cache holds {expected} rows, the batch has {found}")]
+    CacheRows {
+        /// Rows of the cache.
+        expected: usize,
+        /// Rows of the batch.
+        found: usize,
+    },
+    /// Padding between the tokens of a row: the row was padded on the right, or has ended, and cannot go on.
+    #[error(
+        "row {row} has padding at column {column} and tokens behind it: its tokens must follow one another (pad prompts of \
+         different lengths on the left)"
+    )]
+    PaddingInside {
+        /// The row.
+        row: usize,
+        /// The first column of padding behind its tokens.
+        column: usize,
+    },
+    /// A cache that was made for a model of another shape.
+    #[error("the cache is another model's: [layers, width of keys, context] are {found:?}, expected {expected:?}")]
+    CacheOfOtherModel {
+        /// The model's layers, `n_kv_heads d_head`, and context.
+        expected: [usize; 3],
+        /// The cache's.
+        found: [usize; 3],
+    },
+    /// Gradients were asked through a cache, which would cut them off at the columns before.
+    #[error(
+        "{what} of a cached run track gradients, which do not reach cached keys and values: run all columns uncached"
+    )]
+    GradientsThroughCache {
+        /// What tracks them.
+        what: &'static str,
+    },
+    /// A model without a generator was asked to generate.
+    #[error("model `{model}` cannot generate: it has no cache of keys and values (HookedModel::generator)")]
+    NotGenerating {
+        /// The model's name.
+        model: String,
+    },
+    /// Logits from which no token can be chosen.
+    #[error(
+        "no token can be chosen for row {row} after {index} new ones: its logits hold NaN, an infinity, or nothing but -inf"
+    )]
+    NoNextToken {
+        /// The row.
+        row: usize,
+        /// How many new tokens it has.
+        index: usize,
+    },
+    /// An option that makes no sense.
+    #[error("{what} is {found}, expected {expected}")]
+    BadOption {
+        /// The option.
+        what: &'static str,
+        /// What would be accepted.
+        expected: String,
+        /// What was given.
+        found: String,
+    },
     /// A file could not be read.
     #[error("{path}: {source}")]
     Io {

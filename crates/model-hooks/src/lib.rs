@@ -31,6 +31,7 @@ mod config;
 mod error;
 mod families;
 mod folder;
+mod generate;
 pub mod gguf;
 mod gradients;
 mod hook;
@@ -53,6 +54,10 @@ mod weights;
 pub use cache::{ActivationCache, Stack};
 pub use error::{Error, Result};
 pub use families::AnyModel;
+pub use generate::{
+    Generate, GenerateOptions, GeneratedRow, GeneratedText, Generation, KvCache, NewToken, Random, Sampling, Stopped,
+    generate,
+};
 pub use gradients::{Gradients, gradients, gradients_from};
 pub use hook::{HookPoint, NormSite, Site};
 pub use interventions::{Chosen, ChosenRange, Intervention, Interventions, Op, Replay, Vector};

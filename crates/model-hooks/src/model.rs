@@ -1,6 +1,6 @@
 //! The [`HookedModel`] trait: what every model family offers, and what a user's own model can implement.
 
-use crate::{Error, HookPoint, Result, Tap, TokenBatch};
+use crate::{Error, Generate, HookPoint, Result, Tap, TokenBatch};
 use candle_core::Tensor;
 use tensor_kernels::{Engine, Operand};
 
@@ -115,6 +115,11 @@ pub trait HookedModel: Send + Sync {
     /// a projection of many directions needs no copy of it. A packed one fits rows packed for [`engine`](Self::engine)'s
     /// arithmetic. `None` from a model that the kernels do not compute.
     fn w_u_operand(&self) -> Option<Operand<'_>> {
+        None
+    }
+
+    /// The model as one that can go on from cached keys and values; `None` where it cannot.
+    fn generator(&self) -> Option<&dyn Generate> {
         None
     }
 

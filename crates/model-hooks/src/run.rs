@@ -4,7 +4,7 @@
 
 use crate::hook::nearest;
 use crate::tap::guarded_edit;
-use crate::{Cx, Error, HookPoint, Interest, Result, Site, Tap, TokenBatch};
+use crate::{Cx, Error, HookPoint, Interest, KvCache, Result, Site, Tap, TokenBatch};
 use candle_core::Tensor;
 use std::collections::HashMap;
 use std::ops::Range;
@@ -90,6 +90,8 @@ pub struct Stage<'a> {
     interests: HashMap<HookPoint, Interest>,
     last: Option<HookPoint>,
     columns: Columns,
+    /// Where keys and values of earlier columns are, and those of this run go.
+    cache: Option<&'a mut KvCache>,
 }
 
 /// Where the columns of a run stand in their sequences. Cheap to clone.
@@ -155,6 +157,12 @@ impl Columns {
         self.ragged.is_none().then_some(self.offset)
     }
 
+    /// The columns of a row that hold tokens, counted from the sequence's first.
+    pub fn real(&self, row: usize) -> Range<usize> {
+        let real = self.ragged.as_ref().and_then(|ragged| ragged.real.get(row));
+        real.cloned().unwrap_or(0..self.end())
+    }
+
     /// `[batch, offset + pos]`: which columns hold tokens; `None` where all do.
     pub fn kept(&self) -> Option<&[bool]> {
         self.ragged.as_ref().map(|ragged| &*ragged.kept)
@@ -196,7 +204,12 @@ impl<'a> Stage<'a> {
             let most = interests.entry(point).or_insert(interest);
             *most = interest.max(*most);
         }
-        Ok(Self { reached, tokens, tap, interests, last, columns: Columns::of(tokens) })
+        Ok(Self { reached, tokens, tap, interests, last, columns: Columns::of(tokens), cache: None })
+    }
+
+    /// The same with these columns behind those that a cache holds.
+    pub(crate) fn caching(self, columns: Columns, cache: &'a mut KvCache) -> Self {
+        Self { columns, cache: Some(cache), ..self }
     }
 
     /// Runs the equations. `None` when they stopped at the last wanted point.
@@ -259,6 +272,15 @@ impl<'a> Stage<'a> {
     }
 }
 
+/// Keys and values of a block, `[batch, room, n_kv_heads * d_head]`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cached<'c> {
+    pub keys: &'c [f32],
+    pub values: &'c [f32],
+    /// Columns that a row has memory for; the first of them hold something.
+    pub room: usize,
+}
+
 /// A [`Stage`] inside one block.
 pub struct Block<'s, 'a> {
     layer: u16,
@@ -270,6 +292,17 @@ impl<'a> Block<'_, 'a> {
     #[must_use]
     pub fn point(&self, site: Site) -> HookPoint {
         HookPoint::Block { layer: self.layer, site }
+    }
+
+    /// Puts this block's keys and values into the cache, if there is one, behind those of earlier columns.
+    pub(crate) fn append(&mut self, new: [&[f32]; 2]) -> Result<()> {
+        let Stage { columns, cache, .. } = &mut *self.stage;
+        cache.as_mut().map_or(Ok(()), |cache| cache.append(usize::from(self.layer), columns, new))
+    }
+
+    /// What the cache holds of this block.
+    pub(crate) fn cached(&self) -> Option<Cached<'_>> {
+        self.stage.cache.as_ref()?.layer(usize::from(self.layer))
     }
 
     /// The stage that this block is part of.

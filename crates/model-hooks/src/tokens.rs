@@ -79,6 +79,13 @@ impl TokenBatch {
         Ok(Self { ids, batch: rows.len(), pos, real })
     }
 
+    /// One column: the next token of each row, of which only some go on; the others have no token in it.
+    pub(crate) fn column(ids: Vec<u32>, goes_on: impl Iterator<Item = bool>) -> Self {
+        let real: Vec<Range<usize>> = goes_on.map(|on| 0..usize::from(on)).collect();
+        let all = real.iter().all(|real| !real.is_empty());
+        Self { batch: ids.len(), pos: 1, ids, real: if all { Vec::new() } else { real } }
+    }
+
     /// Number of rows.
     #[must_use]
     pub fn batch(&self) -> usize {

@@ -3,7 +3,9 @@
 mod common;
 
 use candle_core::{DType, Device, Tensor, Var};
-use common::{Golden, MODELS, assert_close, assert_same_bits, engines, model, model_on, tolerance, values};
+use common::{
+    Golden, MODELS, RAGGED, RaggedGolden, assert_close, assert_same_bits, engines, model, model_on, tolerance, values,
+};
 use model_hooks::{
     Capture, Engine, Error, HookPoint, LanguageModel, NoTap, Processing, Side, Site, TokenBatch, edit_at,
     next_token_loss, next_token_loss_per_token,
@@ -194,6 +196,26 @@ fn gradients_pass_by_padding() {
         for (column, gradient) in gradient.into_iter().enumerate() {
             assert!(gradient.iter().all(|x| x.is_finite()));
             assert_eq!(gradient.iter().any(|x| *x != 0.0), tokens.real(1).contains(&column), "column {column}");
+        }
+    }
+}
+
+/// Rows of several lengths in one batch, against transformers, which ran each alone.
+#[test]
+fn padded_rows_have_the_logits_of_transformers() {
+    for name in RAGGED.into_iter().filter(|name| MODELS.contains(name)) {
+        let golden = RaggedGolden::open(name);
+        for engine in engines() {
+            let model = model_on(name, Processing::None, engine);
+            for side in [Side::Left, Side::Right] {
+                let tokens = TokenBatch::padded(&golden.rows, 3, side).unwrap();
+                let logits = model.hooked().forward(&tokens, &mut NoTap).unwrap();
+                for row in 0..golden.rows.len() {
+                    let found = cut(HookPoint::Logits, &logits, row, tokens.real(row)).squeeze(0).unwrap();
+                    let expected = golden.tensor(&format!("row{row}.logits"));
+                    assert_close(&format!("{name}, {engine}, row {row}"), &found, &expected, tolerance(engine, 1e-4));
+                }
+            }
         }
     }
 }

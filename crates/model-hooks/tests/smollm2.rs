@@ -9,9 +9,13 @@ mod gguf_support;
 
 use gguf_support::golden;
 use model_hooks::gguf::GgufFile;
-use model_hooks::{Bos, LanguageModel, LoadOptions, NoTap, TokenBatch, Tokenizer, load, next_token_loss};
+use model_hooks::{
+    Bos, GenerateOptions, LanguageModel, LoadOptions, NoTap, TokenBatch, Tokenizer, generate, load, next_token_loss,
+};
 use serde_json::Value as Json;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::time::Instant;
 
 const GGUF: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
 
@@ -114,6 +118,49 @@ fn greedy_continuations() {
     let found = |i: usize| rows(&expected(), "continuations")[i]["text"].as_str().unwrap().to_owned();
     assert!(found(0).starts_with(" Paris"));
     assert_eq!(found(1), " Friday, so I'll have to wait until Tuesday to meet");
+}
+
+/// With the cache, from the file and from the folder: the same text, and the time of a token with and without it.
+#[test]
+#[ignore = "needs SmolLM2 weights: tools/fetch_smollm2.py"]
+fn generated_texts() {
+    for name in [GGUF, "hf", "hf-f32"] {
+        if name == "hf-f32" && !path(name).is_dir() {
+            continue;
+        }
+        let model = model(name);
+        for case in rows(&expected(), "continuations") {
+            let (prompt, text) = (case["prompt"].as_str().unwrap(), case["text"].as_str().unwrap());
+            let mut options = GenerateOptions::default();
+            options.max_new_tokens = model.require_tokenizer().unwrap().encode(text).unwrap().ids.len();
+            let (mut shown, start) = (String::new(), Instant::now());
+            let mut show = |piece: &str| {
+                shown += piece;
+                ControlFlow::Continue(())
+            };
+            let found = model.generate_text(prompt, &options, &mut NoTap, &mut show).unwrap();
+            let rate = found.ids.len() as f64 / start.elapsed().as_secs_f64();
+            println!("{name}: {prompt:?} -> {:?}, {rate:.1} tokens/s", found.text);
+            assert_eq!((found.text.as_str(), shown.as_str()), (text, text));
+        }
+        let prompt: Vec<u32> = (0..256).map(|i| 1000 + 7 * i).collect();
+        let start = Instant::now();
+        last_logits(&model, &prompt);
+        let uncached = start.elapsed().as_secs_f64();
+        let (mut options, mut times) = (GenerateOptions::default(), vec![Instant::now()]);
+        options.max_new_tokens = 33;
+        let mut on_token = |_| {
+            times.push(Instant::now());
+            ControlFlow::Continue(())
+        };
+        generate(model.generator().unwrap(), &[prompt], &options, &mut NoTap, &mut on_token).unwrap();
+        let cached = (times[33] - times[1]).as_secs_f64() / 32.0;
+        println!(
+            "{name}: a token behind 256 others: {:.1} ms with the cache, {:.1} ms without",
+            1e3 * cached,
+            1e3 * uncached
+        );
+    }
 }
 
 #[test]

@@ -17,7 +17,7 @@ use super::{Decoder, Family};
 use crate::config::Config;
 use crate::folder::WeightFolder;
 use crate::weights::TensorSource;
-use crate::{FinalNorm, HookPoint, HookedModel, ModelShape, ProcessingSteps, Result, Start, Tap, TokenBatch};
+use crate::{FinalNorm, Generate, HookPoint, HookedModel, ModelShape, ProcessingSteps, Result, Start, Tap, TokenBatch};
 use candle_core::Tensor;
 use std::path::Path;
 use tensor_kernels::{Engine, Operand};
@@ -149,6 +149,10 @@ impl HookedModel for AnyModel {
 
     fn engine(&self) -> Engine {
         self.model.engine()
+    }
+
+    fn generator(&self) -> Option<&dyn Generate> {
+        self.model.generator()
     }
 
     fn w_u_operand(&self) -> Option<Operand<'_>> {

@@ -6,8 +6,8 @@ use crate::ops::{Norm, NormKind};
 use crate::run::{Block, Stage, Step};
 use crate::weights::{BlockWeights, Ends, Hold, Raw, RawEnds, TensorSource, Weights};
 use crate::{
-    Error, FinalNorm, HookPoint, HookedModel, Interest, ModelShape, NormSite, ProcessingSteps, Result, Site, Start,
-    Tap, TokenBatch,
+    Error, FinalNorm, Generate, HookPoint, HookedModel, Interest, KvCache, ModelShape, NormSite, ProcessingSteps,
+    Result, Site, Start, Tap, TokenBatch,
 };
 use candle_core::Tensor;
 use tensor_kernels::{Engine, Operand};
@@ -99,15 +99,9 @@ impl<F: Family> Decoder<F> {
     }
 
     /// The equations of a run, the same for both engines.
-    fn run_on<M: Math>(
-        &self,
-        (m, w): (&M, &Weights<M>),
-        tokens: &TokenBatch,
-        start: Start<'_>,
-        last: Option<HookPoint>,
-        tap: &mut dyn Tap,
-    ) -> Result<Option<Tensor>> {
-        self.plan(tokens, start, last, tap)?.through(|at| {
+    fn run_on<M: Math>(&self, (m, w): (&M, &Weights<M>), stage: Stage<'_>, start: Start<'_>) -> Result<Option<Tensor>> {
+        stage.through(|at| {
+            let tokens = at.tokens();
             let (first, mut resid) = match start {
                 Start::Tokens => (0, self.family.embed(m, at, &w.ends, tokens)?),
                 Start::Residual { layer, resid } => (layer, m.residual(resid)?),
@@ -119,6 +113,13 @@ impl<F: Family> Decoder<F> {
             let x = m.norm(at, points, self.family.norm(), &w.ends.ln_final, &resid)?;
             at.tap(HookPoint::Logits, m.logits(&x, &w.ends.u, self.family.logit_softcap())?)
         })
+    }
+
+    fn run_through(&self, stage: Stage<'_>, start: Start<'_>) -> Result<Option<Tensor>> {
+        match &self.held {
+            Held::Reference(m, w) => self.run_on((m, w), stage, start),
+            Held::Kernels(m, w) => self.run_on((m, w), stage, start),
+        }
     }
 
     fn unembed_on<M: Math>(&self, (m, w): (&M, &Weights<M>), resid: &Tensor) -> Result<Tensor> {
@@ -256,10 +257,7 @@ impl<F: Family> HookedModel for Decoder<F> {
         last: Option<HookPoint>,
         tap: &mut dyn Tap,
     ) -> Result<Option<Tensor>> {
-        match &self.held {
-            Held::Reference(m, w) => self.run_on((m, w), tokens, start, last, tap),
-            Held::Kernels(m, w) => self.run_on((m, w), tokens, start, last, tap),
-        }
+        self.run_through(self.plan(tokens, start, last, tap)?, start)
     }
 
     fn unembed(&self, resid: &Tensor) -> Result<Tensor> {
@@ -301,11 +299,32 @@ impl<F: Family> HookedModel for Decoder<F> {
         }
     }
 
+    fn generator(&self) -> Option<&dyn Generate> {
+        Some(self)
+    }
+
     fn w_u_operand(&self) -> Option<Operand<'_>> {
         match &self.held {
             Held::Reference(..) => None,
             Held::Kernels(_, w) => w.ends.u.w.operand().ok(),
         }
+    }
+}
+
+impl<F: Family> Generate for Decoder<F> {
+    fn new_cache(&self) -> KvCache {
+        KvCache::new(self.family.shape())
+    }
+
+    fn forward_cached(&self, tokens: &TokenBatch, cache: &mut KvCache, tap: &mut dyn Tap) -> Result<Tensor> {
+        cache.check_model(self.family.shape())?;
+        let columns = cache.plan(tokens)?;
+        let stage = self.plan(tokens, Start::Tokens, None, tap)?;
+        cache.begin(tokens.batch(), &columns);
+        // Whatever fails on the way leaves the cache with the columns that it had.
+        let logits = self.run_through(stage.caching(columns.clone(), cache), Start::Tokens)?.ok_or(Error::NoLogits)?;
+        cache.commit(tokens.batch(), &columns);
+        Ok(logits)
     }
 }
 
@@ -315,7 +334,7 @@ mod tests {
     use crate::families::gpt2::Gpt2;
     use crate::families::llama::Llama;
     use crate::folder::WeightFolder;
-    use crate::{Capture, NoTap, Processing};
+    use crate::{Capture, NoTap, Processing, Side};
     use std::path::PathBuf;
 
     fn check<F: Family>(model: &Decoder<F>) {
@@ -332,6 +351,16 @@ mod tests {
         taken_by(3, 20, &mut Capture::all());
         taken_by(3, 20, &mut Capture::all());
         assert_eq!(taken_by(3, 20, &mut Capture::all()), 0, "a capture's own memory is no business of the workspace");
+        // Steps behind a cache with room: two rows of different lengths.
+        let mut cache = model.new_cache();
+        cache.reserve(40);
+        let prompt = TokenBatch::padded(&[vec![7; 20], vec![7; 9]], 0, Side::Left).unwrap();
+        model.forward_cached(&prompt, &mut cache, &mut NoTap).unwrap();
+        let (taken, bytes) = (kernels.memory_taken(), cache.bytes());
+        for _ in 0..20 {
+            model.forward_cached(&TokenBatch::new(&[[5], [6]]).unwrap(), &mut cache, &mut NoTap).unwrap();
+        }
+        assert_eq!((kernels.memory_taken(), cache.bytes()), (taken, bytes));
     }
 
     fn open<F: Family>(name: &str, prefix: &str) -> Decoder<F> {

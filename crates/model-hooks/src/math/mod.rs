@@ -120,7 +120,8 @@ pub(crate) trait Math: Hold {
     /// pattern = softmax(scores)
     /// z       = pattern v
     /// ```
-    /// Query head `h` reads key-value head `h / (n_heads / n_kv_heads)`. Scores and pattern are tapped.
+    /// Query head `h` reads key-value head `h / (n_heads / n_kv_heads)`. Scores and pattern are tapped. Where there is a cache, keys and
+    /// values go into it, and queries see all that it holds.
     fn attention(&self, at: &mut Block<'_, '_>, qkv: [Self::Value; 3], rule: AttentionRule) -> Step<Self::Value>;
 
     /// `z[h] W_O[h]` for each head: `[batch, pos, head, d_model]`.

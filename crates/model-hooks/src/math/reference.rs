@@ -3,9 +3,9 @@
 use super::{AttentionRule, Math, NormOver};
 use crate::families::rope::Angles;
 use crate::ops::{self, Activation, Norm};
-use crate::run::{Block, Columns, Stage, Step};
+use crate::run::{Block, Cached, Columns, Stage, Step};
 use crate::weights::{Form, Hold, Linear, NormWeights, Plain};
-use crate::{HookPoint, Result, Site, TokenBatch};
+use crate::{Error, HookPoint, Result, Site, TokenBatch};
 use candle_core::{Device, Tensor};
 
 /// candle's operations on plain f32 weights.
@@ -134,14 +134,16 @@ impl Math for Reference {
     /// The group's queries are stacked, so that keys are never repeated.
     fn attention(&self, at: &mut Block<'_, '_>, [q, k, v]: [Tensor; 3], rule: AttentionRule) -> Step<Tensor> {
         let (batch, pos, n_heads, d_head) = q.dims4()?;
-        let n_kv_heads = k.dim(2)?;
+        let (n_kv_heads, columns) = (k.dim(2)?, at.stage().columns().clone());
         let (products, stacked) = (batch * n_kv_heads, n_heads / n_kv_heads * pos);
         let by_head = |x: &Tensor, rows| x.transpose(1, 2)?.contiguous()?.reshape((products, rows, d_head));
-        let scores = by_head(&q, stacked)?.matmul(&by_head(&k, pos)?.t()?)?;
-        let scores = ops::masked_scores(scores.reshape((batch, n_heads, pos, pos))?, rule, at.stage().columns())?;
+        let [k, v] = with_cached(at, &q, [k, v], &columns)?;
+        let keys = k.dim(1)?;
+        let scores = by_head(&q, stacked)?.matmul(&by_head(&k, keys)?.t()?)?;
+        let scores = ops::masked_scores(scores.reshape((batch, n_heads, pos, keys))?, rule, &columns)?;
         let scores = at.tap(Site::AttnScores, scores)?;
         let pattern = at.tap(Site::Pattern, ops::softmax(&scores)?)?;
-        let z = pattern.contiguous()?.reshape((products, stacked, pos))?.matmul(&by_head(&v, pos)?)?;
+        let z = pattern.contiguous()?.reshape((products, stacked, keys))?.matmul(&by_head(&v, keys)?)?;
         Ok(z.reshape((batch, n_heads, pos, d_head))?.transpose(1, 2)?.contiguous()?)
     }
 
@@ -196,4 +198,25 @@ impl Math for Reference {
     fn vector(&self, v: &Tensor) -> Result<Tensor> {
         Ok(v.clone())
     }
+}
+
+/// Keys and values as they are; with a cache, put there, and all that it holds.
+fn with_cached(at: &mut Block<'_, '_>, q: &Tensor, [k, v]: [Tensor; 2], columns: &Columns) -> Result<[Tensor; 2]> {
+    if at.cached().is_none() {
+        return Ok([k, v]);
+    }
+    for (what, x) in [("queries", q), ("keys", &k), ("values", &v)] {
+        if x.track_op() {
+            return Err(Error::GradientsThroughCache { what });
+        }
+    }
+    ops::with_slice(&k, |k| ops::with_slice(&v, |v| at.append([k, v])))?;
+    let (batch, _, heads, d_head) = k.dims4()?;
+    let Some(Cached { keys, values, room }) = at.cached() else { return Ok([k, v]) };
+    let (row, shape) = (heads * d_head, (batch, columns.end(), heads, d_head));
+    let held = |x: &[f32]| -> Result<Tensor> {
+        let rows = x.chunks_exact((room * row).max(1)).flat_map(|x| &x[..columns.end() * row]);
+        Ok(Tensor::from_vec(rows.copied().collect(), shape, &Device::Cpu)?)
+    };
+    Ok([held(keys)?, held(values)?])
 }

@@ -136,6 +136,35 @@ impl Golden {
     }
 }
 
+/// The models whose rows of several lengths are in `golden/ragged`.
+pub const RAGGED: [&str; 4] = ["gpt2", "llama", "gemma2", "neox_parallel"];
+
+/// Rows of several lengths, each as transformers runs it alone and carries it on.
+pub struct RaggedGolden {
+    file: SafetensorsFile,
+    pub rows: Vec<Vec<u32>>,
+    /// What greedy generation adds to each row.
+    pub generated: Vec<Vec<u32>>,
+}
+
+impl RaggedGolden {
+    pub fn open(name: &str) -> Self {
+        let file = SafetensorsFile::open(folder("ragged").join(format!("{name}.safetensors"))).unwrap();
+        let ids = |name: String| -> Vec<u32> {
+            let ids: Vec<i64> = file.load(&name).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+            ids.into_iter().map(|id| id as u32).collect()
+        };
+        let count = (0..).take_while(|row| file.contains(&format!("row{row}.tokens"))).count();
+        let rows = (0..count).map(|row| ids(format!("row{row}.tokens"))).collect();
+        let generated = (0..count).map(|row| ids(format!("row{row}.generated"))).collect();
+        Self { file, rows, generated }
+    }
+
+    pub fn tensor(&self, name: &str) -> Tensor {
+        self.file.load(name).unwrap().to_dtype(DType::F32).unwrap()
+    }
+}
+
 pub fn values(x: &Tensor) -> Vec<f32> {
     x.flatten_all().unwrap().to_vec1().unwrap()
 }

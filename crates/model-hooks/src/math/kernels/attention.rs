@@ -24,28 +24,44 @@ pub(super) fn attention(
     let arithmetic = kernels.arithmetic;
     let Axes { batch, pos, width: d_head, .. } = q.axes;
     let heads = |x: &Value| x.axes.heads.unwrap_or(1);
-    let shape = AttentionShape::new(batch, pos, heads(&q), heads(&k), d_head);
     let columns = at.stage().columns().clone();
+    let mut shape = AttentionShape::new(batch, pos, heads(&q), heads(&k), d_head);
+    if at.cached().is_some() {
+        at.append([k.data()?, v.data()?])?;
+    }
+    if let Some(cached) = at.cached() {
+        (shape.keys, shape.room) = (columns.end(), cached.room);
+    }
     let mut options = AttentionOptions::new(rule.divisor as f32);
     (options.softcap, options.window) = (rule.softcap.map(|cap| cap as f32), rule.window);
     options.kept_keys = columns.kept();
     if [Site::AttnScores, Site::Pattern].into_iter().all(|site| at.interest(site).is_none()) {
-        let (q_data, k, v) = (q.data()?, k.data()?, v.data()?);
+        let (q_data, k, v) = (q.data()?, keys(at, &k)?, values(at, &v)?);
         let z = |z: &mut [f32]| {
             let taps = AttentionTaps::default();
             Ok(tensor_kernels::attention(arithmetic, &shape, &options, q_data, k, v, taps, z)?)
         };
         return Ok(Value::new(kernels, q.axes, z)?);
     }
-    let square = Axes { batch, pos: heads(&q), heads: Some(pos), width: pos };
-    let (q_data, k) = (q.data()?, k.data()?);
+    let square = Axes { batch, pos: heads(&q), heads: Some(pos), width: shape.keys };
+    let (q_data, k) = (q.data()?, keys(at, &k)?);
     let scores =
         Value::new(kernels, square, |out| Ok(attention_scores(arithmetic, &shape, &options, q_data, k, out)?))?;
     let mut scores = at.tap(Site::AttnScores, scores)?;
-    softmax_rows(arithmetic.backend(), scores.data_mut()?, pos)?;
+    softmax_rows(arithmetic.backend(), scores.data_mut()?, shape.keys)?;
     let pattern = at.tap(Site::Pattern, scores)?;
-    let (pattern, v) = (pattern.data()?, v.data()?);
+    let (pattern, v) = (pattern.data()?, values(at, &v)?);
     Ok(Value::new(kernels, q.axes, |z| Ok(attention_mix(arithmetic, &shape, pattern, v, z)?))?)
+}
+
+/// All keys that the queries may see: this run's own, or what the cache holds of them and of earlier ones.
+fn keys<'v>(at: &'v Block<'_, '_>, own: &'v Value) -> Result<&'v [f32]> {
+    at.cached().map_or_else(|| own.data(), |cached| Ok(cached.keys))
+}
+
+/// As [`keys`], of the values.
+fn values<'v>(at: &'v Block<'_, '_>, own: &'v Value) -> Result<&'v [f32]> {
+    at.cached().map_or_else(|| own.data(), |cached| Ok(cached.values))
 }
 
 /// `z[h] W_O[h]` for each head. The rows of `W_O` are read back from its packed form, as the path's product sees them.

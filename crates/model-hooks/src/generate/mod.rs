@@ -1,0 +1,38 @@
+//! Text from a model, token by token: a cache of keys and values, and the choice of the next token.
+
+mod cache;
+mod choice;
+mod rows;
+mod stream;
+mod text;
+
+pub use cache::KvCache;
+pub use choice::{Random, Sampling};
+pub use rows::{GenerateOptions, GeneratedRow, Generation, NewToken, Stopped, generate};
+pub use text::GeneratedText;
+
+use crate::{HookedModel, Result, Tap, TokenBatch};
+use candle_core::Tensor;
+
+/// A model that can run new columns behind those that a cache holds.
+pub trait Generate: HookedModel {
+    /// An empty cache for this model.
+    fn new_cache(&self) -> KvCache;
+
+    /// Logits `[batch, pos, d_vocab]` of new columns, which are appended to the cache.
+    ///
+    /// Hook points have the values of the new columns, equal to the last ones of an uncached run on all columns; `attn_scores` and
+    /// `pattern` `[batch, head, q_pos, k_pos]` have the new queries, and all keys. [`Cx::offset`](crate::Cx::offset) is the first new
+    /// column. Edits change what is cached, but not what was cached before.
+    ///
+    /// The first batch may be padded on the left; its rows then go on together. A row may also end (no column of the later batches is
+    /// its), and takes part no more.
+    ///
+    /// # Errors
+    /// As [`HookedModel::run`]; [`Error::CacheRows`](crate::Error::CacheRows) for another number of rows,
+    /// [`Error::PaddingInside`](crate::Error::PaddingInside) when padding would come between a row's tokens (it was padded on the right),
+    /// [`Error::ContextExceeded`](crate::Error::ContextExceeded) when a row outgrows the context,
+    /// [`Error::CacheOfOtherModel`](crate::Error::CacheOfOtherModel), [`Error::GradientsThroughCache`](crate::Error::GradientsThroughCache)
+    /// on the reference engine. After an error the cache is as it was.
+    fn forward_cached(&self, tokens: &TokenBatch, cache: &mut KvCache, tap: &mut dyn Tap) -> Result<Tensor>;
+}

@@ -1,0 +1,227 @@
+//! The loop over tokens: [`generate`].
+
+use super::choice::Chooser;
+use super::{Generate, Sampling};
+use crate::ops::with_slice;
+use crate::{Bos, Error, Result, Side, Tap, TokenBatch, Tokenizer};
+use candle_core::Tensor;
+use std::ops::ControlFlow;
+
+/// How [`generate`] goes on and when it ends.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct GenerateOptions {
+    /// How many tokens a row gets at most.
+    pub max_new_tokens: usize,
+    /// How each is chosen.
+    pub sampling: Sampling,
+    /// A row ends with any of these. [`generate_text`](crate::LanguageModel::generate_text) adds the tokenizer's end-of-sequence token.
+    pub stop_tokens: Vec<u32>,
+    /// A text ends before any of these; for [`generate_text`](crate::LanguageModel::generate_text) alone.
+    pub stop_texts: Vec<String>,
+    /// Whether a text begins with BOS; for [`generate_text`](crate::LanguageModel::generate_text) alone.
+    pub bos: Bos,
+    /// What shorter prompts are padded with, on the left, and rows that have ended go on with: any token of the model.
+    pub pad_id: u32,
+}
+
+impl Default for GenerateOptions {
+    /// 50 tokens, greedy; BOS as the tokenizer's files say.
+    fn default() -> Self {
+        Self {
+            max_new_tokens: 50,
+            sampling: Sampling::Greedy,
+            stop_tokens: Vec::new(),
+            stop_texts: Vec::new(),
+            bos: Bos::AsTokenizer,
+            pad_id: 0,
+        }
+    }
+}
+
+/// A token as soon as it is chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct NewToken {
+    /// Its row.
+    pub row: usize,
+    /// How many tokens the row got before.
+    pub index: usize,
+    /// The token.
+    pub id: u32,
+}
+
+/// Why a row ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Stopped {
+    /// This stop token came; it is the last of the row's ids.
+    Token(u32),
+    /// This text came.
+    Text(String),
+    /// `max_new_tokens` came.
+    MaxNewTokens,
+    /// The context is full: the last token has no position to run at.
+    ContextFull,
+    /// The callback said so, after a token of this row or of another.
+    Caller,
+}
+
+/// What a row got.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct GeneratedRow {
+    /// The new tokens, a stop token included.
+    pub ids: Vec<u32>,
+    /// Why there are no more.
+    pub stopped: Stopped,
+}
+
+impl GeneratedRow {
+    /// The text that the new tokens add to the prompt's, without a stop token.
+    ///
+    /// # Errors
+    /// [`Error::UnknownToken`] for an id that the model has and the tokenizer does not.
+    pub fn text(&self, prompt: &[u32], tokenizer: &Tokenizer) -> Result<String> {
+        let ids = match self.stopped {
+            Stopped::Token(_) => &self.ids[..self.ids.len().saturating_sub(1)],
+            _ => &self.ids,
+        };
+        let mut stream = super::stream::TextStream::new(tokenizer, prompt);
+        let mut text = String::new();
+        for &id in ids {
+            text += &stream.push(id)?;
+        }
+        Ok(text + &stream.rest()?)
+    }
+}
+
+/// What [`generate`] returns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Generation {
+    /// One for each prompt, in their order.
+    pub rows: Vec<GeneratedRow>,
+}
+
+/// Carries prompts on, token by token, all rows together; `tap` is attached to every run. The first run is on the prompts, padded on the
+/// left to the longest; each further one on the tokens just chosen, in one column, with [`Cx::offset`](crate::Cx::offset) counting the
+/// columns before. Rows that have ended stay in the batch as padding ([`TokenBatch::real`] of the row is empty). A tap that edits the
+/// logits changes what is chosen; -inf forbids a token.
+///
+/// `on_token` is told every token as soon as it is chosen, and can end the run.
+///
+/// # Errors
+/// [`Error::BadOption`], [`Error::EmptyBatch`], [`Error::EmptyRow`]; [`Error::NoNextToken`] for logits that are not finite; those of
+/// [`Generate::forward_cached`], a prompt longer than the context among them.
+pub fn generate<R: AsRef<[u32]>>(
+    model: &dyn Generate,
+    prompts: &[R],
+    options: &GenerateOptions,
+    tap: &mut dyn Tap,
+    on_token: &mut dyn FnMut(NewToken) -> ControlFlow<()>,
+) -> Result<Generation> {
+    if !options.stop_texts.is_empty() {
+        let expected = "empty: token ids are compared with token ids alone (LanguageModel::generate_text knows texts)";
+        let found = format!("{:?}", options.stop_texts);
+        return Err(Error::BadOption { what: "stop_texts", expected: expected.into(), found });
+    }
+    let mut tokens = TokenBatch::padded(prompts, options.pad_id, Side::Left)?;
+    let mut rows = Rows::new(&tokens, options, model.shape().n_ctx)?;
+    let mut cache = model.new_cache();
+    cache.reserve(tokens.pos().saturating_add(options.max_new_tokens));
+    while rows.any_open() {
+        let logits = model.forward_cached(&tokens, &mut cache, tap)?;
+        let chosen = rows.choose(&logits)?;
+        if rows.take(&chosen, on_token).is_break() {
+            break;
+        }
+        tokens = rows.step();
+    }
+    Ok(rows.end())
+}
+
+struct Rows<'o> {
+    options: &'o GenerateOptions,
+    n_ctx: usize,
+    rows: Vec<Row>,
+}
+
+struct Row {
+    chooser: Chooser,
+    prompt_len: usize,
+    ids: Vec<u32>,
+    stopped: Option<Stopped>,
+}
+
+impl<'o> Rows<'o> {
+    fn new(prompts: &TokenBatch, options: &'o GenerateOptions, n_ctx: usize) -> Result<Self> {
+        let row = |row| {
+            let (prompt_len, chooser) = (prompts.real(row).len(), Chooser::new(options.sampling, row)?);
+            let stopped = (options.max_new_tokens == 0).then_some(Stopped::MaxNewTokens);
+            Ok(Row { chooser, prompt_len, ids: Vec::new(), stopped })
+        };
+        Ok(Self { options, n_ctx, rows: (0..prompts.batch()).map(row).collect::<Result<_>>()? })
+    }
+
+    fn any_open(&self) -> bool {
+        self.rows.iter().any(|row| row.stopped.is_none())
+    }
+
+    /// The next token of each row that is open, from the last column.
+    fn choose(&mut self, logits: &Tensor) -> Result<Vec<Option<u32>>> {
+        let (_, pos, d_vocab) = logits.dims3()?;
+        let last = logits.narrow(1, pos - 1, 1)?;
+        with_slice(&last, |logits| {
+            let rows = self.rows.iter_mut().zip(logits.chunks_exact(d_vocab.max(1))).enumerate();
+            rows.map(|(i, (row, logits))| {
+                if row.stopped.is_some() {
+                    return Ok(None);
+                }
+                let index = row.ids.len();
+                row.chooser.choose(logits).map(Some).ok_or(Error::NoNextToken { row: i, index })
+            })
+            .collect()
+        })
+    }
+
+    /// Appends the chosen tokens and sees which rows end with them.
+    fn take(
+        &mut self,
+        chosen: &[Option<u32>],
+        on_token: &mut dyn FnMut(NewToken) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        for (i, (row, id)) in self.rows.iter_mut().zip(chosen).enumerate() {
+            let Some(id) = *id else { continue };
+            let index = row.ids.len();
+            row.ids.push(id);
+            row.stopped = row.ends_with(id, self.options, self.n_ctx);
+            on_token(NewToken { row: i, index, id })?;
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// The tokens just chosen as the next column.
+    fn step(&self) -> TokenBatch {
+        let ids = self.rows.iter().map(|row| row.ids.last().copied().unwrap_or(self.options.pad_id));
+        let open = |row: &Row| row.stopped.is_none();
+        TokenBatch::column(ids.collect(), self.rows.iter().map(open))
+    }
+
+    fn end(self) -> Generation {
+        let row = |row: Row| GeneratedRow { ids: row.ids, stopped: row.stopped.unwrap_or(Stopped::Caller) };
+        Generation { rows: self.rows.into_iter().map(row).collect() }
+    }
+}
+
+impl Row {
+    fn ends_with(&self, id: u32, options: &GenerateOptions, n_ctx: usize) -> Option<Stopped> {
+        if options.stop_tokens.contains(&id) {
+            Some(Stopped::Token(id))
+        } else if self.ids.len() >= options.max_new_tokens {
+            Some(Stopped::MaxNewTokens)
+        } else {
+            (self.prompt_len + self.ids.len() > n_ctx).then_some(Stopped::ContextFull)
+        }
+    }
+}

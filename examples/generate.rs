@@ -1,0 +1,99 @@
+//! Carries a text on and prints it as it comes.
+//!
+//! ```sh
+//! cargo run --release --example generate -- --prompt "On Monday" --temperature 0.8 --top-p 0.95 --seed 1
+//! ```
+
+mod common;
+
+use clap::Parser;
+use common::Outcome;
+use common::engine::EngineFlags;
+use saescope::model_hooks::{
+    GenerateOptions, LanguageModel, LoadOptions, NoTap, Processing, Random, Sampling, Stopped, load,
+};
+use std::io::Write;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+/// Carry a text on, token by token.
+#[derive(Parser)]
+struct Args {
+    /// Hugging Face folder or GGUF file [default: the embedded demo].
+    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/demo/lm"))]
+    model: PathBuf,
+    /// The text to carry on.
+    #[arg(long, default_value = "On Monday")]
+    prompt: String,
+    /// How many tokens at most.
+    #[arg(long, default_value_t = 60)]
+    max_new_tokens: usize,
+    /// What logits are divided by; 0 takes the likeliest token each time.
+    #[arg(long, default_value_t = 0.0)]
+    temperature: f64,
+    /// Chooses among so many of the likeliest tokens.
+    #[arg(long)]
+    top_k: Option<usize>,
+    /// Chooses among the likeliest tokens that have this share of the probability.
+    #[arg(long)]
+    top_p: Option<f64>,
+    /// Seed of the choice.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Ends before this text; may be given more than once.
+    #[arg(long)]
+    stop: Vec<String>,
+    #[command(flatten)]
+    engine: EngineFlags,
+}
+
+fn main() -> ExitCode {
+    common::exit(run(&Args::parse()))
+}
+
+fn run(args: &Args) -> Outcome {
+    let engine = args.engine.start()?;
+    let model = load(&args.model, &LoadOptions::new(Processing::None).engine(engine))?;
+    let started = Instant::now();
+    print!("{}", args.prompt);
+    let mut shown = Ok(());
+    let mut show = |text: &str| {
+        print!("{text}");
+        shown = std::io::stdout().flush();
+        if shown.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    };
+    let found = model.generate_text(&args.prompt, &options(args, &model), &mut NoTap, &mut show)?;
+    shown?;
+    println!();
+    let why = match found.stopped {
+        Stopped::Token(_) => "a stop token",
+        Stopped::Text(_) => "a stop text",
+        Stopped::ContextFull => "the end of the context",
+        _ => "the last token asked for",
+    };
+    let (tokens, seconds) = (found.ids.len(), started.elapsed().as_secs_f64());
+    let rate = tokens as f64 / seconds;
+    eprintln!(
+        "{tokens} tokens after {} of the prompt, up to {why}; {rate:.1} tokens/s on {engine}",
+        found.prompt_ids.len()
+    );
+    Ok(())
+}
+
+fn options(args: &Args, model: &LanguageModel) -> GenerateOptions {
+    let mut options = GenerateOptions::default();
+    options.max_new_tokens = args.max_new_tokens;
+    options.stop_texts.clone_from(&args.stop);
+    // The demo's text begins with BOS, which its tokenizer does not add by itself.
+    if model.tokenizer().is_some_and(|tokenizer| tokenizer.bos().is_some() && tokenizer.bos() == tokenizer.eos()) {
+        options.bos = saescope::model_hooks::Bos::Prepend;
+    }
+    if args.temperature != 0.0 {
+        let mut random = Random::seeded(args.seed);
+        (random.temperature, random.top_k, random.top_p) = (args.temperature, args.top_k, args.top_p);
+        options.sampling = Sampling::Random(random);
+    }
+    options
+}
