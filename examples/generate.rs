@@ -1,7 +1,7 @@
 //! Carries a text on and prints it as it comes.
 //!
 //! ```sh
-//! cargo run --release --example generate -- --prompt "On Monday" --temperature 0.8 --top-p 0.95 --seed 1
+//! cargo run --release --example generate -- --bos --prompt "On Monday" --temperature 0.8 --top-p 0.95 --seed 1
 //! ```
 
 mod common;
@@ -9,9 +9,7 @@ mod common;
 use clap::Parser;
 use common::Outcome;
 use common::engine::EngineFlags;
-use saescope::model_hooks::{
-    GenerateOptions, LanguageModel, LoadOptions, NoTap, Processing, Random, Sampling, Stopped, load,
-};
+use saescope::model_hooks::{Bos, GenerateOptions, LoadOptions, NoTap, Processing, Random, Sampling, Stopped, load};
 use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -27,6 +25,9 @@ struct Args {
     /// The text to carry on.
     #[arg(long, default_value = "On Monday")]
     prompt: String,
+    /// Puts BOS before the text, whatever the tokenizer's own files say (the demo was trained so).
+    #[arg(long)]
+    bos: bool,
     /// How many tokens at most.
     #[arg(long, default_value_t = 60)]
     max_new_tokens: usize,
@@ -64,7 +65,7 @@ fn run(args: &Args) -> Outcome {
         shown = std::io::stdout().flush();
         if shown.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     };
-    let found = model.generate_text(&args.prompt, &options(args, &model), &mut NoTap, &mut show)?;
+    let found = model.generate_text(&args.prompt, &options(args), &mut NoTap, &mut show)?;
     shown?;
     println!();
     let why = match found.stopped {
@@ -82,13 +83,12 @@ fn run(args: &Args) -> Outcome {
     Ok(())
 }
 
-fn options(args: &Args, model: &LanguageModel) -> GenerateOptions {
+fn options(args: &Args) -> GenerateOptions {
     let mut options = GenerateOptions::default();
     options.max_new_tokens = args.max_new_tokens;
     options.stop_texts.clone_from(&args.stop);
-    // The demo's text begins with BOS, which its tokenizer does not add by itself.
-    if model.tokenizer().is_some_and(|tokenizer| tokenizer.bos().is_some() && tokenizer.bos() == tokenizer.eos()) {
-        options.bos = saescope::model_hooks::Bos::Prepend;
+    if args.bos {
+        options.bos = Bos::Prepend;
     }
     if args.temperature != 0.0 {
         let mut random = Random::seeded(args.seed);
