@@ -85,7 +85,7 @@ impl Predictions {
     }
 
     /// `-log p(next token)` at every position but the last, row after row: `batch * (pos - 1)` numbers, in nats. As
-    /// [`next_token_loss_per_token`], in f64.
+    /// [`next_token_loss_per_token`], in f64, padding included.
     ///
     /// # Errors
     /// As there.
@@ -95,11 +95,15 @@ impl Predictions {
             let expected = format!("[batch, pos, d_vocab] = [{batch}, {pos}, _]");
             return Err(Error::Shape { what: "the logits", expected, found: self.logits.dims().to_vec() });
         }
-        if let Some(i) = tokens.ids().iter().position(|&id| id as usize >= self.d_vocab) {
+        let real = |i: usize| tokens.real(i / pos).contains(&(i % pos));
+        if let Some(i) = (0..batch * pos).find(|&i| tokens.ids()[i] as usize >= self.d_vocab && real(i)) {
             let (id, d_vocab) = (tokens.ids()[i], self.d_vocab);
             return Err(Error::TokenOutOfVocabulary { id, row: i / pos, pos: i % pos, d_vocab });
         }
         let loss = |logits: &[f32], i: usize| {
+            if !(real(i) && real(i + 1)) {
+                return 0.0;
+            }
             self.log_sums[i] - f64::from(logits[i * self.d_vocab + tokens.ids()[i + 1] as usize])
         };
         let predicting = (0..batch * pos).filter(|i| i % pos + 1 < pos);

@@ -7,7 +7,7 @@ use common::{
     Golden, MODELS, RAGGED, RaggedGolden, assert_close, assert_same_bits, engines, model, model_on, tolerance, values,
 };
 use model_hooks::{
-    Capture, Engine, Error, HookPoint, LanguageModel, NoTap, Processing, Side, Site, TokenBatch, edit_at,
+    Capture, Engine, Error, HookPoint, LanguageModel, NoTap, Predictions, Processing, Side, Site, TokenBatch, edit_at,
     next_token_loss, next_token_loss_per_token,
 };
 use std::ops::Range;
@@ -121,6 +121,10 @@ fn losses_leave_padding_out() {
     for side in [Side::Left, Side::Right] {
         let tokens = TokenBatch::padded(&rows, 3, side).unwrap();
         let (loss, each) = loss_of(&tokens);
+        let predictions = Predictions::new(model.hooked().forward(&tokens, &mut NoTap).unwrap()).unwrap();
+        for (a, b) in predictions.loss(&tokens).unwrap().into_iter().zip(values(&each)) {
+            assert!((a - f64::from(b)).abs() < 1e-5);
+        }
         assert!((loss - mean).abs() < 1e-5, "{loss} {mean}");
         let each: Vec<Vec<f32>> = each.to_vec2().unwrap();
         for (row, found) in each.iter().enumerate() {
