@@ -281,3 +281,30 @@ fn padded_rows_are_as_rows_alone() {
         }
     });
 }
+/// A splice works in every step of a generation: edits know the whole sequence's positions, and no transcoder's input outlives a step.
+#[test]
+fn cached_steps_are_as_the_whole_run() {
+    for engine in engines() {
+        for name in ["gpt2", "llama"] {
+            let model = model_on(name, engine);
+            let (generator, tokens) = (model.generator().unwrap(), tokens(model.hooked()));
+            let saes = four(model.hooked());
+            let (resid, mlp) = (at("blocks.0.hook_resid_pre"), at("blocks.0.hook_mlp_out"));
+            let splice = || {
+                let splice =
+                    several(model.hooked(), &saes, true).edit(resid, FeatureEdit::add([5], 3.0).positions(3..));
+                splice.unwrap().edit(mlp, FeatureEdit::clamp([6], 4.0).positions(..2)).unwrap()
+            };
+            let whole = model.hooked().forward(&tokens, &mut splice()).unwrap();
+            assert_apart(name, &whole, &model.hooked().forward(&tokens, &mut NoTap).unwrap());
+            let (mut cache, mut splice) = (generator.new_cache(), splice());
+            for columns in [0..4, 4..5, 5..10] {
+                let rows: Vec<&[u32]> = tokens.rows().map(|row| &row[columns.clone()]).collect();
+                let step = TokenBatch::new(&rows).unwrap();
+                let logits = generator.forward_cached(&step, &mut cache, &mut splice).unwrap();
+                let expected = whole.i((.., columns)).unwrap();
+                assert_close(&format!("{name}, {engine}"), &logits, &expected, tolerance(engine));
+            }
+        }
+    }
+}
