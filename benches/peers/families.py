@@ -4,7 +4,7 @@
     python benches/peers/families.py table --raw RUNS.jsonl
 
 ROOT is the work folder of tools/README.md, with the models of tools/make_family_models.py; run it with ROOT/venv's Python, after
-`cargo build --release --workspace --examples`. A forward pass of 8 sequences of 128 tokens to the logits of all positions; each run
+`cargo build --release --workspace --examples`. A forward pass of 4 sequences of 128 tokens to the logits of all positions; each run
 is the median of its passes after the first, a figure the median of the runs, which take turns. torch: sdpa attention, no gradients.
 """
 
@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parents[2]
-BATCH, CONTEXT, PASSES = 8, 128, 4
+BATCH, CONTEXT, PASSES = 4, 128, 2
 PRECISIONS = ("f32", "bf16")
 
 
