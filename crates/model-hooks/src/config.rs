@@ -105,9 +105,18 @@ impl Config {
             (None, Some(default)) => Ok(default),
             (None, None) => Err(self.missing(key, "a positive number")),
             (Some(value), _) => match value.as_f64() {
-                Some(x) if x.is_finite() && x > 0.0 => Ok(x),
+                // Computed with in f32, where it must be neither 0 nor infinite.
+                Some(x) if x > 0.0 && (x as f32).is_normal() => Ok(x),
                 _ => Err(self.bad(key, "a finite positive number")),
             },
+        }
+    }
+
+    /// Refuses two spellings of one thing that say different things.
+    pub(crate) fn refuse_both(&self, new: &str, old: &str) -> Result<()> {
+        match self.get(new) {
+            Some(value) => self.refuse_unless(old, value, &format!("absent beside {new}, or the same")),
+            None => Ok(()),
         }
     }
 

@@ -31,7 +31,14 @@ impl WeightFolder {
         } else if index.is_file() {
             open_shards(folder, &index)?
         } else {
-            let reason = "the folder has neither model.safetensors nor model.safetensors.index.json";
+            let pickled =
+                ["pytorch_model.bin", "pytorch_model.bin.index.json"].iter().any(|name| folder.join(name).is_file());
+            let reason = match pickled {
+                true => {
+                    "the folder has its weights in pytorch_model.bin alone; save it as safetensors with transformers' save_pretrained"
+                }
+                false => "the folder has neither model.safetensors nor model.safetensors.index.json",
+            };
             return Err(Error::NotAModel { path: folder.into(), reason });
         };
         let mut held = BTreeMap::new();

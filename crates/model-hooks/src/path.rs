@@ -23,7 +23,8 @@ pub enum Frozen {
 /// ```
 /// Senders are edits, most often [`Edit::patch`] with values of another prompt's run. A receiver at `logits` or at the last
 /// `hook_resid_post` shows the direct effect on the output; one at `hook_q`, `hook_k`, `hook_v` (or their inputs) of a head, what the
-/// senders tell that head.
+/// senders tell that head. What a receiver would become is kept, and the receiver itself is frozen with the rest, so that nothing goes
+/// from one receiver to another. A sender before `z` of its own layer (`hook_q`, a pattern) reaches only receivers between the two.
 ///
 /// ```no_run
 /// # fn demo(model: &dyn model_hooks::HookedModel, tokens: &model_hooks::TokenBatch, other_z: candle_core::Tensor) -> model_hooks::Result<()> {
@@ -66,21 +67,23 @@ impl PathPatch {
             Some(Site::MlpOut) => self.frozen == Frozen::AttentionAndMlps,
             _ => false,
         };
-        // What comes after the last receiver, or is one, need not be held.
-        let received = |point: &&HookPoint| self.receivers.iter().any(|(receiver, _)| receiver == *point);
-        let points: Vec<HookPoint> = model.hook_points().iter().filter(is_frozen).copied().collect();
-        let points: Vec<HookPoint> = points.iter().filter(|p| **p <= last && !received(p)).copied().collect();
+        let points = model.hook_points().iter().filter(is_frozen).filter(|point| **point <= last);
+        let points: Vec<HookPoint> = points.copied().collect();
         let mut plain = Capture::of(points.iter().copied());
         if let Some(&end) = points.last() {
             model.forward_until(tokens, end, &mut plain)?;
         }
         let freeze = plain.into_map().into_iter().map(|(point, x)| Edit::patch(point, x));
         let edits: Vec<Edit> = freeze.chain(self.senders.iter().cloned()).collect();
-        let mut taps = (edits, Capture::of(self.receivers.iter().map(|(point, _)| *point)));
+        // A receiver that is frozen itself shows what it would have become; any other one what it is after the senders' edits.
+        let (frozen, free): (Vec<HookPoint>, Vec<HookPoint>) =
+            self.receivers.iter().map(|(point, _)| *point).partition(|point| points.contains(point));
+        let mut taps = (Capture::of(frozen), (edits, Capture::of(free)));
         model.forward_until(tokens, last, &mut taps)?;
         let mut patches = Vec::with_capacity(self.receivers.len());
         for (point, cut) in &self.receivers {
-            patches.push(Edit::patch(*point, taps.1.get(*point)?.clone()).within(cut.clone()));
+            let value = taps.0.get(*point).or_else(|_| taps.1.1.get(*point))?;
+            patches.push(Edit::patch(*point, value.clone()).within(cut.clone()));
         }
         model.forward(tokens, &mut patches)
     }

@@ -5,8 +5,8 @@ mod common;
 use candle_core::{DType, Device, Tensor, Var};
 use common::{Golden, MODELS, assert_close, assert_same_bits, engines, model, model_on, tolerance, values};
 use model_hooks::{
-    Capture, Cx, Engine, Error, Generate, HookPoint, Interest, KvCache, LanguageModel, NoTap, Processing, Result, Side,
-    Site, Tap, TokenBatch, edit_at,
+    Capture, Cx, Edit, Engine, Error, Generate, HookPoint, Indices, Interest, KvCache, LanguageModel, NoTap,
+    Processing, Result, Side, Site, Tap, TokenBatch, edit_at,
 };
 use std::ops::Range;
 
@@ -275,4 +275,49 @@ fn gradients_do_not_pass_a_cache_silently() {
     // Behind the last attention nothing is cached.
     let logits = generator(&model).forward_cached(&tokens, &mut cache, &mut add("blocks.2.hook_mlp_out")).unwrap();
     assert!(logits.track_op());
+}
+
+/// Positions are those of the whole sequence, whichever step they fall into.
+#[test]
+fn an_edit_at_positions_is_the_same_in_steps_and_at_once() {
+    let model = model("llama", Processing::None);
+    let golden = Golden::open("llama");
+    let row: Vec<u32> = golden.tokens().ids()[..12].to_vec();
+    let point: HookPoint = "blocks.1.hook_resid_post".parse().unwrap();
+    for positions in [Indices::from(5), Indices::from(1..), Indices::from(0..1), Indices::from([7, 2, 10])] {
+        let edit = || Edit::scale(point, 0.5).positions(positions.clone());
+        let whole = TokenBatch::new(std::slice::from_ref(&row)).unwrap();
+        let expected = model.hooked().forward(&whole, &mut edit()).unwrap();
+        let mut cache = generator(&model).new_cache();
+        // The first run has every position of its own that is named.
+        for columns in [0..8, 8..9, 9..12] {
+            let tokens = TokenBatch::new(&[&row[columns.clone()]]).unwrap();
+            let mut tap = match columns.start {
+                0 => Edit::scale(point, 0.5).positions(named_below(&positions, columns.end)),
+                _ => edit(),
+            };
+            let logits = generator(&model).forward_cached(&tokens, &mut cache, &mut tap).unwrap();
+            assert_same_bits(&format!("{positions:?}"), &logits, &cut(HookPoint::Logits, &expected, &columns));
+        }
+    }
+    // A first run refuses positions that it does not have.
+    let mut cache = generator(&model).new_cache();
+    let tokens = TokenBatch::new(&[&row[..3]]).unwrap();
+    let refused = generator(&model).forward_cached(&tokens, &mut cache, &mut Edit::zero(point).positions(5));
+    assert!(matches!(refused, Err(Error::NoSuchIndex { index: 5, .. })));
+    let mut capture = Capture::of([point]).positions(1..2);
+    generator(&model).forward_cached(&tokens, &mut cache, &mut capture).unwrap();
+    let kept = capture.get(point).unwrap().clone();
+    generator(&model).forward_cached(&tokens, &mut cache, &mut capture).unwrap();
+    assert_same_bits("a step without the position", capture.get(point).unwrap(), &kept);
+}
+
+/// Those of the positions that a run of so many columns has.
+fn named_below(positions: &Indices, columns: usize) -> Indices {
+    match positions {
+        list if *list == Indices::from([7, 2, 10]) => {
+            Indices::from(vec![7, 2].into_iter().filter(|p| *p < columns).collect::<Vec<_>>())
+        }
+        other => other.clone(),
+    }
 }

@@ -265,3 +265,24 @@ fn path_patching_to_a_query_changes_that_query() {
     let nowhere = PathPatch::new([], []).run(model.hooked(), &tokens);
     assert!(matches!(nowhere, Err(Error::NoReceivers)));
 }
+
+/// What one receiver becomes does not reach another: both see the change of the stream alone.
+#[test]
+fn receivers_of_a_path_do_not_speak_to_each_other() {
+    let (model, golden) = (model("gpt2", Processing::None), Golden::open("gpt2"));
+    let (tokens, other) = (golden.tokens("tokens"), golden.tokens("other_tokens"));
+    let (z, later_z, q) = (at("blocks.0.attn.hook_z"), at("blocks.1.attn.hook_z"), at("blocks.2.attn.hook_q"));
+    let result = at("blocks.0.attn.hook_result");
+    let sender = Edit::patch(z, captured(&model, &other, &mut NoTap, z)).head(3);
+    let of = |tokens: &TokenBatch| captured(&model, tokens, &mut NoTap, result).narrow(2, 3, 1).unwrap();
+    let change = (of(&other) - of(&tokens)).unwrap().squeeze(2).unwrap();
+    let told = |stream: &str, point| captured(&model, &tokens, &mut Edit::add(at(stream), change.clone()), point);
+    let mut by_hand = vec![
+        Edit::patch(later_z, told("blocks.1.hook_resid_pre", later_z)).head(0),
+        Edit::patch(q, told("blocks.2.hook_resid_pre", q)).head(1),
+    ];
+    let expected = model.hooked().forward(&tokens, &mut by_hand).unwrap();
+    let receivers = [(later_z, Cut::default().heads(0)), (q, Cut::default().heads(1))];
+    let found = PathPatch::new([sender], receivers).run(model.hooked(), &tokens).unwrap();
+    assert_close("logits", &found, &expected, 1e-5);
+}

@@ -80,6 +80,9 @@ fn old_and_new_spellings_of_rotary_parameters() {
     );
     refused(&rope(json!({"type": "yarn", "factor": 4.0})), &["rope_scaling.type", "yarn", "llama3"]);
     refused(&rope(json!({"rope_type": "linear"})), &["rope_scaling.factor"]);
+    // Two spellings that disagree: neither is dropped.
+    let both = Pieces::of("llama").with("rope_scaling", linear(4.0));
+    refused(&both, &["rope_scaling", "absent beside rope_parameters"]);
     refused(&rope(json!({"rope_type": "linear", "factor": -1.0})), &["rope_scaling.factor", "-1"]);
     refused(&Pieces::of("llama").with("rope_theta", 7.0), &["rope_theta"]);
     refused(&Pieces::of("llama").with("partial_rotary_factor", 0.5), &["partial_rotary_factor"]);

@@ -137,6 +137,7 @@ impl Rope {
     /// As [`parse_named`](Self::parse_named), without the scaling: also what stands under `rope_parameters` or `rope_scaling`.
     pub fn parse_unscaled(c: &Config, d_head: usize, keys: RopeKeys) -> Result<(Self, Option<Config>)> {
         c.refuse_unless("rope_interleaved", &false.into(), "false: turning neighbouring pairs is not supported")?;
+        c.refuse_both("rope_parameters", "rope_scaling")?;
         let (new, old) = (c.object("rope_parameters")?, c.object("rope_scaling")?);
         let top = if c.has(keys.theta) { Some(c.positive(keys.theta, None)?) } else { None };
         let inner = new.or(old);
@@ -165,6 +166,7 @@ impl Rope {
         d_head: usize,
     ) -> Result<Self> {
         c.refuse_unless("partial_rotary_factor", &1.0.into(), "1: this family turns whole heads")?;
+        c.refuse_both("rope_parameters", "rope_scaling")?;
         let old_theta = c.positive(old_key, Some(default))?;
         let (theta, scaling) = match c.object("rope_parameters")?.map(|all| all.object(layers)).transpose()?.flatten() {
             Some(new) => (new.positive("rope_theta", Some(old_theta))?, Some(new)),

@@ -104,22 +104,16 @@ impl Intervention {
         match (takes_vector, &self.vector, self.factor) {
             (true, None, _) => return Err(bad(format!("`vector` is missing, which {:?} reads", self.op))),
             (false, Some(_), _) => return Err(bad(format!("`vector` is given, which {:?} does not read", self.op))),
-            (_, _, Some(factor)) if !factor.is_finite() => return Err(bad(format!("`factor` is {factor}"))),
+            (_, _, Some(factor)) if !(factor as f32).is_finite() => return Err(bad(format!("`factor` is {factor}"))),
             (_, _, Some(_)) if !matches!(self.op, Op::Scale | Op::Add) => {
                 return Err(bad(format!("`factor` is given, which {:?} does not read", self.op)));
             }
             (_, _, None) if self.op == Op::Scale => return Err(bad("`factor` is missing, which Scale reads".into())),
             _ => {}
         }
-        let vector = || -> Result<Tensor> {
-            let x = match &self.vector {
-                Some(Vector::Inline(x)) => Tensor::new(&x[..], &Device::Cpu)?,
-                Some(Vector::Named(name)) => tensors(name)?,
-                None => return Err(bad("`vector` is missing".into())),
-            };
-            let x = x.to_dtype(DType::F32)?;
-            // Masked scores are -inf, and nothing else may be.
-            let is_score = point.site() == Some(Site::AttnScores);
+        // Masked scores are -inf, and nothing else may be.
+        let is_score = point.site() == Some(Site::AttnScores);
+        let sound = |x: Tensor| -> Result<Tensor> {
             let sound = |x: &f32| x.is_finite() || (is_score && *x == f32::NEG_INFINITY);
             match x.flatten_all()?.to_vec1::<f32>()?.iter().find(|x| !sound(x)) {
                 Some(x) => Err(bad(format!("the vector holds {x}"))),
@@ -127,11 +121,19 @@ impl Intervention {
                 None => Ok(x),
             }
         };
+        let vector = || -> Result<Tensor> {
+            let x = match &self.vector {
+                Some(Vector::Inline(x)) => Tensor::new(&x[..], &Device::Cpu)?,
+                Some(Vector::Named(name)) => tensors(name)?,
+                None => return Err(bad("`vector` is missing".into())),
+            };
+            sound(x.to_dtype(DType::F32)?)
+        };
         let factor = self.factor.unwrap_or(1.0);
         let mut edit = match self.op {
             Op::Zero => Edit::zero(point),
             Op::Scale => Edit::scale(point, factor),
-            Op::Add => Edit::add(point, (vector()? * factor)?),
+            Op::Add => Edit::add(point, sound((vector()? * factor)?)?),
             Op::ProjectOut => Edit::project_out(point, &vector()?)?,
             Op::Patch => Edit::patch(point, vector()?),
             Op::Mean => Edit::mean_of(point, &vector()?)?,

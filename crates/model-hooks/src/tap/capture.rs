@@ -51,7 +51,8 @@ impl Capture {
         self
     }
 
-    /// Keeps only these positions (query positions of `attn_scores` and `pattern`).
+    /// Keeps only these positions (query positions of `attn_scores` and `pattern`), counted in the columns of the whole sequence. A first
+    /// run must have them all; of a step after it, behind a cache, those are kept that are its own, if any.
     #[must_use]
     pub fn positions(mut self, positions: Range<usize>) -> Self {
         self.positions = Some(positions);
@@ -104,7 +105,15 @@ impl Tap for Capture {
     }
 
     fn watch(&mut self, cx: &Cx<'_>, x: &Tensor) -> Result<()> {
-        let cut = cut_head(cx.at, cut_positions(cx.at, x.clone(), self.positions.clone())?, self.head)?;
+        let mut positions = self.positions.clone();
+        if let Some(Range { start, end }) = positions.as_mut().filter(|_| cx.offset > 0) {
+            let columns = x.dims().get(cx.at.pos_axis()).copied().unwrap_or(0);
+            (*start, *end) = (start.saturating_sub(cx.offset), end.saturating_sub(cx.offset).min(columns));
+            if start >= end {
+                return Ok(());
+            }
+        }
+        let cut = cut_head(cx.at, cut_positions(cx.at, x.clone(), positions)?, self.head)?;
         let kept = if cut.elem_count() < x.elem_count() { cut.force_contiguous()? } else { cut };
         self.values.insert(cx.at, kept);
         Ok(())

@@ -77,7 +77,8 @@ impl Cut {
         self
     }
 
-    /// Only these positions (query positions of `attn_scores` and `pattern`), counted in the columns of the run.
+    /// Only these positions (query positions of `attn_scores` and `pattern`), counted in the columns of the whole sequence. A first run
+    /// must have them all; the steps after it, behind a cache, pass over those that are not theirs.
     #[must_use]
     pub fn positions(mut self, positions: impl Into<Indices>) -> Self {
         self.positions = Some(positions.into());
@@ -91,8 +92,9 @@ impl Cut {
         self
     }
 
-    /// The cut along the axes of a value at `point`.
-    pub(super) fn of(&self, point: HookPoint, x: &Tensor) -> Result<Vec<AxisCut>> {
+    /// The cut along the axes of a value at `point`, whose first column is `offset` in the whole sequence; `None` where no position is
+    /// among its columns.
+    pub(super) fn of(&self, point: HookPoint, x: &Tensor, offset: usize) -> Result<Option<Vec<AxisCut>>> {
         let named = [
             ("row", &self.rows, Some(0)),
             ("position", &self.positions, Some(point.pos_axis())),
@@ -103,10 +105,17 @@ impl Cut {
             let Some(indices) = indices else { continue };
             let no_such = |index| Error::NoSuchIndex { point, what, index, shape: x.dims().to_vec() };
             let axis = axis.filter(|&axis| axis < x.rank()).ok_or_else(|| no_such(indices.first()))?;
-            let indices = indices.list(x.dims()[axis]).map_err(no_such)?;
+            let size = x.dims()[axis];
+            let indices = match what {
+                "position" if offset > 0 => indices.among(offset..offset + size),
+                _ => indices.list(size).map_err(no_such)?,
+            };
+            if indices.is_empty() {
+                return Ok(None);
+            }
             cuts.push(AxisCut { axis, indices });
         }
-        Ok(cuts)
+        Ok(Some(cuts))
     }
 }
 
@@ -115,6 +124,25 @@ impl Indices {
         match &self.0 {
             Kind::Range { start, .. } => *start,
             Kind::List(list) => list.first().copied().unwrap_or(0),
+        }
+    }
+
+    /// Those within these columns, counted from the first of them, each once.
+    fn among(&self, columns: Range<usize>) -> Vec<usize> {
+        match &self.0 {
+            Kind::Range { start, end } => {
+                let end = end.unwrap_or(columns.end).min(columns.end);
+                ((*start).max(columns.start)..end).map(|index| index - columns.start).collect()
+            }
+            Kind::List(list) => {
+                let mut found: Vec<usize> = Vec::new();
+                for index in list.iter().filter(|index| columns.contains(index)).map(|index| index - columns.start) {
+                    if !found.contains(&index) {
+                        found.push(index);
+                    }
+                }
+                found
+            }
         }
     }
 

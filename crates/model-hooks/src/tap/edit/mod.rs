@@ -181,8 +181,11 @@ impl Tap for Edit {
         Ok(())
     }
 
-    fn edit(&mut self, _: &Cx<'_>, x: Tensor) -> Result<Tensor> {
-        self.change.apply(self.point, &x, &self.cut.of(self.point, &x)?)
+    fn edit(&mut self, cx: &Cx<'_>, x: Tensor) -> Result<Tensor> {
+        match self.cut.of(self.point, &x, cx.offset)? {
+            Some(cuts) => self.change.apply(self.point, &x, &cuts),
+            None => Ok(x),
+        }
     }
 
     fn interest(&self, cx: &Cx<'_>) -> Result<Option<Interest>> {
