@@ -48,6 +48,7 @@
 //! # Ok(()) }
 //! ```
 
+mod attribution;
 pub mod census;
 mod error;
 pub mod evals;
@@ -68,6 +69,7 @@ mod token_frame;
 mod top;
 pub mod views;
 
+pub use attribution::{Attribution, FeatureEffect, LogitDifference, direct_effects};
 pub use census::{CensusOptions, CensusRun, FeatureCensus};
 pub use error::{Error, Result};
 pub use families::{FamilyCounter, FamilyFeature, FamilyOptions, FamilyReport, WordFamily, family_features};

@@ -1,6 +1,8 @@
 //! One SAE and where it goes.
 
+use super::place::Place;
 use crate::{Error, Result};
+use candle_core::Tensor;
 use model_hooks::{HookPoint, SpecialTokens};
 use sae_core::{Sae, SparseCoder};
 use std::collections::BTreeSet;
@@ -57,6 +59,31 @@ impl<'a> SaeAt<'a> {
     /// Where it reads, where it writes, and which head alone.
     pub(crate) fn places(&self) -> (HookPoint, HookPoint, Option<usize>) {
         (self.input, self.output, self.head)
+    }
+
+    /// The same with a borrowed coder.
+    pub(crate) fn borrowed(&self) -> SaeAt<'_> {
+        let Self { input, output, head, error_term, .. } = *self;
+        SaeAt { coder: Box::new(&*self.coder), input, output, head, error_term, excluded: self.excluded.clone() }
+    }
+
+    pub(crate) fn coder(&self) -> &dyn SparseCoder {
+        &*self.coder
+    }
+
+    pub(crate) fn excludes(&self, token: u32) -> bool {
+        self.excluded.contains(&token)
+    }
+
+    /// What the coder reads of the value at the input hook, `[batch, pos, d_in]`.
+    pub(crate) fn input_vectors(&self, x: &Tensor) -> Result<Tensor> {
+        self.head.map_or(Place::Whole, Place::Head).vectors(self.input, x)
+    }
+
+    /// What the coder writes of the value at the output hook, `[batch, pos, d_out]`.
+    pub(crate) fn output_vectors(&self, x: &Tensor) -> Result<Tensor> {
+        let head = self.head.filter(|_| self.input == self.output);
+        head.map_or(Place::Whole, Place::Head).vectors(self.output, x)
     }
 
     /// Whether what the SAE misses is added to its output, so that the output is the original value as long as nothing is edited. Off

@@ -1,0 +1,261 @@
+//! Which features a prediction is made of: their effects on a difference of logits.
+
+use crate::plot::{Align, Table, visible_token};
+use crate::splice::{FeatureEdit, SaeAt, Splice};
+use crate::{Error, Result, check_features};
+use candle_core::{DType, Device, IndexOp, Tensor};
+use model_hooks::{Capture, HookPoint, HookedModel, Site, Start, TokenBatch, Tokenizer, gradients};
+use sae_core::{FeatureId, SparseFeatures};
+
+/// The logit of the answers less that of the wrong tokens at a position, means of both lists.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogitDifference {
+    /// Tokens whose mean logit counts for it.
+    pub answer: Vec<u32>,
+    /// Tokens whose mean logit counts against it.
+    pub wrong: Vec<u32>,
+    /// The column whose prediction is looked at; `None` for that of the last token.
+    pub position: Option<usize>,
+}
+
+/// A feature at a position, and what it does to the metric.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct FeatureEffect {
+    /// The feature.
+    pub feature: FeatureId,
+    /// The column of the tokens.
+    pub pos: usize,
+    /// The token there.
+    pub token: u32,
+    /// The feature's activation there, in the SAE's units.
+    pub activation: f32,
+    /// The first-order estimate of what the metric loses without it: its contribution to the reconstruction times the gradient.
+    pub direct: f64,
+    /// What the metric loses without it, where it was measured ([`Attribution::measure`]).
+    pub exact: Option<f64>,
+}
+
+/// The effects of all active features on a metric, largest direct effect first (by size, of either sign).
+///
+/// ```text
+/// direct[pos, f] = activation[pos, f] n[pos] W_dec[f] . g[pos]      g = d metric / d value at the output hook, of the plain model
+/// exact[pos, f]  = metric - metric with f silent at pos alone       spliced in with the error term
+/// sum_f direct + bias + error  =  sum_pos value[pos] . g[pos]
+/// ```
+///
+/// `n[pos]` is 1, or what undoes the SAE's per-token norm; it and the error term are held fixed, as a [`Splice`] holds them.
+#[derive(Clone, Debug)]
+pub struct Attribution {
+    /// The effects.
+    pub rows: Vec<FeatureEffect>,
+    /// The metric of the plain model.
+    pub metric: f64,
+    /// What the decoder's bias (and the mean that a per-token norm adds back) contributes to the first order.
+    pub bias: f64,
+    /// The same of the SAE's error.
+    pub error: f64,
+    tokens: TokenBatch,
+    difference: LogitDifference,
+}
+
+impl LogitDifference {
+    /// At the last token.
+    #[must_use]
+    pub fn new(answer: impl Into<Vec<u32>>, wrong: impl Into<Vec<u32>>) -> Self {
+        Self { answer: answer.into(), wrong: wrong.into(), position: None }
+    }
+
+    /// One number from logits `[1, pos, d_vocab]`, differentiable.
+    fn of(&self, logits: &Tensor, position: usize) -> model_hooks::Result<Tensor> {
+        let logits = logits.i((0, position))?.to_dtype(DType::F32)?;
+        let mean = |ids: &[u32]| logits.index_select(&Tensor::new(ids, logits.device())?, 0)?.mean_all();
+        Ok((mean(&self.answer)? - mean(&self.wrong)?)?)
+    }
+
+    /// The position, of a metric that can be read from a run of these tokens.
+    fn check(&self, model: &dyn HookedModel, tokens: &TokenBatch) -> Result<usize> {
+        if tokens.batch() != 1 {
+            let found = vec![tokens.batch(), tokens.pos()];
+            return Err(Error::Shape {
+                what: "batch of an attribution",
+                expected: "[1, pos], one prompt".into(),
+                found,
+            });
+        }
+        for (option, ids) in [("answer", &self.answer), ("wrong", &self.wrong)] {
+            if ids.is_empty() {
+                return Err(Error::Option { option, expected: "at least one token", found: "none".into() });
+            }
+            if let Some(id) = ids.iter().find(|id| **id as usize >= model.shape().d_vocab) {
+                let expected = "tokens of the model's vocabulary";
+                return Err(Error::Option { option, expected, found: id.to_string() });
+            }
+        }
+        let real = tokens.real(0);
+        let position = self.position.unwrap_or(real.end.saturating_sub(1));
+        if !real.contains(&position) {
+            let expected = "a column that holds a token of the prompt";
+            return Err(Error::Option {
+                option: "position",
+                expected,
+                found: format!("{position}, tokens are {real:?}"),
+            });
+        }
+        Ok(position)
+    }
+}
+
+/// The direct effects of every active feature of `sae` on `difference`, from one forward and one backward pass of the plain model.
+///
+/// The model must be on [`Engine::Reference`](model_hooks::Engine::Reference): load it with `LoadOptions::engine(Engine::Reference)`; for
+/// exact effects the same weights can then run on the kernels. Columns of padding and excluded tokens are left out.
+///
+/// # Errors
+/// [`Error::Shape`] for more than one row; [`Error::Option`] for an empty list, a token outside the vocabulary or a position without a
+/// token; [`Splice::with`]'s for an SAE that does not fit; [`model_hooks::Error::NoGradients`] from a model that the kernels compute.
+pub fn direct_effects(
+    model: &dyn HookedModel,
+    tokens: &TokenBatch,
+    sae: &SaeAt<'_>,
+    difference: &LogitDifference,
+) -> Result<Attribution> {
+    let position = difference.check(model, tokens)?;
+    drop(Splice::on(model).with(sae.borrowed())?);
+    let (input, output, _) = sae.places();
+    let found = gradients(model, tokens, &[input, output], |logits| difference.of(logits, position))?;
+    let rows = |x: Tensor| Ok::<_, Error>(x.squeeze(0)?.to_dtype(DType::F32)?.to_vec2::<f32>()?);
+    let original = rows(sae.output_vectors(found.value(output)?)?)?;
+    let gradient = rows(sae.output_vectors(found.gradient(output)?)?)?;
+
+    let codes = sae.coder().encode(&sae.input_vectors(found.value(input)?)?)?;
+    let (pos, d_out) = (tokens.pos(), sae.coder().d_out());
+    let decoded = |codes| Ok::<_, Error>(sae.coder().decode(codes)?.reshape((pos, d_out))?.to_vec2::<f32>()?);
+    let silent = SparseFeatures::new(vec![0; pos + 1], Vec::new(), Vec::new(), codes.features.d_sae() as u32)?;
+    let (x_hat, bias) = (decoded(&codes)?, decoded(&codes.with_features(silent)?)?);
+
+    let mut made = Attribution {
+        rows: Vec::new(),
+        metric: found.scalar(),
+        bias: 0.0,
+        error: 0.0,
+        tokens: tokens.clone(),
+        difference: LogitDifference { position: Some(position), ..difference.clone() },
+    };
+    for pos in tokens.real(0) {
+        let (token, g) = (tokens.ids()[pos], &gradient[pos]);
+        if sae.excludes(token) {
+            continue;
+        }
+        made.bias += dot(&bias[pos], g);
+        made.error += dot(&original[pos], g) - dot(&x_hat[pos], g);
+        let norm = codes.scale.as_ref().map_or(1.0, |scale| f64::from(scale.multiply[pos]));
+        let (features, activations) = codes.features.row(pos);
+        if features.is_empty() {
+            continue;
+        }
+        let directions = sae.coder().decoder_rows(features)?.to_device(&Device::Cpu)?.to_vec2::<f32>()?;
+        for ((&feature, &activation), direction) in features.iter().zip(activations).zip(&directions) {
+            let direct = f64::from(activation) * norm * dot(direction, g);
+            made.rows.push(FeatureEffect { feature, pos, token, activation, direct, exact: None });
+        }
+    }
+    made.rows
+        .sort_by(|a, b| b.direct.abs().total_cmp(&a.direct.abs()).then((a.pos, a.feature).cmp(&(b.pos, b.feature))));
+    Ok(made)
+}
+
+fn dot(a: &[f32], b: &[f32]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+}
+
+impl Attribution {
+    /// Measures the exact effects of the first `top` rows, one run each from the hook's block on. `model` and `sae` are those of the direct
+    /// effects, on any engine. `progress` is told how many are done.
+    ///
+    /// # Errors
+    /// The model's and the SAE's.
+    pub fn measure(
+        &mut self,
+        model: &dyn HookedModel,
+        sae: &SaeAt<'_>,
+        top: usize,
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<()> {
+        let chosen: Vec<usize> = (0..self.rows.len().min(top)).collect();
+        self.measure_rows(model, sae, &chosen, progress)
+    }
+
+    /// The same for the rows of these features.
+    ///
+    /// # Errors
+    /// As [`measure`](Self::measure); those of [`check_features`].
+    pub fn measure_features(
+        &mut self,
+        model: &dyn HookedModel,
+        sae: &SaeAt<'_>,
+        features: &[FeatureId],
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<()> {
+        check_features(features, sae.coder().d_sae())?;
+        let chosen: Vec<usize> =
+            (0..self.rows.len()).filter(|&row| features.contains(&self.rows[row].feature)).collect();
+        self.measure_rows(model, sae, &chosen, progress)
+    }
+
+    fn measure_rows(
+        &mut self,
+        model: &dyn HookedModel,
+        sae: &SaeAt<'_>,
+        chosen: &[usize],
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<()> {
+        let position = self.difference.check(model, &self.tokens)?;
+        let (input, output, _) = sae.places();
+        // What comes before the block of the input hook is the same in every run.
+        let entry = input.layer().map(|layer| HookPoint::Block { layer: layer as u16, site: Site::ResidPre });
+        let mut before = None;
+        if let (Some(entry), Some(layer)) = (entry.filter(|entry| model.hook_points().contains(entry)), input.layer()) {
+            let mut capture = Capture::of([entry]);
+            model.forward_until(&self.tokens, entry, &mut capture)?;
+            before = Some((layer, capture.take(entry)?));
+        }
+        let (tokens, difference) = (&self.tokens, &self.difference);
+        let metric = |edit: Option<FeatureEdit>| -> Result<f64> {
+            let mut splice = Splice::on(model).with(sae.borrowed().error_term(true))?;
+            if let Some(edit) = edit {
+                splice = splice.edit(output, edit)?;
+            }
+            let start = match &before {
+                Some((layer, resid)) => Start::Residual { layer: *layer, resid },
+                None => Start::Tokens,
+            };
+            let logits = model.run(tokens, start, None, &mut splice)?.ok_or(model_hooks::Error::NoLogits)?;
+            Ok(f64::from(difference.of(&logits, position)?.to_scalar::<f32>()?))
+        };
+        let plain = metric(None)?;
+        for (done, &at) in chosen.iter().enumerate() {
+            let row = &mut self.rows[at];
+            row.exact = Some(plain - metric(Some(FeatureEdit::ablate([row.feature]).positions(row.pos..=row.pos)))?);
+            progress(done + 1);
+        }
+        Ok(())
+    }
+
+    /// The first `rows` effects for reading.
+    ///
+    /// # Errors
+    /// The tokenizer's.
+    pub fn table(&self, tokenizer: &Tokenizer, rows: usize) -> Result<Table> {
+        let columns = [("feature", Align::Right), ("position", Align::Right), ("token", Align::Left)];
+        let numbers = ["activation", "direct", "exact"].map(|name| (name, Align::Right));
+        let mut table = Table::new(columns.into_iter().chain(numbers));
+        for row in self.rows.iter().take(rows) {
+            let token = visible_token(&tokenizer.readable(&[row.token])?.concat());
+            let exact = row.exact.map_or_else(|| "–".into(), |exact| format!("{exact:+.4}"));
+            let (activation, direct) = (format!("{:.3}", row.activation), format!("{:+.4}", row.direct));
+            table.row([row.feature.to_string(), row.pos.to_string(), token, activation, direct, exact]);
+        }
+        Ok(table)
+    }
+}
