@@ -5,7 +5,9 @@
 writes DIR/NAME/{cfg.json, sae_weights.safetensors, golden.safetensors} for the given names (all without any) and
 DIR/index.json. golden.safetensors holds x and what the loaded SAE makes of it: encode, decode, forward; folded.* after
 fold_W_dec_norm where that is defined; scaled.* after fold_activation_norm_scaling_factor(1.7) where that is meaningful;
-f32.* computed in float32 for SAEs stored in a lower precision. Seeds are fixed: the same versions give the same bits.
+f32.* computed in float32 for SAEs stored in a lower precision; `predicted`, the codes a temporal SAE predicts from the
+positions before. Seeds are fixed: the same versions give the same bits (and the same key order in cfg.json, for which
+PYTHONHASHSEED=0 is needed: SAELens goes through a set).
 """
 
 import argparse
@@ -123,6 +125,8 @@ def goldens(folder, x, training_class):
     if sae.dtype != torch.float32:
         wide = load(dtype="float32")
         out.update({"f32.encode": dense(wide.encode(x)), "f32.forward": wide(x)})
+    if isinstance(sae, S.TemporalSAE):
+        out["predicted"] = sae.encode_with_predictions(x)[1]
     folded = load()
     try:
         folded.fold_W_dec_norm()

@@ -10,6 +10,29 @@ pub fn golden(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
 }
 
+/// Golden folders of architectures that the crate does not read yet. A test holds that each is refused: one that is read leaves this list.
+pub const WAITING: [&str; 13] = [
+    "abstopk",
+    "abstopk_from_training",
+    "abstopk_training",
+    "batchtopk_training",
+    "jumprelu_skip_transcoder",
+    "jumprelu_transcoder",
+    "matching_pursuit",
+    "matching_pursuit_from_training",
+    "matching_pursuit_training",
+    "matryoshka_batchtopk_training",
+    "skip_transcoder",
+    "temporal",
+    "transcoder",
+];
+
+/// Names of the golden folders in SAELens' own layout, but for those in [`WAITING`].
+pub fn golden_folders() -> Vec<String> {
+    let ours = |name: &String| golden(name).join("cfg.json").is_file() && !WAITING.contains(&name.as_str());
+    files(&golden("")).into_iter().filter(ours).collect()
+}
+
 /// Kernels that keep every bit of the weights, on any machine.
 pub fn exact() -> Engine {
     Engine::kernels(Precision::F32)
