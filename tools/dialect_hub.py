@@ -43,7 +43,7 @@ def connor_rob(fixture: Fixture):
     cfg = dict(seed=49, batch_size=4096, model_name="gpt2-small", layer=5, site="z", act_name="blocks.5.attn.hook_z", act_size=D_IN,
                dict_size=D_SAE, dict_mult=3, concat_heads=True, lr=0.0012, l1_coeff=1.8, seq_len=128, enc_dtype="fp32", device="cuda:0")
     fixture.path(path.replace(".pt", "_cfg.json")).write_text(json.dumps(cfg))
-    reference(fixture, "connor_rob_hook_z", "connor_rob_hook_z", "ckkissane/attn-saes-gpt2-small-all-layers", path,
+    reference(fixture, "connor_rob", "connor_rob_hook_z", "ckkissane/attn-saes-gpt2-small-all-layers", path,
               inputs(61).reshape(2, 6, 4, 4), notes="heads are flattened before, and split after")
 
 
@@ -55,7 +55,7 @@ def gemma_scope(fixture: Fixture, seed, repo, path, save, loader="gemma_2", hook
     save(fixture.path(f"{path}/params.npz"), **{name: tensor.numpy() for name, tensor in made.items()})
     x = inputs(seed).reshape(2, 6, 4, 4) if hook_z else inputs(seed)
     sizes = SIZES if loader == "gemma_2" else dict(SIZES, d_out=D_IN)
-    reference(fixture, "gemma_scope" if loader == "gemma_2" else "gemma_scope_transcoder", loader, repo, path, x, sizes,
+    reference(fixture, "gemma_scope", loader, repo, path, x, sizes,
               notes="; ".join(filter(None, [notes, "the real sizes follow from names alone, so these are overrides"])))
 
 
@@ -99,7 +99,7 @@ def llama_scope_r1(fixture: Fixture):
         sae_type="sae", hook_point_in="blocks.3.hook_resid_post", hook_point_out="blocks.3.hook_resid_post", d_model=D_IN,
         expansion_factor=3, use_decoder_bias=True, use_glu_encoder=False, act_fn="jumprelu", norm_activation="inference",
         sparsity_include_decoder_norm=True, top_k=50, dtype="torch.float32")))
-    reference(fixture, "llama_scope_r1_distill", "llama_scope_r1_distill", "fnlp/Llama-Scope-R1-Distill", path, inputs(72), norm=0.7,
+    reference(fixture, "llama_scope_r1", "llama_scope_r1_distill", "fnlp/Llama-Scope-R1-Distill", path, inputs(72), norm=0.7,
               notes="the factor comes from the registry and is folded into W_enc, W_dec and b_dec, not into the threshold")
 
 
@@ -133,7 +133,7 @@ def mwhanna(fixture: Fixture, seed, repo, typo=False):
         fixture.path("config.yaml").write_text(
             f'model_name: "Qwen/Qwen3-4B"\nmodel_kind: "transcoder_set"\nfeature_input_hook: "mlp.hook_in"\n'
             f'feature_output_hook: "mlp.hook_out"\nscan: "{repo}"\n')
-    reference(fixture, "mwhanna_transcoder", "mwhanna_transcoder", repo, "layer_3.safetensors", inputs(seed),
+    reference(fixture, "mwhanna", "mwhanna_transcoder", repo, "layer_3.safetensors", inputs(seed),
               notes="wanb-config.yaml and no config.yaml: the model follows from the repository's name" if typo else "")
 
 

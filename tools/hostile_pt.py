@@ -221,6 +221,7 @@ def saved_by_torch(put):
     for protocol in (3, 4, 5):
         save(f"read_protocol_{protocol}", dict(w=matrix.clone()), f"pickle protocol {protocol}, 0 to 23" + (protocol > 3) * " (torch's own safe reader refuses it)", {"w": [4, 6]}, pickle_protocol=protocol,
              verdict="read" if protocol == 3 else "either")
+    torch.manual_seed(0)
     module = torch.nn.Linear(3, 2)
     torch.nn.init.constant_(module.weight, 0.25), torch.nn.init.constant_(module.bias, -1)
     save("read_state_dict", module.state_dict(), "OrderedDict with _metadata (BUILD)", {"weight": [2, 3], "bias": [2]})
