@@ -65,7 +65,7 @@ fn run(args: &Args) -> Outcome {
         shown = std::io::stdout().flush();
         if shown.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     };
-    let found = model.generate_text(&args.prompt, &options(args), &mut NoTap, &mut show)?;
+    let found = model.generate_text(&args.prompt, &options(args)?, &mut NoTap, &mut show)?;
     shown?;
     println!();
     let why = match found.stopped {
@@ -83,17 +83,20 @@ fn run(args: &Args) -> Outcome {
     Ok(())
 }
 
-fn options(args: &Args) -> GenerateOptions {
+fn options(args: &Args) -> Outcome<GenerateOptions> {
     let mut options = GenerateOptions::default();
     options.max_new_tokens = args.max_new_tokens;
     options.stop_texts.clone_from(&args.stop);
     if args.bos {
         options.bos = Bos::Prepend;
     }
+    if args.temperature == 0.0 && (args.top_k.is_some() || args.top_p.is_some()) {
+        return Err("--top-k and --top-p choose at random: they need a --temperature above 0".into());
+    }
     if args.temperature != 0.0 {
         let mut random = Random::seeded(args.seed);
         (random.temperature, random.top_k, random.top_p) = (args.temperature, args.top_k, args.top_p);
         options.sampling = Sampling::Random(random);
     }
-    options
+    Ok(options)
 }

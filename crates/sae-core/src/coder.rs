@@ -1,4 +1,4 @@
-use crate::{Codes, Coupling, FeatureId, Reconstruction, Result};
+use crate::{Codes, Coupling, FeatureId, Provenance, Reconstruction, Result};
 use candle_core::{DType, Tensor};
 
 /// Anything that turns activation vectors into sparse features and back: an SAE, a transcoder, a user's own dictionary.
@@ -12,6 +12,11 @@ pub trait SparseCoder: Send + Sync {
     /// Width of the vectors that come out.
     fn d_out(&self) -> usize {
         self.d_in()
+    }
+
+    /// Where it belongs and what it was trained on, if it knows.
+    fn provenance(&self) -> Option<&Provenance> {
+        None
     }
 
     /// Number of features.
@@ -91,6 +96,7 @@ macro_rules! forward_to_target {
         impl<T: SparseCoder + ?Sized> SparseCoder for $pointer {
             fn d_in(&self) -> usize { (**self).d_in() }
             fn d_out(&self) -> usize { (**self).d_out() }
+            fn provenance(&self) -> Option<&Provenance> { (**self).provenance() }
             fn d_sae(&self) -> usize { (**self).d_sae() }
             fn coupling(&self) -> Coupling { (**self).coupling() }
             fn encode(&self, x: &Tensor) -> Result<Codes> { (**self).encode(x) }

@@ -66,6 +66,16 @@ pub enum Error {
         /// The architectures that can be loaded.
         supported: String,
     },
+    /// Files that look like no format that can be read.
+    #[error(
+        "{path}: {held}, which looks like no format that can be read; if you know the format, name it as `dialect`"
+    )]
+    UnknownDialect {
+        /// The folder or file.
+        path: PathBuf,
+        /// What is there.
+        held: String,
+    },
     /// The weights file holds tensors that the architecture does not have.
     #[error("{path}: tensors {names:?} do not belong to architecture `{architecture}`")]
     UnknownTensors {

@@ -9,6 +9,8 @@ pub struct Provenance {
     pub model_name: Option<String>,
     /// The hook point whose activations go in.
     pub hook_name: Option<String>,
+    /// The hook point that a transcoder writes, if it is not the one that it reads.
+    pub hook_name_out: Option<String>,
     /// The single head of a per-head hook point that goes in, if only one does.
     pub hook_head_index: Option<usize>,
     /// Tokens per training sequence.

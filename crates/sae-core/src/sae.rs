@@ -291,6 +291,10 @@ impl SparseCoder for Sae {
         self.d_out_()
     }
 
+    fn provenance(&self) -> Option<&Provenance> {
+        Some(&self.metadata)
+    }
+
     fn d_sae(&self) -> usize {
         self.d_sae_()
     }

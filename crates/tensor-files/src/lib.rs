@@ -9,9 +9,11 @@
 mod atomic;
 mod error;
 mod read;
+mod source;
 mod write;
 
 pub use atomic::write_atomically;
 pub use error::{Error, Result};
 pub use read::{Dtype, SafetensorsFile, TensorInfo};
+pub use source::TensorFile;
 pub use write::save_safetensors;

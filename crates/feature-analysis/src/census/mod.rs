@@ -45,7 +45,7 @@ const PARALLEL: usize = 1 << 14;
 ///
 /// ```text
 /// count       n
-/// density     n / tokens
+/// density     n / tokens                 0 when no token counts
 /// sum         a_1 + .. + a_n            as whole numbers of 2^-64: no rounding of the sum, whatever the order
 /// squares     a_1^2 + .. + a_n^2        as whole numbers of 2^-52
 /// min, max    the smallest and the largest a_i, with their signs

@@ -1,7 +1,7 @@
 //! One SAE and where it goes.
 
 use super::place::Place;
-use crate::{Error, Result};
+use crate::Result;
 use candle_core::Tensor;
 use model_hooks::{HookPoint, SpecialTokens};
 use sae_core::{Sae, SparseCoder};
@@ -41,18 +41,10 @@ impl<'a> SaeAt<'a> {
     /// An SAE where its metadata say that it belongs: `hook_name`, `hook_name_out` and `hook_head_index`.
     ///
     /// # Errors
-    /// [`sae_core::Error::MissingMetadata`] without a hook name, [`model_hooks::Error::UnknownHookName`], and [`Error::Option`] for a
-    /// `hook_name_out` that is not a name.
+    /// [`sae_core::Error::MissingMetadata`] without a hook name, [`model_hooks::Error::UnknownHookName`].
     pub fn home(sae: &'a Sae) -> Result<Self> {
         let input: HookPoint = sae.hook_name()?.parse()?;
-        let output = match sae.metadata().other.get("hook_name_out") {
-            None | Some(serde_json::Value::Null) => input,
-            Some(serde_json::Value::String(name)) => name.parse()?,
-            Some(other) => {
-                let expected = "the name of a hook point";
-                return Err(Error::Option { option: "hook_name_out", expected, found: other.to_string() });
-            }
-        };
+        let output = sae.metadata().hook_name_out.as_deref().map_or(Ok(input), str::parse)?;
         Ok(Self { head: sae.metadata().hook_head_index, ..Self::between(input, output, sae) })
     }
 

@@ -165,11 +165,16 @@ impl Brute {
             self.check_examples(census, feature);
         }
         let fires: usize = self.dense.iter().map(Vec::len).sum();
-        assert_eq!(census.l0(), fires as f64 / self.tokens as f64);
+        assert_eq!(census.l0(), self.per_token(fires));
         let dead: Vec<u32> = (0..self.dense.len() as u32).filter(|&f| self.dense[f as usize].is_empty()).collect();
         assert_eq!(census.dead(), dead);
         self.options.together.iter().for_each(|&chosen| self.check_together(census, chosen));
         assert_eq!(census.stats_frame().unwrap().num_rows(), self.dense.len());
+    }
+
+    /// A rate; of no tokens at all it is 0, as documented.
+    fn per_token(&self, count: usize) -> f64 {
+        if self.tokens == 0 { 0.0 } else { count as f64 / self.tokens as f64 }
     }
 
     fn check_stats(&self, census: &FeatureCensus, feature: u32) {
@@ -178,7 +183,7 @@ impl Brute {
         let units = |x: f64, unit: i32| (x * 2f64.powi(unit)).round();
         let sum: i128 = all.iter().map(|a| units(a.0.into(), 64) as i128).sum();
         let squares: u128 = all.iter().map(|a| units(f64::from(a.0) * f64::from(a.0), 52) as u128).sum();
-        assert_eq!((stats.count, stats.density), (all.len() as u64, all.len() as f64 / self.tokens as f64));
+        assert_eq!((stats.count, stats.density), (all.len() as u64, self.per_token(all.len())));
         assert_eq!(stats.sum, sum as f64 * 2f64.powi(-64), "feature {feature}");
         assert_eq!(stats.sum_squares, squares as f64 * 2f64.powi(-52), "feature {feature}");
         if !all.is_empty() {

@@ -3,14 +3,30 @@ use crate::{ExcludeSpecialTokens, Provenance, Result, SeparatorToken, SeqposSlic
 use serde_json::{Map, Value, json};
 use std::path::Path;
 
+/// Keys of a SAELens configuration that stand beside its metadata.
+const NOT_METADATA: [&str; 11] = [
+    "architecture",
+    "d_in",
+    "d_out",
+    "d_sae",
+    "k",
+    "dtype",
+    "device",
+    "apply_b_dec_to_input",
+    "normalize_activations",
+    "reshape_activations",
+    "rescale_acts_by_decoder_norm",
+];
+
 impl Provenance {
     /// Reads SAELens' `metadata` object. Known keys of the wrong type are errors, unknown ones are kept.
-    pub(super) fn from_json(path: &Path, metadata: Map<String, Value>) -> Result<Self> {
+    pub(crate) fn from_json(path: &Path, metadata: Map<String, Value>) -> Result<Self> {
         let mut keys = Keys { path, prefix: "metadata.", map: metadata };
         let separator = keys.map.get("sequence_separator_token") == Some(&Value::Null);
         Ok(Self {
             model_name: keys.string("model_name")?,
             hook_name: keys.string("hook_name")?,
+            hook_name_out: keys.string("hook_name_out")?,
             hook_head_index: keys.count("hook_head_index")?,
             context_size: keys.count("context_size")?,
             prepend_bos: keys.boolean("prepend_bos")?,
@@ -30,6 +46,14 @@ impl Provenance {
         })
     }
 
+    /// The same with some keys replaced; keys that are not metadata (sizes, k ..) are left to the readers of formats.
+    pub(crate) fn overridden(&self, path: &Path, overrides: &Map<String, Value>) -> Result<Self> {
+        let mut metadata = self.to_json();
+        metadata.extend(overrides.iter().map(|(key, value)| (key.clone(), value.clone())));
+        NOT_METADATA.iter().for_each(|key| drop(metadata.remove(*key)));
+        Self::from_json(path, metadata)
+    }
+
     /// SAELens' `metadata` object.
     pub(super) fn to_json(&self) -> Map<String, Value> {
         let mut map = self.other.clone();
@@ -40,6 +64,7 @@ impl Provenance {
         };
         put("model_name", self.model_name.as_deref().map(Value::from));
         put("hook_name", self.hook_name.as_deref().map(Value::from));
+        put("hook_name_out", self.hook_name_out.as_deref().map(Value::from));
         put("hook_head_index", self.hook_head_index.map(Value::from));
         put("context_size", self.context_size.map(Value::from));
         put("prepend_bos", self.prepend_bos.map(Value::from));

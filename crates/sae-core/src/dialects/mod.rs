@@ -1,0 +1,85 @@
+//! Published file formats, one file each: all of them read into the one convention of [`Sae`](crate::Sae).
+//!
+//! [`open`] takes a folder or a file, finds the format from what is there (or is told) and returns a [`Dictionary`]. Each reader is a
+//! module with three functions: whether files look like its own, which files of a repository it needs, and the reading itself.
+
+mod dialect;
+mod saelens;
+mod source;
+
+use crate::{Dictionary, Error, Result};
+pub use dialect::Dialect;
+use source::Source;
+pub use source::{Files, OpenOptions, Origin};
+use std::path::Path;
+
+/// One format's three functions.
+struct Reader {
+    dialect: Dialect,
+    /// Whether the folder or file looks like this format. Cheap: names, and at most a configuration or a header.
+    recognises: fn(&Path) -> bool,
+    /// What must be fetched for the SAE at `path` of a repository.
+    files: fn(path: &str) -> Files,
+    open: fn(&Source<'_>) -> Result<Dictionary>,
+}
+
+/// In the order of detection: the first that recognises the files reads them.
+const READERS: &[Reader] = &[saelens::READER];
+
+/// Opens an SAE of any format.
+///
+/// `path` is a folder, or a file of the formats that publish one file per SAE. What is read is brought to the convention of
+/// [`Sae`](crate::Sae); [`OpenOptions::norm_scaling_factor`] is folded into the weights.
+///
+/// # Errors
+/// [`Error::UnknownDialect`] when no format recognises the files, and everything that reading can find: each error names the file.
+pub fn open(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Dictionary> {
+    let path = path.as_ref();
+    let dialect = options.dialect.map_or_else(|| detect(path), Ok)?;
+    let source = Source { path, options };
+    let opened = (reader(dialect)?.open)(&source)?;
+    source.finish(opened)
+}
+
+/// The format that files look like.
+///
+/// # Errors
+/// [`Error::UnknownDialect`], [`Error::Io`] when there is nothing at `path`.
+pub fn detect(path: impl AsRef<Path>) -> Result<Dialect> {
+    let path = path.as_ref();
+    std::fs::metadata(path).map_err(|source| Error::Io { path: path.into(), source })?;
+    match READERS.iter().find(|reader| (reader.recognises)(path)) {
+        Some(reader) => Ok(reader.dialect),
+        None => Err(Error::UnknownDialect { path: path.into(), held: held(path) }),
+    }
+}
+
+impl Dialect {
+    /// The files that the SAE at `path` of a repository consists of.
+    ///
+    /// # Errors
+    /// [`Error::Parameter`] for a format that cannot be read yet.
+    pub fn files(self, path: &str) -> Result<Files> {
+        Ok((reader(self)?.files)(path.trim_matches('/')))
+    }
+}
+
+fn reader(dialect: Dialect) -> Result<&'static Reader> {
+    READERS.iter().find(|reader| reader.dialect == dialect).ok_or_else(|| Error::Parameter {
+        name: "dialect",
+        expected: READERS.iter().map(|reader| reader.dialect.name()).collect::<Vec<_>>().join(", "),
+        found: format!("`{dialect}`"),
+    })
+}
+
+/// What lies at `path`, in a few words.
+fn held(path: &Path) -> String {
+    let Ok(entries) = std::fs::read_dir(path) else { return "one file".into() };
+    let mut names: Vec<String> =
+        entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    let more = names.len().saturating_sub(8);
+    names.truncate(8);
+    let listed = names.join(", ");
+    if more == 0 { format!("a folder of [{listed}]") } else { format!("a folder of [{listed}, and {more} more]") }
+}
