@@ -19,6 +19,11 @@ pub trait SparseCoder: Send + Sync {
         None
     }
 
+    /// Whether what comes out lives in another space than what goes in, as of transcoders; then the input less the output means nothing.
+    fn is_transcoder(&self) -> bool {
+        self.d_in() != self.d_out()
+    }
+
     /// Number of features.
     fn d_sae(&self) -> usize;
 
@@ -31,11 +36,26 @@ pub trait SparseCoder: Send + Sync {
     /// When the shape is wrong or the input is not finite.
     fn encode(&self, x: &Tensor) -> Result<Codes>;
 
-    /// What the codes reconstruct, in the shape that the input had; per-token norms are undone.
+    /// What the codes reconstruct, in the shape that the input had; per-token norms are undone. See [`skip`](Self::skip) for what may have
+    /// to be added.
     ///
     /// # Errors
     /// When the codes are another dictionary's.
     fn decode(&self, codes: &Codes) -> Result<Tensor>;
+
+    /// The part of the output that does not pass through the codes, in the shape of the output: `x W_skip^T` of a skip transcoder, what a temporal
+    /// SAE predicts. `None`: there is no such part.
+    ///
+    /// ```text
+    /// output = decode(encode(x)) + skip(x)
+    /// ```
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    fn skip(&self, x: &Tensor) -> Result<Option<Tensor>> {
+        let _ = x;
+        Ok(None)
+    }
 
     /// What [`decode`](Self::decode) adds for one unit of each feature: rows `[features.len(), d_out]`.
     ///
@@ -79,14 +99,17 @@ pub trait SparseCoder: Send + Sync {
         Ok(codes.features.columns(features)?.reshape(codes.layout.with_width(features.len()))?)
     }
 
-    /// Encodes, decodes, and says what was missed.
+    /// Encodes, decodes, adds what passes the codes by, and says what was missed.
     ///
     /// # Errors
     /// As [`encode`](Self::encode).
     fn forward(&self, x: &Tensor) -> Result<Reconstruction> {
         let codes = self.encode(x)?;
-        let x_hat = self.decode(&codes)?;
-        let error = if self.d_in() == self.d_out() { Some((x.to_dtype(DType::F32)? - &x_hat)?) } else { None };
+        let mut x_hat = self.decode(&codes)?;
+        if let Some(skip) = self.skip(x)? {
+            x_hat = (x_hat + skip)?;
+        }
+        let error = if self.is_transcoder() { None } else { Some((x.to_dtype(DType::F32)? - &x_hat)?) };
         Ok(Reconstruction { codes, x_hat, error })
     }
 }
@@ -97,6 +120,8 @@ macro_rules! forward_to_target {
             fn d_in(&self) -> usize { (**self).d_in() }
             fn d_out(&self) -> usize { (**self).d_out() }
             fn provenance(&self) -> Option<&Provenance> { (**self).provenance() }
+            fn is_transcoder(&self) -> bool { (**self).is_transcoder() }
+            fn skip(&self, x: &Tensor) -> Result<Option<Tensor>> { (**self).skip(x) }
             fn d_sae(&self) -> usize { (**self).d_sae() }
             fn coupling(&self) -> Coupling { (**self).coupling() }
             fn encode(&self, x: &Tensor) -> Result<Codes> { (**self).encode(x) }

@@ -1,5 +1,7 @@
-use crate::{Codes, Coupling, FeatureId, Provenance, Reconstruction, Result, Sae, SparseCoder};
+use crate::{Codes, Coupling, FeatureId, LoadOptions, Provenance, Reconstruction, Result, Sae, SparseCoder, saelens};
 use candle_core::Tensor;
+use std::path::Path;
+use tensor_kernels::Engine;
 
 /// What a file of published weights can turn out to be: every architecture of this crate behind one type.
 ///
@@ -21,6 +23,22 @@ macro_rules! each {
 }
 
 impl Dictionary {
+    /// Opens a SAELens folder of any architecture and version; otherwise as [`Sae::load`].
+    ///
+    /// # Errors
+    /// As [`Sae::load`].
+    pub fn load(folder: impl AsRef<Path>) -> Result<Self> {
+        Self::load_with(folder, &LoadOptions::default())
+    }
+
+    /// As [`load`](Self::load), with options.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_with(folder: impl AsRef<Path>, options: &LoadOptions) -> Result<Self> {
+        saelens::load(folder.as_ref(), options)
+    }
+
     /// Where it belongs: model, hook, context size ...
     #[must_use]
     pub fn metadata(&self) -> &Provenance {
@@ -33,6 +51,34 @@ impl Dictionary {
         match self {
             Self::Sae(sae) => Self::Sae(sae.with_metadata(metadata)),
         }
+    }
+
+    /// The name that SAELens gives to its architecture (see [`Sae::architecture`]).
+    #[must_use]
+    pub fn architecture(&self) -> &'static str {
+        each!(self, coder => coder.architecture())
+    }
+
+    /// What computes it.
+    #[must_use]
+    pub fn engine(&self) -> Engine {
+        each!(self, coder => coder.engine())
+    }
+
+    /// The hook point whose activations it was trained on, as the metadata names it.
+    ///
+    /// # Errors
+    /// [`Error::MissingMetadata`](crate::Error::MissingMetadata) when they do not.
+    pub fn hook_name(&self) -> Result<&str> {
+        each!(self, coder => coder.hook_name())
+    }
+
+    /// Takes the factor that activations were multiplied by in training into the weights; see [`Sae::fold_norm_factor`].
+    ///
+    /// # Errors
+    /// As [`Sae::fold_norm_factor`].
+    pub fn fold_norm_factor(&self, s: f32) -> Result<Self> {
+        each!(self, coder => coder.fold_norm_factor(s).map(Into::into))
     }
 
     /// The [`Sae`] that it is, if it is one.
@@ -61,6 +107,14 @@ impl SparseCoder for Dictionary {
 
     fn provenance(&self) -> Option<&Provenance> {
         Some(self.metadata())
+    }
+
+    fn is_transcoder(&self) -> bool {
+        each!(self, coder => coder.is_transcoder())
+    }
+
+    fn skip(&self, x: &Tensor) -> Result<Option<Tensor>> {
+        each!(self, coder => coder.skip(x))
     }
 
     fn d_sae(&self) -> usize {

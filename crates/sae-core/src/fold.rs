@@ -1,5 +1,5 @@
 use crate::normalise::InputMap;
-use crate::sae::row_norms;
+use crate::sae::{Weights, row_norms};
 use crate::{Activation, Error, Normalisation, Result, Sae};
 use candle_core::{Device, Tensor};
 use std::sync::Arc;
@@ -14,32 +14,48 @@ impl Sae {
     /// n = |W_dec[j]|:   W_dec[j] /= n   W_enc[:, j] *= n   b_enc[j] *= n   threshold[j] *= n   b_mag[j] *= n
     /// ```
     ///
-    /// A TopK SAE that rescales by decoder norm has nothing left to rescale afterwards, and no longer does.
+    /// Where features compete by decoder norm there is nothing left to rescale afterwards, and they no longer do (their activations stay).
+    /// A skip connection does not change.
     ///
     /// # Errors
-    /// [`Error::UnsafeFold`] for TopK without that rescaling: other features would win. [`Error::Rounded`] when `W_enc` is packed in a
+    /// [`Error::UnsafeFold`] where features compete without that rescaling (TopK and the like): others would win. [`Error::Rounded`] when `W_enc` is packed in a
     /// precision that does not keep it.
     pub fn fold_w_dec_norm(&self) -> Result<Self> {
         let norms: Vec<f32> = row_norms(self.w_dec())?.into_iter().map(|n| n.max(MIN_NORM)).collect();
         let times = |v: &[f32]| v.iter().zip(&norms).map(|(v, n)| v * n).collect::<Arc<[f32]>>();
         let activation = match self.activation() {
             Activation::Relu => Activation::Relu,
-            Activation::TopK { rescale_by_decoder_norm: false, .. } => {
-                return Err(Error::UnsafeFold {
-                    fold: "fold_w_dec_norm",
-                    reason: "its top-k does not rescale by decoder norm, so other features would be chosen",
-                });
+            &Activation::TopK { k, rescale_by_decoder_norm: true } => {
+                Activation::TopK { k, rescale_by_decoder_norm: false }
             }
-            Activation::TopK { k, rescale_by_decoder_norm: true } => {
-                Activation::TopK { k: *k, rescale_by_decoder_norm: false }
+            &Activation::AbsTopK { k, rescale_by_decoder_norm: true } => {
+                Activation::AbsTopK { k, rescale_by_decoder_norm: false }
+            }
+            &Activation::BatchTopK { k, rescale_by_decoder_norm: true } => {
+                Activation::BatchTopK { k, rescale_by_decoder_norm: false }
             }
             Activation::JumpRelu { threshold } => Activation::JumpRelu { threshold: times(threshold) },
             Activation::Gated { r_mag, b_mag } => Activation::Gated { r_mag: r_mag.clone(), b_mag: times(b_mag) },
+            Activation::TopK { .. }
+            | Activation::AbsTopK { .. }
+            | Activation::SignedTopK { .. }
+            | Activation::BatchTopK { .. }
+            | Activation::GroupMax { .. } => {
+                return Err(Error::UnsafeFold {
+                    fold: "fold_w_dec_norm",
+                    reason: "its features compete without rescaling by decoder norm, so other features would be chosen",
+                });
+            }
         };
         let column = Tensor::new(norms.as_slice(), &Device::Cpu)?.reshape((norms.len(), 1))?;
-        let w_t = self.exact_w_enc_t("fold_w_dec_norm")?.broadcast_mul(&column)?;
-        let w_dec = self.w_dec().broadcast_div(&column)?;
-        self.rebuilt(self.input.clone(), w_t, times(self.b_enc()), w_dec, self.b_dec().into(), activation)
+        self.rebuilt(Weights {
+            input: self.input.clone(),
+            w_enc: self.exact_w_enc_t("fold_w_dec_norm")?.broadcast_mul(&column)?.t()?,
+            b_enc: times(self.b_enc()),
+            w_dec: self.w_dec().broadcast_div(&column)?,
+            b_dec: self.b_dec().into(),
+            activation,
+        })
     }
 
     /// Takes the factor that activations were multiplied by in training into the weights, so that raw activations can come in.
@@ -48,8 +64,9 @@ impl Sae {
     /// W_enc *= s   W_dec /= s   b_dec /= s   input_shift /= s        folded(x) = self(x * s) / s
     /// ```
     ///
-    /// Feature activations are those of `self(x * s)`; with TopK that rescales by decoder norm they come out divided by `s`,
-    /// because the norms do (as in SAELens).
+    /// Feature activations are those of `self(x * s)`; where features compete by decoder norm they come out divided by `s`, because the
+    /// norms do (as in SAELens). A transcoder's output is divided too; its skip connection does not change, because
+    /// `(x * s) W_skip^T / s = x W_skip^T`.
     ///
     /// # Errors
     /// [`Error::Parameter`] unless `s` is finite and positive; [`Error::UnsafeFold`] with a per-token normalisation, which
@@ -71,9 +88,13 @@ impl Sae {
             ..self.input.clone()
         };
         let factor = Tensor::new(&[[s]], &Device::Cpu)?;
-        let w_t = self.exact_w_enc_t("fold_norm_factor")?.broadcast_mul(&factor)?;
-        let w_dec = self.w_dec().broadcast_div(&factor)?;
-        let (b_enc, b_dec) = (self.b_enc().into(), over(self.b_dec()));
-        self.rebuilt(input, w_t, b_enc, w_dec, b_dec, self.activation().clone())
+        self.rebuilt(Weights {
+            input,
+            w_enc: self.exact_w_enc_t("fold_norm_factor")?.broadcast_mul(&factor)?.t()?,
+            b_enc: self.b_enc().into(),
+            w_dec: self.w_dec().broadcast_div(&factor)?,
+            b_dec: over(self.b_dec()),
+            activation: self.activation().clone(),
+        })
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Three types carry the crate:
 //!
-//! * [`Sae`]: weights and activation of one SAE (standard ReLU, TopK, JumpReLU, Gated). [`Sae::load`] opens a SAELens folder.
+//! * [`Sae`]: weights and activation of one SAE or transcoder (standard ReLU, JumpReLU, Gated, and TopK in its variants). [`Sae::load`] opens
+//!   a SAELens folder, [`Dictionary::load`] one of any architecture, [`dialects::open`] the files of any other format.
 //! * [`SparseFeatures`]: feature activations compressed by rows. Dense `[n, d_sae]` tensors exist only where asked for.
 //! * [`SparseCoder`]: the trait that the rest of the workspace sees, so that a user's own dictionary works as well.
 //!
@@ -40,6 +41,7 @@ mod fold;
 mod normalise;
 mod parts;
 mod provenance;
+mod rule;
 mod sae;
 mod saelens;
 mod selected;

@@ -9,10 +9,15 @@ pub struct SaeParts {
     pub w_enc: Tensor,
     /// `b_enc [d_sae]`; for Gated the gate's bias.
     pub b_enc: Vec<f32>,
-    /// `W_dec [d_sae, d_in]`.
+    /// `W_dec [d_sae, d_out]`; `d_out` is `d_in` but for transcoders.
     pub w_dec: Tensor,
-    /// `b_dec [d_in]`, added to the reconstruction.
+    /// `b_dec [d_out]`, added to the reconstruction.
     pub b_dec: Vec<f32>,
+    /// `W_skip [d_out, d_in]`: `x W_skip^T` of the input as it comes is added to the output.
+    pub w_skip: Option<Tensor>,
+    /// Whether the output is another hook point's value than the input: it may have another width, no normalisation of the input is undone
+    /// in it, and there is no error term.
+    pub transcoder: bool,
     /// `[d_in]`, subtracted from the normalised input: `b_dec` again in SAEs with `apply_b_dec_to_input`.
     pub input_shift: Option<Vec<f32>>,
     /// How pre-activations become activations.
@@ -36,6 +41,8 @@ impl SaeParts {
             b_enc,
             w_dec,
             b_dec,
+            w_skip: None,
+            transcoder: false,
             input_shift: None,
             activation: Activation::Relu,
             normalisation: Normalisation::None,
@@ -49,7 +56,11 @@ impl SaeParts {
     pub(crate) fn check(&self) -> Result<(usize, usize)> {
         let (d_in, d_sae) = check_matrices(self)?;
         check_vectors(self, d_in, d_sae)?;
-        check_parameters(self, d_in, d_sae)?;
+        check_parameters(&self.activation, d_sae)?;
+        if self.normalisation == Normalisation::LayerNorm && d_in < 2 {
+            let expected = "at least 2 for layer_norm".into();
+            return Err(Error::Parameter { name: "d_in", expected, found: d_in.to_string() });
+        }
         Ok((d_in, d_sae))
     }
 }
@@ -66,7 +77,11 @@ fn check_matrices(parts: &SaeParts) -> Result<(usize, usize)> {
         let expected = vec![parts.b_dec.len(), parts.b_enc.len()];
         return Err(Error::Shape { name: "W_enc", expected, found: parts.w_enc.dims().to_vec() });
     };
-    shape("W_dec", &parts.w_dec, vec![d_sae, d_in])?;
+    let d_out = if parts.transcoder { parts.b_dec.len() } else { d_in };
+    shape("W_dec", &parts.w_dec, vec![d_sae, d_out])?;
+    if let Some(w_skip) = &parts.w_skip {
+        shape("W_skip", w_skip, vec![d_out, d_in])?;
+    }
     let range = |name, value: usize| {
         if value == 0 || u32::try_from(value).is_err() {
             let expected = format!("1 to {}", u32::MAX);
@@ -76,6 +91,7 @@ fn check_matrices(parts: &SaeParts) -> Result<(usize, usize)> {
     };
     range("d_in", d_in)?;
     range("d_sae", d_sae)?;
+    range("d_out", d_out)?;
     Ok((d_in, d_sae))
 }
 
@@ -87,7 +103,7 @@ fn check_vectors(parts: &SaeParts, d_in: usize, d_sae: usize) -> Result<()> {
         check_finite(name, vector, expected)
     };
     vector("b_enc", &parts.b_enc, d_sae)?;
-    vector("b_dec", &parts.b_dec, d_in)?;
+    vector("b_dec", &parts.b_dec, parts.w_dec.dims()[1])?;
     if let Some(shift) = &parts.input_shift {
         vector("input_shift", shift, d_in)?;
     }
@@ -95,24 +111,29 @@ fn check_vectors(parts: &SaeParts, d_in: usize, d_sae: usize) -> Result<()> {
         vector("sparsity", sparsity, d_sae)?;
     }
     match &parts.activation {
-        Activation::Relu | Activation::TopK { .. } => Ok(()),
         Activation::JumpRelu { threshold } => vector("threshold", threshold, d_sae),
         Activation::Gated { r_mag, b_mag } => {
             vector("r_mag", r_mag, d_sae)?;
             vector("b_mag", b_mag, d_sae)
         }
+        _ => Ok(()),
     }
 }
 
-fn check_parameters(parts: &SaeParts, d_in: usize, d_sae: usize) -> Result<()> {
-    if let Activation::TopK { k, .. } = parts.activation
-        && !(1..=d_sae).contains(&k)
-    {
-        return Err(Error::Parameter { name: "k", expected: format!("1 to d_sae={d_sae}"), found: k.to_string() });
+fn check_parameters(activation: &Activation, d_sae: usize) -> Result<()> {
+    let refuse = |expected: String, found: String| Err(Error::Parameter { name: "k", expected, found });
+    match *activation {
+        Activation::TopK { k, .. } | Activation::AbsTopK { k, .. } | Activation::SignedTopK { k }
+            if !(1..=d_sae).contains(&k) =>
+        {
+            refuse(format!("1 to d_sae={d_sae}"), k.to_string())
+        }
+        Activation::GroupMax { k } if !(1..=d_sae).contains(&k) || !d_sae.is_multiple_of(k) => {
+            refuse(format!("a number of groups that divides d_sae={d_sae}"), k.to_string())
+        }
+        Activation::BatchTopK { k, .. } if !(k > 0.0 && k <= d_sae as f64) => {
+            refuse(format!("more than 0, at most d_sae={d_sae}"), k.to_string())
+        }
+        _ => Ok(()),
     }
-    if parts.normalisation == Normalisation::LayerNorm && d_in < 2 {
-        let expected = "at least 2 for layer_norm".into();
-        return Err(Error::Parameter { name: "d_in", expected, found: d_in.to_string() });
-    }
-    Ok(())
 }

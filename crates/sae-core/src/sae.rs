@@ -1,7 +1,8 @@
-use crate::activation::Rule;
+use crate::decode::Decoder;
 use crate::encoder::{EncodeScratch, Encoder, ScratchPool, gather_rows};
 use crate::features::check_features;
 use crate::normalise::{InputMap, check_finite};
+use crate::rule::{By, Rule};
 use crate::slices::with_f32;
 use crate::{
     ActShape, Activation, Codes, Coupling, Error, FeatureId, Normalisation, Provenance, Result, SaeParts,
@@ -12,23 +13,28 @@ use std::fmt;
 use std::sync::Arc;
 use tensor_kernels::Engine;
 
-/// A sparse autoencoder.
+/// A sparse autoencoder, or a transcoder: the same with an output that is another hook point's value.
 ///
 /// ```text
 /// x~    = norm_in(x) - input_shift
 /// h     = x~ W_enc + b_enc
 /// f     = activation(h)                                     see Activation
-/// x_hat = norm_out(f W_dec + b_dec)
-/// error = x - x_hat
+/// x_hat = norm_out(f W_dec + b_dec) + x W_skip^T            transcoders: norm_out does nothing
+/// error = x - x_hat                                         transcoders have none
 /// ```
 ///
 /// # Shapes
-/// `x, x_hat, error [.., d_in]` (or `[.., head, d_head]`, see [`ActShape`]), `W_enc [d_in, d_sae]`, `b_enc [d_sae]`,
-/// `W_dec [d_sae, d_in]`, `b_dec, input_shift [d_in]`, `f` sparse `[n, d_sae]`.
+/// `x, error [.., d_in]` (or `[.., head, d_head]`, see [`ActShape`]), `W_enc [d_in, d_sae]`, `b_enc [d_sae]`, `input_shift [d_in]`,
+/// `f` sparse `[n, d_sae]`, `W_dec [d_sae, d_out]`, `b_dec [d_out]`, `W_skip [d_out, d_in]`, `x_hat [.., d_out]`; `d_out = d_in` but for
+/// transcoders.
+///
+/// `W_skip` (of few transcoders) sees the input as it comes. [`SparseCoder::decode`] gives `norm_out(f W_dec + b_dec)` alone,
+/// [`SparseCoder::skip`] the rest, [`SparseCoder::forward`] the sum.
 ///
 /// An `Sae` never changes; folds return a new one. Clones share their weights. Sums are kept in f32, products are as exact as the
 /// [`Engine`] says that was chosen when it was made; decoding adds decoder rows of active features alone, in f32. A token's results
-/// do not depend on the other tokens of the batch nor on the number of threads, to the bit.
+/// do not depend on the other tokens of the batch (but for [`Activation::BatchTopK`], whose definition is that they do) nor on the number
+/// of threads, to the bit.
 ///
 /// # Memory
 /// Each matrix once: `W_enc` packed for the kernels (4 bytes a value, 2 in bf16) or plain for the reference, `W_dec` plain. Encoding never
@@ -37,14 +43,25 @@ use tensor_kernels::Engine;
 pub struct Sae {
     pub(crate) input: InputMap,
     pub(crate) encoder: Encoder,
-    w_dec: Tensor,
-    b_dec: Arc<[f32]>,
-    /// TopK with rescaling: one over the norm of each decoder row.
-    decoder_scale: Option<Arc<[f32]>>,
+    decoder: Decoder,
+    /// `W_skip`, as an encoder of `d_out` columns without a bias.
+    skip: Option<Encoder>,
+    transcoder: bool,
     activation: Activation,
     metadata: Arc<Provenance>,
     sparsity: Option<Arc<[f32]>>,
     scratch: ScratchPool,
+}
+
+/// What folds change of an SAE.
+pub(crate) struct Weights {
+    pub(crate) input: InputMap,
+    /// `[d_in, d_sae]` in any memory order.
+    pub(crate) w_enc: Tensor,
+    pub(crate) b_enc: Arc<[f32]>,
+    pub(crate) w_dec: Tensor,
+    pub(crate) b_dec: Arc<[f32]>,
+    pub(crate) activation: Activation,
 }
 
 impl Sae {
@@ -62,67 +79,63 @@ impl Sae {
     /// As [`new`](Self::new).
     pub fn on(engine: Engine, parts: SaeParts) -> Result<Self> {
         let (d_in, d_sae) = parts.check()?;
-        let w_enc = parts.w_enc.to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
-        let w_dec = parts.w_dec.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.contiguous()?;
-        with_f32(&w_enc, |flat| check_finite("W_enc", flat, d_sae))??;
-        with_f32(&w_dec, |flat| check_finite("W_dec", flat, d_in))??;
+        let matrix = |name, tensor: &Tensor| {
+            let tensor = tensor.to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
+            with_f32(&tensor, |flat| check_finite(name, flat, tensor.dims()[1]))??;
+            Ok::<_, Error>(tensor)
+        };
         let input = InputMap {
             d_in,
             act_shape: parts.act_shape,
             normalisation: parts.normalisation,
             input_shift: parts.input_shift.map(Arc::from),
         };
-        let (b_enc, b_dec) = (parts.b_enc.into(), parts.b_dec.into());
-        Self::assemble(engine, input, &w_enc, b_enc, w_dec, b_dec, parts.activation).map(|sae| Self {
+        let weights = Weights {
+            input,
+            w_enc: matrix("W_enc", &parts.w_enc)?,
+            b_enc: parts.b_enc.into(),
+            w_dec: matrix("W_dec", &parts.w_dec)?.contiguous()?,
+            b_dec: parts.b_dec.into(),
+            activation: parts.activation,
+        };
+        debug_assert_eq!(weights.w_dec.dims()[0], d_sae);
+        let skip = match &parts.w_skip {
+            Some(w_skip) => Some(skip_encoder(engine, &matrix("W_skip", w_skip)?)?),
+            None => None,
+        };
+        Ok(Self {
+            skip,
             metadata: Arc::new(parts.metadata),
             sparsity: parts.sparsity.map(Arc::from),
-            ..sae
+            ..Self::assemble(engine, weights, parts.transcoder)?
         })
     }
 
     /// Works out what the activation needs per column. Everything has been checked.
-    fn assemble(
-        engine: Engine,
-        input: InputMap,
-        w_enc: &Tensor,
-        b_enc: Arc<[f32]>,
-        w_dec: Tensor,
-        b_dec: Arc<[f32]>,
-        activation: Activation,
-    ) -> Result<Self> {
-        let mut decoder_scale = None;
-        let rule = match &activation {
-            Activation::Relu => Rule::Relu,
-            Activation::TopK { k, rescale_by_decoder_norm: false } => Rule::TopK { k: *k, norms: None },
-            Activation::TopK { k, rescale_by_decoder_norm: true } => {
-                let norms = row_norms(&w_dec)?;
-                // A decoder row of zeros never wins a place, and would add nothing.
-                let invert = |norm: &f32| if *norm == 0.0 { 0.0 } else { 1.0 / norm };
-                decoder_scale = Some(norms.iter().map(invert).collect());
-                Rule::TopK { k: *k, norms: Some(norms.into()) }
-            }
-            Activation::JumpRelu { threshold } => Rule::JumpRelu { threshold: threshold.clone() },
-            Activation::Gated { r_mag, b_mag } => {
-                Rule::Gated { gain: r_mag.iter().map(|r| r.exp()).collect(), b_mag: b_mag.clone() }
-            }
+    fn assemble(engine: Engine, weights: Weights, transcoder: bool) -> Result<Self> {
+        let Weights { input, w_enc, b_enc, w_dec, b_dec, activation } = weights;
+        let norms: Option<Arc<[f32]>> = match activation.rescales_by_decoder_norm() {
+            true => Some(row_norms(&w_dec)?.into()),
+            false => None,
         };
-        let encoder = Encoder::new(engine, w_enc, b_enc, rule)?;
+        // A decoder row of zeros never wins a place, and would add nothing.
+        let invert = |norm: &f32| if *norm == 0.0 { 0.0 } else { 1.0 / norm };
+        let scale = norms.as_ref().map(|norms| norms.iter().map(invert).collect());
+        let encoder = Encoder::new(engine, &w_enc, b_enc, rule(&activation, norms, w_dec.dim(0)?))?;
+        let per_token = input.normalisation.is_per_token() && !transcoder;
+        let decoder = Decoder { w_dec, b_dec, scale, per_token };
         let (metadata, scratch) = (Arc::default(), ScratchPool::default());
-        Ok(Self { input, encoder, w_dec, b_dec, decoder_scale, activation, metadata, sparsity: None, scratch })
+        Ok(Self { input, encoder, decoder, skip: None, transcoder, activation, metadata, sparsity: None, scratch })
     }
 
-    /// The same SAE with other weights (`w_t` is `W_enc` transposed); engine, metadata and sparsity stay.
-    pub(crate) fn rebuilt(
-        &self,
-        input: InputMap,
-        w_t: Tensor,
-        b_enc: Arc<[f32]>,
-        w_dec: Tensor,
-        b_dec: Arc<[f32]>,
-        activation: Activation,
-    ) -> Result<Self> {
-        let sae = Self::assemble(self.engine(), input, &w_t.t()?, b_enc, w_dec, b_dec, activation)?;
-        Ok(Self { metadata: self.metadata.clone(), sparsity: self.sparsity.clone(), ..sae })
+    /// The same SAE with other weights; engine, skip connection, metadata and sparsity stay.
+    pub(crate) fn rebuilt(&self, weights: Weights) -> Result<Self> {
+        Ok(Self {
+            skip: self.skip.clone(),
+            metadata: self.metadata.clone(),
+            sparsity: self.sparsity.clone(),
+            ..Self::assemble(self.engine(), weights, self.transcoder)?
+        })
     }
 
     /// Encodes into storage that the caller keeps, so that a loop over batches does not allocate for its codes. What was in
@@ -133,7 +146,7 @@ impl Sae {
     pub fn encode_into(&self, x: &Tensor, scratch: &mut EncodeScratch, codes: &mut Codes) -> Result<()> {
         self.input.with_rows(x, |rows, scale, layout| {
             codes.features.clear(self.d_sae_() as u32);
-            codes.scale = scale;
+            codes.scale = scale.filter(|_| self.decoder.per_token);
             codes.layout = layout;
             self.encoder.sparse(rows, scratch, &mut codes.features)
         })
@@ -161,15 +174,11 @@ impl Sae {
     pub fn decode_dense(&self, features: &Tensor) -> Result<Tensor> {
         let mut codes = Codes::from_features(SparseFeatures::from_dense(features)?);
         codes.layout = crate::Layout::of(features.dims(), codes.features.d_sae(), ActShape::Flat)?;
-        self.decode_codes(&codes)
+        self.decoder.decode(self.engine(), &codes)
     }
 
     pub(crate) fn d_sae_(&self) -> usize {
         self.encoder.columns()
-    }
-
-    pub(crate) fn d_out_(&self) -> usize {
-        self.b_dec.len()
     }
 
     /// What computes it.
@@ -188,13 +197,14 @@ impl Sae {
         }
         let w_enc = self.encoder.w_t("changing the engine")?.t()?;
         let encoder = Encoder::new(engine, &w_enc, self.encoder.bias.clone(), self.encoder.rule.clone())?;
-        Ok(Self { encoder, ..self.clone() })
+        let skip = self.w_skip()?.map(|w_skip| skip_encoder(engine, &w_skip)).transpose()?;
+        Ok(Self { encoder, skip, ..self.clone() })
     }
 
-    /// Bytes that the two matrices take in memory.
+    /// Bytes that the matrices take in memory.
     #[must_use]
     pub fn weight_bytes(&self) -> usize {
-        self.encoder.bytes() + self.w_dec.elem_count() * size_of::<f32>()
+        self.encoder.bytes() + self.decoder.bytes() + self.skip.as_ref().map_or(0, Encoder::bytes)
     }
 
     /// `W_enc` transposed, `[d_sae, d_in]`: row j is what feature j looks for. Unpacked when it is packed.
@@ -209,10 +219,18 @@ impl Sae {
         self.encoder.w_t(purpose)
     }
 
-    /// `W_dec [d_sae, d_in]`: row j is the direction of feature j.
+    /// `W_dec [d_sae, d_out]`: row j is the direction of feature j.
     #[must_use]
     pub fn w_dec(&self) -> &Tensor {
-        &self.w_dec
+        &self.decoder.w_dec
+    }
+
+    /// `W_skip [d_out, d_in]`, if there is one.
+    ///
+    /// # Errors
+    /// As [`w_enc_t`](Self::w_enc_t).
+    pub fn w_skip(&self) -> Result<Option<Tensor>> {
+        self.skip.as_ref().map(|skip| skip.w_t("reading W_skip")).transpose()
     }
 
     /// `b_enc [d_sae]`; for Gated the gate's bias.
@@ -221,10 +239,10 @@ impl Sae {
         &self.encoder.bias
     }
 
-    /// `b_dec [d_in]`.
+    /// `b_dec [d_out]`.
     #[must_use]
     pub fn b_dec(&self) -> &[f32] {
-        &self.b_dec
+        &self.decoder.b_dec
     }
 
     /// What is subtracted from the input before encoding, `[d_in]`, if anything.
@@ -237,6 +255,25 @@ impl Sae {
     #[must_use]
     pub fn activation(&self) -> &Activation {
         &self.activation
+    }
+
+    /// The name that SAELens gives to such an SAE or transcoder; `<activation>_transcoder` where it has none.
+    #[must_use]
+    pub fn architecture(&self) -> &'static str {
+        let skip = self.skip.is_some();
+        match (&self.activation, self.transcoder) {
+            (Activation::Relu, true) if skip => "skip_transcoder",
+            (Activation::Relu, true) => "transcoder",
+            (Activation::JumpRelu { .. }, true) if skip => "jumprelu_skip_transcoder",
+            (Activation::JumpRelu { .. }, true) => "jumprelu_transcoder",
+            (Activation::Gated { .. }, true) => "gated_transcoder",
+            (Activation::TopK { .. }, true) => "topk_transcoder",
+            (Activation::AbsTopK { .. }, true) => "abstopk_transcoder",
+            (Activation::SignedTopK { .. }, true) => "signed_topk_transcoder",
+            (Activation::BatchTopK { .. }, true) => "batchtopk_transcoder",
+            (Activation::GroupMax { .. }, true) => "groupmax_transcoder",
+            (activation, false) => activation.architecture(),
+        }
     }
 
     /// What happens to each token before encoding.
@@ -276,10 +313,6 @@ impl Sae {
     pub fn sparsity(&self) -> Option<&[f32]> {
         self.sparsity.as_deref()
     }
-
-    pub(crate) fn decoder_scale(&self) -> Option<&[f32]> {
-        self.decoder_scale.as_deref()
-    }
 }
 
 impl SparseCoder for Sae {
@@ -288,7 +321,20 @@ impl SparseCoder for Sae {
     }
 
     fn d_out(&self) -> usize {
-        self.d_out_()
+        self.decoder.d_out()
+    }
+
+    fn is_transcoder(&self) -> bool {
+        self.transcoder
+    }
+
+    fn skip(&self, x: &Tensor) -> Result<Option<Tensor>> {
+        let Some(skip) = &self.skip else { return Ok(None) };
+        let as_it_comes = InputMap { normalisation: Normalisation::None, input_shift: None, ..self.input.clone() };
+        as_it_comes.with_rows(x, |rows, _, layout| {
+            let dense = self.scratch.with(|scratch| skip.dense(rows, scratch, |_, _, dot, _| dot))?;
+            Ok(Some(dense.reshape(layout.output(self.d_out()))?))
+        })
     }
 
     fn provenance(&self) -> Option<&Provenance> {
@@ -300,10 +346,7 @@ impl SparseCoder for Sae {
     }
 
     fn coupling(&self) -> Coupling {
-        match self.activation {
-            Activation::Relu | Activation::JumpRelu { .. } | Activation::Gated { .. } => Coupling::Independent,
-            Activation::TopK { .. } => Coupling::Coupled,
-        }
+        if self.encoder.rule.is_coupled() { Coupling::Coupled } else { Coupling::Independent }
     }
 
     fn encode(&self, x: &Tensor) -> Result<Codes> {
@@ -313,12 +356,12 @@ impl SparseCoder for Sae {
     }
 
     fn decode(&self, codes: &Codes) -> Result<Tensor> {
-        self.decode_codes(codes)
+        self.decoder.decode(self.engine(), codes)
     }
 
     fn decoder_rows(&self, features: &[FeatureId]) -> Result<Tensor> {
         check_features(features, self.d_sae_())?;
-        gather_rows(&self.w_dec, features, self.decoder_scale())
+        gather_rows(&self.decoder.w_dec, features, self.decoder.scale.as_deref())
     }
 
     fn pre_acts(&self, x: &Tensor) -> Result<Tensor> {
@@ -336,16 +379,38 @@ impl SparseCoder for Sae {
 impl fmt::Debug for Sae {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Sae")
-            .field("architecture", &self.activation.architecture())
+            .field("architecture", &self.architecture())
             .field("engine", &format_args!("{}", self.engine()))
             .field("d_in", &self.input.d_in)
+            .field("d_out", &self.d_out())
             .field("d_sae", &self.d_sae_())
-            .field("k", &if let Activation::TopK { k, .. } = self.activation { Some(k) } else { None })
+            .field("k", &self.encoder.rule.k())
             .field("input_shift", &self.input.input_shift.is_some())
             .field("normalisation", &self.input.normalisation)
             .field("act_shape", &self.input.act_shape)
             .field("hook_name", &self.metadata.hook_name)
             .finish()
+    }
+}
+
+/// `W_skip [d_out, d_in]` as a product.
+fn skip_encoder(engine: Engine, w_skip: &Tensor) -> Result<Encoder> {
+    Encoder::new(engine, &w_skip.contiguous()?.t()?, vec![0.0; w_skip.dim(0)?].into(), Rule::Relu)
+}
+
+/// The activation as it is computed; `norms` where it rescales.
+fn rule(activation: &Activation, norms: Option<Arc<[f32]>>, d_sae: usize) -> Rule {
+    match activation {
+        Activation::Relu => Rule::Relu,
+        Activation::TopK { k, .. } => Rule::Best { k: *k, norms, by: By::Positive },
+        Activation::AbsTopK { k, .. } => Rule::Best { k: *k, norms, by: By::Size },
+        Activation::SignedTopK { k } => Rule::Best { k: *k, norms, by: By::Value },
+        Activation::BatchTopK { k, .. } => Rule::Batch { k: *k, norms },
+        Activation::GroupMax { k } => Rule::GroupMax { width: d_sae / k },
+        Activation::JumpRelu { threshold } => Rule::JumpRelu { threshold: threshold.clone() },
+        Activation::Gated { r_mag, b_mag } => {
+            Rule::Gated { gain: r_mag.iter().map(|r| r.exp()).collect(), b_mag: b_mag.clone() }
+        }
     }
 }
 

@@ -1,6 +1,6 @@
-use crate::activation::Rule;
 use crate::encoder::{Encoder, ScratchPool};
 use crate::normalise::InputMap;
+use crate::rule::Rule;
 use crate::{FeatureId, Result, SparseFeatures};
 use candle_core::Tensor;
 use std::sync::Arc;
@@ -31,13 +31,13 @@ impl SelectedFeatures {
     /// As [`SparseCoder::encode`](crate::SparseCoder::encode).
     pub fn encode(&self, x: &Tensor) -> Result<Tensor> {
         self.input.with_rows(x, |rows, _, layout| {
-            let dense = self.scratch.with(|scratch| match self.encoder.rule {
-                Rule::TopK { .. } => {
-                    let mut all = SparseFeatures::empty(self.d_sae as u32);
-                    self.encoder.sparse(rows, scratch, &mut all)?;
-                    all.columns(&self.features)
+            let dense = self.scratch.with(|scratch| {
+                if !self.encoder.rule.is_coupled() {
+                    return self.encoder.dense(rows, scratch, Rule::value);
                 }
-                _ => self.encoder.dense(rows, scratch, Rule::value),
+                let mut all = SparseFeatures::empty(self.d_sae as u32);
+                self.encoder.sparse(rows, scratch, &mut all)?;
+                all.columns(&self.features)
             })?;
             Ok(dense.reshape(layout.with_width(self.features.len()))?)
         })

@@ -76,6 +76,11 @@ fn saved_and_loaded_is_the_same_to_the_bit() {
     for name in &common::golden_folders() {
         let sae = load_on(exact(), golden(name)).unwrap();
         let dir = tempfile::tempdir().unwrap();
+        if matches!(sae.activation(), Activation::BatchTopK { .. }) {
+            // SAELens trains these, and opens none of them for inference.
+            assert!(matches!(sae.save(dir.path()).unwrap_err(), Error::NotExpressible { .. }), "{name}");
+            continue;
+        }
         sae.save(dir.path().join("a")).unwrap();
         let again = load_on(exact(), dir.path().join("a")).unwrap();
         assert_eq!(files(&dir.path().join("a")), ["cfg.json", "sae_weights.safetensors"]);
@@ -84,6 +89,8 @@ fn saved_and_loaded_is_the_same_to_the_bit() {
         let (one, two) = (sae.forward(&x).unwrap(), again.forward(&x).unwrap());
         assert_eq!((one.codes, flat(&one.x_hat)), (two.codes, flat(&two.x_hat)), "{name}");
         assert_eq!(flat(&sae.w_enc_t().unwrap()), flat(&again.w_enc_t().unwrap()));
+        assert_eq!(sae.w_skip().unwrap().map(|w| flat(&w)), again.w_skip().unwrap().map(|w| flat(&w)));
+        assert_eq!((sae.architecture(), sae.d_out()), (again.architecture(), again.d_out()));
         let mut metadata = again.metadata().clone();
         if name.starts_with("legacy") {
             // Says now that it has the new layout.
@@ -260,8 +267,8 @@ fn configurations_that_lie() {
         with_config("topk", put("k", k), &["key `k` is", "expected a whole number from 1 to d_sae=96"]);
     }
     with_config("topk", put("rescale_acts_by_decoder_norm", json!(1)), &["expected true or false"]);
-    let error = with_config("standard", put("architecture", json!("matching_pursuit")), &["`matching_pursuit`"]);
-    assert!(error.to_string().contains("supported are standard, topk, jumprelu, gated"), "{error}");
+    let error = with_config("standard", put("architecture", json!("crosscoder")), &["`crosscoder`"]);
+    assert!(error.to_string().contains("supported are standard, topk, abstopk, "), "{error}");
     assert!(matches!(error, Error::UnsupportedArchitecture { .. }));
     for mode in ["covariance_whitening", "rms"] {
         let says = format!("key `normalize_activations` is \"{mode}\", expected none, expected_average_only_in");

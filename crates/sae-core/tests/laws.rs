@@ -300,7 +300,7 @@ fn works_behind_pointers_and_across_threads() {
     let borrowed: &dyn SparseCoder = &&coder;
     assert_eq!(borrowed.encode(&x).unwrap(), coder.encode(&x).unwrap());
     let text = format!("{:?}", sae(Activation::TopK { k: 3, rescale_by_decoder_norm: false }, Normalisation::None));
-    for part in ["architecture: \"topk\"", "d_in: 777", "d_sae: 4201", "k: Some(3)"] {
+    for part in ["architecture: \"topk\"", "d_in: 777", "d_sae: 4201", "k: Some(3.0)"] {
         assert!(text.contains(part), "{text}");
     }
 }

@@ -2,7 +2,7 @@
 
 use super::source::{Files, Source};
 use super::{Dialect, Reader};
-use crate::{Dictionary, Result, Sae};
+use crate::{Dictionary, Result};
 use std::path::Path;
 
 pub(super) const READER: Reader = Reader { dialect: Dialect::SaeLens, recognises, files, open };
@@ -17,5 +17,5 @@ fn files(path: &str) -> Files {
 }
 
 fn open(source: &Source<'_>) -> Result<Dictionary> {
-    Ok(Sae::load_with(source.path, &source.options.load)?.into())
+    Dictionary::load_with(source.path, &source.options.load)
 }

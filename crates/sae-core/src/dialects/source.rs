@@ -64,9 +64,9 @@ impl Source<'_> {
     pub(super) fn finish(&self, opened: Dictionary) -> Result<Dictionary> {
         let metadata = opened.metadata().overridden(self.path, &self.options.overrides)?;
         let opened = opened.with_metadata(metadata);
-        match (self.options.norm_scaling_factor, opened) {
-            (Some(factor), Dictionary::Sae(sae)) => Ok(sae.fold_norm_factor(factor)?.into()),
-            (None, opened) => Ok(opened),
+        match self.options.norm_scaling_factor {
+            Some(factor) => opened.fold_norm_factor(factor),
+            None => Ok(opened),
         }
     }
 }

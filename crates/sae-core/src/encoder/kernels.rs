@@ -2,24 +2,58 @@
 
 use super::{EncodeScratch, Encoder, ROW_TILE, Read, tiles};
 use crate::normalise::Rows;
+use crate::rule::Row;
 use crate::{Result, SparseFeatures};
 use rayon::prelude::*;
 use std::ops::Range;
-use tensor_kernels::{PackedMatrix, PackedRows, Store, product};
+use tensor_kernels::{Grid, PackedMatrix, PackedRows, SparseRule, Store, Tile, product, product_on};
 
 /// See [`Encoder::sparse`].
 pub(super) fn sparse(
     encoder: &Encoder,
     packed: &PackedMatrix,
+    rule: SparseRule<'_>,
     rows: &Rows<'_>,
     scratch: &mut EncodeScratch,
     out: &mut SparseFeatures,
 ) -> Result<()> {
     let EncodeScratch { packed_rows, sparse_encoder, .. } = scratch;
     for range in tiles(rows.len(), ROW_TILE) {
-        pack(packed, rows, range, packed_rows)?;
-        let rule = encoder.rule.for_kernels();
+        pack(packed, rows, &range, packed_rows)?;
         out.extend_with(|out| sparse_encoder.encode(packed_rows, packed, Some(&encoder.bias), rule, out))?;
+    }
+    Ok(())
+}
+
+/// See [`Encoder::collect`]: rules that the kernels do not know look at each tile of sums while it is in the cache.
+pub(super) fn collect(
+    encoder: &Encoder,
+    packed: &PackedMatrix,
+    rows: &Rows<'_>,
+    range: &Range<usize>,
+    floor: f32,
+    scratch: &mut EncodeScratch,
+    found: &mut [Row],
+) -> Result<()> {
+    let EncodeScratch { packed_rows, cells, .. } = scratch;
+    pack(packed, rows, range, packed_rows)?;
+    let grid = Grid::new(packed_rows, packed.n());
+    cells.resize_with(cells.len().max(grid.len()), Vec::new);
+    for (i, cell) in cells[..grid.len()].iter_mut().enumerate() {
+        cell.resize_with(grid.cell(i).rows.len(), Row::default);
+        cell.iter_mut().for_each(|row| row.start(floor));
+    }
+    product_on(&grid, packed_rows, packed, cells, |cell: &mut Vec<Row>, mut tile: Tile<'_>| {
+        let first = tile.cols.start;
+        for (row, (_, sums)) in cell.iter_mut().zip(tile.each_row()) {
+            encoder.rule.collect(row, first, sums, &encoder.bias);
+        }
+    })?;
+    for (part, beside) in cells[..grid.len()].chunks(grid.col_parts()).enumerate() {
+        let rows = grid.cell(part * grid.col_parts()).rows;
+        for cell in beside {
+            found[rows.clone()].iter_mut().zip(cell).for_each(|(row, own)| row.entries.extend_from_slice(&own.entries));
+        }
     }
     Ok(())
 }
@@ -36,7 +70,7 @@ pub(super) fn dense(
     let width = encoder.columns();
     for range in tiles(rows.len(), ROW_TILE) {
         let out = &mut out[range.start * width..range.end * width];
-        pack(packed, rows, range, &mut scratch.packed_rows)?;
+        pack(packed, rows, &range, &mut scratch.packed_rows)?;
         product(&scratch.packed_rows, packed, Store::new(out, width, None)?)?;
         out.par_chunks_exact_mut(width).for_each(|out| {
             for (j, (value, &bias)) in out.iter_mut().zip(encoder.bias.iter()).enumerate() {
@@ -48,7 +82,7 @@ pub(super) fn dense(
 }
 
 /// Packs `x~`, rows less their shift.
-fn pack(matrix: &PackedMatrix, rows: &Rows<'_>, range: Range<usize>, packed: &mut PackedRows) -> Result<()> {
+fn pack(matrix: &PackedMatrix, rows: &Rows<'_>, range: &Range<usize>, packed: &mut PackedRows) -> Result<()> {
     let d_in = rows.d_in;
     let x = &rows.flat[range.start * d_in..range.end * d_in];
     match rows.shift {

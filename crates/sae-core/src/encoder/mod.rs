@@ -1,14 +1,16 @@
 //! The encoder's weights, packed for the kernels or plain for the reference, and what both compute with them.
 
+mod batch;
 mod kernels;
 mod reference;
 mod scratch;
 
-use crate::activation::Rule;
 use crate::normalise::Rows;
+use crate::rule::{Row, Rule};
 use crate::slices::with_f32;
 use crate::{Error, FeatureId, Result, SparseFeatures};
 use candle_core::{Device, Tensor};
+use rayon::prelude::*;
 pub use scratch::EncodeScratch;
 pub(crate) use scratch::ScratchPool;
 use std::ops::Range;
@@ -94,10 +96,39 @@ impl Encoder {
 
     /// Appends the sparse features of the rows.
     pub(crate) fn sparse(&self, rows: &Rows<'_>, scratch: &mut EncodeScratch, out: &mut SparseFeatures) -> Result<()> {
-        match &self.weights {
-            Weights::Packed(packed) => kernels::sparse(self, packed, rows, scratch, out),
-            Weights::Plain(w_t) => reference::sparse(self, w_t, rows, scratch, out),
+        if let (Weights::Packed(packed), Some(rule)) = (&self.weights, self.rule.for_kernels()) {
+            return kernels::sparse(self, packed, rule, rows, scratch, out);
         }
+        if let Rule::Batch { k, .. } = self.rule {
+            return batch::sparse(self, k, rows, scratch, out);
+        }
+        for range in tiles(rows.len(), ROW_TILE) {
+            for row in self.collect(rows, range, self.rule.floor(), scratch)? {
+                out.push_row(row.entries.iter().copied());
+            }
+        }
+        Ok(())
+    }
+
+    /// The finished entries of a tile of rows.
+    fn collect<'a>(
+        &self,
+        rows: &Rows<'_>,
+        range: Range<usize>,
+        floor: f32,
+        scratch: &'a mut EncodeScratch,
+    ) -> Result<&'a [Row]> {
+        scratch.rows.resize_with(scratch.rows.len().max(range.len()), Row::default);
+        let mut found = std::mem::take(&mut scratch.rows);
+        let tile = &mut found[..range.len()];
+        tile.iter_mut().for_each(|row| row.start(floor));
+        let collected = match &self.weights {
+            Weights::Packed(packed) => kernels::collect(self, packed, rows, &range, floor, scratch, tile),
+            Weights::Plain(w_t) => reference::collect(self, w_t, rows, &range, tile),
+        };
+        tile.par_iter_mut().for_each(|row| self.rule.finish(row));
+        scratch.rows = found;
+        collected.map(|()| &scratch.rows[..range.len()])
     }
 
     /// Dense `[n, columns]`: what `read` makes of each column's product. Activations ([`Rule::value`]) only for rules whose columns are
@@ -121,13 +152,7 @@ impl Encoder {
             Weights::Plain(w_t) => Weights::Plain(gather_rows(w_t, features, None)?),
         };
         let pick = |from: &[f32]| features.iter().map(|&f| from[f as usize]).collect::<Arc<[f32]>>();
-        let rule = match &self.rule {
-            Rule::Relu => Rule::Relu,
-            Rule::TopK { k, norms } => Rule::TopK { k: *k, norms: norms.as_deref().map(pick) },
-            Rule::JumpRelu { threshold } => Rule::JumpRelu { threshold: pick(threshold) },
-            Rule::Gated { gain, b_mag } => Rule::Gated { gain: pick(gain), b_mag: pick(b_mag) },
-        };
-        Ok(Self { weights, bias: pick(&self.bias), rule })
+        Ok(Self { weights, bias: pick(&self.bias), rule: self.rule.gather(features) })
     }
 }
 

@@ -1,10 +1,10 @@
 //! Encoding with candle's products: an independent path that the kernels are compared with.
 
-use super::{EncodeScratch, Encoder, ROW_TILE, Read, tiles};
-use crate::activation::Row;
+use super::{Encoder, ROW_TILE, Read, tiles};
+use crate::Result;
 use crate::normalise::Rows;
+use crate::rule::Row;
 use crate::slices::with_f32;
-use crate::{Result, SparseFeatures};
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -18,32 +18,23 @@ const SMALL: usize = 64;
 /// So many rows against more than `SMALL` are enough for the common path.
 const FEW: usize = 4;
 
-/// See [`Encoder::sparse`].
-pub(super) fn sparse(
+/// See [`Encoder::collect`].
+pub(super) fn collect(
     encoder: &Encoder,
     w_t: &Tensor,
     rows: &Rows<'_>,
-    scratch: &mut EncodeScratch,
-    out: &mut SparseFeatures,
+    range: &Range<usize>,
+    found: &mut [Row],
 ) -> Result<()> {
-    for range in tiles(rows.len(), ROW_TILE) {
-        let x = shifted(rows, &range)?;
-        scratch.rows.resize_with(scratch.rows.len().max(range.len()), Row::default);
-        let accumulators = &mut scratch.rows[..range.len()];
-        accumulators.iter_mut().for_each(Row::clear);
-        for columns in tiles(encoder.columns(), column_tile(range.len())) {
-            let dots = product(w_t, &x, &columns)?;
-            with_f32(&dots, |dots| {
-                let dots = dots.par_chunks_exact(columns.len());
-                accumulators.par_iter_mut().zip(dots).for_each(|(row, dots)| {
-                    encoder.rule.collect(row, columns.start, dots, &encoder.bias);
-                });
-            })?;
-        }
-        accumulators.par_iter_mut().for_each(|row| encoder.rule.finish(row));
-        for row in accumulators {
-            out.push_row(row.entries.iter().copied());
-        }
+    let x = shifted(rows, range)?;
+    for columns in tiles(encoder.columns(), column_tile(range.len())) {
+        let dots = product(w_t, &x, &columns)?;
+        with_f32(&dots, |dots| {
+            let dots = dots.par_chunks_exact(columns.len());
+            found.par_iter_mut().zip(dots).for_each(|(row, dots)| {
+                encoder.rule.collect(row, columns.start, dots, &encoder.bias);
+            });
+        })?;
     }
     Ok(())
 }

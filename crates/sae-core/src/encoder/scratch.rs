@@ -1,12 +1,14 @@
-use crate::activation::Row;
+use crate::rule::Row;
 use std::sync::{Arc, Mutex, PoisonError};
 use tensor_kernels::{PackedRows, SparseEncoder};
 
 /// Scratch of [`Sae::encode_into`](crate::Sae::encode_into), kept by the caller so that a loop over batches reuses it.
 #[derive(Default)]
 pub struct EncodeScratch {
-    /// Of the reference.
+    /// Of a tile of rows, for rules that the kernels do not know and for the reference.
     pub(super) rows: Vec<Row>,
+    /// The same for each cell of a product.
+    pub(super) cells: Vec<Vec<Row>>,
     pub(super) packed_rows: PackedRows,
     pub(super) sparse_encoder: SparseEncoder,
 }

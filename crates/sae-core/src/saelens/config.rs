@@ -10,6 +10,8 @@ pub(super) struct Config {
     pub(super) architecture: Architecture,
     pub(super) d_in: usize,
     pub(super) d_sae: usize,
+    /// `d_in` but for transcoders.
+    pub(super) d_out: usize,
     pub(super) apply_b_dec_to_input: bool,
     pub(super) normalisation: Normalisation,
     pub(super) act_shape: ActShape,
@@ -17,12 +19,34 @@ pub(super) struct Config {
     pub(super) metadata: Provenance,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Architecture {
     Standard,
-    TopK { k: usize, rescale_by_decoder_norm: bool },
+    TopK {
+        k: usize,
+        rescale_by_decoder_norm: bool,
+    },
+    AbsTopK {
+        k: usize,
+        rescale_by_decoder_norm: bool,
+    },
+    /// As trained; SAELens saves it for inference as `jumprelu`.
+    BatchTopK {
+        k: f64,
+        rescale_by_decoder_norm: bool,
+    },
     JumpRelu,
     Gated,
+    Transcoder {
+        jumprelu: bool,
+        skip: bool,
+    },
+}
+
+impl Architecture {
+    fn is_transcoder(self) -> bool {
+        matches!(self, Self::Transcoder { .. })
+    }
 }
 
 /// Keys of SAELens 6 that do not change what a trained SAE computes: where it ran, and how it was trained.
@@ -41,8 +65,11 @@ const HARMLESS: &[&str] = &[
     "l1_coefficient",
     "l1_warm_up_steps",
     "lp_norm",
+    "matryoshka_widths",
     "pre_act_loss_coefficient",
     "target_l0",
+    "topk_threshold_lr",
+    "use_matryoshka_aux_loss",
     "use_sparse_activations",
 ];
 
@@ -55,11 +82,13 @@ impl Config {
         let mut keys = Keys { path, prefix: "", map };
         let d_in = dimension(&mut keys, "d_in")?;
         let d_sae = dimension(&mut keys, "d_sae")?;
+        let architecture = architecture(&mut keys, d_sae)?;
         let config = Self {
-            architecture: architecture(&mut keys, d_sae)?,
+            architecture,
             d_in,
             d_sae,
-            apply_b_dec_to_input: keys.boolean("apply_b_dec_to_input")?.unwrap_or(true),
+            d_out: if architecture.is_transcoder() { dimension(&mut keys, "d_out")? } else { d_in },
+            apply_b_dec_to_input: apply_b_dec_to_input(&mut keys, architecture)?,
             normalisation: normalisation(&mut keys)?,
             act_shape: act_shape(&mut keys)?,
             finetuning_scaling_factor: keys.boolean("finetuning_scaling_factor")?.unwrap_or(false),
@@ -85,23 +114,48 @@ fn dimension(keys: &mut Keys<'_>, key: &'static str) -> Result<usize> {
 fn architecture(keys: &mut Keys<'_>, d_sae: usize) -> Result<Architecture> {
     let name = keys.string("architecture")?;
     let name = keys.require("architecture", "the name of an architecture", name)?;
-    match name.as_str() {
-        "standard" => Ok(Architecture::Standard),
-        "jumprelu" => Ok(Architecture::JumpRelu),
-        "gated" => Ok(Architecture::Gated),
-        "topk" => {
-            let expected = format!("a whole number from 1 to d_sae={d_sae}");
-            let parse = |value: &Value| super::json::as_count(value).filter(|k| (1..=d_sae).contains(k));
+    let transcoder = |jumprelu, skip| Architecture::Transcoder { jumprelu, skip };
+    Ok(match name.as_str() {
+        "standard" => Architecture::Standard,
+        "jumprelu" => Architecture::JumpRelu,
+        "gated" => Architecture::Gated,
+        "transcoder" => transcoder(false, false),
+        "skip_transcoder" => transcoder(false, true),
+        "jumprelu_transcoder" => transcoder(true, false),
+        "jumprelu_skip_transcoder" => transcoder(true, true),
+        "topk" => Architecture::TopK { k: whole_k(keys, d_sae)?, rescale_by_decoder_norm: rescale(keys)? },
+        "abstopk" => Architecture::AbsTopK { k: whole_k(keys, d_sae)?, rescale_by_decoder_norm: rescale(keys)? },
+        "batchtopk" | "matryoshka_batchtopk" => {
+            let expected = format!("a number above 0, at most d_sae={d_sae}");
+            let parse = |value: &Value| value.as_f64().filter(|k| *k > 0.0 && *k <= d_sae as f64);
             let k = keys.read("k", &expected, parse)?;
-            let k = keys.require("k", "a whole number from 1 to d_sae", k)?;
-            let rescale_by_decoder_norm = keys.boolean("rescale_acts_by_decoder_norm")?.unwrap_or(false);
-            Ok(Architecture::TopK { k, rescale_by_decoder_norm })
+            let k = keys.require("k", "a number from 0 to d_sae", k)?;
+            Architecture::BatchTopK { k, rescale_by_decoder_norm: rescale(keys)? }
         }
-        _ => Err(Error::UnsupportedArchitecture {
-            path: keys.path.to_path_buf(),
-            found: name,
-            supported: SUPPORTED.into(),
-        }),
+        _ => {
+            let (path, supported) = (keys.path.to_path_buf(), SUPPORTED.into());
+            return Err(Error::UnsupportedArchitecture { path, found: name, supported });
+        }
+    })
+}
+
+fn whole_k(keys: &mut Keys<'_>, d_sae: usize) -> Result<usize> {
+    let expected = format!("a whole number from 1 to d_sae={d_sae}");
+    let parse = |value: &Value| super::json::as_count(value).filter(|k| (1..=d_sae).contains(k));
+    let k = keys.read("k", &expected, parse)?;
+    keys.require("k", "a whole number from 1 to d_sae", k)
+}
+
+fn rescale(keys: &mut Keys<'_>) -> Result<bool> {
+    Ok(keys.boolean("rescale_acts_by_decoder_norm")?.unwrap_or(false))
+}
+
+/// Transcoders' `b_dec` belongs to another space than their input.
+fn apply_b_dec_to_input(keys: &mut Keys<'_>, architecture: Architecture) -> Result<bool> {
+    match (keys.boolean("apply_b_dec_to_input")?, architecture.is_transcoder()) {
+        (Some(true), true) => Err(keys.bad("apply_b_dec_to_input", "false for a transcoder", &Value::Bool(true))),
+        (None, transcoder) => Ok(!transcoder),
+        (Some(apply), _) => Ok(apply),
     }
 }
 

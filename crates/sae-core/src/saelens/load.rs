@@ -1,7 +1,7 @@
 use super::config::{Architecture, Config};
 use super::json::read_object;
 use super::{CFG_FILE, SPARSITY_FILE, WEIGHTS_FILE};
-use crate::{Activation, Error, Result, Sae, SaeParts};
+use crate::{Activation, Dictionary, Error, Result, Sae, SaeParts};
 use candle_core::Tensor;
 use std::path::Path;
 use std::sync::Arc;
@@ -40,27 +40,39 @@ impl Sae {
     /// # Errors
     /// As [`load`](Self::load).
     pub fn load_with(folder: impl AsRef<Path>, options: &LoadOptions) -> Result<Self> {
-        let folder = folder.as_ref();
-        let cfg_path = folder.join(CFG_FILE);
-        let config = Config::parse(&cfg_path, read_object(&cfg_path)?, &options.ignore_keys)?;
-        let weights = Weights { file: SafetensorsFile::open(folder.join(WEIGHTS_FILE))?, config: &config };
-        weights.refuse_strangers()?;
-        let (d_in, d_sae) = (config.d_in, config.d_sae);
-        let b_dec = weights.vector("b_dec", d_in)?;
-        let parts = SaeParts {
-            w_enc: weights.file.load_f32_shaped("W_enc", &[d_in, d_sae])?,
-            b_enc: weights.vector(weights.bias_name(), d_sae)?,
-            w_dec: weights.decoder()?,
-            input_shift: config.apply_b_dec_to_input.then(|| b_dec.clone()),
-            b_dec,
-            activation: weights.activation()?,
-            normalisation: config.normalisation,
-            act_shape: config.act_shape,
-            sparsity: sparsity(&folder.join(SPARSITY_FILE), d_sae)?,
-            metadata: config.metadata.clone(),
-        };
-        Sae::on(options.engine, parts)
+        match load(folder.as_ref(), options)? {
+            Dictionary::Sae(sae) => Ok(sae),
+        }
     }
+}
+
+/// Opens a folder of any architecture.
+pub(crate) fn load(folder: &Path, options: &LoadOptions) -> Result<Dictionary> {
+    let cfg_path = folder.join(CFG_FILE);
+    let config = Config::parse(&cfg_path, read_object(&cfg_path)?, &options.ignore_keys)?;
+    let weights = Weights { file: SafetensorsFile::open(folder.join(WEIGHTS_FILE))?, config: &config };
+    weights.refuse_strangers()?;
+    let (d_in, d_sae, d_out) = (config.d_in, config.d_sae, config.d_out);
+    let b_dec = weights.vector("b_dec", d_out)?;
+    let w_skip = match config.architecture {
+        Architecture::Transcoder { skip: true, .. } => Some(weights.file.load_f32_shaped("W_skip", &[d_out, d_in])?),
+        _ => None,
+    };
+    let parts = SaeParts {
+        w_enc: weights.file.load_f32_shaped("W_enc", &[d_in, d_sae])?,
+        b_enc: weights.vector(weights.bias_name(), d_sae)?,
+        w_dec: weights.decoder()?,
+        input_shift: config.apply_b_dec_to_input.then(|| b_dec.clone()),
+        b_dec,
+        w_skip,
+        transcoder: matches!(config.architecture, Architecture::Transcoder { .. }),
+        activation: weights.activation()?,
+        normalisation: config.normalisation,
+        act_shape: config.act_shape,
+        sparsity: sparsity(&folder.join(SPARSITY_FILE), d_sae)?,
+        metadata: config.metadata.clone(),
+    };
+    Ok(Sae::on(options.engine, parts)?.into())
 }
 
 /// An opened weights file and what the configuration says of it.
@@ -82,16 +94,22 @@ impl Weights<'_> {
     fn activation(&self) -> Result<Activation> {
         let vector = |name| self.vector(name, self.config.d_sae).map(Arc::<[f32]>::from);
         Ok(match self.config.architecture {
-            Architecture::Standard => Activation::Relu,
+            Architecture::Standard | Architecture::Transcoder { jumprelu: false, .. } => Activation::Relu,
             Architecture::TopK { k, rescale_by_decoder_norm } => Activation::TopK { k, rescale_by_decoder_norm },
-            Architecture::JumpRelu => Activation::JumpRelu { threshold: vector("threshold")? },
+            Architecture::AbsTopK { k, rescale_by_decoder_norm } => Activation::AbsTopK { k, rescale_by_decoder_norm },
+            Architecture::BatchTopK { k, rescale_by_decoder_norm } => {
+                Activation::BatchTopK { k, rescale_by_decoder_norm }
+            }
+            Architecture::JumpRelu | Architecture::Transcoder { jumprelu: true, .. } => {
+                Activation::JumpRelu { threshold: vector("threshold")? }
+            }
             Architecture::Gated => Activation::Gated { r_mag: vector("r_mag")?, b_mag: vector("b_mag")? },
         })
     }
 
     fn decoder(&self) -> Result<Tensor> {
-        let (d_in, d_sae) = (self.config.d_in, self.config.d_sae);
-        let w_dec = self.file.load_f32_shaped("W_dec", &[d_sae, d_in])?;
+        let (d_out, d_sae) = (self.config.d_out, self.config.d_sae);
+        let w_dec = self.file.load_f32_shaped("W_dec", &[d_sae, d_out])?;
         let Some(name) = SCALING.into_iter().find(|name| self.file.contains(name)) else { return Ok(w_dec) };
         let factor = self.vector(name, d_sae)?;
         // torch.allclose with its default tolerances, as SAELens decides it.
@@ -106,8 +124,17 @@ impl Weights<'_> {
         let (architecture, own): (&str, &[&str]) = match self.config.architecture {
             Architecture::Standard => ("standard", &[]),
             Architecture::TopK { .. } => ("topk", &[]),
+            Architecture::AbsTopK { .. } => ("abstopk", &[]),
+            // The threshold of the SAE that it becomes when it is saved for inference; training does not read it.
+            Architecture::BatchTopK { .. } => ("batchtopk", &["topk_threshold"]),
             Architecture::JumpRelu => ("jumprelu", &["threshold"]),
             Architecture::Gated => ("gated", &["r_mag", "b_mag"]),
+            Architecture::Transcoder { jumprelu: false, skip: false } => ("transcoder", &[]),
+            Architecture::Transcoder { jumprelu: false, skip: true } => ("skip_transcoder", &["W_skip"]),
+            Architecture::Transcoder { jumprelu: true, skip: false } => ("jumprelu_transcoder", &["threshold"]),
+            Architecture::Transcoder { jumprelu: true, skip: true } => {
+                ("jumprelu_skip_transcoder", &["threshold", "W_skip"])
+            }
         };
         let common = ["W_enc", "W_dec", "b_dec", self.bias_name()];
         let known = |name: &str| common.contains(&name) || own.contains(&name) || SCALING.contains(&name);

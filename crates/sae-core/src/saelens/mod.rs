@@ -11,13 +11,15 @@ mod metadata;
 mod save;
 
 pub use load::LoadOptions;
+pub(crate) use load::load;
 
 const CFG_FILE: &str = "cfg.json";
 const WEIGHTS_FILE: &str = "sae_weights.safetensors";
 const SPARSITY_FILE: &str = "sparsity.safetensors";
 
 /// Architectures that can be loaded.
-const SUPPORTED: &str = "standard, topk, jumprelu, gated";
+const SUPPORTED: &str = "standard, topk, abstopk, batchtopk, matryoshka_batchtopk, jumprelu, gated, transcoder, skip_transcoder, \
+                         jumprelu_transcoder, jumprelu_skip_transcoder";
 
 /// The version of SAELens whose layout is written.
 const LAYOUT_VERSION: &str = "6.54.12";

@@ -6,6 +6,19 @@ use std::io::Write;
 use std::path::Path;
 use tensor_files::{save_safetensors, write_atomically};
 
+/// Architectures that SAELens opens for inference.
+const WRITTEN: [&str; 9] = [
+    "standard",
+    "topk",
+    "abstopk",
+    "jumprelu",
+    "gated",
+    "transcoder",
+    "skip_transcoder",
+    "jumprelu_transcoder",
+    "jumprelu_skip_transcoder",
+];
+
 impl Sae {
     /// Saves the SAE as a folder that SAELens 6 opens, weights in f32. [`Sae::load`] gives back the same bits.
     ///
@@ -14,7 +27,8 @@ impl Sae {
     /// that every reader refuses, instead of one that mixes old and new.
     ///
     /// # Errors
-    /// [`Error::NotExpressible`] when the input shift is not `b_dec` (SAELens knows no other), [`Error::Rounded`] when `W_enc` is packed in
+    /// [`Error::NotExpressible`] when the input shift is not `b_dec` (SAELens knows no other) or SAELens has no such architecture,
+    /// [`Error::Rounded`] when `W_enc` is packed in
     /// a precision that does not keep it, [`Error::File`], [`Error::Io`].
     pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
         let folder = folder.as_ref();
@@ -50,8 +64,10 @@ impl Sae {
             ("W_dec", self.w_dec().clone()),
             ("b_dec", vector(self.b_dec())?),
         ];
+        if let Some(w_skip) = self.w_skip()? {
+            tensors.push(("W_skip", w_skip));
+        }
         match self.activation() {
-            Activation::Relu | Activation::TopK { .. } => tensors.push(("b_enc", vector(self.b_enc())?)),
             Activation::JumpRelu { threshold } => {
                 tensors.extend([("b_enc", vector(self.b_enc())?), ("threshold", vector(threshold)?)]);
             }
@@ -59,19 +75,26 @@ impl Sae {
                 let gate = vector(self.b_enc())?;
                 tensors.extend([("b_gate", gate), ("r_mag", vector(r_mag)?), ("b_mag", vector(b_mag)?)]);
             }
+            _ => tensors.push(("b_enc", vector(self.b_enc())?)),
         }
         Ok(tensors)
     }
 
     fn config_json(&self) -> Result<Map<String, Value>> {
+        if !WRITTEN.contains(&self.architecture()) || (self.w_skip()?.is_some() && !self.is_transcoder()) {
+            return Err(Error::NotExpressible { what: "an architecture that SAELens does not open" });
+        }
         let apply_b_dec_to_input = match self.input_shift() {
             None => false,
+            Some(_) if self.is_transcoder() => {
+                return Err(Error::NotExpressible { what: "a transcoder with an input shift" });
+            }
             Some(shift) if shift == self.b_dec() => true,
             Some(_) => return Err(Error::NotExpressible { what: "an input shift other than b_dec" }),
         };
         let mut config = Map::new();
         let mut put = |key: &str, value: Value| config.insert(key.into(), value);
-        put("architecture", json!(self.activation().architecture()));
+        put("architecture", json!(self.architecture()));
         put("d_in", json!(self.d_in()));
         put("d_sae", json!(self.d_sae()));
         put("dtype", json!("float32"));
@@ -79,7 +102,12 @@ impl Sae {
         put("apply_b_dec_to_input", json!(apply_b_dec_to_input));
         put("normalize_activations", json!(normalisation_name(self.normalisation())));
         put("reshape_activations", json!(if self.act_shape() == ActShape::PerHead { "hook_z" } else { "none" }));
-        if let Activation::TopK { k, rescale_by_decoder_norm } = self.activation() {
+        if self.is_transcoder() {
+            put("d_out", json!(self.d_out()));
+        }
+        if let Activation::TopK { k, rescale_by_decoder_norm } | Activation::AbsTopK { k, rescale_by_decoder_norm } =
+            self.activation()
+        {
             put("k", json!(k));
             put("rescale_acts_by_decoder_norm", json!(rescale_by_decoder_norm));
         }
