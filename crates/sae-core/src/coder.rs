@@ -43,8 +43,8 @@ pub trait SparseCoder: Send + Sync {
     /// When the codes are another dictionary's.
     fn decode(&self, codes: &Codes) -> Result<Tensor>;
 
-    /// The part of the output that does not pass through the codes, in the shape of the output: `x W_skip^T` of a skip transcoder, what a temporal
-    /// SAE predicts. `None`: there is no such part.
+    /// The part of the output that does not pass through the codes, in the shape of the output: `x W_skip^T` of a skip transcoder, what a
+    /// [`TemporalSae`](crate::TemporalSae) predicts. `None`: there is no such part.
     ///
     /// ```text
     /// output = decode(encode(x)) + skip(x)

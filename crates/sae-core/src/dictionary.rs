@@ -1,4 +1,7 @@
-use crate::{Codes, Coupling, FeatureId, LoadOptions, Provenance, Reconstruction, Result, Sae, SparseCoder, saelens};
+use crate::{
+    Codes, Coupling, FeatureId, LoadOptions, MatchingPursuit, Provenance, Reconstruction, Result, Sae, SparseCoder,
+    TemporalSae, saelens,
+};
 use candle_core::Tensor;
 use std::path::Path;
 use tensor_kernels::Engine;
@@ -11,6 +14,10 @@ use tensor_kernels::Engine;
 pub enum Dictionary {
     /// One encoder, one activation function, one decoder: SAEs and transcoders.
     Sae(Sae),
+    /// Features chosen one after another.
+    MatchingPursuit(MatchingPursuit),
+    /// Codes predicted from the positions before, and novel ones.
+    Temporal(TemporalSae),
 }
 
 /// The same expression for whatever it is.
@@ -18,6 +25,8 @@ macro_rules! each {
     ($dictionary:expr, $coder:ident => $body:expr) => {
         match $dictionary {
             Dictionary::Sae($coder) => $body,
+            Dictionary::MatchingPursuit($coder) => $body,
+            Dictionary::Temporal($coder) => $body,
         }
     };
 }
@@ -48,9 +57,7 @@ impl Dictionary {
     /// The same with other metadata.
     #[must_use]
     pub fn with_metadata(self, metadata: Provenance) -> Self {
-        match self {
-            Self::Sae(sae) => Self::Sae(sae.with_metadata(metadata)),
-        }
+        each!(self, coder => coder.with_metadata(metadata).into())
     }
 
     /// The name that SAELens gives to its architecture (see [`Sae::architecture`]).
@@ -73,10 +80,26 @@ impl Dictionary {
         each!(self, coder => coder.hook_name())
     }
 
+    /// The same function with decoder rows of norm 1; see [`Sae::fold_w_dec_norm`].
+    ///
+    /// # Errors
+    /// As [`Sae::fold_w_dec_norm`]; [`Error::UnsafeFold`](crate::Error::UnsafeFold) of the other kinds.
+    pub fn fold_w_dec_norm(&self) -> Result<Self> {
+        each!(self, coder => coder.fold_w_dec_norm().map(Into::into))
+    }
+
+    /// Takes a whitening of the input into the weights; see [`Sae::fold_whitening`].
+    ///
+    /// # Errors
+    /// As [`Sae::fold_whitening`]; [`Error::UnsafeFold`](crate::Error::UnsafeFold) of the other kinds.
+    pub fn fold_whitening(&self, mean: &[f32], whiten: &Tensor, unwhiten: &Tensor) -> Result<Self> {
+        each!(self, coder => coder.fold_whitening(mean, whiten, unwhiten).map(Into::into))
+    }
+
     /// Takes the factor that activations were multiplied by in training into the weights; see [`Sae::fold_norm_factor`].
     ///
     /// # Errors
-    /// As [`Sae::fold_norm_factor`].
+    /// As [`Sae::fold_norm_factor`], and [`MatchingPursuit::fold_norm_factor`]; a temporal SAE refuses.
     pub fn fold_norm_factor(&self, s: f32) -> Result<Self> {
         each!(self, coder => coder.fold_norm_factor(s).map(Into::into))
     }
@@ -86,6 +109,7 @@ impl Dictionary {
     pub fn as_sae(&self) -> Option<&Sae> {
         match self {
             Self::Sae(sae) => Some(sae),
+            _ => None,
         }
     }
 }
@@ -93,6 +117,18 @@ impl Dictionary {
 impl From<Sae> for Dictionary {
     fn from(sae: Sae) -> Self {
         Self::Sae(sae)
+    }
+}
+
+impl From<MatchingPursuit> for Dictionary {
+    fn from(pursuit: MatchingPursuit) -> Self {
+        Self::MatchingPursuit(pursuit)
+    }
+}
+
+impl From<TemporalSae> for Dictionary {
+    fn from(sae: TemporalSae) -> Self {
+        Self::Temporal(sae)
     }
 }
 

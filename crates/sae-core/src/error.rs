@@ -66,6 +66,14 @@ pub enum Error {
         /// The architectures that can be loaded.
         supported: String,
     },
+    /// A folder that holds another kind of dictionary than an [`Sae`](crate::Sae).
+    #[error("{path}: architecture `{found}` is no `Sae`, it is a type of its own: open it with `Dictionary::load`")]
+    NotAnSae {
+        /// The folder.
+        path: PathBuf,
+        /// Its architecture.
+        found: &'static str,
+    },
     /// Files that look like no format that can be read.
     #[error(
         "{path}: {held}, which looks like no format that can be read; if you know the format, name it as `dialect`"

@@ -1,7 +1,7 @@
-use crate::normalise::InputMap;
+use crate::normalise::{InputMap, check_finite, matrix};
 use crate::sae::{Weights, row_norms};
-use crate::{Activation, Error, Normalisation, Result, Sae};
-use candle_core::{Device, Tensor};
+use crate::{Activation, Error, Normalisation, Result, Sae, SparseCoder};
+use candle_core::{DType, Device, Tensor};
 use std::sync::Arc;
 
 /// Decoder rows shorter than this are folded as if they had this norm, as in SAELens.
@@ -72,15 +72,7 @@ impl Sae {
     /// [`Error::Parameter`] unless `s` is finite and positive; [`Error::UnsafeFold`] with a per-token normalisation, which
     /// would undo the factor; [`Error::Rounded`] when `W_enc` is packed in a precision that does not keep it.
     pub fn fold_norm_factor(&self, s: f32) -> Result<Self> {
-        if !(s.is_finite() && s > 0.0) {
-            return Err(Error::Parameter { name: "s", expected: "finite and positive".into(), found: s.to_string() });
-        }
-        if self.normalisation().is_per_token() {
-            return Err(Error::UnsafeFold {
-                fold: "fold_norm_factor",
-                reason: "its per-token normalisation already sets every token's norm",
-            });
-        }
+        check_factor(s, self.normalisation())?;
         let over = |v: &[f32]| v.iter().map(|v| v / s).collect::<Arc<[f32]>>();
         let input = InputMap {
             normalisation: Normalisation::None,
@@ -97,4 +89,81 @@ impl Sae {
             activation: self.activation().clone(),
         })
     }
+
+    /// Takes a whitening of the activations into the weights, so that raw activations can come in and reconstructions of them come out.
+    ///
+    /// ```text
+    /// z = (x - mean) M      x_hat = z_hat M_inv + mean              folded(x) = self((x - mean) M) M_inv + mean
+    ///
+    /// W_enc <- M W_enc      W_dec <- W_dec M_inv      b_dec <- b_dec M_inv + mean
+    /// with an input shift:  input_shift <- input_shift M_inv + mean
+    /// without:              b_enc -= mean M W_enc     (Gated: b_mag -= mean M W_enc exp(r_mag) as well)
+    /// ```
+    ///
+    /// Feature activations are those of `self((x - mean) M)`. Sums are in f64. Where features compete by decoder norm the norms are folded
+    /// first ([`fold_w_dec_norm`](Self::fold_w_dec_norm)), so that the same features win. `M, M_inv [d_in, d_in]`, inverse to each other: what
+    /// `M M_inv` differs from the identity by shows in the result where there is an input shift. Source: SAELens'
+    /// `fold_activation_whitening` (arXiv 2511.13981).
+    ///
+    /// # Errors
+    /// [`Error::Shape`], [`Error::NotFinite`]; [`Error::UnsafeFold`] for transcoders and skip connections, whose output is not whitened as
+    /// the input is, and for any other normalisation; [`Error::Rounded`] when `W_enc` is packed in a precision that does not keep it.
+    pub fn fold_whitening(&self, mean: &[f32], whiten: &Tensor, unwhiten: &Tensor) -> Result<Self> {
+        const FOLD: &str = "fold_whitening";
+        let unsafe_fold = |reason| Err(Error::UnsafeFold { fold: FOLD, reason });
+        if self.is_transcoder() || self.w_skip()?.is_some() {
+            return unsafe_fold("its output is not whitened as its input is");
+        }
+        if self.normalisation() != Normalisation::None {
+            return unsafe_fold("it normalises activations otherwise");
+        }
+        if self.activation().rescales_by_decoder_norm() {
+            return self.fold_w_dec_norm()?.fold_whitening(mean, whiten, unwhiten);
+        }
+        let d_in = self.d_in();
+        let check = |name, found: &[usize], expected: Vec<usize>| match found == expected {
+            true => Ok(()),
+            false => Err(Error::Shape { name, expected, found: found.to_vec() }),
+        };
+        check("mean", &[mean.len()], vec![d_in])?;
+        check("whiten", whiten.dims(), vec![d_in, d_in])?;
+        check("unwhiten", unwhiten.dims(), vec![d_in, d_in])?;
+        check_finite("mean", mean, d_in)?;
+        let wide = |tensor: &Tensor| tensor.to_dtype(DType::F64);
+        let (m, m_inv) = (wide(&matrix("whiten", whiten)?)?, wide(&matrix("unwhiten", unwhiten)?)?);
+        let row = |v: &[f32]| Tensor::new(v, &Device::Cpu)?.to_dtype(DType::F64)?.unsqueeze(0);
+        let narrow = |tensor: Tensor| tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>();
+        let moved = |v: &[f32]| narrow((row(v)?.matmul(&m_inv)? + row(mean)?)?).map(Arc::<[f32]>::from);
+        let w_enc = m.matmul(&wide(&self.exact_w_enc_t(FOLD)?.t()?)?)?;
+        let input = InputMap { input_shift: self.input_shift().map(moved).transpose()?, ..self.input.clone() };
+        let (mut b_enc, mut activation) = (self.b_enc().to_vec(), self.activation().clone());
+        if input.input_shift.is_none() {
+            let shift = narrow(row(mean)?.matmul(&w_enc)?)?;
+            b_enc.iter_mut().zip(&shift).for_each(|(b, shift)| *b -= shift);
+            if let Activation::Gated { r_mag, b_mag } = &mut activation {
+                let shifted = b_mag.iter().zip(r_mag.iter()).zip(&shift).map(|((b, r), shift)| b - shift * r.exp());
+                *b_mag = shifted.collect();
+            }
+        }
+        self.rebuilt(Weights {
+            input,
+            w_enc: w_enc.to_dtype(DType::F32)?,
+            b_enc: b_enc.into(),
+            w_dec: wide(self.w_dec())?.matmul(&m_inv)?.to_dtype(DType::F32)?,
+            b_dec: moved(self.b_dec())?,
+            activation,
+        })
+    }
+}
+
+/// What every fold of a norm factor needs.
+pub(crate) fn check_factor(s: f32, normalisation: Normalisation) -> Result<()> {
+    if !(s.is_finite() && s > 0.0) {
+        return Err(Error::Parameter { name: "s", expected: "finite and positive".into(), found: s.to_string() });
+    }
+    if normalisation.is_per_token() {
+        let reason = "its per-token normalisation already sets every token's norm";
+        return Err(Error::UnsafeFold { fold: "fold_norm_factor", reason });
+    }
+    Ok(())
 }

@@ -124,6 +124,16 @@ fn standardise(row: &mut [f32]) -> (f32, f32) {
     (deviation as f32, mean as f32)
 }
 
+/// A matrix in f32 on the CPU, every value of it finite.
+pub(crate) fn matrix(name: &'static str, tensor: &Tensor) -> Result<Tensor> {
+    let &[_, width] = tensor.dims() else {
+        return Err(Error::Shape { name, expected: vec![0, 0], found: tensor.dims().to_vec() });
+    };
+    let tensor = tensor.to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
+    with_f32(&tensor, |flat| check_finite(name, flat, width))??;
+    Ok(tensor)
+}
+
 /// Values that one task checks.
 const CHECKED_AT_ONCE: usize = 1 << 14;
 

@@ -52,8 +52,8 @@ impl SaeParts {
         }
     }
 
-    /// Checks everything but the finiteness of the matrices; returns `d_in` and `d_sae`.
-    pub(crate) fn check(&self) -> Result<(usize, usize)> {
+    /// Checks everything but the finiteness of the matrices; returns `d_in`.
+    pub(crate) fn check(&self) -> Result<usize> {
         let (d_in, d_sae) = check_matrices(self)?;
         check_vectors(self, d_in, d_sae)?;
         check_parameters(&self.activation, d_sae)?;
@@ -61,7 +61,7 @@ impl SaeParts {
             let expected = "at least 2 for layer_norm".into();
             return Err(Error::Parameter { name: "d_in", expected, found: d_in.to_string() });
         }
-        Ok((d_in, d_sae))
+        Ok(d_in)
     }
 }
 

@@ -1,14 +1,14 @@
 use crate::decode::Decoder;
 use crate::encoder::{EncodeScratch, Encoder, ScratchPool, gather_rows};
 use crate::features::check_features;
-use crate::normalise::{InputMap, check_finite};
+use crate::normalise::{InputMap, matrix};
 use crate::rule::{By, Rule};
 use crate::slices::with_f32;
 use crate::{
     ActShape, Activation, Codes, Coupling, Error, FeatureId, Normalisation, Provenance, Result, SaeParts,
     SelectedFeatures, SparseCoder, SparseFeatures,
 };
-use candle_core::{DType, Device, Tensor};
+use candle_core::Tensor;
 use std::fmt;
 use std::sync::Arc;
 use tensor_kernels::Engine;
@@ -78,12 +78,7 @@ impl Sae {
     /// # Errors
     /// As [`new`](Self::new).
     pub fn on(engine: Engine, parts: SaeParts) -> Result<Self> {
-        let (d_in, d_sae) = parts.check()?;
-        let matrix = |name, tensor: &Tensor| {
-            let tensor = tensor.to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
-            with_f32(&tensor, |flat| check_finite(name, flat, tensor.dims()[1]))??;
-            Ok::<_, Error>(tensor)
-        };
+        let d_in = parts.check()?;
         let input = InputMap {
             d_in,
             act_shape: parts.act_shape,
@@ -98,7 +93,6 @@ impl Sae {
             b_dec: parts.b_dec.into(),
             activation: parts.activation,
         };
-        debug_assert_eq!(weights.w_dec.dims()[0], d_sae);
         let skip = match &parts.w_skip {
             Some(w_skip) => Some(skip_encoder(engine, &matrix("W_skip", w_skip)?)?),
             None => None,

@@ -73,7 +73,7 @@ fn zeros(shape: &[usize]) -> Tensor {
 
 #[test]
 fn saved_and_loaded_is_the_same_to_the_bit() {
-    for name in &common::golden_folders() {
+    for name in &common::golden_saes() {
         let sae = load_on(exact(), golden(name)).unwrap();
         let dir = tempfile::tempdir().unwrap();
         if matches!(sae.activation(), Activation::BatchTopK { .. }) {
@@ -241,6 +241,15 @@ fn a_training_folder_opens_when_its_architecture_is_known() {
         config.extend(json!({"l1_coefficient": 1.0, "decoder_init_norm": 0.1}).as_object().unwrap().clone());
     });
     load_on(exact(), &folder).unwrap();
+}
+
+#[test]
+fn other_types_are_not_read_as_an_sae() {
+    for name in common::OTHERS {
+        let error = load_on(exact(), golden(name)).unwrap_err();
+        assert!(matches!(error, Error::NotAnSae { .. }), "{error}");
+        assert!(error.to_string().contains(&format!("`{name}`")) && error.to_string().contains("Dictionary::load"));
+    }
 }
 
 #[test]

@@ -3,8 +3,8 @@
 mod common;
 
 use candle_core::Tensor;
-use common::{error, flat, golden, load_on};
-use sae_core::{Arithmetic, Engine, Error, Precision, Sae, SparseCoder};
+use common::{error, flat, golden};
+use sae_core::{Arithmetic, Dictionary, Engine, Error, LoadOptions, Precision, SparseCoder};
 use tensor_files::SafetensorsFile;
 
 /// Largest allowed error over the reference's rms. In bf16 inputs and weights are rounded to 8 bits: 2^-8 each at worst, of which a sum of
@@ -19,15 +19,16 @@ fn tolerance(engine: Engine) -> f64 {
 
 struct Golden {
     name: &'static str,
-    sae: Sae,
+    sae: Dictionary,
     file: SafetensorsFile,
 }
 
 impl Golden {
     fn open(name: &'static str, engine: Engine) -> Self {
         let folder = golden(name);
+        let options = LoadOptions { engine, ..LoadOptions::default() };
         let file = SafetensorsFile::open(folder.join("golden.safetensors")).unwrap();
-        Self { name, sae: load_on(engine, &folder).unwrap(), file }
+        Self { name, sae: Dictionary::load_with(&folder, &options).unwrap(), file }
     }
 
     /// Where hardly a feature fires, the rms of the codes is small beside the terms that were summed.
@@ -43,7 +44,7 @@ impl Golden {
 
     /// `prefix.encode` and `prefix.forward`, and the same features fire: none of these inputs lies within the tolerance of a
     /// threshold, so there is no exception, but in bf16.
-    fn compare(&self, prefix: &str, sae: &Sae) {
+    fn compare(&self, prefix: &str, sae: &Dictionary) {
         let x = self.file.load("x").unwrap();
         let forward = sae.forward(&x).unwrap();
         let found = forward.codes.to_dense().unwrap();
@@ -98,10 +99,7 @@ fn check_folds(golden: &Golden) {
         return; // Its weights are those of `standard`, where folds are compared.
     }
     let rounded = golden.sae.engine().arithmetic().is_some_and(|arithmetic| !arithmetic.is_exact());
-    for (prefix, folded, refusal) in [
-        ("folded.", golden.sae.fold_w_dec_norm(), "other features would be chosen"),
-        ("scaled.", golden.sae.fold_norm_factor(1.7), "per-token"),
-    ] {
+    for (prefix, folded) in [("folded.", golden.sae.fold_w_dec_norm()), ("scaled.", golden.sae.fold_norm_factor(1.7))] {
         match folded {
             Ok(folded) => golden.compare(prefix, &folded),
             Err(error) if rounded && golden.file.contains(&format!("{prefix}encode")) => {
@@ -110,7 +108,7 @@ fn check_folds(golden: &Golden) {
             }
             Err(error) => {
                 assert!(!golden.file.contains(&format!("{prefix}encode")), "{}: {error}", golden.name);
-                assert!(error.to_string().contains(refusal), "{error}");
+                assert!(matches!(error, Error::UnsafeFold { .. }), "{error}");
             }
         }
     }
@@ -185,6 +183,10 @@ golden!(
     skip_transcoder,
     jumprelu_transcoder,
     jumprelu_skip_transcoder,
+    matching_pursuit,
+    matching_pursuit_from_training,
+    matching_pursuit_training,
+    temporal,
 );
 
 #[test]
@@ -197,9 +199,22 @@ fn every_folder_is_tested() {
 }
 
 #[test]
-fn waiting_folders_are_refused() {
-    for name in common::WAITING {
-        let error = load_on(Engine::Reference, golden(name)).unwrap_err();
-        assert!(error.to_string().contains("standard, topk"), "{name}: {error}");
+fn all_39_folders_open() {
+    assert_eq!(common::golden_folders().len(), 39);
+}
+
+/// `predicted` holds the codes of the context; `skip` is what they decode to, so that `decode + skip` is `forward`.
+#[test]
+fn temporal_predictions() {
+    for engine in common::engines() {
+        let golden = Golden::open("temporal", engine);
+        let Dictionary::Temporal(sae) = &golden.sae else { panic!("{:?}", golden.sae) };
+        let x = golden.file.load("x").unwrap();
+        golden.assert_close("predicted", &sae.predict(&x).unwrap(), golden.tolerance());
+        let codes = sae.encode(&x).unwrap();
+        let sum = (sae.decode(&codes).unwrap() + sae.skip(&x).unwrap().unwrap()).unwrap();
+        golden.assert_close("forward", &sum, 2.0 * golden.tolerance());
+        let error = sae.encode(&x.flatten(0, 1).unwrap()).unwrap_err();
+        assert!(error.to_string().contains("[batch, pos, d_in=32]"), "{error}");
     }
 }

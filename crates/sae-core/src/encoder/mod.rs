@@ -18,7 +18,7 @@ use std::sync::Arc;
 use tensor_kernels::{Engine, MatrixRef, PackedMatrix};
 
 /// Rows of pre-activations worked on at a time.
-const ROW_TILE: usize = 1024;
+pub(crate) const ROW_TILE: usize = 1024;
 
 /// Reads one column: its number, its product with the row, its bias.
 pub(crate) type Read = fn(&Rule, usize, f32, f32) -> f32;

@@ -41,6 +41,18 @@ pub(super) enum Architecture {
         jumprelu: bool,
         skip: bool,
     },
+    MatchingPursuit {
+        residual_threshold: f32,
+        max_iterations: Option<usize>,
+        stop_on_duplicate_support: bool,
+    },
+    Temporal {
+        n_heads: usize,
+        n_layers: usize,
+        k: Option<usize>,
+        tied: bool,
+        factor: f32,
+    },
 }
 
 impl Architecture {
@@ -132,10 +144,51 @@ fn architecture(keys: &mut Keys<'_>, d_sae: usize) -> Result<Architecture> {
             let k = keys.require("k", "a number from 0 to d_sae", k)?;
             Architecture::BatchTopK { k, rescale_by_decoder_norm: rescale(keys)? }
         }
+        "matching_pursuit" => matching_pursuit(keys)?,
+        "temporal" => temporal(keys, d_sae)?,
         _ => {
             let (path, supported) = (keys.path.to_path_buf(), SUPPORTED.into());
             return Err(Error::UnsupportedArchitecture { path, found: name, supported });
         }
+    })
+}
+
+/// Keys and defaults of SAELens' `MatchingPursuitSAEConfig`.
+fn matching_pursuit(keys: &mut Keys<'_>) -> Result<Architecture> {
+    let threshold = keys.read("residual_threshold", "a number", Value::as_f64)?.unwrap_or(1e-2);
+    Ok(Architecture::MatchingPursuit {
+        // SAELens stops for no residual at 0 and below.
+        residual_threshold: threshold.max(0.0) as f32,
+        max_iterations: keys.count("max_iterations")?,
+        stop_on_duplicate_support: keys.boolean("stop_on_duplicate_support")?.unwrap_or(true),
+    })
+}
+
+/// Keys and defaults of SAELens' `TemporalSAEConfig`.
+fn temporal(keys: &mut Keys<'_>, d_sae: usize) -> Result<Architecture> {
+    let choose = |value: &Value| match value.as_str()? {
+        "topk" => Some(true),
+        "relu" => Some(false),
+        _ => None,
+    };
+    let chooses = keys.read("sae_diff_type", "topk or relu", choose)?.unwrap_or(true);
+    let expected = format!("a whole number from 1 to d_sae={d_sae}");
+    let parse = |value: &Value| super::json::as_count(value).filter(|k| (1..=d_sae).contains(k));
+    let k = keys.read("kval_topk", &expected, parse)?.filter(|_| chooses);
+    // The width of queries and keys, which the weights show.
+    keys.count("bottleneck_factor")?;
+    let factor = keys.read("activation_normalization_factor", "a number", Value::as_f64)?.unwrap_or(1.0);
+    // SAELens reads the factor in this mode alone; the mode is nothing else than the factor.
+    let rescales = keys.map.get("normalize_activations").and_then(Value::as_str) == Some("constant_scalar_rescale");
+    if rescales {
+        keys.take("normalize_activations");
+    }
+    Ok(Architecture::Temporal {
+        n_heads: keys.count("n_heads")?.unwrap_or(8),
+        n_layers: keys.count("n_attn_layers")?.unwrap_or(1),
+        k,
+        tied: keys.boolean("tied_weights")?.unwrap_or(true),
+        factor: if rescales { factor as f32 } else { 1.0 },
     })
 }
 

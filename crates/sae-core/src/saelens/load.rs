@@ -42,6 +42,7 @@ impl Sae {
     pub fn load_with(folder: impl AsRef<Path>, options: &LoadOptions) -> Result<Self> {
         match load(folder.as_ref(), options)? {
             Dictionary::Sae(sae) => Ok(sae),
+            other => Err(Error::NotAnSae { path: folder.as_ref().into(), found: other.architecture() }),
         }
     }
 }
@@ -52,6 +53,9 @@ pub(crate) fn load(folder: &Path, options: &LoadOptions) -> Result<Dictionary> {
     let config = Config::parse(&cfg_path, read_object(&cfg_path)?, &options.ignore_keys)?;
     let weights = Weights { file: SafetensorsFile::open(folder.join(WEIGHTS_FILE))?, config: &config };
     weights.refuse_strangers()?;
+    if let Some(other) = weights.other(options)? {
+        return Ok(other);
+    }
     let (d_in, d_sae, d_out) = (config.d_in, config.d_sae, config.d_out);
     let b_dec = weights.vector("b_dec", d_out)?;
     let w_skip = match config.architecture {
@@ -76,13 +80,13 @@ pub(crate) fn load(folder: &Path, options: &LoadOptions) -> Result<Dictionary> {
 }
 
 /// An opened weights file and what the configuration says of it.
-struct Weights<'a> {
-    file: SafetensorsFile,
-    config: &'a Config,
+pub(super) struct Weights<'a> {
+    pub(super) file: SafetensorsFile,
+    pub(super) config: &'a Config,
 }
 
 impl Weights<'_> {
-    fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>> {
+    pub(super) fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>> {
         Ok(self.file.load_f32_shaped(name, &[len])?.to_vec1()?)
     }
 
@@ -102,6 +106,9 @@ impl Weights<'_> {
             }
             Architecture::JumpRelu | Architecture::Transcoder { jumprelu: true, .. } => {
                 Activation::JumpRelu { threshold: vector("threshold")? }
+            }
+            Architecture::MatchingPursuit { .. } | Architecture::Temporal { .. } => {
+                return Err(Error::NotAnSae { path: self.file.path().into(), found: "other" });
             }
             Architecture::Gated => Activation::Gated { r_mag: vector("r_mag")?, b_mag: vector("b_mag")? },
         })
@@ -135,9 +142,25 @@ impl Weights<'_> {
             Architecture::Transcoder { jumprelu: true, skip: true } => {
                 ("jumprelu_skip_transcoder", &["threshold", "W_skip"])
             }
+            Architecture::MatchingPursuit { .. } => ("matching_pursuit", &[]),
+            Architecture::Temporal { tied, .. } => ("temporal", if tied { &[] } else { &["W_enc"] }),
         };
-        let common = ["W_enc", "W_dec", "b_dec", self.bias_name()];
-        let known = |name: &str| common.contains(&name) || own.contains(&name) || SCALING.contains(&name);
+        let layers = match self.config.architecture {
+            Architecture::Temporal { n_layers, .. } => Some(n_layers),
+            _ => None,
+        };
+        let of_layer = |name: &str| {
+            let number = name.strip_prefix("attn_layers.").and_then(|rest| rest.split_once('.'));
+            number.is_some_and(|(layer, _)| layer.parse().is_ok_and(|layer: usize| Some(layer) < layers))
+        };
+        let is_sae = layers.is_none() && !matches!(self.config.architecture, Architecture::MatchingPursuit { .. });
+        let of_sae = ["W_enc", self.bias_name()];
+        let known = |name: &str| {
+            ["W_dec", "b_dec"].contains(&name)
+                || own.contains(&name)
+                || of_layer(name)
+                || (is_sae && (of_sae.contains(&name) || SCALING.contains(&name)))
+        };
         let mut names: Vec<String> = self.file.names().into_iter().filter(|name| !known(name)).collect();
         if names.is_empty() {
             return Ok(());

@@ -8,6 +8,7 @@ mod json;
 mod legacy;
 mod load;
 mod metadata;
+mod others;
 mod save;
 
 pub use load::LoadOptions;
@@ -19,7 +20,7 @@ const SPARSITY_FILE: &str = "sparsity.safetensors";
 
 /// Architectures that can be loaded.
 const SUPPORTED: &str = "standard, topk, abstopk, batchtopk, matryoshka_batchtopk, jumprelu, gated, transcoder, skip_transcoder, \
-                         jumprelu_transcoder, jumprelu_skip_transcoder";
+                         jumprelu_transcoder, jumprelu_skip_transcoder, matching_pursuit, temporal";
 
 /// The version of SAELens whose layout is written.
 const LAYOUT_VERSION: &str = "6.54.12";
