@@ -18,7 +18,7 @@ use std::process::ExitCode;
 /// Encode activations from a safetensors file with an SAE.
 #[derive(Parser)]
 struct Args {
-    /// SAELens folder [default: the embedded demo].
+    /// SAELens folder or the files of another published format [default: the embedded demo].
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/demo/sae"))]
     sae: PathBuf,
     /// The file with the activations, `[.., d_in]` (or `[.., head, d_head]` for an SAE on `hook_z`).

@@ -23,7 +23,7 @@ use saescope::feature_analysis::{
     logit_lens, token_frame, top_frame, write_csv, write_parquet,
 };
 use saescope::model_hooks::{Bos, NoTap, TokenBatch};
-use saescope::sae_core::SparseCoder;
+use saescope::sae_core::{Sae, SparseCoder};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -209,7 +209,7 @@ fn lens(setup: &Setup, features: &[u32], page: &mut Page) -> Outcome {
 
 /// How often each feature fired on the SAE's training text, where the SAE's file says.
 fn frequencies(setup: &Setup, page: &mut Page) {
-    let Some(sparsity) = setup.sae.sparsity() else { return };
+    let Some(sparsity) = setup.sae.as_sae().and_then(Sae::sparsity) else { return };
     let shares: Vec<f32> = sparsity.iter().map(|log| if *log <= NEVER { 0.0 } else { 10_f32.powf(*log) }).collect();
     let options = HistogramOptions {
         title: "Feature density".into(),

@@ -11,7 +11,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use saescope::activation_store::{ActivationStore, DocumentOptions, Documents, StoreOptions};
 use saescope::feature_analysis;
 use saescope::model_hooks::{LanguageModel, LoadOptions, Processing, ProcessingSteps, load};
-use saescope::sae_core::{self, Sae, SparseCoder};
+use saescope::sae_core::{self, Dictionary, SparseCoder, dialects};
 use saescope::tensor_kernels::Engine;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -27,8 +27,9 @@ pub struct Source {
     /// Hugging Face folder or GGUF file [default: the embedded demo]
     #[arg(long, value_name = "DIR|FILE.gguf")]
     pub model: Option<PathBuf>,
-    /// SAELens folder, or random:D_SAE@HOOK for one of random weights [default: the embedded demo's]
-    #[arg(long, value_name = "DIR")]
+    /// SAE or transcoder: a SAELens folder or the files of another published format, or random:D_SAE@HOOK for one of random weights
+    /// [default: the embedded demo's]
+    #[arg(long, value_name = "DIR|FILE")]
     pub sae: Option<String>,
     /// .txt, .jsonl (also .gz, .zst) or .parquet files, or globs [default: the embedded demo's held-out text]
     #[arg(long, value_name = "FILES", num_args = 1..)]
@@ -55,7 +56,7 @@ pub struct Setup {
     /// The model.
     pub model: LanguageModel,
     /// The SAE.
-    pub sae: Sae,
+    pub sae: Dictionary,
     /// What the SAE is called in outputs.
     pub sae_name: String,
     /// The text's files.
@@ -83,7 +84,7 @@ impl Source {
         let model = load(&model_path, &LoadOptions::new(processing).engine(engine))?;
         let sae = match (loaded, &random) {
             (Some(sae), _) => sae,
-            (None, Some(spec)) => spec.build(&model, engine, self.seed)?,
+            (None, Some(spec)) => spec.build(&model, engine, self.seed)?.into(),
             (None, None) => unreachable!("an SAE that is not random was loaded"),
         };
         let sae_name =
@@ -108,7 +109,7 @@ impl Setup {
     /// The SAE in words.
     pub fn describe_sae(&self) -> String {
         let hook = self.sae.metadata().hook_name.as_deref().unwrap_or("no hook named");
-        let kind = self.sae.activation().architecture();
+        let kind = self.sae.architecture();
         format!("{}: {kind}, {} -> {} at {hook}", self.sae_name, self.sae.d_in(), self.sae.d_sae())
     }
 
@@ -140,13 +141,14 @@ impl ProcessingFlag {
     }
 }
 
-/// An SAE for this engine.
-pub fn load_sae(folder: &Path, engine: Engine) -> Outcome<Sae> {
-    Ok(Sae::load_with(folder, &sae_core::LoadOptions { engine, ..Default::default() })?)
+/// An SAE of any format for this engine.
+pub fn load_sae(path: &Path, engine: Engine) -> Outcome<Dictionary> {
+    let load = sae_core::LoadOptions { engine, ..Default::default() };
+    Ok(dialects::open(path, &dialects::OpenOptions { load, ..Default::default() })?)
 }
 
 /// The weights that an SAE was trained on: TransformerLens' default, changed by `model_from_pretrained_kwargs`.
-fn trained_on(sae: Option<&Sae>) -> ProcessingSteps {
+fn trained_on(sae: Option<&Dictionary>) -> ProcessingSteps {
     let mut steps: ProcessingSteps = Processing::TransformerLens.into();
     let Some(sae) = sae else { return steps };
     let said = |key: &str, default: bool| {
@@ -214,7 +216,7 @@ impl std::str::FromStr for Features {
 
 impl Features {
     /// The numbers; a count above the SAE's width is cut to it.
-    pub fn choose(&self, sae: &Sae, seed: u64) -> Outcome<Vec<u32>> {
+    pub fn choose(&self, sae: &dyn SparseCoder, seed: u64) -> Outcome<Vec<u32>> {
         Ok(match self {
             Self::Random(count) => feature_analysis::random_features(sae.d_sae(), (*count).min(sae.d_sae()), seed)?,
             Self::List(list) => list.clone(),

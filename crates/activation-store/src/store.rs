@@ -6,7 +6,7 @@ use crate::{
 };
 use candle_core::Tensor;
 use model_hooks::{HookPoint, LanguageModel};
-use sae_core::{Sae, SparseCoder};
+use sae_core::{Provenance, SparseCoder};
 use std::sync::Arc;
 
 /// Activations of a model on documents, with SAELens' parameter names and meaning.
@@ -19,7 +19,7 @@ pub struct ActivationStore {
 }
 
 impl ActivationStore {
-    /// A store of the activations that an SAE reads: hook point, head, context size, BOS, positions, separator and excluded tokens
+    /// A store of the activations that an SAE, transcoder or other dictionary reads: hook point, head, context size, BOS, positions, separator and excluded tokens
     /// come from its metadata where the options do not set them.
     ///
     /// # Errors
@@ -27,11 +27,11 @@ impl ActivationStore {
     /// and those of [`new`](Self::new).
     pub fn from_sae(
         model: &LanguageModel,
-        sae: &Sae,
+        sae: &dyn SparseCoder,
         documents: impl DocumentSource + 'static,
         options: StoreOptions,
     ) -> Result<Self> {
-        let options = options.or_metadata(sae.metadata())?;
+        let options = options.or_metadata(sae.provenance().unwrap_or(&Provenance::default()))?;
         let name = options.hook_name.as_deref().unwrap_or_default();
         let choice = HookChoice { point: find_hook(model, name)?, head: options.hook_head_index };
         let hook = HookRows::of(choice, model.shape())?;

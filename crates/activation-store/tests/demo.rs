@@ -18,7 +18,7 @@ fn batches_and_activations_equal_saelens() {
     let batches: Vec<Vec<Vec<u32>>> =
         golden.load("batches").unwrap().to_dtype(candle_core::DType::U32).unwrap().to_vec3().unwrap();
     let mut store =
-        ActivationStore::from_sae(&MODEL, &SAE, InMemory::new(demo_texts(), Content::Text), StoreOptions::default())
+        ActivationStore::from_sae(&MODEL, &*SAE, InMemory::new(demo_texts(), Content::Text), StoreOptions::default())
             .unwrap();
     for (i, expected) in batches.iter().enumerate() {
         let batch = store.get_batch_tokens().unwrap().unwrap();
@@ -45,7 +45,7 @@ fn shuffled_rows_lead_back_to_their_bytes() {
     let texts: Vec<String> = demo_texts().into_iter().take(40).collect();
     let options = StoreOptions { keep_rows: KeepRows::All, ..Default::default() };
     let mut store =
-        ActivationStore::from_sae(&MODEL, &SAE, InMemory::new(texts.clone(), Content::Text), options).unwrap();
+        ActivationStore::from_sae(&MODEL, &*SAE, InMemory::new(texts.clone(), Content::Text), options).unwrap();
     let tokenizer = MODEL.require_tokenizer().unwrap();
     let bos = tokenizer.bos().unwrap();
     // The SAE was trained without special tokens, and its metadata says so.
@@ -72,7 +72,7 @@ fn shuffled_rows_lead_back_to_their_bytes() {
 #[test]
 fn text_without_tokens_gives_no_rows() {
     let documents = InMemory::new(["", "", "a few words"].map(String::from), Content::Text);
-    let mut store = ActivationStore::from_sae(&MODEL, &SAE, documents, StoreOptions::default()).unwrap();
+    let mut store = ActivationStore::from_sae(&MODEL, &*SAE, documents, StoreOptions::default()).unwrap();
     assert!(store.next_batch().unwrap().is_none());
     let packing = store.report().packing;
     assert_eq!((packing.documents, packing.empty_documents, packing.rows), (3, 2, 0));

@@ -19,6 +19,11 @@ pub trait SparseCoder: Send + Sync {
         None
     }
 
+    /// The [`Sae`](crate::Sae) that it is, if it is one: for what only weights tell.
+    fn as_sae(&self) -> Option<&crate::Sae> {
+        None
+    }
+
     /// Whether what comes out lives in another space than what goes in, as of transcoders; then the input less the output means nothing.
     fn is_transcoder(&self) -> bool {
         self.d_in() != self.d_out()
@@ -120,6 +125,7 @@ macro_rules! forward_to_target {
             fn d_in(&self) -> usize { (**self).d_in() }
             fn d_out(&self) -> usize { (**self).d_out() }
             fn provenance(&self) -> Option<&Provenance> { (**self).provenance() }
+            fn as_sae(&self) -> Option<&crate::Sae> { (**self).as_sae() }
             fn is_transcoder(&self) -> bool { (**self).is_transcoder() }
             fn skip(&self, x: &Tensor) -> Result<Option<Tensor>> { (**self).skip(x) }
             fn d_sae(&self) -> usize { (**self).d_sae() }

@@ -103,15 +103,6 @@ impl Dictionary {
     pub fn fold_norm_factor(&self, s: f32) -> Result<Self> {
         each!(self, coder => coder.fold_norm_factor(s).map(Into::into))
     }
-
-    /// The [`Sae`] that it is, if it is one.
-    #[must_use]
-    pub fn as_sae(&self) -> Option<&Sae> {
-        match self {
-            Self::Sae(sae) => Some(sae),
-            _ => None,
-        }
-    }
 }
 
 impl From<Sae> for Dictionary {
@@ -143,6 +134,10 @@ impl SparseCoder for Dictionary {
 
     fn provenance(&self) -> Option<&Provenance> {
         Some(self.metadata())
+    }
+
+    fn as_sae(&self) -> Option<&Sae> {
+        each!(self, coder => coder.as_sae())
     }
 
     fn is_transcoder(&self) -> bool {

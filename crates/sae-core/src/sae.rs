@@ -318,6 +318,10 @@ impl SparseCoder for Sae {
         self.decoder.d_out()
     }
 
+    fn as_sae(&self) -> Option<&Sae> {
+        Some(self)
+    }
+
     fn is_transcoder(&self) -> bool {
         self.transcoder
     }

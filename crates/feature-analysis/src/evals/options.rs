@@ -5,7 +5,7 @@ use crate::splice::SaeAt;
 use crate::{Error, Result};
 use activation_store::{Exclude, HookChoice};
 use model_hooks::HookPoint;
-use sae_core::Sae;
+use sae_core::SparseCoder;
 
 /// Where a coder reads and where it writes: one place for an SAE, two for a transcoder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,8 +28,8 @@ impl EvalHooks {
     ///
     /// # Errors
     /// As [`SaeAt::home`].
-    pub fn home(sae: &Sae) -> Result<Self> {
-        let (input, output, head) = SaeAt::home(sae)?.places();
+    pub fn home(coder: &dyn SparseCoder) -> Result<Self> {
+        let (input, output, head) = SaeAt::home(coder)?.places();
         Ok(Self { input: HookChoice { point: input, head }, output: HookChoice { point: output, head } })
     }
 

@@ -3,26 +3,26 @@
 use super::{EvalHooks, EvalOptions, EvalProgress, Evaluation, FeatureWeights, evaluate};
 use crate::Result;
 use activation_store::{ActivationSource, ActivationStore, HookChoice, TokenRow};
-use sae_core::Sae;
+use sae_core::{Sae, SparseCoder};
 use tensor_kernels::Precision;
 
-/// Evaluates an SAE on the rows of tokens of a store: at the store's hook point; a transcoder that belongs there writes where its metadata say.
+/// Evaluates an SAE or other dictionary on the rows of tokens of a store: at the store's hook point; a transcoder that belongs there writes where its metadata say.
 ///
 /// # Errors
 /// As [`evaluate`].
 pub fn evaluate_store(
-    sae: &Sae,
+    coder: &dyn SparseCoder,
     store: &mut ActivationStore,
     options: &EvalOptions,
     progress: &mut dyn FnMut(EvalProgress),
 ) -> Result<Evaluation> {
     let (model, hook) = (store.model().clone(), store.spec().hooks[0]);
     let at_store = EvalHooks::sae(HookChoice { point: hook.point, head: hook.head });
-    let hooks = EvalHooks::home(sae).ok().filter(|home| home.input == at_store.input).unwrap_or(at_store);
+    let hooks = EvalHooks::home(coder).ok().filter(|home| home.input == at_store.input).unwrap_or(at_store);
     let mut rows = RowsOfStore { store, ready: Vec::new().into_iter() };
-    let mut evaluation = evaluate(&model, sae, hooks, &mut rows, options, progress)?;
-    let rounded = sae.engine().arithmetic().is_some_and(|a| a.precision() == Precision::Bf16);
-    if !rounded {
+    let mut evaluation = evaluate(&model, coder, hooks, &mut rows, options, progress)?;
+    let rounded = |sae: &Sae| sae.engine().arithmetic().is_some_and(|a| a.precision() == Precision::Bf16);
+    if let Some(sae) = coder.as_sae().filter(|sae| !rounded(sae)) {
         evaluation.features.weights = Some(FeatureWeights::of(sae)?);
     }
     Ok(evaluation)

@@ -4,7 +4,7 @@ use super::place::Place;
 use crate::Result;
 use candle_core::Tensor;
 use model_hooks::{HookPoint, SpecialTokens};
-use sae_core::{Sae, SparseCoder};
+use sae_core::SparseCoder;
 use std::collections::BTreeSet;
 use std::fmt;
 
@@ -38,14 +38,16 @@ impl<'a> SaeAt<'a> {
         Self { coder: Box::new(coder), input, output, head: None, error_term: false, excluded: BTreeSet::new() }
     }
 
-    /// An SAE where its metadata say that it belongs: `hook_name`, `hook_name_out` and `hook_head_index`.
+    /// A coder where its metadata say that it belongs: `hook_name`, `hook_name_out` and `hook_head_index`.
     ///
     /// # Errors
     /// [`sae_core::Error::MissingMetadata`] without a hook name, [`model_hooks::Error::UnknownHookName`].
-    pub fn home(sae: &'a Sae) -> Result<Self> {
-        let input: HookPoint = sae.hook_name()?.parse()?;
-        let output = sae.metadata().hook_name_out.as_deref().map_or(Ok(input), str::parse)?;
-        Ok(Self { head: sae.metadata().hook_head_index, ..Self::between(input, output, sae) })
+    pub fn home(coder: &'a dyn SparseCoder) -> Result<Self> {
+        let missing = sae_core::Error::MissingMetadata { key: "hook_name" };
+        let metadata = coder.provenance().filter(|metadata| metadata.hook_name.is_some()).ok_or(missing)?;
+        let input: HookPoint = metadata.hook_name.as_deref().unwrap_or_default().parse()?;
+        let output = metadata.hook_name_out.as_deref().map_or(Ok(input), str::parse)?;
+        Ok(Self { head: metadata.hook_head_index, ..Self::between(input, output, coder) })
     }
 
     /// Where it reads, where it writes, and which head alone.

@@ -60,9 +60,9 @@ impl<'a> Spliced<'a> {
     ///
     /// ```text
     /// f      = edit(encode(edit(x)))
-    /// x_hat  = edit(decode(f))
-    /// error  = edit(original - decode(encode(x)))        with the error term; 0 at excluded tokens
-    /// output = edit(x_hat + error)                       the original at excluded tokens
+    /// x_hat  = edit(decode(f))                                       hook_sae_recons; without the skip connection, as in SAELens
+    /// error  = edit(original - decode(encode(x)) - skip(x))          with the error term; 0 at excluded tokens
+    /// output = edit(x_hat + skip(edit(x)) + error)                   the original at excluded tokens
     /// ```
     pub(super) fn output(&mut self, cx: &Cx<'_>, original: Tensor, kept: &mut SpliceCapture) -> Result<Tensor> {
         let hook = self.sae.output;
@@ -80,11 +80,15 @@ impl<'a> Spliced<'a> {
             self.keep(kept, SaeSite::ActsPre, &self.sae.coder.pre_acts(&input)?);
         }
         let codes = self.sae.coder.encode(&input)?;
+        let skip = self.skip(&input, &original)?;
         // What the SAE says of its input when nobody interferes.
         let untouched = match self.sae.error_term {
-            true if self.edits(SaeSite::Input) => Some(self.decode(&self.sae.coder.encode(&x)?, &original)?),
+            true if self.edits(SaeSite::Input) => {
+                let decoded = self.decode(&self.sae.coder.encode(&x)?, &original)?;
+                Some(plus(decoded, self.skip(&x, &original)?.as_ref())?)
+            }
             true if self.edits(SaeSite::ActsPost) || self.edits(SaeSite::Recons) => {
-                Some(self.decode(&codes, &original)?)
+                Some(plus(self.decode(&codes, &original)?, skip.as_ref())?)
             }
             _ => None,
         };
@@ -95,9 +99,10 @@ impl<'a> Spliced<'a> {
         let recons = self.decode(&codes, &original)?;
         let recons = self.edit_tensor(SaeSite::Recons, cx, recons)?;
         self.keep(kept, SaeSite::Recons, &recons);
-        let mut output = recons.clone();
+        let mut output = plus(recons, skip.as_ref())?;
         if self.sae.error_term {
-            let error = self.error(cx, &original, &untouched.unwrap_or(recons), excluded.as_ref())?;
+            let untouched = untouched.unwrap_or_else(|| output.clone());
+            let error = self.error(cx, &original, &untouched, excluded.as_ref())?;
             self.keep(kept, SaeSite::Error, &error);
             output = (output + self.to.vectors(hook, &error)?.to_dtype(DType::F32)?)?;
         }
@@ -125,6 +130,12 @@ impl<'a> Spliced<'a> {
     fn decode(&self, codes: &Codes, original: &Tensor) -> Result<Tensor> {
         let (batch, pos) = (original.dim(0)?, original.dim(1)?);
         Ok(self.sae.coder.decode(codes)?.reshape((batch, pos, self.sae.coder.d_out()))?)
+    }
+
+    /// What passes the codes by, as `[batch, pos, d_out]`.
+    fn skip(&self, x: &Tensor, original: &Tensor) -> Result<Option<Tensor>> {
+        let shape = (original.dim(0)?, original.dim(1)?, self.sae.coder.d_out());
+        Ok(self.sae.coder.skip(x)?.map(|skip| skip.reshape(shape)).transpose()?)
     }
 
     fn edits(&self, site: SaeSite) -> bool {
@@ -194,6 +205,10 @@ impl<'a> Spliced<'a> {
         shape.resize(2 + rest.len(), 1);
         Ok(Some(Tensor::from_vec(mask, shape, &Device::Cpu)?.to_device(original.device())?))
     }
+}
+
+fn plus(x: Tensor, skip: Option<&Tensor>) -> Result<Tensor> {
+    skip.map_or(Ok(x.clone()), |skip| Ok((x + skip)?))
 }
 
 fn shape_error(hook: HookPoint, cx: &Cx<'_>, found: &Tensor) -> Error {

@@ -32,7 +32,7 @@ static TEXT: LazyLock<PathBuf> = LazyLock::new(|| {
 fn store() -> ActivationStore {
     let text = Documents::open(&[TEXT.as_path()], DocumentOptions::default()).unwrap();
     let options = StoreOptions { context_size: Some(32), ..StoreOptions::default() };
-    ActivationStore::from_sae(&DEMO, &SAE, text, options).unwrap()
+    ActivationStore::from_sae(&DEMO, &*SAE, text, options).unwrap()
 }
 
 fn few(forward_rows: usize) -> EvalOptions {
@@ -40,7 +40,7 @@ fn few(forward_rows: usize) -> EvalOptions {
 }
 
 fn run(forward_rows: usize) -> Evaluation {
-    evaluate_store(&SAE, &mut store(), &few(forward_rows), &mut |_| ()).unwrap()
+    evaluate_store(&*SAE, &mut store(), &few(forward_rows), &mut |_| ()).unwrap()
 }
 
 #[test]
@@ -62,7 +62,7 @@ pub fn rows() -> Vec<TokenRow> {
 #[test]
 fn without_a_run_of_the_model_the_rest_is_the_same() {
     let all = run(8);
-    let some = evaluate_store(&SAE, &mut store(), &EvalOptions { downstream: false, ..few(8) }, &mut |_| ()).unwrap();
+    let some = evaluate_store(&*SAE, &mut store(), &EvalOptions { downstream: false, ..few(8) }, &mut |_| ()).unwrap();
     assert!(some.get("ce_loss_with_sae").is_none() && some.get("kl_div_score").is_none());
     for measured in &some.metrics {
         let key = measured.metric.key();
@@ -70,7 +70,7 @@ fn without_a_run_of_the_model_the_rest_is_the_same() {
         assert_eq!(measured.interval, all.get(key).unwrap().interval, "{key}");
     }
     let zero =
-        evaluate_store(&SAE, &mut store(), &EvalOptions { mean_ablation: false, ..few(8) }, &mut |_| ()).unwrap();
+        evaluate_store(&*SAE, &mut store(), &EvalOptions { mean_ablation: false, ..few(8) }, &mut |_| ()).unwrap();
     assert_eq!(zero.value("ce_loss_score"), all.value("ce_loss_score"));
     assert!(zero.get("ce_loss_score_mean_ablation").is_none() && all.get("ce_loss_score_mean_ablation").is_some());
 }
@@ -79,7 +79,7 @@ fn without_a_run_of_the_model_the_rest_is_the_same() {
 fn the_report_says_what_was_looked_at() {
     let mut phases = Vec::new();
     let found =
-        evaluate_store(&SAE, &mut store(), &few(8), &mut |p| phases.push((p.phase, p.rows_done, p.rows))).unwrap();
+        evaluate_store(&*SAE, &mut store(), &few(8), &mut |p| phases.push((p.phase, p.rows_done, p.rows))).unwrap();
     use feature_analysis::evals::EvalPhase::{Intervals, Mean, Runs};
     let expected = [(Mean, 8), (Mean, 16), (Mean, 20), (Runs, 8), (Runs, 16), (Runs, 20), (Intervals, 20)];
     assert_eq!(phases, expected.map(|(phase, done)| (phase, done, Some(20))));

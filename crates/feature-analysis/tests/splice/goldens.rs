@@ -6,7 +6,7 @@ use feature_analysis::{FeatureEdit, SaeAt, SaePoint, SaeSite, Splice};
 use model_hooks::{
     Arithmetic, Engine, HookPoint, HookedModel, LanguageModel, LoadOptions, Precision, Processing, TokenBatch,
 };
-use sae_core::{Sae, SaeParts};
+use sae_core::Sae;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -86,19 +86,12 @@ impl Golden {
     }
 }
 
-/// The four SAEs on an engine. The transcoder's folder is read as plain tensors: loading that architecture is not in the library yet.
+/// The four SAEs on an engine.
 fn saes(engine: Engine) -> BTreeMap<String, Sae> {
     let load = |name: &str| {
         let folder = folder().join("saes").join(name);
         let options = sae_core::LoadOptions { engine, ..Default::default() };
-        if name != "transcoder" {
-            return (name.to_owned(), Sae::load_with(folder, &options).unwrap());
-        }
-        let file = SafetensorsFile::open(folder.join("sae_weights.safetensors")).unwrap();
-        let tensor = |name| file.load(name).unwrap();
-        let vector = |name| tensor(name).to_vec1::<f32>().unwrap();
-        let parts = SaeParts::new(tensor("W_enc"), vector("b_enc"), tensor("W_dec"), vector("b_dec"));
-        (name.to_owned(), Sae::on(engine, parts).unwrap())
+        (name.to_owned(), Sae::load_with(folder, &options).unwrap())
     };
     ["standard", "topk", "jumprelu", "transcoder"].map(load).into()
 }

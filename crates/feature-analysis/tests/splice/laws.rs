@@ -4,7 +4,7 @@ use super::support::*;
 use candle_core::{IndexOp, Tensor};
 use feature_analysis::{FeatureEdit, SaeAt, SaePoint, SaeSite, Splice, run_with_saes};
 use model_hooks::{Capture, Edit, HookedModel, NoTap, Side, TokenBatch};
-use sae_core::SparseCoder;
+use sae_core::{Sae, SaeParts, SparseCoder};
 
 /// One SAE each at a residual stream, at all heads of `z` and at an MLP's output, and a transcoder to the other MLP's output.
 fn several<'a>(model: &'a dyn HookedModel, saes: &'a [sae_core::Sae], error_term: bool) -> Splice<'a> {
@@ -307,4 +307,46 @@ fn cached_steps_are_as_the_whole_run() {
             }
         }
     }
+}
+
+/// A skip transcoder from the residual stream to an MLP's output writes `decode(f) + x W_skip^T`: what its features do not carry passes
+/// edits by, and the error term makes up for both.
+#[test]
+fn a_skip_connection_passes_the_features_by() {
+    each(|name, model, tokens, tolerance| {
+        let (input, output, width) = (at("blocks.0.hook_attn_out"), at("blocks.0.hook_mlp_out"), model.shape().d_model);
+        let plain_sae = sae(model.engine(), 5, width, 96).with_engine(model_hooks::Engine::Reference);
+        let Ok(plain_sae) = plain_sae else { return }; // Packed in bf16: its exact weights are gone.
+        let w_skip = Plain::new(6, width, width, width).w_enc;
+        let mut parts = SaeParts::new(
+            plain_sae.w_enc_t().unwrap().t().unwrap(),
+            plain_sae.b_enc().to_vec(),
+            plain_sae.w_dec().clone(),
+            plain_sae.b_dec().to_vec(),
+        );
+        (parts.w_skip, parts.transcoder) = (Some(w_skip), true);
+        let transcoder = Sae::on(model.engine(), parts).unwrap();
+        let x = value(model, tokens, input);
+        let forward = transcoder.forward(&x).unwrap();
+        assert!(forward.error.is_none());
+        let point = |site| SaePoint::new(output, site);
+        let spliced = |error_term, edit: Option<FeatureEdit>| {
+            let at = SaeAt::between(input, output, &transcoder).error_term(error_term);
+            let splice = Splice::on(model).with(at).unwrap();
+            let splice = if let Some(edit) = edit { splice.edit(output, edit).unwrap() } else { splice };
+            let mut splice = splice.capture([point(SaeSite::Recons), point(SaeSite::Output)]).unwrap();
+            model.forward_until(tokens, output, &mut splice).unwrap();
+            splice.into_captured()
+        };
+        let found = spliced(false, None);
+        assert_close(name, &found.tensor(point(SaeSite::Output)).unwrap(), &forward.x_hat, tolerance);
+        let decoded = transcoder.decode(&forward.codes).unwrap();
+        assert_close(name, &found.tensor(point(SaeSite::Recons)).unwrap(), &decoded, tolerance);
+        let silent = spliced(false, Some(FeatureEdit::ablate_all()));
+        let bias = Tensor::new(transcoder.b_dec(), x.device()).unwrap();
+        let expected = transcoder.skip(&x).unwrap().unwrap().broadcast_add(&bias).unwrap();
+        assert_close(name, &silent.tensor(point(SaeSite::Output)).unwrap(), &expected, tolerance);
+        let whole = spliced(true, None).tensor(point(SaeSite::Output)).unwrap();
+        assert_close(name, &whole, &value(model, tokens, output), tolerance);
+    });
 }

@@ -148,11 +148,11 @@ fn an_sae_finds_its_home_in_its_metadata() {
     let named = || Provenance { hook_name: Some("blocks.1.hook_mlp_out".into()), ..Provenance::default() };
     contains(&home(named()).unwrap(), &["input: blocks.1.hook_mlp_out", "output: blocks.1.hook_mlp_out", "head: None"]);
     let mut transcoder = named();
-    transcoder.other.insert("hook_name_out".into(), "blocks.1.hook_resid_post".into());
+    transcoder.hook_name_out = Some("blocks.1.hook_resid_post".into());
     contains(&home(transcoder).unwrap(), &["input: blocks.1.hook_mlp_out", "output: blocks.1.hook_resid_post"]);
     let mut bad = named();
-    bad.other.insert("hook_name_out".into(), 3.into());
-    contains(&refusal(home(bad)), &["hook_name_out", "3"]);
+    bad.hook_name_out = Some("blocks.1.hook_resid_pots".into());
+    contains(&refusal(home(bad)), &["blocks.1.hook_resid_pots", "blocks.1.hook_resid_post"]);
     contains(&refusal(home(Provenance::default())), &["hook_name"]);
     assert!(model.hooked().hook_points().contains(&at("blocks.1.hook_mlp_out")));
 }
