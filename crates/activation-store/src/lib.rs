@@ -22,6 +22,8 @@ mod store;
 mod token_rows;
 mod tokenise;
 
+pub mod parquet_claims;
+
 pub use concatenate::{ConcatenateOptions, Concatenated, Concatenation, tokenize_and_concatenate};
 pub use document::{Content, DocId, DocumentSource, Piece};
 pub use documents::{DocumentOptions, Documents, TextSplit};

@@ -95,7 +95,19 @@ pub(crate) fn shorten(names: &mut Vec<String>) {
     }
 }
 
-/// Opens every file that the index names, after checking that each lies in the folder and holds what the index says.
+/// Whether a file of a folder is a link to somewhere else: neither to a file of the same folder nor, where that is a snapshot in the
+/// hub's cache (`models--NAME/snapshots/REVISION`), to one of `models--NAME/blobs`, where all files of such snapshots are.
+///
+/// What cannot be resolved does not lead anywhere: opening it says why.
+fn leads_out(folder: &Path, file: &str) -> bool {
+    let (Ok(real), Ok(home)) = (folder.join(file).canonicalize(), folder.canonicalize()) else { return false };
+    let snapshots = home.parent().filter(|parent| parent.ends_with("snapshots"));
+    let blobs = snapshots.and_then(Path::parent).map(|model| model.join("blobs"));
+    let place = real.parent();
+    place != Some(&home) && (blobs.is_none() || place != blobs.as_deref())
+}
+
+/// Opens every file that the index names, after checking that each lies in the folder (or is the hub's cache's, see [`leads_out`]) and holds what the index says.
 fn open_shards(folder: &Path, index: &Path) -> Result<Vec<SafetensorsFile>> {
     let map = read_weight_map(index)?;
     let bad = |name: &str, file: &str, reason| Error::BadIndex {
@@ -111,6 +123,9 @@ fn open_shards(folder: &Path, index: &Path) -> Result<Vec<SafetensorsFile>> {
             return Err(bad(name, file, "a shard must be a plain file name inside the folder"));
         }
         if !files.contains_key(file.as_str()) {
+            if leads_out(folder, file) {
+                return Err(bad(name, file, "a shard may be a link to a file of its folder or of the hub's cache, this leads elsewhere"));
+            }
             files.insert(file, SafetensorsFile::open(folder.join(file))?);
         }
         if !files[file.as_str()].contains(name) {

@@ -15,6 +15,17 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::OnceLock;
 
+/// Ids without a token that a vocabulary may have, beside three for each that has one.
+const MOST_UNUSED_IDS: usize = 1 << 16;
+
+/// Runs a part of the `tokenizers` crate, which meets some malformed files with a panic, as a function that fails instead.
+fn caught<T>(run: impl FnOnce() -> tokenizers::Result<T>) -> std::result::Result<T, String> {
+    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)) {
+        Ok(outcome) => outcome.map_err(|e| e.to_string()),
+        Err(_) => Err("the `tokenizers` crate panicked on it".into()),
+    }
+}
+
 /// The ids of a text and where each came from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -95,6 +106,12 @@ impl Tokenizer {
         }
         let vocab = inner.get_vocab(true);
         let vocab_size = vocab.values().max().map_or(0, |&id| id as usize + 1);
+        // Tables here have an entry for each id, so a file must not make them large with a few of them.
+        let most = MOST_UNUSED_IDS + 4 * vocab.len();
+        if vocab_size > most {
+            let reason = format!("its {} tokens have ids up to {}, at most {most} is read", vocab.len(), vocab_size - 1);
+            return Err(fail(reason));
+        }
         let mut known = vec![false; vocab_size];
         vocab.into_values().for_each(|id| known[id as usize] = true);
         let mut special_ids = special.ids();
@@ -148,8 +165,8 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Tokenizer`] when the tokenizer refuses.
     pub fn encode(&self, text: &str) -> Result<Encoding> {
-        let encoded =
-            self.inner.encode(text, false).map_err(|e| Error::Tokenizer { path: None, reason: e.to_string() })?;
+        let encoded = caught(|| self.inner.encode(text, false));
+        let encoded = encoded.map_err(|reason| Error::Tokenizer { path: None, reason })?;
         let spans = encoded.get_offsets().iter().map(|&(start, end)| on_characters(text, start, end)).collect();
         Ok(Encoding { ids: encoded.get_ids().to_vec(), spans })
     }
@@ -195,7 +212,7 @@ impl Tokenizer {
     /// [`Error::UnknownToken`] for an id outside the vocabulary.
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
         self.check(ids)?;
-        self.inner.decode(ids, false).map_err(|e| Error::Tokenizer { path: None, reason: e.to_string() })
+        caught(|| self.inner.decode(ids, false)).map_err(|reason| Error::Tokenizer { path: None, reason })
     }
 
     /// Each id decoded alone, as TransformerLens' `to_str_tokens` does: a token that holds only a part of a character is U+FFFD

@@ -1,7 +1,10 @@
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
 use safetensors::tensor::Metadata;
-use std::collections::HashMap;
+use serde::Deserializer;
+use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor};
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -37,6 +40,10 @@ impl SafetensorsFile {
         let path = path.as_ref().to_path_buf();
         let io = |source| Error::Io { path: path.clone(), source };
         let malformed = |reason: String| Error::Malformed { path: path.clone(), reason };
+        // Asked before opening: that of a pipe waits for somebody to write.
+        if !std::fs::metadata(&path).map_err(io)?.is_file() {
+            return Err(malformed("it is no regular file".into()));
+        }
         let mut file = File::open(&path).map_err(io)?;
         let file_len = file.metadata().map_err(io)?.len();
         if file_len < 8 {
@@ -51,7 +58,15 @@ impl SafetensorsFile {
         }
         let mut json = vec![0u8; usize::try_from(header_len).map_err(|e| malformed(e.to_string()))?];
         file.read_exact(&mut json).map_err(io)?;
+        distinct(&json).map_err(|e| malformed(e.to_string()))?;
         let header: Metadata = serde_json::from_slice(&json).map_err(|e| malformed(e.to_string()))?;
+        // A tensor without elements takes no bytes, whatever its other sizes: their product must still be a number.
+        for (name, info) in header.tensors() {
+            let sizes = info.shape.iter().filter(|n| **n > 0);
+            if sizes.copied().try_fold(8usize, usize::checked_mul).is_none() {
+                return Err(malformed(format!("tensor `{name}` of shape {:?} is larger than any memory", info.shape)));
+            }
+        }
         let data_start = 8 + header_len;
         let expected = data_start.checked_add(header.data_len() as u64);
         if expected != Some(file_len) {
@@ -239,6 +254,40 @@ impl SafetensorsFile {
 }
 
 /// The first NaN or infinity. Whole parts are looked through without a branch per value, which the compiler turns into vector code.
+/// Refuses a header that names a tensor, or an entry of its metadata, twice: which of the two counts would be the parser's choice.
+fn distinct(json: &[u8]) -> serde_json::Result<()> {
+    struct Names {
+        depth: usize,
+    }
+    impl<'de> DeserializeSeed<'de> for Names {
+        type Value = ();
+        fn deserialize<D: Deserializer<'de>>(self, value: D) -> std::result::Result<(), D::Error> {
+            if self.depth == 2 { value.deserialize_ignored_any(IgnoredAny).map(drop) } else { value.deserialize_any(self) }
+        }
+    }
+    impl<'de> Visitor<'de> for Names {
+        type Value = ();
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("an object of tensors")
+        }
+        fn visit_unit<E>(self) -> std::result::Result<(), E> {
+            Ok(())
+        }
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<(), A::Error> {
+            let mut seen = HashSet::new();
+            while let Some(name) = map.next_key::<Cow<'de, str>>()? {
+                map.next_value_seed(Names { depth: self.depth + 1 })?;
+                if let Some(name) = seen.replace(name) {
+                    return Err(serde::de::Error::custom(format_args!("`{name}` appears twice")));
+                }
+            }
+            Ok(())
+        }
+    }
+    let mut json = serde_json::Deserializer::from_slice(json);
+    Names { depth: 0 }.deserialize(&mut json)
+}
+
 fn first_not_finite(values: &[f32]) -> Option<usize> {
     const PART: usize = 4096;
     let part = values.chunks(PART).position(|part| part.iter().fold(false, |bad, x| bad | !x.is_finite()))?;

@@ -76,7 +76,12 @@ impl Input {
         let inner: Box<dyn Read + Send> = match self.compression {
             Compression::None => Box::new(file),
             Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(file)),
-            Compression::Zstd => Box::new(zstd::stream::read::Decoder::with_buffer(file).map_err(io)?),
+            Compression::Zstd => {
+                let length = file.get_ref().metadata().map_err(io)?.len();
+                let mut decoder = zstd::stream::read::Decoder::with_buffer(file).map_err(io)?;
+                decoder.window_log_max(window_log(length)).map_err(io)?;
+                Box::new(decoder)
+            }
         };
         Ok(BufReader::with_capacity(BUFFER_BYTES, Counted { inner, read: 0 }))
     }
@@ -101,6 +106,12 @@ impl Input {
         let (path, field) = (self.path.clone(), self.field.clone());
         Error::WrongType { path, place, field, expected: self.kind.expected(), found: found.into() }
     }
+}
+
+/// The largest window of a zstd file: what a decoder holds, and what a header may claim. 8 MiB, which levels up to 19 keep to, or 64
+/// times the file where that is more, up to the 128 MiB of level 22.
+fn window_log(length: u64) -> u32 {
+    length.saturating_mul(64).max(1).ilog2().clamp(23, 27)
 }
 
 /// A file's decompressed bytes.

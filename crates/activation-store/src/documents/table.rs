@@ -5,17 +5,18 @@
 
 use super::emit::{Emitter, Stop};
 use super::files::{Input, Kind};
-use crate::{DocId, Error, Place, Result};
+use crate::{DocId, Error, Place, Result, parquet_claims};
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type, UInt64Type};
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
+use parquet::file::metadata::ColumnChunkMetaData;
 use std::fs::File;
 
 /// Rows decoded at a time: about this many bytes, and never more than so many rows (sizes are known on average only).
-const BATCH_BYTES: i64 = 2 << 20;
-const MAX_BATCH_ROWS: i64 = 256;
+const BATCH_BYTES: u64 = 2 << 20;
+const MAX_BATCH_ROWS: u64 = 256;
 
 /// A column's name, and what documents it can hold; else its type.
 pub(super) type ColumnKind = (String, std::result::Result<Kind, String>);
@@ -24,14 +25,27 @@ fn damaged(input: &Input, reason: impl ToString) -> Error {
     Error::Parquet { path: input.path.clone(), reason: reason.to_string() }
 }
 
+fn file(input: &Input) -> Result<File> {
+    File::open(&input.path).map_err(|source| Error::Io { path: input.path.clone(), source })
+}
+
+/// Runs a part of the Parquet reader, which is not written for hostile files: where it panics, the file is damaged.
+fn caught<T, E: From<Error>>(input: &Input, run: impl FnOnce() -> std::result::Result<T, E>) -> std::result::Result<T, E> {
+    let panicked = |_| Err(damaged(input, "the Parquet reader panicked on it").into());
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).unwrap_or_else(panicked)
+}
+
 fn open(input: &Input) -> Result<ParquetRecordBatchReaderBuilder<File>> {
-    let file = File::open(&input.path).map_err(|source| Error::Io { path: input.path.clone(), source })?;
-    ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| damaged(input, e))
+    let file = file(input)?;
+    parquet_claims::check_footer(&file).map_err(|reason| damaged(input, reason))?;
+    // The Arrow schema that some tools put beside the table's own says nothing that is needed here.
+    let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+    ParquetRecordBatchReaderBuilder::try_new_with_options(file, options).map_err(|e| damaged(input, e))
 }
 
 /// The columns of the table.
 pub(super) fn columns(input: &Input) -> Result<Vec<ColumnKind>> {
-    let builder = open(input)?;
+    let builder = caught(input, || open(input))?;
     let kind = |data_type: &DataType| kind_of(data_type).ok_or_else(|| format!("{data_type}"));
     Ok(builder.schema().fields().iter().map(|field| (field.name().clone(), kind(field.data_type()))).collect())
 }
@@ -48,10 +62,14 @@ fn kind_of(data_type: &DataType) -> Option<Kind> {
 }
 
 pub(super) fn read(input: &Input, file: u32, out: &mut Emitter) -> std::result::Result<(), Stop> {
+    caught(input, || read_all(input, file, out))
+}
+
+fn read_all(input: &Input, file: u32, out: &mut Emitter) -> std::result::Result<(), Stop> {
     let builder = open(input)?;
     let column = builder.schema().index_of(&input.field).map_err(|e| damaged(input, e))?;
     let mask = ProjectionMask::roots(builder.parquet_schema(), [column]);
-    let rows = batch_rows(&builder, &input.field);
+    let rows = batch_rows(input, &builder)?;
     let batches = builder.with_projection(mask).with_batch_size(rows).build().map_err(|e| damaged(input, e))?;
     let mut ordinal = 0;
     for batch in batches {
@@ -71,16 +89,21 @@ pub(super) fn read(input: &Input, file: u32, out: &mut Emitter) -> std::result::
     Ok(())
 }
 
-/// How many rows of the column are about [`BATCH_BYTES`], where they are longest on average.
-fn batch_rows(builder: &ParquetRecordBatchReaderBuilder<File>, field: &str) -> usize {
+/// How many rows of the column are about [`BATCH_BYTES`]: by its pages' own headers, not by what the footer says of them.
+fn batch_rows(input: &Input, builder: &ParquetRecordBatchReaderBuilder<File>) -> Result<usize> {
+    let of_column = |c: &ColumnChunkMetaData| c.column_path().parts().first() == Some(&input.field);
+    let pages = parquet_claims::check_pages(&file(input)?, builder.metadata(), 0, of_column);
+    let pages = pages.map_err(|reason| damaged(input, reason))?;
     let groups = builder.metadata().row_groups().iter();
-    let bytes_per_row = groups.map(|group| {
-        let columns = group.columns().iter().filter(|c| c.column_path().parts().first().is_some_and(|p| p == field));
-        let bytes = columns.fold(0i64, |sum, column| sum.saturating_add(column.uncompressed_size().max(0)));
-        bytes / group.num_rows().max(1)
+    let stated = groups.map(|group| {
+        let bytes = group.columns().iter().filter(|c| of_column(c)).map(|c| c.uncompressed_size().max(0));
+        bytes.fold(0, i64::saturating_add) / group.num_rows().max(1)
     });
-    let rows = BATCH_BYTES / bytes_per_row.max().unwrap_or(0).max(1);
-    usize::try_from(rows.clamp(1, MAX_BATCH_ROWS)).unwrap_or(1)
+    let stated = u64::try_from(stated.max().unwrap_or(0)).unwrap_or(0);
+    // A row of a dictionary's text may be all of the dictionary.
+    let dictionary = if input.kind == Kind::Text { pages.dictionary } else { 0 };
+    let rows = BATCH_BYTES / stated.max(pages.value_bytes).max(dictionary).max(1);
+    Ok(usize::try_from(rows.clamp(1, MAX_BATCH_ROWS)).unwrap_or(1))
 }
 
 fn texts(input: &Input, values: &ArrayRef, first: DocId, out: &mut Emitter) -> std::result::Result<(), Stop> {

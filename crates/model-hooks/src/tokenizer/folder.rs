@@ -1,9 +1,14 @@
 //! A tokenizer from a Hugging Face folder: `tokenizer.json`, and the special tokens from the small files beside it.
 
-use super::{SpecialTokens, Tokenizer};
+use super::{SpecialTokens, Tokenizer, caught};
 use crate::{Error, Result};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
+
+/// Larger files are refused. The largest published ones have 35 MB.
+const MAX_TOKENIZER_BYTES: u64 = 1 << 28;
+/// Larger files beside it are refused.
+const MAX_BESIDE_BYTES: u64 = 16 << 20;
 
 const ROLES: [&str; 7] = ["bos_token", "eos_token", "pad_token", "unk_token", "sep_token", "cls_token", "mask_token"];
 
@@ -20,14 +25,24 @@ impl Tokenizer {
         if !path.is_file() {
             return Err(Error::NoTokenizer { path });
         }
-        let bytes = std::fs::read(&path).map_err(|source| Error::Io { path: path.clone(), source })?;
-        let inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(|e| unusable(&path, e.to_string()))?;
+        let bytes = read_bounded(&path, MAX_TOKENIZER_BYTES)?;
+        let inner = caught(|| tokenizers::Tokenizer::from_bytes(bytes)).map_err(|reason| unusable(&path, reason))?;
         let special = Folder { dir, inner: &inner }.special_tokens()?;
         Self::from_parts(inner, special).map_err(|e| match e {
             Error::Tokenizer { path: None, reason } => unusable(&path, reason),
             other => other,
         })
     }
+}
+
+/// The bytes of a regular file of bounded size: a link to a device has no end.
+fn read_bounded(path: &Path, most: u64) -> Result<Vec<u8>> {
+    let io = |source| Error::Io { path: path.into(), source };
+    let metadata = std::fs::metadata(path).map_err(io)?;
+    if !metadata.is_file() || metadata.len() > most {
+        return Err(unusable(path, format!("{} bytes, expected a file of at most {most}", metadata.len())));
+    }
+    std::fs::read(path).map_err(io)
 }
 
 fn unusable(path: &Path, reason: String) -> Error {
@@ -86,10 +101,12 @@ impl Folder<'_> {
     /// The object in a file; empty when there is no such file.
     fn read(&self, file: &str) -> Result<(PathBuf, Map<String, Value>)> {
         let path = self.dir.join(file);
-        let bytes = match std::fs::read(&path) {
+        let bytes = match read_bounded(&path, MAX_BESIDE_BYTES) {
             Ok(bytes) => bytes,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok((path, Map::new())),
-            Err(source) => return Err(Error::Io { path, source }),
+            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                return Ok((path, Map::new()));
+            }
+            Err(error) => return Err(error),
         };
         let object = serde_json::from_slice(&bytes).map_err(|e| unusable(&path, e.to_string()))?;
         Ok((path, object))

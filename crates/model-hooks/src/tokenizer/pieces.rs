@@ -1,5 +1,6 @@
 //! What each id prints as, alone and among its neighbours.
 
+use super::caught;
 use super::cuts::names_type;
 use std::fmt::Write;
 
@@ -34,7 +35,7 @@ impl Pieces {
         let added = inner.get_added_tokens_decoder();
         let mut pieces = Self { alone: Vec::with_capacity(vocab_size), bytes: Vec::with_capacity(vocab_size) };
         for id in 0..vocab_size as u32 {
-            let alone = inner.decode(&[id], false).unwrap_or_default();
+            let alone = caught(|| inner.decode(&[id], false)).unwrap_or_default();
             let bytes = match (inner.id_to_token(id), alphabet) {
                 _ if added.contains_key(&id) => alone.clone().into_bytes(),
                 (Some(entry), Alphabet::ByteLevel) => {

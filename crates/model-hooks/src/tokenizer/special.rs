@@ -58,14 +58,14 @@ impl Template {
             (None, _) => {}
         }
         let ids = |add| -> Result<Vec<u32>> {
-            let encoded = inner.encode("a", add);
-            let encoded = encoded.map_err(|e| Error::Tokenizer { path: None, reason: e.to_string() })?;
+            let encoded = super::caught(|| inner.encode("a", add));
+            let encoded = encoded.map_err(|reason| Error::Tokenizer { path: None, reason })?;
             Ok(encoded.get_ids().to_vec())
         };
         let (bare, full) = (ids(false)?, ids(true)?);
         Ok(match special.bos {
             _ if full == bare => Self::Nothing,
-            Some(bos) if full[0] == bos && full[1..] == bare => Self::Bos(bos),
+            Some(bos) if full.split_first() == Some((&bos, &bare)) => Self::Bos(bos),
             _ => Self::Other(format!("the text `a`, tokens {bare:?}, becomes {full:?}")),
         })
     }

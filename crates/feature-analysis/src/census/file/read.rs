@@ -7,7 +7,7 @@ use super::digest::Digest;
 use super::header::{DIGEST, Header, KEY};
 use super::schema::schema;
 use crate::{Error, Result};
-use activation_store::TokenPos;
+use activation_store::{TokenPos, parquet_claims};
 use arrow::array::{Array, ArrowPrimitiveType, AsArray, ListArray, PrimitiveArray, RecordBatch, StructArray};
 use arrow::datatypes::{Float32Type, Int64Type, UInt8Type, UInt32Type, UInt64Type};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -42,6 +42,8 @@ type Checked<T> = std::result::Result<T, String>;
 
 fn read(file: File, most_bytes: u64) -> Checked<FeatureCensus> {
     let text = |e: parquet::errors::ParquetError| e.to_string();
+    parquet_claims::check_footer(&file)?;
+    let again = file.try_clone().map_err(|e| e.to_string())?;
     let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(text)?;
     let header = builder.schema().metadata().get(KEY).ok_or("it is a Parquet file, but no census")?;
     let mut digest = Digest::new(header);
@@ -57,6 +59,7 @@ fn read(file: File, most_bytes: u64) -> Checked<FeatureCensus> {
     }
     let mut census = empty(&header, most_bytes)?;
     check_lists(builder.metadata(), &header)?;
+    parquet_claims::check_pages(&again, builder.metadata(), most_bytes, |_| true)?;
     let mut edges = vec![Vec::new(); header.edges()];
     let mut next = 0;
     for batch in builder.with_batch_size(ROWS).build().map_err(text)? {

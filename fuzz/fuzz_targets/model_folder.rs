@@ -1,0 +1,8 @@
+#![no_main]
+
+#[path = "../harness.rs"]
+mod harness;
+#[path = "../../crates/model-hooks/tests/fuzz/model_folder.rs"]
+mod model_folder;
+
+libfuzzer_sys::fuzz_target!(init: harness::panics_can_be_caught(), |data: &[u8]| harness::bounded(data, model_folder::read));
