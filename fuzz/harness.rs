@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use tensor_kernels::CountingAllocator;
 
 #[global_allocator]
@@ -14,10 +14,14 @@ static ALLOCATOR: CountingAllocator = CountingAllocator;
 const MOST_FREE: u64 = 16 << 20;
 const MOST_EACH: u64 = 64;
 
+/// Keeps other tests of the binary waiting: what they allocate counts too, and they share the folder.
+pub fn alone() -> MutexGuard<'static, ()> {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Reads an input; panics when that takes more memory than `16 MiB + 64 n`.
 pub fn bounded(data: &[u8], read: impl FnOnce(&[u8])) {
-    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let before = CountingAllocator::live_bytes();
     CountingAllocator::reset_peak();
     read(data);
@@ -73,8 +77,7 @@ pub fn file_if_any(name: &str, data: &[u8]) {
 
 /// Reads every input of a target that is kept: the smallest set that reaches all that fuzzing reached, and what was once found.
 pub fn replay(target: &str, read: fn(&[u8])) {
-    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz");
     let mut inputs: Vec<PathBuf> = ["seeds", "findings"]
         .iter()

@@ -78,7 +78,18 @@ def families():
         (n,) = struct.unpack("<Q", raw[:8])
         header = json.loads(raw[8 : 8 + n])
         first = lambda name: not any(f".{i}." in name for i in range(1, 9))
-        weights = tensors([f32(name, *(sizes.get(d, d) for d in at["shape"])) for name, at in header.items() if name != "__metadata__" and first(name)])
+        for key in ("n_inner", "intermediate_size"):
+            if key in config and config[key] is None:
+                config[key] = 8
+
+        def shape(name, dims):
+            if "wpe" in name:
+                return [16, 8]
+            if ".k_proj." in name or ".v_proj." in name:
+                return [8, 8][: len(dims)]
+            return [sizes.get(d, d) for d in dims]
+
+        weights = tensors([f32(name, *shape(name, at["shape"])) for name, at in header.items() if name != "__metadata__" and first(name)])
         text = json.dumps(config, separators=(",", ":")).encode()
         put("model_folder", folder.name, text + b"\0\0" + weights)
         if folder.name == "gpt2":
@@ -201,7 +212,18 @@ def saelens():
             config["d_out"] = 4
         raw = (folder / "sae_weights.safetensors").read_bytes()
         (n,) = struct.unpack("<Q", raw[:8])
-        weights = tensors([f32(name, *(sizes.get(d, d) for d in at["shape"])) for name, at in json.loads(raw[8 : 8 + n]).items() if name != "__metadata__"])
+        for key in ("n_inner", "intermediate_size"):
+            if key in config and config[key] is None:
+                config[key] = 8
+
+        def shape(name, dims):
+            if "wpe" in name:
+                return [16, 8]
+            if ".k_proj." in name or ".v_proj." in name:
+                return [8, 8][: len(dims)]
+            return [sizes.get(d, d) for d in dims]
+
+        weights = tensors([f32(name, *shape(name, at["shape"])) for name, at in json.loads(raw[8 : 8 + n]).items() if name != "__metadata__"])
         sparsity = tensors([f32("sparsity", 6)]) if folder.name == "standard" else b""
         put("saelens", folder.name, json.dumps(config).encode() + b"\0" + struct.pack(">H", len(sparsity)) + sparsity + weights)
 

@@ -13,6 +13,7 @@ fn census_inputs() {
 /// A census of four features, which no script can make.
 #[test]
 fn a_sound_census_is_read() {
+    let _alone = harness::alone();
     use feature_analysis::census::CensusOptions;
     use feature_analysis::FeatureCensus;
     let options = CensusOptions { together: vec![1], top: 2, samples_per_bin: 1, sample_bins: 4, ..CensusOptions::default() };
