@@ -75,7 +75,7 @@ pub fn file_if_any(name: &str, data: &[u8]) {
     }
 }
 
-/// Reads every input of a target that is kept: the smallest set that reaches all that fuzzing reached, and what was once found.
+/// Reads every input of a target that is kept: a sample of what fuzzing reached, and what was once found.
 pub fn replay(target: &str, read: fn(&[u8])) {
     let _alone = alone();
     let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz");

@@ -2,7 +2,7 @@
 # Fuzzes the readers of files from outside.
 #
 #   tools/fuzz.sh SECONDS [TARGET..]   each target (all unless told) for so long, one after the other; a line for each at the end
-#   tools/fuzz.sh keep [TARGET..]      puts the smallest set of inputs that reaches all that was reached into fuzz/seeds
+#   tools/fuzz.sh keep [TARGET..]      puts a sample (150) of the smallest set of inputs that reaches all that was reached into fuzz/seeds
 #
 # Needs a nightly toolchain and cargo-fuzz (`cargo install cargo-fuzz`). FUZZ_TARGET_DIR says where to build (fuzz/target).
 # With the address sanitizer; SANITIZER=none where that does not work. Inputs gather in fuzz/corpus, findings in fuzz/artifacts;
@@ -26,7 +26,8 @@ for target in "$@"; do
     kept=$(mktemp -d)
     "$built/$target" -set_cover_merge=1 -timeout=10 "$kept" "$seeds" "$corpus" 2>/dev/null
     find "$seeds" -type f -not -name 'first-*' -delete
-    find "$kept" -type f -size -8k -exec cp -t "$seeds" {} +
+    # Names are hashes, so the first of them are a random sample.
+    find "$kept" -type f -size -8k | sort | head -n 150 | xargs -r cp -t "$seeds"
     rm -r "$kept"
     echo "$target: $(find "$seeds" -type f | wc -l) inputs, $(du -sb "$seeds" | cut -f1) bytes"
     continue

@@ -1,9 +1,9 @@
 #![no_main]
 
-#[path = "../harness.rs"]
-mod harness;
 #[path = "../../crates/model-hooks/tests/fuzz/gguf.rs"]
 mod gguf;
+#[path = "../harness.rs"]
+mod harness;
 #[path = "../../crates/model-hooks/tests/fuzz/tokenizer.rs"]
 mod tokenizer;
 

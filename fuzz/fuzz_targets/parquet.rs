@@ -1,9 +1,9 @@
 #![no_main]
 
-#[path = "../harness.rs"]
-mod harness;
 #[path = "../../crates/activation-store/tests/fuzz/documents.rs"]
 mod documents;
+#[path = "../harness.rs"]
+mod harness;
 #[path = "../../crates/activation-store/tests/fuzz/parquet.rs"]
 mod parquet;
 

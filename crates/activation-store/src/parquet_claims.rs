@@ -47,7 +47,10 @@ pub fn check_footer(mut file: &File) -> Checked<()> {
     file.read_exact(&mut tail).map_err(io)?;
     let footer = u64::from(u32::from_le_bytes([tail[0], tail[1], tail[2], tail[3]]));
     if footer > MAX_FOOTER_BYTES.min(length - 12) {
-        return Err(format!("its footer claims {footer} bytes, at most {} are possible", MAX_FOOTER_BYTES.min(length - 12)));
+        return Err(format!(
+            "its footer claims {footer} bytes, at most {} are possible",
+            MAX_FOOTER_BYTES.min(length - 12)
+        ));
     }
     let mut bytes = vec![0; footer as usize];
     file.seek(SeekFrom::Start(length - 8 - footer)).map_err(io)?;
@@ -57,7 +60,8 @@ pub fn check_footer(mut file: &File) -> Checked<()> {
     if tail[4..] != *b"PAR1" {
         return Ok(());
     }
-    let children = Thrift { bytes: &bytes, at: 0 }.schema().ok_or("its footer has lists longer than itself, or is cut off")?;
+    let children =
+        Thrift { bytes: &bytes, at: 0 }.schema().ok_or("its footer has lists longer than itself, or is cut off")?;
     check_tree(&children)
 }
 
@@ -100,7 +104,10 @@ pub fn check_pages(
         let range = u64::try_from(start).ok().zip(u64::try_from(column.compressed_size()).ok());
         let end = range.and_then(|(start, size)| start.checked_add(size)).filter(|end| *end <= length);
         let (Some((mut at, _)), Some(end)) = (range, end) else {
-            return Err(format!("a column claims {} bytes at {start}, the file has {length}", column.compressed_size()));
+            return Err(format!(
+                "a column claims {} bytes at {start}, the file has {length}",
+                column.compressed_size()
+            ));
         };
         while at < end {
             let (header, size) = page_header(file, at, end)?;
@@ -111,7 +118,9 @@ pub fn check_pages(
             pages.add(header);
             if pages.bytes > most_bytes || pages.values > most_values {
                 let Pages { bytes, values, .. } = pages;
-                return Err(format!("a column expands to {bytes} bytes and {values} values or more, allowed are {most_bytes} and {most_values}"));
+                return Err(format!(
+                    "a column expands to {bytes} bytes and {values} values or more, allowed are {most_bytes} and {most_values}"
+                ));
             }
         }
     }
@@ -151,7 +160,9 @@ fn page_header(mut file: &File, at: u64, end: u64) -> Checked<(PageHeader, u64)>
         match thrift.page() {
             Some(Some(header)) => return Ok((header, thrift.at as u64)),
             Some(None) => return Err("a page's header has a negative size, or none".into()),
-            None if size >= end - at || size >= MAX_PAGE_HEADER_BYTES => return Err("a page's header is cut off".into()),
+            None if size >= end - at || size >= MAX_PAGE_HEADER_BYTES => {
+                return Err("a page's header is cut off".into());
+            }
             None => size *= 8,
         }
     }
@@ -235,9 +246,9 @@ impl Thrift<'_> {
                 }
                 let kinds = self.byte()?;
                 (0..n).try_for_each(|_| {
-                    [kinds >> 4, kinds & 15].into_iter().try_for_each(|kind| {
-                        if kind <= 2 { self.forward(1) } else { self.skip(kind, depth + 1) }
-                    })
+                    [kinds >> 4, kinds & 15]
+                        .into_iter()
+                        .try_for_each(|kind| if kind <= 2 { self.forward(1) } else { self.skip(kind, depth + 1) })
                 })
             }
             STRUCT => {

@@ -1,9 +1,9 @@
 //! What fuzzing reached and what it found, once more: no panic, and memory within `16 MiB + 64 n` (CONTRIBUTING.md says how to fuzz).
 
-#[path = "../../../fuzz/harness.rs"]
-mod harness;
 #[path = "fuzz/documents.rs"]
 mod documents;
+#[path = "../../../fuzz/harness.rs"]
+mod harness;
 #[path = "fuzz/parquet.rs"]
 mod parquet;
 

@@ -1,9 +1,9 @@
 //! What fuzzing reached and what it found, once more: no panic, and memory within `16 MiB + 64 n` (CONTRIBUTING.md says how to fuzz).
 
-#[path = "../../../fuzz/harness.rs"]
-mod harness;
 #[path = "fuzz/census.rs"]
 mod census;
+#[path = "../../../fuzz/harness.rs"]
+mod harness;
 
 #[test]
 fn census_inputs() {
@@ -14,9 +14,10 @@ fn census_inputs() {
 #[test]
 fn a_sound_census_is_read() {
     let _alone = harness::alone();
-    use feature_analysis::census::CensusOptions;
     use feature_analysis::FeatureCensus;
-    let options = CensusOptions { together: vec![1], top: 2, samples_per_bin: 1, sample_bins: 4, ..CensusOptions::default() };
+    use feature_analysis::census::CensusOptions;
+    let options =
+        CensusOptions { together: vec![1], top: 2, samples_per_bin: 1, sample_bins: 4, ..CensusOptions::default() };
     let census = FeatureCensus::new(4, options).unwrap();
     let path = harness::folder().join("sound.parquet");
     census.save(&path).unwrap();

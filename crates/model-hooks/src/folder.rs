@@ -124,7 +124,11 @@ fn open_shards(folder: &Path, index: &Path) -> Result<Vec<SafetensorsFile>> {
         }
         if !files.contains_key(file.as_str()) {
             if leads_out(folder, file) {
-                return Err(bad(name, file, "a shard may be a link to a file of its folder or of the hub's cache, this leads elsewhere"));
+                return Err(bad(
+                    name,
+                    file,
+                    "a shard may be a link to a file of its folder or of the hub's cache, this leads elsewhere",
+                ));
             }
             files.insert(file, SafetensorsFile::open(folder.join(file))?);
         }

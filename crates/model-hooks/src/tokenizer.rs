@@ -109,7 +109,8 @@ impl Tokenizer {
         // Tables here have an entry for each id, so a file must not make them large with a few of them.
         let most = MOST_UNUSED_IDS + 4 * vocab.len();
         if vocab_size > most {
-            let reason = format!("its {} tokens have ids up to {}, at most {most} is read", vocab.len(), vocab_size - 1);
+            let reason =
+                format!("its {} tokens have ids up to {}, at most {most} is read", vocab.len(), vocab_size - 1);
             return Err(fail(reason));
         }
         let mut known = vec![false; vocab_size];

@@ -1,9 +1,9 @@
 //! What fuzzing reached and what it found, once more: no panic, and memory within `16 MiB + 64 n` (CONTRIBUTING.md says how to fuzz).
 
-#[path = "../../../fuzz/harness.rs"]
-mod harness;
 #[path = "fuzz/gguf.rs"]
 mod gguf;
+#[path = "../../../fuzz/harness.rs"]
+mod harness;
 #[path = "fuzz/interventions.rs"]
 mod interventions;
 #[path = "fuzz/model_folder.rs"]
@@ -54,7 +54,8 @@ fn every_number_of_a_configuration_may_lie() {
         let config: Value = serde_json::from_slice(config).unwrap();
         let numbers = config.as_object().unwrap().iter().filter(|(_, value)| value.is_number());
         for (key, value) in numbers.flat_map(|(key, _)| {
-            let lies = [json!(u64::MAX), json!(1u64 << 40), json!(1 << 28), json!(65_535), json!(1e308), json!(-1), json!(0)];
+            let lies =
+                [json!(u64::MAX), json!(1u64 << 40), json!(1 << 28), json!(65_535), json!(1e308), json!(-1), json!(0)];
             lies.map(|lie| (key.clone(), lie))
         }) {
             let mut config = config.clone();
@@ -72,7 +73,9 @@ fn tokenizer_refused(tokenizer: &Value, says: &str) {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("tokenizer.json"), &text).unwrap();
     let mut found = None;
-    harness::bounded(text.as_bytes(), |_| found = Some(Tokenizer::from_folder(dir.path()).expect_err("it opened").to_string()));
+    harness::bounded(text.as_bytes(), |_| {
+        found = Some(Tokenizer::from_folder(dir.path()).expect_err("it opened").to_string())
+    });
     let found = found.unwrap();
     assert!(found.contains(says), "{found}");
 }
@@ -189,7 +192,9 @@ fn sound(target: &str, seed: &[u8]) -> bool {
         _ => {
             model_folder::read(seed);
             let loaded = load(&harness::folder().join("model"), &LoadOptions::default());
-            if let Err(e) = &loaded { eprintln!("{e}"); }
+            if let Err(e) = &loaded {
+                eprintln!("{e}");
+            }
             loaded.is_ok()
         }
     }

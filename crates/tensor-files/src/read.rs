@@ -262,7 +262,11 @@ fn distinct(json: &[u8]) -> serde_json::Result<()> {
     impl<'de> DeserializeSeed<'de> for Names {
         type Value = ();
         fn deserialize<D: Deserializer<'de>>(self, value: D) -> std::result::Result<(), D::Error> {
-            if self.depth == 2 { value.deserialize_ignored_any(IgnoredAny).map(drop) } else { value.deserialize_any(self) }
+            if self.depth == 2 {
+                value.deserialize_ignored_any(IgnoredAny).map(drop)
+            } else {
+                value.deserialize_any(self)
+            }
         }
     }
     impl<'de> Visitor<'de> for Names {

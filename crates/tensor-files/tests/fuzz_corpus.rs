@@ -31,7 +31,8 @@ fn refused(bytes: &[u8], says: &str) {
 #[test]
 fn one_name_for_two_things() {
     let _alone = harness::alone();
-    let twice = r#"{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}"#;
+    let twice =
+        r#"{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}"#;
     refused(&header(twice, 1), "`a` appears twice");
     refused(&header(r#"{"__metadata__":{"x":"1","x":"2"}}"#, 0), "`x` appears twice");
     let key = r#"{"a":{"dtype":"U8","dtype":"I8","shape":[1],"data_offsets":[0,1]}}"#;
@@ -45,7 +46,10 @@ fn headers_that_nest_or_go_on() {
     let _alone = harness::alone();
     refused(&header(&"[".repeat(20 << 20), 0), "not a valid safetensors file");
     refused(&header(&format!(r#"{{"a":{}"#, "[".repeat(1 << 20)), 0), "not a valid safetensors file");
-    refused(&header(&format!(r#"{{"a":{{"dtype":"F32","shape":[{}1],"data_offsets":[0,0]}}}}"#, "1,".repeat(1 << 20)), 0), "not a valid");
+    refused(
+        &header(&format!(r#"{{"a":{{"dtype":"F32","shape":[{}1],"data_offsets":[0,0]}}}}"#, "1,".repeat(1 << 20)), 0),
+        "not a valid",
+    );
     let many: Vec<String> = (0..100_000).map(|i| format!(r#""{i}":0"#)).collect();
     refused(&header(&format!("{{{}}}", many.join(",")), 0), "not a valid safetensors file");
 }

@@ -30,7 +30,10 @@ fn file(input: &Input) -> Result<File> {
 }
 
 /// Runs a part of the Parquet reader, which is not written for hostile files: where it panics, the file is damaged.
-fn caught<T, E: From<Error>>(input: &Input, run: impl FnOnce() -> std::result::Result<T, E>) -> std::result::Result<T, E> {
+fn caught<T, E: From<Error>>(
+    input: &Input,
+    run: impl FnOnce() -> std::result::Result<T, E>,
+) -> std::result::Result<T, E> {
     let panicked = |_| Err(damaged(input, "the Parquet reader panicked on it").into());
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).unwrap_or_else(panicked)
 }

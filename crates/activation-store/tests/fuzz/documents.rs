@@ -9,7 +9,8 @@ pub fn read(data: &[u8]) {
     let Some((kind, data)) = data.split_first() else { return };
     let path = harness::file(NAMES[usize::from(kind % 8)], data);
     let split = if kind % 16 < 8 { TextSplit::File } else { TextSplit::BlankLines };
-    let options = DocumentOptions::default().text_split(split).max_piece_bytes(if kind % 32 < 16 { 16 } else { 1 << 20 });
+    let options =
+        DocumentOptions::default().text_split(split).max_piece_bytes(if kind % 32 < 16 { 16 } else { 1 << 20 });
     pieces(&path, options);
 }
 

@@ -16,7 +16,9 @@ pub fn read(data: &[u8]) {
 
 /// Uses a tokenizer.
 pub fn work(tokenizer: &Tokenizer) {
-    let Ok(tokens) = tokenizer.to_tokens("The cat's 12 hats,\n\n  \u{e9}\u{4f60}!", Bos::Never, Some(64)) else { return };
+    let Ok(tokens) = tokenizer.to_tokens("The cat's 12 hats,\n\n  \u{e9}\u{4f60}!", Bos::Never, Some(64)) else {
+        return;
+    };
     let _ = tokenizer.to_tokens("a", Bos::AsTokenizer, None);
     let _ = tokenizer.decode(&tokens.ids);
     let _ = tokenizer.readable(&tokens.ids);

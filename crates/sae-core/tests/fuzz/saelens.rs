@@ -2,7 +2,7 @@
 
 use crate::harness;
 use candle_core::{DType, Device, Tensor};
-use sae_core::{Sae, SparseCoder};
+use sae_core::{Dictionary, SparseCoder};
 
 pub fn read(data: &[u8]) {
     let [config, rest] = harness::parts(data);
@@ -13,8 +13,10 @@ pub fn read(data: &[u8]) {
     harness::file("cfg.json", config);
     harness::file("sae_weights.safetensors", weights);
     harness::file_if_any("sparsity.safetensors", sparsity);
-    let Ok(sae) = Sae::load(harness::folder()) else { return };
+    let Ok(sae) = Dictionary::load(harness::folder()) else { return };
     let x = Tensor::ones((2, sae.d_in()), DType::F32, &Device::Cpu).expect("a small tensor");
     let _ = sae.encode(&x);
-    let _ = sae.save(harness::folder().join("again"));
+    if let Dictionary::Sae(sae) = sae {
+        let _ = sae.save(harness::folder().join("again"));
+    }
 }
