@@ -245,6 +245,17 @@ impl SparseFeatures {
         Ok(out)
     }
 
+    /// The same rows with only the features below `width` kept: one level of a matryoshka SAE, to be decoded by the SAE that encoded them.
+    #[must_use]
+    pub fn first(&self, width: usize) -> Self {
+        let mut out = Self::empty(self.d_sae);
+        for (index, value) in self.iter() {
+            let end = index.partition_point(|&feature| (feature as usize) < width);
+            out.extend_row(&index[..end], &value[..end]);
+        }
+        out
+    }
+
     /// The given rows, in the given order.
     ///
     /// # Panics

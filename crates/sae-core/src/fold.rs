@@ -90,6 +90,44 @@ impl Sae {
         })
     }
 
+    /// The SAE of the first `width` features alone: one level of a matryoshka SAE (arXiv 2503.17547), whose features are nested.
+    ///
+    /// ```text
+    /// truncated(w).encode(x) = encode(x)[.., ..w]        x_hat_w = f[.., ..w] W_dec[..w] + b_dec
+    /// ```
+    ///
+    /// [`Provenance::matryoshka_widths`](crate::Provenance::matryoshka_widths) says which widths were trained.
+    ///
+    /// # Errors
+    /// [`Error::Parameter`] unless `width` is 1 to `d_sae`. [`Error::UnsafeFold`] where features compete: without the rest others would win
+    /// (keep [`SparseFeatures::first`](crate::SparseFeatures::first) of the codes instead). [`Error::Rounded`] when `W_enc` is packed in a
+    /// precision that does not keep it.
+    pub fn truncated(&self, width: usize) -> Result<Self> {
+        if !(1..=self.d_sae()).contains(&width) {
+            let expected = format!("1 to d_sae={}", self.d_sae());
+            return Err(Error::Parameter { name: "width", expected, found: width.to_string() });
+        }
+        let first = |v: &Arc<[f32]>| Arc::<[f32]>::from(&v[..width]);
+        let activation = match self.activation() {
+            Activation::Relu => Activation::Relu,
+            Activation::JumpRelu { threshold } => Activation::JumpRelu { threshold: first(threshold) },
+            Activation::Gated { r_mag, b_mag } => Activation::Gated { r_mag: first(r_mag), b_mag: first(b_mag) },
+            _ => {
+                let reason = "its features compete, so without the rest others would be chosen";
+                return Err(Error::UnsafeFold { fold: "truncated", reason });
+            }
+        };
+        let truncated = self.rebuilt(Weights {
+            input: self.input.clone(),
+            w_enc: self.exact_w_enc_t("truncating")?.narrow(0, 0, width)?.t()?,
+            b_enc: self.b_enc()[..width].into(),
+            w_dec: self.w_dec().narrow(0, 0, width)?.contiguous()?,
+            b_dec: self.b_dec().into(),
+            activation,
+        })?;
+        Ok(truncated.with_sparsity(self.sparsity().map(|sparsity| sparsity[..width].into())))
+    }
+
     /// Takes a whitening of the activations into the weights, so that raw activations can come in and reconstructions of them come out.
     ///
     /// ```text

@@ -35,6 +35,15 @@ pub struct Provenance {
     pub other: Map<String, Value>,
 }
 
+impl Provenance {
+    /// The nested widths of a matryoshka SAE, rising, if the metadata say so (`training_architecture_details.matryoshka_widths`).
+    #[must_use]
+    pub fn matryoshka_widths(&self) -> Option<Vec<usize>> {
+        let widths = self.other.get("training_architecture_details")?.get("matryoshka_widths")?.as_array()?;
+        widths.iter().map(|width| usize::try_from(width.as_u64()?).ok()).collect()
+    }
+}
+
 /// Python's `slice(start, stop, step)` over the positions of a sequence; negative numbers count from its end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SeqposSlice {

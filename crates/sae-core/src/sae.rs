@@ -132,6 +132,10 @@ impl Sae {
         })
     }
 
+    pub(crate) fn with_sparsity(self, sparsity: Option<Arc<[f32]>>) -> Self {
+        Self { sparsity, ..self }
+    }
+
     /// Encodes into storage that the caller keeps, so that a loop over batches does not allocate for its codes. What was in
     /// `codes` is replaced.
     ///

@@ -203,6 +203,15 @@ fn all_39_folders_open() {
     assert_eq!(common::golden_folders().len(), 39);
 }
 
+#[test]
+fn matryoshka_widths_are_known_at_inference_and_as_trained() {
+    for name in ["matryoshka_batchtopk_from_training", "matryoshka_batchtopk_training"] {
+        let sae = Dictionary::load(golden(name)).unwrap();
+        assert_eq!(sae.metadata().matryoshka_widths(), Some(vec![16, 48, 96]), "{name}");
+    }
+    assert_eq!(Dictionary::load(golden("standard")).unwrap().metadata().matryoshka_widths(), None);
+}
+
 /// `predicted` holds the codes of the context; `skip` is what they decode to, so that `decode + skip` is `forward`.
 #[test]
 fn temporal_predictions() {

@@ -48,6 +48,11 @@ fn all_kinds() -> Vec<Sae> {
         sae(topk(false), Normalisation::None),
         sae(topk(true), Normalisation::LayerNorm),
     ];
+    let (signed, two_sided) =
+        (Activation::SignedTopK { k: 33 }, Activation::AbsTopK { k: 33, rescale_by_decoder_norm: true });
+    all.push(sae_on(Engine::Reference, two_sided.clone(), Normalisation::None));
+    all.push(sae(two_sided, Normalisation::None));
+    all.push(sae(signed, Normalisation::ConstantNormRescale));
     for engine in [Engine::Reference, Engine::kernels(Precision::Bf16)] {
         all.push(sae_on(engine, Activation::Relu, Normalisation::None));
         all.push(sae_on(engine, topk(true), Normalisation::None));
@@ -61,11 +66,10 @@ fn pre_activations_are_what_the_activation_reads() {
     let x = tensor(7, D_IN, 9, 1.0);
     for sae in all_kinds() {
         let (pre, f) = (flat(&sae.pre_acts(&x).unwrap()), flat(&sae.encode_dense(&x).unwrap()));
-        assert!(f.iter().filter(|f| **f > 0.0).count() > 100, "{sae:?}");
+        assert!(f.iter().filter(|f| **f != 0.0).count() > 100, "{sae:?}");
         let norms: Vec<f32> = flat(&sae.w_dec().sqr().unwrap().sum(1).unwrap().sqrt().unwrap());
         for (i, (&pre, &f)) in pre.iter().zip(&f).enumerate() {
-            let rescaled = matches!(sae.activation(), Activation::TopK { rescale_by_decoder_norm: true, .. });
-            let expected = if rescaled { pre * norms[i % D_SAE] } else { pre };
+            let expected = if sae.activation().rescales_by_decoder_norm() { pre * norms[i % D_SAE] } else { pre };
             match sae.activation() {
                 Activation::Relu => assert_eq!(f, pre.max(0.0), "{sae:?}"),
                 Activation::JumpRelu { threshold } if pre > threshold[i % D_SAE] => assert_eq!(f, pre),
@@ -168,7 +172,9 @@ fn few_columns_equal_all_columns() {
         let selected = sae.select(&features).unwrap();
         assert_eq!(selected.features(), features);
         assert_eq!(flat(&selected.encode(&x).unwrap()), flat(&found));
-        let coupled = matches!(sae.activation(), Activation::TopK { .. });
+        let alone =
+            matches!(sae.activation(), Activation::Relu | Activation::JumpRelu { .. } | Activation::Gated { .. });
+        let coupled = !alone;
         assert_eq!(sae.coupling(), if coupled { Coupling::Coupled } else { Coupling::Independent });
     }
 }
@@ -379,4 +385,77 @@ fn parts_are_checked() {
     let sae = Sae::new(parts()).unwrap();
     assert_eq!(sae.hook_name().unwrap_err().to_string(), "the SAE's metadata has no `hook_name`");
     assert!(sae.fold_norm_factor(0.0).unwrap_err().to_string().contains("`s` is 0"));
+}
+
+/// 4,200 features in 100 groups of 42, which no tile of the products divides: groups whose ends are looked at apart, and a choice over 1,100
+/// rows, against the same choice of dense pre-activations.
+#[test]
+fn choices_across_tiles_are_those_of_dense_pre_activations() {
+    let (rows, width) = (1_100, 4_200);
+    let x = tensor(rows, 64, 50, 1.0);
+    let build = |engine, activation| {
+        let parts =
+            SaeParts::new(tensor(64, width, 51, 0.1), vec![-0.5; width], tensor(width, 64, 52, 0.1), vec![0.0; 64]);
+        Sae::on(engine, SaeParts { activation, ..parts }).unwrap()
+    };
+    for engine in [Engine::Reference, common::exact(), Engine::default()] {
+        let groups = build(engine, Activation::GroupMax { k: 100 });
+        let pre = flat(&groups.pre_acts(&x).unwrap());
+        let codes = groups.encode(&x).unwrap();
+        for (row, (index, value)) in codes.features.iter().enumerate() {
+            let expected: Vec<(u32, f32)> = (0..100)
+                .filter_map(|group| {
+                    let h = &pre[row * width + group * 42..][..42];
+                    let best = h.iter().copied().fold(0.0, f32::max);
+                    let at = h.iter().position(|&v| v == best && v > 0.0)?;
+                    Some(((group * 42 + at) as u32, best))
+                })
+                .collect();
+            let found: Vec<(u32, f32)> = index.iter().copied().zip(value.iter().copied()).collect();
+            assert!(found == expected && found.len() > 50, "{engine}: row {row}");
+        }
+        let batch = build(engine, Activation::BatchTopK { k: 7.3, rescale_by_decoder_norm: false });
+        let codes = batch.encode(&x).unwrap();
+        let mut order: Vec<usize> = (0..pre.len()).filter(|&at| pre[at] > 0.0).collect();
+        order.sort_by(|&a, &b| pre[b].total_cmp(&pre[a]).then(a.cmp(&b)));
+        order.truncate(8_030);
+        order.sort_unstable();
+        let found: Vec<usize> = codes
+            .features
+            .iter()
+            .enumerate()
+            .flat_map(|(row, (index, _))| index.iter().map(move |j| row * width + *j as usize))
+            .collect();
+        assert!(found == order, "{engine}: {} of the batch", found.len());
+        let half = batch.encode(&x.narrow(0, 0, 550).unwrap()).unwrap();
+        let same = codes.features.take_rows(&(0..550).collect::<Vec<_>>());
+        assert!(half.features.nnz() == 4_015 && half.features != same, "a batch chooses for itself");
+    }
+}
+
+/// The first features of a matryoshka SAE: the SAE made of them alone encodes as they do among all, and decodes as their codes do.
+#[test]
+fn the_first_features_are_an_sae_of_their_own() {
+    let x = tensor(9, D_IN, 60, 1.0);
+    for sae in all_kinds() {
+        let exact = sae.engine().arithmetic().is_none_or(|arithmetic| arithmetic.is_exact());
+        let codes = sae.encode(&x).unwrap();
+        let first = codes.with_features(codes.features.first(700)).unwrap();
+        match sae.truncated(700) {
+            Ok(small) => {
+                let own = small.forward(&x).unwrap();
+                assert_eq!(
+                    (own.codes.features.index(), own.codes.features.value()),
+                    (first.features.index(), first.features.value())
+                );
+                assert_eq!(small.d_sae(), 700);
+                assert!(error(&own.x_hat, &sae.decode(&first).unwrap()) < 1e-6, "{sae:?}");
+            }
+            Err(error) if sae.coupling() == Coupling::Coupled => assert!(matches!(error, Error::UnsafeFold { .. })),
+            Err(error) => assert!(!exact && matches!(error, Error::Rounded { .. }), "{error}"),
+        }
+        assert!(first.features.nnz() > 0 && first.features.index().iter().all(|&j| j < 700));
+        assert!(matches!(sae.truncated(0), Err(Error::Parameter { .. })));
+        assert!(matches!(sae.truncated(D_SAE + 1), Err(Error::Parameter { .. })));
+    }
 }
