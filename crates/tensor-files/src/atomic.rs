@@ -59,7 +59,7 @@ mod tests {
         .unwrap();
         let failed = write_atomically::<Error>(&path, |w| {
             w.write_all(b"half of the n").unwrap();
-            Err(Error::Malformed { path: path.clone(), reason: "stopped on purpose".into() })
+            Err(Error::Malformed { path: path.clone(), format: "test", reason: "stopped on purpose".into() })
         });
         assert!(failed.is_err());
         assert_eq!(std::fs::read(&path).unwrap(), b"old");

@@ -1,4 +1,4 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// `std::result::Result` with this crate's [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
@@ -16,13 +16,27 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
-    /// The bytes are not a safetensors file: truncated, overlapping offsets, an oversized header ...
-    #[error("{path}: not a valid safetensors file: {reason}")]
+    /// The bytes are not of the format: truncated, overlapping offsets, an oversized header ...
+    #[error("{path}: not a valid {format} file: {reason}")]
     Malformed {
         /// The file.
         path: PathBuf,
+        /// The format that it should be of: `safetensors`, `npz`, `PyTorch`.
+        format: &'static str,
         /// What is wrong with it.
         reason: String,
+    },
+    /// A pickle asks for more than plain values and tensors. It is not run, and nothing of it is kept.
+    #[error("{path}: {part} names {what} at byte {at}; only plain values and tensors are read, and nothing is run")]
+    ForbiddenPickle {
+        /// The file.
+        path: PathBuf,
+        /// The pickle inside the file.
+        part: String,
+        /// Where in the pickle.
+        at: u64,
+        /// The class, the function or the opcode.
+        what: String,
     },
     /// A tensor that must be there is not.
     #[error("{path}: tensor `{name}` is missing; the file holds {held}")]
@@ -80,5 +94,17 @@ impl Error {
     #[must_use]
     pub fn is_missing_tensor(&self) -> bool {
         matches!(self, Self::MissingTensor { .. })
+    }
+
+    pub(crate) fn missing(path: &Path, name: &str, names: &[String]) -> Self {
+        let mut held = names.iter().take(12).cloned().collect::<Vec<_>>().join(", ");
+        if names.len() > 12 {
+            held.push_str(&format!(", ... ({} in all)", names.len()));
+        }
+        Self::MissingTensor { path: path.into(), name: name.into(), held }
+    }
+
+    pub(crate) fn shape(path: &Path, name: &str, expected: &[usize], found: &[usize]) -> Self {
+        Self::Shape { path: path.into(), name: name.into(), expected: expected.into(), found: found.into() }
     }
 }

@@ -1,19 +1,38 @@
-//! Tensors in files: reading safetensors without trusting them, and writing files whole or not at all.
+//! Tensors in files: reading safetensors, numpy's and PyTorch's files without trusting them, and writing files whole or not at all.
 //!
-//! Two things live here, because every other crate needs them and none should write them twice:
+//! | format | type | read |
+//! |---|---|---|
+//! | safetensors | [`SafetensorsFile`] | all types; the header is checked against the file's length |
+//! | `.npz` of numpy | [`NpzFile`] | floats, whole numbers, truth values; stored or deflated, any byte order, rows or columns first |
+//! | `.pt`, `.pth`, `.bin` of `torch.save` | [`TorchFile`] | tensors and views of them, and plain values ([`Value`]); the zip format and the one before torch 1.6 |
 //!
-//! * [`SafetensorsFile`]: opens a file, checks its header against the file's real length, and reads one tensor at a time.
-//!   Peak memory is the tensor asked for. Nothing is memory-mapped, so a file that changes underneath is an error, not a fault.
-//! * [`write_atomically`] and [`save_safetensors`]: the file appears under its name complete, or not at all.
+//! [`open_tensors`] finds out which by the first bytes. All of them are a [`TensorFile`], read one tensor at a time: peak memory is the
+//! tensor asked for. Nothing is memory-mapped, so a file that changes underneath is an error, not a fault. A small file never makes a
+//! reader take much memory, whatever it claims, and no pickle is ever run: [`TorchFile`] lists the classes that it knows.
+//!
+//! [`write_atomically`] and [`save_safetensors`]: the file appears under its name complete, or not at all.
 
 mod atomic;
+mod bytes;
 mod error;
+mod finite;
+mod npy;
+mod npz;
+mod open;
+mod pickle;
 mod read;
 mod source;
+mod torch;
+mod view;
 mod write;
+mod zip;
 
 pub use atomic::write_atomically;
 pub use error::{Error, Result};
+pub use npz::NpzFile;
+pub use open::open_tensors;
+pub use pickle::Value;
 pub use read::{Dtype, SafetensorsFile, TensorInfo};
 pub use source::TensorFile;
+pub use torch::TorchFile;
 pub use write::save_safetensors;

@@ -1,3 +1,5 @@
+use crate::finite::first_not_finite;
+use crate::view::View;
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
 use safetensors::tensor::Metadata;
@@ -39,7 +41,7 @@ impl SafetensorsFile {
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref().to_path_buf();
         let io = |source| Error::Io { path: path.clone(), source };
-        let malformed = |reason: String| Error::Malformed { path: path.clone(), reason };
+        let malformed = |reason: String| Error::Malformed { path: path.clone(), format: "safetensors", reason };
         // Asked before opening: that of a pipe waits for somebody to write.
         if !std::fs::metadata(&path).map_err(io)?.is_file() {
             return Err(malformed("it is no regular file".into()));
@@ -166,14 +168,23 @@ impl SafetensorsFile {
     pub fn read_f32(&self, name: &str, expected: &[usize]) -> Result<Vec<f32>> {
         let info = self.require(name)?;
         if info.shape != expected {
-            return Err(Error::Shape {
-                path: self.path.clone(),
-                name: name.into(),
-                expected: expected.to_vec(),
-                found: info.shape.clone(),
-            });
+            return Err(Error::shape(&self.path, name, expected, &info.shape));
         }
         self.floats(name, info)
+    }
+
+    /// The values of a tensor of whole numbers or truth values; its shape must be `expected`.
+    ///
+    /// # Errors
+    /// [`Error::MissingTensor`], [`Error::Shape`], [`Error::Dtype`] for floats, [`Error::Io`].
+    pub fn read_i64(&self, name: &str, expected: &[usize]) -> Result<Vec<i64>> {
+        let info = self.require(name)?;
+        if info.shape != expected {
+            return Err(Error::shape(&self.path, name, expected, &info.shape));
+        }
+        let malformed = |reason| Error::Malformed { path: self.path.clone(), format: "safetensors", reason };
+        let view = View::dense(info.dtype, info.shape.clone(), false).map_err(malformed)?;
+        view.integers(&self.path, name, &mut |byte, out| self.read_at(info.data_offsets.0 + byte as usize, out))
     }
 
     fn floats(&self, name: &str, info: &TensorInfo) -> Result<Vec<f32>> {
@@ -226,14 +237,7 @@ impl SafetensorsFile {
     }
 
     fn require(&self, name: &str) -> Result<&TensorInfo> {
-        self.info(name).ok_or_else(|| {
-            let names = self.names();
-            let mut held = names.iter().take(12).cloned().collect::<Vec<_>>().join(", ");
-            if names.len() > 12 {
-                held.push_str(&format!(", ... ({} in all)", names.len()));
-            }
-            Error::MissingTensor { path: self.path.clone(), name: name.into(), held }
-        })
+        self.info(name).ok_or_else(|| Error::missing(&self.path, name, &self.names()))
     }
 
     fn bytes(&self, info: &TensorInfo) -> Result<Vec<u8>> {
@@ -253,7 +257,6 @@ impl SafetensorsFile {
     }
 }
 
-/// The first NaN or infinity. Whole parts are looked through without a branch per value, which the compiler turns into vector code.
 /// Refuses a header that names a tensor, or an entry of its metadata, twice: which of the two counts would be the parser's choice.
 fn distinct(json: &[u8]) -> serde_json::Result<()> {
     struct Names {
@@ -290,10 +293,4 @@ fn distinct(json: &[u8]) -> serde_json::Result<()> {
     }
     let mut json = serde_json::Deserializer::from_slice(json);
     Names { depth: 0 }.deserialize(&mut json)
-}
-
-fn first_not_finite(values: &[f32]) -> Option<usize> {
-    const PART: usize = 4096;
-    let part = values.chunks(PART).position(|part| part.iter().fold(false, |bad, x| bad | !x.is_finite()))?;
-    values[part * PART..].iter().position(|x| !x.is_finite()).map(|i| part * PART + i)
 }

@@ -22,6 +22,12 @@ pub trait TensorFile: Send + Sync {
     /// [`Error::Dtype`](crate::Error::Dtype) for integers, [`Error::NotFinite`](crate::Error::NotFinite), [`Error::Io`](crate::Error::Io).
     fn read_f32(&self, name: &str, expected: &[usize]) -> Result<Vec<f32>>;
 
+    /// The values of a tensor of whole numbers or truth values (0 and 1), row after row.
+    ///
+    /// # Errors
+    /// As [`read_f32`](Self::read_f32); [`Error::Dtype`](crate::Error::Dtype) for floats.
+    fn read_i64(&self, name: &str, expected: &[usize]) -> Result<Vec<i64>>;
+
     /// Whether the file holds a tensor of this name.
     fn contains(&self, name: &str) -> bool {
         self.shape(name).is_some()
@@ -51,5 +57,9 @@ impl TensorFile for SafetensorsFile {
 
     fn read_f32(&self, name: &str, expected: &[usize]) -> Result<Vec<f32>> {
         self.read_f32(name, expected)
+    }
+
+    fn read_i64(&self, name: &str, expected: &[usize]) -> Result<Vec<i64>> {
+        self.read_i64(name, expected)
     }
 }

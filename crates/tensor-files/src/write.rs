@@ -33,7 +33,7 @@ pub fn save_safetensors<S: AsRef<str>>(
 
 /// The JSON header, filled with spaces up to a multiple of 8 bytes as the format asks.
 fn header(path: &Path, tensors: &[(&str, &Tensor)], metadata: Option<HashMap<String, String>>) -> Result<Vec<u8>> {
-    let malformed = |reason: String| Error::Malformed { path: path.into(), reason };
+    let malformed = |reason: String| Error::Malformed { path: path.into(), format: "safetensors", reason };
     let mut infos = Vec::with_capacity(tensors.len());
     let mut end = 0;
     for (name, tensor) in tensors {
