@@ -62,18 +62,21 @@ struct End {
     end: u64,
 }
 
-/// Finds the record at the archive's end: the last one whose comment reaches exactly to the end of the file.
+/// Finds the record at the archive's end: the one whose comment reaches exactly to the end of the file. Two of them would be two archives.
 fn find_end(file: &Bytes) -> Result<End> {
     const RECORD: usize = 22;
     let tail_len = file.len().min((RECORD + 0xFFFF) as u64);
     let mut tail = vec![0; tail_len as usize];
     let tail_at = file.len() - tail_len;
     file.read_at(tail_at, &mut tail)?;
-    let found = (0..tail.len().saturating_sub(RECORD - 1)).rev().find(|&i| {
-        tail[i..].starts_with(b"PK\x05\x06")
-            && i + RECORD + usize::from(u16::from_le_bytes([tail[i + 20], tail[i + 21]])) == tail.len()
-    });
-    let Some(i) = found else { return Err(file.malformed("the directory at the end of a zip archive is missing")) };
+    let reaches = |i: usize| i + RECORD + usize::from(u16::from_le_bytes([tail[i + 20], tail[i + 21]])) == tail.len();
+    let starts = 0..tail.len().saturating_sub(RECORD - 1);
+    let mut found = starts.filter(|&i| tail[i..].starts_with(b"PK\x05\x06") && reaches(i));
+    let i = match (found.next(), found.next()) {
+        (Some(i), None) => i,
+        (None, _) => return Err(file.malformed("the directory at the end of a zip archive is missing")),
+        (Some(_), Some(_)) => return Err(file.malformed("two directories at the end of a zip archive")),
+    };
     let end = tail_at + i as u64;
     let mut fields = Fields { file, bytes: &tail[i + 4..], what: "the archive's end" };
     let (disk, first_disk) = (fields.u16()?, fields.u16()?);

@@ -3,7 +3,7 @@ use crate::{Error, Result};
 use std::io::{BufRead, BufReader, Read};
 
 /// Pickles above this are refused. Tensors lie outside the pickle; a state dict of 100,000 tensors needs 15 MB.
-const MAX_PICKLE: u64 = 64 << 20;
+const MAX_PICKLE: u64 = 32 << 20;
 
 /// A pickle's bytes as a stream, with the place for errors. Nothing is taken before it is known to be there.
 pub(crate) struct Input<R> {
