@@ -4,8 +4,11 @@
 //! module with three functions: whether files look like its own, which files of a repository it needs, and the reading itself.
 
 mod dialect;
+mod gemma_scope;
 mod saelens;
+mod single_pt;
 mod source;
+mod weights;
 
 use crate::{Dictionary, Error, Result};
 pub use dialect::Dialect;
@@ -24,7 +27,8 @@ struct Reader {
 }
 
 /// In the order of detection: the first that recognises the files reads them.
-const READERS: &[Reader] = &[saelens::READER];
+const READERS: &[Reader] =
+    &[saelens::READER, gemma_scope::READER, single_pt::QWEN_SCOPE, single_pt::DEEPSEEK_R1, single_pt::GOODFIRE];
 
 /// Opens an SAE of any format.
 ///

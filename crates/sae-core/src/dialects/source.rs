@@ -46,7 +46,6 @@ pub(super) struct Source<'a> {
 
 impl Source<'_> {
     /// The path in the repository, or else the local one: what names of layers and widths are looked for in.
-    #[allow(dead_code)]
     pub(super) fn published_path(&self) -> String {
         match &self.options.origin {
             Some(origin) => origin.path.clone(),
@@ -55,7 +54,6 @@ impl Source<'_> {
     }
 
     /// The repository's `owner/name`, if it is known.
-    #[allow(dead_code)]
     pub(super) fn repo(&self) -> Option<&str> {
         self.options.origin.as_ref().map(|origin| origin.repo.as_str())
     }

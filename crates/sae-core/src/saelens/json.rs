@@ -6,15 +6,15 @@ use std::path::Path;
 const MAX_JSON_BYTES: u64 = 16 << 20;
 
 /// A JSON object whose keys are taken out one after another, so that what is left over is known.
-pub(super) struct Keys<'a> {
-    pub(super) path: &'a Path,
+pub(crate) struct Keys<'a> {
+    pub(crate) path: &'a Path,
     /// Put before key names in errors, such as `metadata.`.
-    pub(super) prefix: &'static str,
-    pub(super) map: Map<String, Value>,
+    pub(crate) prefix: &'static str,
+    pub(crate) map: Map<String, Value>,
 }
 
 /// Reads a file that must hold one JSON object.
-pub(super) fn read_object(path: &Path) -> Result<Map<String, Value>> {
+pub(crate) fn read_object(path: &Path) -> Result<Map<String, Value>> {
     let io = |source| Error::Io { path: path.to_path_buf(), source };
     let not_json = |reason: String| Error::NotJson { path: path.to_path_buf(), reason };
     let size = std::fs::metadata(path).map_err(io)?.len();
@@ -30,32 +30,32 @@ pub(super) fn read_object(path: &Path) -> Result<Map<String, Value>> {
 
 impl Keys<'_> {
     /// Takes a key's value; null counts as absent.
-    pub(super) fn take(&mut self, key: &str) -> Option<Value> {
+    pub(crate) fn take(&mut self, key: &str) -> Option<Value> {
         self.map.remove(key).filter(|value| !value.is_null())
     }
 
-    pub(super) fn string(&mut self, key: &str) -> Result<Option<String>> {
+    pub(crate) fn string(&mut self, key: &str) -> Result<Option<String>> {
         self.read(key, "a string", |value| value.as_str().map(str::to_owned))
     }
 
-    pub(super) fn boolean(&mut self, key: &str) -> Result<Option<bool>> {
+    pub(crate) fn boolean(&mut self, key: &str) -> Result<Option<bool>> {
         self.read(key, "true or false", Value::as_bool)
     }
 
     /// A whole number that is not negative; `8.0` counts as 8, as Python writes it.
-    pub(super) fn count(&mut self, key: &str) -> Result<Option<usize>> {
+    pub(crate) fn count(&mut self, key: &str) -> Result<Option<usize>> {
         self.read(key, "a whole number, not negative", as_count)
     }
 
-    pub(super) fn object(&mut self, key: &str) -> Result<Option<Map<String, Value>>> {
+    pub(crate) fn object(&mut self, key: &str) -> Result<Option<Map<String, Value>>> {
         self.read(key, "an object", |value| value.as_object().cloned())
     }
 
-    pub(super) fn require<T>(&self, key: &str, expected: &'static str, value: Option<T>) -> Result<T> {
+    pub(crate) fn require<T>(&self, key: &str, expected: &'static str, value: Option<T>) -> Result<T> {
         value.ok_or_else(|| Error::MissingKey { path: self.path.to_path_buf(), key: self.name(key), expected })
     }
 
-    pub(super) fn read<T>(
+    pub(crate) fn read<T>(
         &mut self,
         key: &str,
         expected: &str,
@@ -65,7 +65,7 @@ impl Keys<'_> {
         parse(&value).map(Some).ok_or_else(|| self.bad(key, expected, &value))
     }
 
-    pub(super) fn bad(&self, key: &str, expected: impl Into<String>, found: &Value) -> Error {
+    pub(crate) fn bad(&self, key: &str, expected: impl Into<String>, found: &Value) -> Error {
         let mut found = found.to_string();
         if found.chars().count() > 80 {
             found = found.chars().take(80).chain("...".chars()).collect();
@@ -78,7 +78,7 @@ impl Keys<'_> {
     }
 }
 
-pub(super) fn as_count(value: &Value) -> Option<usize> {
+pub(crate) fn as_count(value: &Value) -> Option<usize> {
     let whole = |f: &f64| *f >= 0.0 && *f < 9e15 && f.fract() == 0.0;
     let number = value.as_u64().or_else(|| value.as_f64().filter(whole).map(|f| f as u64))?;
     usize::try_from(number).ok()

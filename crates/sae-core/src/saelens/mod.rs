@@ -4,7 +4,7 @@
 //! ([`legacy`]), by SAELens' own rules.
 
 mod config;
-mod json;
+pub(crate) mod json;
 mod legacy;
 mod load;
 mod metadata;
