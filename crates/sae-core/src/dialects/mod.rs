@@ -3,8 +3,10 @@
 //! [`open`] takes a folder or a file, finds the format from what is there (or is told) and returns a [`Dictionary`]. Each reader is a
 //! module with three functions: whether files look like its own, which files of a repository it needs, and the reading itself.
 
+mod connor_rob;
 mod dialect;
 mod gemma_scope;
+mod openai;
 mod saelens;
 mod single_pt;
 mod source;

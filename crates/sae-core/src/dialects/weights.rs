@@ -27,11 +27,6 @@ pub(super) fn vector(file: &dyn TensorFile, name: &str, len: usize) -> Result<Ve
     Ok(file.read_f32(name, &[len])?)
 }
 
-/// A vector, or zeros where the file has none.
-pub(super) fn vector_or_zeros(file: &dyn TensorFile, name: &str, len: usize) -> Result<Vec<f32>> {
-    if file.contains(name) { vector(file, name, len) } else { Ok(vec![0.0; len]) }
-}
-
 /// A matrix that the file stores as `[columns, rows]`, as `[rows, columns]`.
 pub(super) fn transposed(file: &dyn TensorFile, name: &str, rows: usize, columns: usize) -> Result<Tensor> {
     Ok(file.load_f32_shaped(name, &[columns, rows])?.t()?)
