@@ -24,6 +24,14 @@ pub enum Error {
         /// The parser's reason.
         reason: String,
     },
+    /// A configuration file is not YAML, or not a mapping, or larger than what is read.
+    #[error("{path}: not a YAML mapping: {reason}")]
+    NotYaml {
+        /// The file.
+        path: PathBuf,
+        /// The parser's reason.
+        reason: String,
+    },
     /// A configuration key that must be there is not.
     #[error("{path}: key `{key}` is missing, expected {expected}")]
     MissingKey {
