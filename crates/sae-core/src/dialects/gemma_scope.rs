@@ -125,7 +125,9 @@ mod tests {
     fn widths() {
         let of = |name: &str| super::width(&format!("layer_3/width_{name}/average_l0_9"));
         let known = [("4k", 4096), ("16k", 16384), ("32k", 32768), ("65k", 65536), ("131k", 131_072), ("1m", 1 << 20)];
-        known.map(|(name, width)| assert_eq!(of(name), Some(width), "{name}"));
+        for (name, width) in known {
+            assert_eq!(of(name), Some(width), "{name}");
+        }
         assert_eq!(of("17k"), None);
     }
 }

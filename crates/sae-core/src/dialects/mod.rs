@@ -11,6 +11,8 @@ mod saelens;
 mod single_pt;
 mod source;
 mod weights;
+#[allow(dead_code, reason = "the readers that ask it come next")]
+mod yaml;
 
 use crate::{Dictionary, Error, Result};
 pub use dialect::Dialect;
@@ -29,8 +31,15 @@ struct Reader {
 }
 
 /// In the order of detection: the first that recognises the files reads them.
-const READERS: &[Reader] =
-    &[saelens::READER, gemma_scope::READER, single_pt::QWEN_SCOPE, single_pt::DEEPSEEK_R1, single_pt::GOODFIRE];
+const READERS: &[Reader] = &[
+    saelens::READER,
+    gemma_scope::READER,
+    connor_rob::READER,
+    openai::READER,
+    single_pt::QWEN_SCOPE,
+    single_pt::DEEPSEEK_R1,
+    single_pt::GOODFIRE,
+];
 
 /// Opens an SAE of any format.
 ///

@@ -84,7 +84,7 @@ pub(crate) fn as_count(value: &Value) -> Option<usize> {
     usize::try_from(number).ok()
 }
 
-fn kind(value: &Value) -> &'static str {
+pub(crate) fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "a boolean",
