@@ -14,7 +14,7 @@ mod weights;
 #[allow(dead_code, reason = "the readers that ask it come next")]
 mod yaml;
 
-use crate::{Dictionary, Error, Result};
+use crate::{Dictionary, Engine, Error, LoadOptions, Result};
 pub use dialect::Dialect;
 use source::Source;
 pub use source::{Files, OpenOptions, Origin};
@@ -51,9 +51,19 @@ const READERS: &[Reader] = &[
 pub fn open(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Dictionary> {
     let path = path.as_ref();
     let dialect = options.dialect.map_or_else(|| detect(path), Ok)?;
-    let source = Source { path, options };
-    let opened = (reader(dialect)?.open)(&source)?;
-    source.finish(opened)
+    let read = |options: &OpenOptions| {
+        let source = Source { path, options };
+        let opened = (reader(dialect)?.open)(&source)?;
+        source.finish(opened)
+    };
+    // A fold needs the exact weights, which packing for the engine may round: so it comes first.
+    if options.norm_scaling_factor.is_some() {
+        let load = LoadOptions { engine: Engine::Reference, ..options.load.clone() };
+        if let Dictionary::Sae(sae) = read(&OpenOptions { load, ..options.clone() })? {
+            return Ok(sae.with_engine(options.load.engine)?.into());
+        }
+    }
+    read(options)
 }
 
 /// The format that files look like.
@@ -62,11 +72,11 @@ pub fn open(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Dictionary>
 /// [`Error::UnknownDialect`], [`Error::Io`] when there is nothing at `path`.
 pub fn detect(path: impl AsRef<Path>) -> Result<Dialect> {
     let path = path.as_ref();
-    std::fs::metadata(path).map_err(|source| Error::Io { path: path.into(), source })?;
-    match READERS.iter().find(|reader| (reader.recognises)(path)) {
-        Some(reader) => Ok(reader.dialect),
-        None => Err(Error::UnknownDialect { path: path.into(), held: held(path) }),
+    if let Some(reader) = READERS.iter().find(|reader| (reader.recognises)(path)) {
+        return Ok(reader.dialect);
     }
+    std::fs::metadata(path).map_err(|source| Error::Io { path: path.into(), source })?;
+    Err(Error::UnknownDialect { path: path.into(), held: held(path) })
 }
 
 impl Dialect {
