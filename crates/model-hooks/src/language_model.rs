@@ -26,6 +26,13 @@ impl LanguageModel {
         Self { model, tokenizer: tokenizer.map(Arc::new), name: name.into(), processing }
     }
 
+    /// The same under another name: folders of downloads are called after a commit.
+    #[must_use]
+    pub fn named(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
     /// The model.
     #[must_use]
     pub fn hooked(&self) -> &dyn HookedModel {

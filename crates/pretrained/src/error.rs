@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 
-/// `std::result::Result` with this crate's [`Error`].
-pub type Result<T> = std::result::Result<T, Error>;
+/// `std::result::Result` with this crate's [`Error`], unless another is named.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What can go wrong between a name and an opened SAE, model or text.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +58,123 @@ pub enum Error {
         /// Why.
         reason: &'static str,
     },
+    /// Something must be fetched or looked for, and no folder was given to keep it in.
+    #[error("no cache folder: `Pretrained::from_env` takes that of Python's tools, `Pretrained::cache` any other")]
+    NoCache,
+    /// It is not in the cache, and the hub is not asked.
+    #[error("{what} is not in the cache {cache}, and {reason}")]
+    NotInCache {
+        /// What was asked for.
+        what: String,
+        /// The cache.
+        cache: PathBuf,
+        /// Why the hub is not asked.
+        reason: &'static str,
+    },
+    /// A repository without such a file.
+    #[error("repository `{repo}` at {commit} has no file `{file}`{}", or_near(.near))]
+    NoSuchFile {
+        /// The repository.
+        repo: String,
+        /// The commit.
+        commit: String,
+        /// The file that was asked for.
+        file: String,
+        /// Files that are called something like it.
+        near: Vec<String>,
+    },
+    /// A folder of a repository that holds no SAE of a format that can be read.
+    #[error("`{path}` of repository `{repo}` holds no SAE in a format that can be read{}", or_near(.folders))]
+    NoSae {
+        /// The repository.
+        repo: String,
+        /// The folder or file.
+        path: String,
+        /// Folders that hold weights.
+        folders: Vec<String>,
+    },
+    /// A model's repository without weights that can be read.
+    #[error(
+        "repository `{repo}` has no model.safetensors and no model.safetensors.index.json{}",
+        if *.pickled { "; its weights are pickles (.bin): save them as safetensors with transformers' save_pretrained" } else { "" }
+    )]
+    NoWeights {
+        /// The repository.
+        repo: String,
+        /// Whether it has weights as pickles.
+        pickled: bool,
+    },
+    /// An index of shards that cannot be one.
+    #[error("{path}: not an index of shards: {reason}")]
+    BadIndex {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A data set without files that can be read.
+    #[error("data set `{name}` has no .parquet, .jsonl or .txt files that were asked for; it has {}", listed(.held))]
+    NoText {
+        /// The data set.
+        name: String,
+        /// Some of what it has.
+        held: Vec<String>,
+    },
+    /// A repository that does not exist, or that is not shown.
+    #[error(
+        "the hub has no repository `{repo}`, or it is private{}{}",
+        if *.with_token { " and the token's account may not see it" } else { " and no token was given" }, or_near(.near)
+    )]
+    NoSuchRepository {
+        /// The repository.
+        repo: String,
+        /// Whether a token was sent.
+        with_token: bool,
+        /// Repositories of the table that are called something like it.
+        near: Vec<String>,
+    },
+    /// A branch, tag or commit that the repository does not have.
+    #[error("repository `{repo}` has no revision `{revision}`")]
+    NoSuchRevision {
+        /// The repository.
+        repo: String,
+        /// The revision.
+        revision: String,
+    },
+    /// The hub refuses a repository.
+    #[error("the hub does not give `{repo}` (status {status}): {reason}")]
+    Denied {
+        /// The repository.
+        repo: String,
+        /// The status.
+        status: u16,
+        /// What it means, and what can be done.
+        reason: &'static str,
+    },
+    /// A status that is not explained by anything else, after all tries.
+    #[error("{url}: status {status}")]
+    Status {
+        /// What was asked for.
+        url: String,
+        /// The status.
+        status: u16,
+    },
+    /// Nobody answers, or the connection breaks, after all tries.
+    #[error("{url}: cannot be reached: {reason}")]
+    Unreachable {
+        /// What was asked for.
+        url: String,
+        /// Why.
+        reason: String,
+    },
+    /// An answer that cannot be right: nothing of it is kept.
+    #[error("{url}: the server answered with {what}")]
+    BadAnswer {
+        /// What was asked for.
+        url: String,
+        /// What is wrong with the answer.
+        what: String,
+    },
     /// A file or folder could not be read or written.
     #[error("{path}: {source}")]
     Io {
@@ -81,6 +198,10 @@ fn or_near(near: &[String]) -> String {
         [one] => format!("; did you mean `{one}`?"),
         _ => format!("; nearest: {}", near.join(", ")),
     }
+}
+
+fn listed(held: &[String]) -> String {
+    if held.is_empty() { "nothing".into() } else { held.join(", ") }
 }
 
 fn what_it_has(held: Option<&str>, near: &[String], count: usize) -> String {

@@ -1,13 +1,75 @@
 //! Published SAEs, models and texts by name.
+//!
+//! ```no_run
+//! # fn main() -> pretrained::Result<()> {
+//! use model_hooks::{LoadOptions, Processing};
+//!
+//! // What is there: a table of 13,857 SAEs, part of this crate.
+//! for entry in pretrained::Registry::built_in().search(&pretrained::Query::parse("gpt2 layer 7")?) {
+//!     println!("{} {} {:?}", entry.release.name, entry.sae_id, entry.d_sae);
+//! }
+//! // By name; feature `hub` downloads what is not in the cache shared with Python's tools.
+//! let published = pretrained::sae("gpt2-small-res-jb", "blocks.7.hook_resid_pre")?;
+//! let model = pretrained::model("gpt2")?.load(&LoadOptions::new(Processing::TransformerLens))?;
+//! # let _ = (published, model);
+//! # Ok(()) }
+//! ```
+//!
+//! [`Pretrained`] is the way with choices: another cache, a revision, a token, offline, progress. Everything works without the feature
+//! `hub` but the download itself.
+//!
+//! What comes from the table, a server or an index of shards is a name from outside: absolute paths, `..`, backslashes, drives, control
+//! characters and links that lead out of the cache are refused ([`Error::UnsafeName`]). A file gets its name when its length and checksum
+//! are right, never before.
 
+mod cache;
+mod dataset;
 mod error;
+#[cfg(feature = "hub")]
+mod hub;
+mod model;
 mod names;
+mod pretrained;
+mod progress;
 mod registry;
+mod sae;
+mod session;
 
+pub use cache::Cache;
+pub use dataset::{CONVERTED, Dataset, Part};
 pub use error::{Error, Result};
-#[allow(unused_imports)]
-use registry::model_names;
+pub use model::Model;
+pub use pretrained::{HUB, Patience, Pretrained};
+pub use progress::Progress;
 pub use registry::{Entry, Query, Registry, Release, same_model};
+pub use sae::{Fetched, Published};
 
 /// The table of published SAEs: 170 releases, 13,857 SAEs. A gzip file of tab-separated text; `data/README.md` says what its lines hold.
 pub const RELEASES: &[u8] = include_bytes!("../data/releases.tsv.gz");
+
+/// Whether this build downloads (feature `hub`).
+pub const DOWNLOADS: bool = cfg!(feature = "hub");
+
+/// Opens an SAE by name: `Pretrained::from_env()?.sae(release, sae_id)`, which reads the variables of Python's tools.
+///
+/// # Errors
+/// As [`Pretrained::from_env`] and [`Pretrained::sae`].
+pub fn sae(release: &str, sae_id: &str) -> Result<Published> {
+    Pretrained::from_env()?.sae(release, sae_id)
+}
+
+/// Brings a model here by name: `Pretrained::from_env()?.model(name)`, which reads the variables of Python's tools.
+///
+/// # Errors
+/// As [`Pretrained::from_env`] and [`Pretrained::model`].
+pub fn model(name: &str) -> Result<Model> {
+    Pretrained::from_env()?.model(name)
+}
+
+/// Brings files of a data set here: `Pretrained::from_env()?.dataset(name, part)`, which reads the variables of Python's tools.
+///
+/// # Errors
+/// As [`Pretrained::from_env`] and [`Pretrained::dataset`].
+pub fn dataset(name: &str, part: &Part) -> Result<Dataset> {
+    Pretrained::from_env()?.dataset(name, part)
+}

@@ -1,0 +1,227 @@
+//! The hub's protocol: what a repository holds, and the bytes of its files.
+//!
+//! A file is asked for at one commit: `HEAD ENDPOINT/REPO/resolve/COMMIT/FILE` says its etag and length, perhaps with the address
+//! where its bytes are. They go to `blobs/ETAG.incomplete`, are counted and hashed, and get their name only when all is right.
+
+mod address;
+mod answer;
+mod check;
+mod transfer;
+
+use crate::cache::{CachedRepo, Kind};
+use crate::{Error, Pretrained, Progress, Result, names};
+use address::Address;
+use serde_json::Value;
+use std::io::Read;
+use std::path::PathBuf;
+use std::thread::sleep;
+use std::time::Duration;
+use ureq::http::Response;
+use ureq::{Agent, Body, Proxy};
+
+/// Lists of files above this are refused.
+const MOST_LIST_BYTES: u64 = 64 << 20;
+const MOST_REDIRECTS: usize = 5;
+
+pub(crate) struct Hub<'a> {
+    from: &'a Pretrained,
+    agent: Agent,
+}
+
+/// How a request can end without an answer that is of use.
+enum Failure {
+    /// Another try may help; after so long, if the server said.
+    Again(Error, Option<Duration>),
+    Final(Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Final(error)
+    }
+}
+
+impl<'a> Hub<'a> {
+    pub(crate) fn new(from: &'a Pretrained) -> Self {
+        let silence = Some(from.patience.silence);
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .proxy(if from.proxy_from_env { Proxy::try_from_env() } else { None })
+            .user_agent(concat!("saescope/", env!("CARGO_PKG_VERSION")))
+            .timeout_connect(silence)
+            .timeout_recv_response(silence)
+            .timeout_per_read(silence)
+            .build();
+        Self { from, agent: config.into() }
+    }
+
+    /// The commit of a revision and the files that it has; the commit is remembered.
+    pub(crate) fn look_up(&self, repo: &CachedRepo, revision: &str) -> Result<(String, Vec<String>)> {
+        let kind = match repo.kind {
+            Kind::Model => "models",
+            Kind::Dataset => "datasets",
+        };
+        let revision_part = address::escaped(revision).replace('/', "%2F");
+        let url = format!("{}/api/{kind}/{}/revision/{revision_part}", self.from.endpoint, repo.id);
+        let text = self.patiently(&url, |hub| hub.list(&url, repo, revision))?;
+        let wrong = |what: &str| Error::BadAnswer { url: url.clone(), what: what.into() };
+        let value: Value = serde_json::from_str(&text).map_err(|error| wrong(&format!("not JSON: {error}")))?;
+        let commit = value.get("sha").and_then(Value::as_str).ok_or_else(|| wrong("no commit (`sha`)"))?;
+        names::commit(commit)?;
+        if names::is_commit(revision) && commit != revision {
+            return Err(wrong(&format!("commit {commit} instead of the one asked for")));
+        }
+        let listed = value.get("siblings").and_then(Value::as_array).ok_or_else(|| wrong("no list of files"))?;
+        let files = listed.iter().filter_map(|file| Some(file.get("rfilename")?.as_str()?.to_owned())).collect();
+        repo.set_commit(revision, commit)?;
+        Ok((commit.into(), files))
+    }
+
+    fn list(&self, url: &str, repo: &CachedRepo, revision: &str) -> Result<String, Failure> {
+        let response = self.follow(url, false, None)?.1;
+        let response = answer::good(response, url, repo, Some(revision), self.from.token.is_some())?;
+        let mut text = String::new();
+        let read = response.into_body().into_reader().take(MOST_LIST_BYTES + 1).read_to_string(&mut text);
+        match read {
+            Ok(length) if length as u64 > MOST_LIST_BYTES => {
+                let what = "a list of files of more than 64 MiB".into();
+                Err(Error::BadAnswer { url: url.into(), what }.into())
+            }
+            Ok(_) => Ok(text),
+            Err(error) => Err(Failure::Again(unreachable(url, &error.to_string()), None)),
+        }
+    }
+
+    /// A file of a commit, downloaded unless its bytes are here already.
+    pub(crate) fn download(
+        &self,
+        repo: &CachedRepo,
+        commit: &str,
+        file: &str,
+        number: usize,
+        of: usize,
+    ) -> Result<PathBuf> {
+        let prefix = match repo.kind {
+            Kind::Model => "",
+            Kind::Dataset => "datasets/",
+        };
+        let url = format!(
+            "{}/{prefix}{}/resolve/{commit}/{}",
+            self.from.endpoint,
+            repo.id,
+            address::escaped(names::file(file)?)
+        );
+        let wanted = self.patiently(&url, |hub| answer::wanted(hub, &url, repo, commit))?;
+        let _lock = repo.lock(&wanted.etag)?;
+        let blob = repo.blob(&wanted.etag)?;
+        if !blob.is_file() {
+            let told = |done: u64| {
+                if let Some(progress) = &self.from.progress {
+                    progress(&Progress::Bytes { file, number, of, done, total: wanted.length });
+                }
+            };
+            transfer::bring(self, &wanted, repo, &blob, &told)?;
+        }
+        repo.link(commit, file, &wanted.etag)
+    }
+
+    /// A request whose redirects are followed by hand. The token goes to the endpoint alone, and never from https to http.
+    ///
+    /// With `to_the_end` all redirects are followed, else those on the same server; the address of the last is returned.
+    fn follow(&self, url: &str, to_the_end: bool, from_byte: Option<u64>) -> Result<(String, Response<Body>), Failure> {
+        self.request("GET", url, to_the_end, from_byte)
+    }
+
+    fn request(
+        &self,
+        method: &str,
+        url: &str,
+        to_the_end: bool,
+        from_byte: Option<u64>,
+    ) -> Result<(String, Response<Body>), Failure> {
+        let endpoint = Address::parse(&self.from.endpoint).ok_or_else(|| bad_address(&self.from.endpoint))?;
+        let mut url = url.to_owned();
+        for _ in 0..=MOST_REDIRECTS {
+            let address = Address::parse(&url).ok_or_else(|| bad_address(&url))?;
+            let mut request = if method == "HEAD" { self.agent.head(&url) } else { self.agent.get(&url) };
+            request = request.header("Accept-Encoding", "identity");
+            if let Some(token) = self.from.token.as_ref().filter(|_| address.same_server(&endpoint)) {
+                request = request.header("Authorization", format!("Bearer {token}"));
+            }
+            if let Some(from_byte) = from_byte {
+                request = request.header("Range", format!("bytes={from_byte}-"));
+            }
+            let response = request.call().map_err(|error| failure(&url, error))?;
+            let location = answer::header(&response, "location").map(str::to_owned);
+            let Some(location) = location.filter(|_| response.status().is_redirection()) else {
+                return Ok((url, response));
+            };
+            let next = address.to(&location).ok_or_else(|| bad_address(&location))?;
+            let there = Address::parse(&next).ok_or_else(|| bad_address(&next))?;
+            if address.is_secure() && !there.is_secure() {
+                return Err(bad_address(&next).into());
+            }
+            if !to_the_end && (!there.same_server(&address) || answer::header(&response, "x-linked-etag").is_some()) {
+                return Ok((url, response));
+            }
+            url = next;
+        }
+        Err(Error::BadAnswer { url, what: "too many redirects".into() }.into())
+    }
+
+    /// Tries until it works, cannot work, or patience ends.
+    fn patiently<T>(&self, url: &str, attempt: impl Fn(&Self) -> Result<T, Failure>) -> Result<T> {
+        let mut failed = 0;
+        loop {
+            match attempt(self) {
+                Ok(value) => return Ok(value),
+                Err(Failure::Final(error)) => return Err(error),
+                Err(Failure::Again(error, asked)) => {
+                    failed += 1;
+                    self.wait(url, error, failed, asked)?;
+                }
+            }
+        }
+    }
+
+    /// Waits before the next try, or gives up.
+    fn wait(&self, url: &str, error: Error, failed: usize, asked: Option<Duration>) -> Result<()> {
+        let patience = &self.from.patience;
+        if failed >= patience.tries {
+            return Err(error);
+        }
+        let doubled = patience.first_wait.saturating_mul(1 << (failed - 1).min(16));
+        let wait = asked.unwrap_or(doubled).min(patience.longest_wait);
+        if let Some(progress) = &self.from.progress {
+            progress(&Progress::Waiting { url, reason: &error.to_string(), wait });
+        }
+        sleep(wait);
+        Ok(())
+    }
+}
+
+fn bad_address(url: &str) -> Error {
+    let what = "not an address that can be followed (http or https, and never from https to http)";
+    Error::BadAnswer { url: url.chars().take(300).collect(), what: what.into() }
+}
+
+fn unreachable(url: &str, reason: &str) -> Error {
+    Error::Unreachable { url: url.into(), reason: reason.into() }
+}
+
+fn failure(url: &str, error: ureq::Error) -> Failure {
+    let said = unreachable(url, &error.to_string());
+    match error {
+        ureq::Error::HostNotFound
+        | ureq::Error::BadUri(_)
+        | ureq::Error::Tls(_)
+        | ureq::Error::Rustls(_)
+        | ureq::Error::InvalidProxyUrl
+        | ureq::Error::LargeResponseHeader(..) => Failure::Final(said),
+        // The resolver's own errors come as I/O.
+        ureq::Error::Io(io) if io.to_string().contains("lookup address") => Failure::Final(said),
+        _ => Failure::Again(said, None),
+    }
+}

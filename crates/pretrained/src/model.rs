@@ -1,0 +1,116 @@
+//! Models by name.
+
+use crate::cache::Kind;
+use crate::pretrained::is_local;
+use crate::registry::model_names;
+use crate::session::Session;
+use crate::{Error, Pretrained, Result, names};
+use model_hooks::{LanguageModel, LoadOptions, load};
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+const SMALL: [&str; 4] =
+    ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json"];
+const SINGLE: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+/// Above this an index of shards is refused; the largest published have a few MB.
+const MOST_INDEX_BYTES: u64 = 100 << 20;
+
+/// A model's files, here.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Model {
+    /// Its name, as its repository calls it.
+    pub name: String,
+    /// The folder that [`model_hooks::load`] takes, or a GGUF file.
+    pub path: PathBuf,
+    /// The files in it that a model needs.
+    pub files: Vec<PathBuf>,
+    /// The commit of its repository; `None` for a local path.
+    pub revision: Option<String>,
+}
+
+impl Model {
+    /// Loads it.
+    ///
+    /// # Errors
+    /// [`Error::Model`].
+    pub fn load(&self, options: &LoadOptions) -> Result<LanguageModel> {
+        // A snapshot's folder is called after its commit.
+        Ok(load(&self.path, options)?.named(&self.name))
+    }
+}
+
+impl Pretrained {
+    /// Brings a model here: a name of TransformerLens (`gpt2-small`), a repository of the hub, or a local folder or GGUF file.
+    ///
+    /// Fetches `config.json`, what tokenizers are read from, and weights as safetensors, one file or all shards of the index.
+    ///
+    /// # Errors
+    /// [`Error::NoWeights`] for a repository without safetensors, [`Error::UnsafeName`] for an index that names something outside of its
+    /// folder, and everything that a download can meet.
+    pub fn model(&self, name: &str) -> Result<Model> {
+        if is_local(name) {
+            let path = Path::new(name).to_path_buf();
+            let name = path.file_stem().map_or_else(|| name.into(), |stem| stem.to_string_lossy().into_owned());
+            return Ok(Model { name, path, files: Vec::new(), revision: None });
+        }
+        let session = self.model_session(name)?;
+        let mut required = vec!["config.json".to_owned()];
+        if session.has(SINGLE) {
+            required.push(SINGLE.into());
+        } else if session.has(INDEX) {
+            let index = session.get(&[INDEX.to_owned()], &[])?.remove(0);
+            required.push(INDEX.into());
+            required.extend(shards(&index)?);
+        } else {
+            let pickled = session.files().iter().any(|file| file.ends_with(".bin"));
+            return Err(Error::NoWeights { repo: name.into(), pickled });
+        }
+        let files = session.get(&required, &SMALL.map(str::to_owned))?;
+        let name = name.rsplit('/').next().unwrap_or(name).into();
+        Ok(Model { name, path: session.folder()?, files, revision: Some(session.commit) })
+    }
+
+    /// Under the first of the model's names that answers; where nobody may be asked, that is in the cache.
+    fn model_session(&self, name: &str) -> Result<Session<'_>> {
+        let revision = self.revision_or_main();
+        let mut names = model_names(name);
+        names.retain(|other| *other == name || other.contains('/') || *other == "gpt2");
+        let mut failure = None;
+        for other in names {
+            match Session::open(self, Kind::Model, other, revision) {
+                Err(error @ Error::NotInCache { .. }) => failure = failure.or(Some(error)),
+                opened => return opened,
+            }
+        }
+        Err(failure.unwrap_or_else(|| self.unknown(name)))
+    }
+}
+
+/// The files that an index names: plain names, in its own folder.
+fn shards(index: &Path) -> Result<BTreeSet<String>> {
+    let io = |source| Error::Io { path: index.into(), source };
+    let wrong = |reason: &str| Error::BadIndex { path: index.into(), reason: reason.into() };
+    if std::fs::metadata(index).map_err(io)?.len() > MOST_INDEX_BYTES {
+        return Err(wrong("larger than 100 MiB"));
+    }
+    let value: Value =
+        serde_json::from_slice(&std::fs::read(index).map_err(io)?).map_err(|error| wrong(&error.to_string()))?;
+    let map = value.get("weight_map").and_then(Value::as_object).ok_or_else(|| wrong("it has no `weight_map`"))?;
+    let mut found = BTreeSet::new();
+    for file in map.values() {
+        let file = file.as_str().ok_or_else(|| wrong("`weight_map` names a file by something else than a string"))?;
+        names::file(file)?;
+        if file.contains('/') {
+            return Err(Error::UnsafeName {
+                what: "shard",
+                name: file.into(),
+                reason: "it must be a plain file name inside the folder",
+            });
+        }
+        found.insert(file.to_owned());
+    }
+    Ok(found)
+}

@@ -1,0 +1,163 @@
+//! SAEs by name.
+
+use crate::cache::Kind;
+use crate::pretrained::is_local;
+use crate::session::Session;
+use crate::{Entry, Error, Pretrained, Result};
+use sae_core::Dictionary;
+use sae_core::LoadOptions;
+use sae_core::dialects::{self, Dialect, Files, OpenOptions, Origin};
+use std::path::{Path, PathBuf};
+
+/// A published SAE, opened.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Published {
+    /// The SAE.
+    pub dictionary: Dictionary,
+    /// What the table says of it, if it came from the table.
+    pub entry: Option<Entry>,
+    /// The files that were read.
+    pub files: Vec<PathBuf>,
+    /// The commit of its repository; `None` for a local path.
+    pub revision: Option<String>,
+}
+
+/// As [`Published`], on disk and not opened.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Fetched {
+    /// What [`sae_core::dialects::open`] takes.
+    pub path: PathBuf,
+    /// How it takes it.
+    pub options: OpenOptions,
+    /// What the table says of it, if it came from the table.
+    pub entry: Option<Entry>,
+    /// Its files.
+    pub files: Vec<PathBuf>,
+    /// The commit of its repository; `None` for a local path.
+    pub revision: Option<String>,
+}
+
+impl Pretrained {
+    /// Opens an SAE: a release of the table and its name there, or a repository `owner/name` of the hub and a folder or file in it, or a
+    /// local folder and a folder or file in it (`""` for itself).
+    ///
+    /// # Errors
+    /// [`Error::UnknownSae`], [`Error::UnknownName`] with names that are like it, everything that a download can meet, and [`Error::Sae`].
+    pub fn sae(&self, release: &str, sae_id: &str) -> Result<Published> {
+        self.fetch_sae(release, sae_id)?.open()
+    }
+
+    /// Brings the files of an SAE here, as [`sae`](Self::sae) would, without opening it.
+    ///
+    /// # Errors
+    /// As [`sae`](Self::sae).
+    pub fn fetch_sae(&self, release: &str, sae_id: &str) -> Result<Fetched> {
+        let load = LoadOptions { engine: self.engine, ..LoadOptions::default() };
+        match self.find(release, sae_id) {
+            Ok(entry) => self.of_the_table(entry, load),
+            Err(Error::UnknownRelease { .. }) if is_local(release) => {
+                let path = match sae_id {
+                    "" => Path::new(release).to_path_buf(),
+                    _ => Path::new(release).join(sae_id),
+                };
+                let options = OpenOptions { dialect: self.dialect, load, ..OpenOptions::default() };
+                Ok(Fetched { path, options, entry: None, files: Vec::new(), revision: None })
+            }
+            Err(Error::UnknownRelease { .. }) if release.contains('/') => self.of_a_repository(release, sae_id, load),
+            Err(Error::UnknownRelease { .. }) => Err(self.unknown(release)),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn of_the_table(&self, entry: Entry, load: LoadOptions) -> Result<Fetched> {
+        let files = entry.dialect().files(&entry.path)?;
+        let session = self.session(entry.repo(), &files)?;
+        let paths = session.get(&files.required, &files.optional)?;
+        let mut options = OpenOptions { load, ..entry.open_options() };
+        // One folder with all layers: the table's path is the number of the layer.
+        let path = match (entry.dialect(), entry.path.parse()) {
+            (Dialect::Clt | Dialect::Slt, Ok(layer)) => {
+                options.layer = Some(layer);
+                session.folder()?
+            }
+            _ => session.folder()?.join(&entry.path),
+        };
+        Ok(Fetched { path, options, entry: Some(entry), files: paths, revision: Some(session.commit) })
+    }
+
+    fn of_a_repository(&self, repo: &str, path: &str, load: LoadOptions) -> Result<Fetched> {
+        let path = path.trim_matches('/');
+        let session = match self.dialect {
+            Some(dialect) => self.session(repo, &dialect.files(path)?)?,
+            None => Session::open(self, Kind::Model, repo, self.revision_or_main())?,
+        };
+        let files = match self.dialect {
+            Some(dialect) => dialect.files(path)?,
+            None => files_of_any(&session, repo, path)?,
+        };
+        let paths = session.get(&files.required, &files.optional)?;
+        let origin = Some(Origin { repo: repo.into(), path: path.into() });
+        let options = OpenOptions { dialect: self.dialect, origin, load, ..OpenOptions::default() };
+        let at = session.folder()?;
+        let at = if path.is_empty() { at } else { at.join(path) };
+        Ok(Fetched { path: at, options, entry: None, files: paths, revision: Some(session.commit) })
+    }
+
+    fn session(&self, repo: &str, files: &Files) -> Result<Session<'_>> {
+        let revision = self.revision_or_main();
+        match Session::pinned(self, Kind::Model, repo, revision, &files.required, &files.optional)? {
+            Some(session) => Ok(session),
+            None => Session::open(self, Kind::Model, repo, revision),
+        }
+    }
+}
+
+impl Fetched {
+    /// Opens it.
+    ///
+    /// # Errors
+    /// [`Error::Sae`].
+    pub fn open(self) -> Result<Published> {
+        let dictionary = dialects::open(&self.path, &self.options)?;
+        Ok(Published { dictionary, entry: self.entry, files: self.files, revision: self.revision })
+    }
+}
+
+/// The files of every format that a folder could be in; which one it is, the files will tell.
+fn files_of_any(session: &Session<'_>, repo: &str, path: &str) -> Result<Files> {
+    let mut all = Files::default();
+    for files in Dialect::ALL.iter().filter_map(|dialect| dialect.files(path).ok()) {
+        let trimmed = |names: Vec<String>| names.into_iter().map(|name| name.trim_start_matches('/').to_owned());
+        let required: Vec<String> = trimmed(files.required).collect();
+        if required.is_empty() || !required.iter().all(|file| session.has(file)) {
+            continue;
+        }
+        all.required.extend(required);
+        all.optional.extend(trimmed(files.optional));
+    }
+    all.required.sort();
+    all.required.dedup();
+    all.optional.sort();
+    all.optional.dedup();
+    match all.required.is_empty() {
+        false => Ok(all),
+        true => {
+            Err(Error::NoSae { repo: repo.into(), path: path.into(), folders: folders_of_saes(session.files(), path) })
+        }
+    }
+}
+
+/// Folders of a repository in which files lie that could be an SAE's, those like `path` first.
+fn folders_of_saes(files: &[String], path: &str) -> Vec<String> {
+    let weights = [".safetensors", ".npz", ".pt", ".pth"];
+    let mut folders: Vec<&str> = files
+        .iter()
+        .filter(|file| weights.iter().any(|ending| file.ends_with(ending)))
+        .map(|file| file.rsplit_once('/').map_or(".", |(folder, _)| folder))
+        .collect();
+    folders.dedup();
+    let near = crate::registry::near(path, folders.iter().copied(), 5);
+    if near.is_empty() { folders.iter().take(5).map(|&folder| folder.into()).collect() } else { near }
+}
