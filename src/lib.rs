@@ -3,6 +3,7 @@
 pub use activation_store;
 pub use feature_analysis;
 pub use model_hooks;
+pub use pretrained;
 pub use sae_core;
 pub use tensor_files;
 pub use tensor_kernels;

@@ -3,7 +3,7 @@
 use crate::cache::Kind;
 use crate::pretrained::is_local;
 use crate::session::Session;
-use crate::{Entry, Error, Pretrained, Result};
+use crate::{Entry, Error, Pretrained, Result, names};
 use sae_core::Dictionary;
 use sae_core::LoadOptions;
 use sae_core::dialects::{self, Dialect, Files, OpenOptions, Origin};
@@ -89,6 +89,9 @@ impl Pretrained {
 
     fn of_a_repository(&self, repo: &str, path: &str, load: LoadOptions) -> Result<Fetched> {
         let path = path.trim_matches('/');
+        if !path.is_empty() {
+            names::file(path)?;
+        }
         let session = match self.dialect {
             Some(dialect) => self.session(repo, &dialect.files(path)?)?,
             None => Session::open(self, Kind::Model, repo, self.revision_or_main())?,
