@@ -1,6 +1,6 @@
 """The cache of crates/pretrained and that of Python's huggingface_hub are one: what either wrote, the other finds. No network.
 
-    cargo test --release --workspace --test cache_of_python -- --ignored   runs this, or by hand:
+    SAESCOPE_PYTHON=python cargo test --release --workspace --test hub -- --ignored   runs this on a server of its own, or by hand:
     python tools/check_cache.py read CACHE REPO COMMIT FILE...     files that crates/pretrained wrote, found by huggingface_hub
     python tools/check_cache.py write CACHE ENDPOINT REPO FILE...  files that huggingface_hub downloads from a local server, for crates/pretrained
 """
@@ -21,7 +21,7 @@ if __name__ == "__main__":
                 assert f"/snapshots/{commit}/" in path and os.path.getsize(path) > 0, path
         info = scan_cache_dir(cache)
         assert not info.warnings, info.warnings
-        assert [repo.repo_id for repo in info.repos] == [repo], info.repos
+        assert [found.repo_id for found in info.repos] == [repo], info.repos
     elif mode == "write":
         os.environ["HF_HUB_DISABLE_XET"] = "1"
         endpoint, repo, *files = rest

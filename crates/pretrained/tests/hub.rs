@@ -555,3 +555,32 @@ fn a_repository_that_moved_is_followed_on_the_same_server() {
     setup.hub().sae("old/name", "a/standard").unwrap();
     assert!(setup.folder.path().join("models--old--name/snapshots").join(COMMIT).join(WEIGHTS).is_file());
 }
+
+/// Runs `tools/check_cache.py` with the Python in `SAESCOPE_PYTHON`.
+#[test]
+#[ignore = "needs Python's huggingface_hub; SAESCOPE_PYTHON names the interpreter"]
+fn python_and_we_share_one_cache() {
+    let python = |arguments: &[&str]| {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tools/check_cache.py");
+        let interpreter = std::env::var("SAESCOPE_PYTHON").expect("SAESCOPE_PYTHON");
+        let done = std::process::Command::new(interpreter).arg(script).args(arguments).output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    };
+    let (config, theirs) = ("a/standard/cfg.json", Setup::new(as_it_is));
+    // What we wrote, Python finds.
+    let ours = Setup::new(as_it_is);
+    ours.hub().sae("mine", "blocks.0").unwrap();
+    python(&["read", ours.folder.path().to_str().unwrap(), "me/saes", COMMIT, config, WEIGHTS]);
+    // What Python wrote, we find without asking; and blobs have one name on both sides.
+    python(&["write", theirs.folder.path().to_str().unwrap(), &theirs.server.endpoint, "me/saes", config, WEIGHTS]);
+    let published = theirs.hub().offline(true).sae("mine", "blocks.0").unwrap();
+    assert_eq!(published.revision.as_deref(), Some(COMMIT));
+    let names = |setup: &Setup| -> Vec<_> {
+        let mut names: Vec<_> =
+            fs::read_dir(setup.repo().join("blobs")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(&ours), names(&theirs));
+    assert_eq!(fs::read_link(ours.weights()).unwrap(), fs::read_link(theirs.weights()).unwrap());
+}

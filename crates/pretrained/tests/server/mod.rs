@@ -140,6 +140,8 @@ impl Inner {
 
     fn answer(&self, request: &Request) -> Reply {
         let path = request.path.replace("%2F", "/").replace("%20", " ");
+        // Python asks for the branch where we ask for the commit.
+        let path = path.replace("/resolve/main/", &format!("/resolve/{COMMIT}/"));
         if let Some(sha) = path.strip_prefix("/blobs/") {
             let blob = self.repos.values().flat_map(BTreeMap::values).find(|body| sha256(body) == sha);
             return blob.map_or(Reply::status(404), |body| bytes(request, body));
