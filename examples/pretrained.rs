@@ -191,7 +191,7 @@ fn table(entries: &[Entry], with_release: bool) {
 fn show(entry: &Entry) {
     let line = |name: &str, value: Option<String>| {
         if let Some(value) = value {
-            println!("{name:<20} {value}");
+            println!("{name:<29} {value}");
         }
     };
     line("release", Some(entry.release.name.clone()));

@@ -31,6 +31,7 @@ pub(crate) enum Kind {
 #[derive(Clone, Debug)]
 pub(crate) struct CachedRepo {
     pub(crate) id: String,
+    #[cfg_attr(not(feature = "hub"), allow(dead_code))]
     pub(crate) kind: Kind,
     root: PathBuf,
     folder: PathBuf,

@@ -185,11 +185,23 @@ pub enum Error {
         source: std::io::Error,
     },
     /// The SAE's files could not be opened, or hold something else than they should.
-    #[error(transparent)]
-    Sae(#[from] sae_core::Error),
+    #[error("{0}")]
+    Sae(#[source] Box<sae_core::Error>),
     /// The model's files could not be opened.
-    #[error(transparent)]
-    Model(#[from] model_hooks::Error),
+    #[error("{0}")]
+    Model(#[source] Box<model_hooks::Error>),
+}
+
+impl From<sae_core::Error> for Error {
+    fn from(error: sae_core::Error) -> Self {
+        Self::Sae(Box::new(error))
+    }
+}
+
+impl From<model_hooks::Error> for Error {
+    fn from(error: model_hooks::Error) -> Self {
+        Self::Model(Box::new(error))
+    }
 }
 
 fn or_near(near: &[String]) -> String {

@@ -28,7 +28,7 @@ pub(super) fn wanted(hub: &Hub<'_>, url: &str, repo: &CachedRepo, commit: &str) 
         true => response,
         false => good(response, url, repo, None, hub.from.token.is_some())?,
     };
-    let wrong = |what: String| Failure::Final(Error::BadAnswer { url: url.into(), what });
+    let wrong = |what: String| Failure::from(Error::BadAnswer { url: url.into(), what });
     match header(&response, "x-repo-commit") {
         Some(found) if found == commit => {}
         Some(found) => return Err(wrong(format!("commit `{found}` instead of {commit}"))),
@@ -62,9 +62,9 @@ pub(super) fn good(
     let id = repo.id.clone();
     if matches!(status, 408 | 429 | 500 | 502 | 503 | 504) {
         let asked = header(&response, "retry-after").and_then(|text| text.trim().parse().ok()).map(Duration::from_secs);
-        return Err(Failure::Again(Error::Status { url: url.into(), status }, asked));
+        return Err(Failure::again(Error::Status { url: url.into(), status }, asked));
     }
-    Err(Failure::Final(match (status, code.as_str()) {
+    Err(Failure::from(match (status, code.as_str()) {
         (_, "GatedRepo") => Error::Denied { repo: id, status, reason: gated(with_token) },
         (404, "RevisionNotFound") => Error::NoSuchRevision { repo: id, revision: revision.unwrap_or_default().into() },
         (404, "EntryNotFound") => Error::Status { url: url.into(), status },

@@ -31,13 +31,19 @@ pub(crate) struct Hub<'a> {
 /// How a request can end without an answer that is of use.
 enum Failure {
     /// Another try may help; after so long, if the server said.
-    Again(Error, Option<Duration>),
-    Final(Error),
+    Again(Box<Error>, Option<Duration>),
+    Final(Box<Error>),
 }
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self::Final(error)
+        Self::Final(Box::new(error))
+    }
+}
+
+impl Failure {
+    fn again(error: Error, asked: Option<Duration>) -> Self {
+        Self::Again(Box::new(error), asked)
     }
 }
 
@@ -90,7 +96,7 @@ impl<'a> Hub<'a> {
                 Err(Error::BadAnswer { url: url.into(), what }.into())
             }
             Ok(_) => Ok(text),
-            Err(error) => Err(Failure::Again(unreachable(url, &error.to_string()), None)),
+            Err(error) => Err(Failure::again(unreachable(url, &error.to_string()), None)),
         }
     }
 
@@ -177,10 +183,10 @@ impl<'a> Hub<'a> {
         loop {
             match attempt(self) {
                 Ok(value) => return Ok(value),
-                Err(Failure::Final(error)) => return Err(error),
+                Err(Failure::Final(error)) => return Err(*error),
                 Err(Failure::Again(error, asked)) => {
                     failed += 1;
-                    self.wait(url, error, failed, asked)?;
+                    self.wait(url, *error, failed, asked)?;
                 }
             }
         }
@@ -219,9 +225,9 @@ fn failure(url: &str, error: ureq::Error) -> Failure {
         | ureq::Error::Tls(_)
         | ureq::Error::Rustls(_)
         | ureq::Error::InvalidProxyUrl
-        | ureq::Error::LargeResponseHeader(..) => Failure::Final(said),
+        | ureq::Error::LargeResponseHeader(..) => said.into(),
         // The resolver's own errors come as I/O.
-        ureq::Error::Io(io) if io.to_string().contains("lookup address") => Failure::Final(said),
-        _ => Failure::Again(said, None),
+        ureq::Error::Io(io) if io.to_string().contains("lookup address") => said.into(),
+        _ => Failure::again(said, None),
     }
 }

@@ -53,14 +53,14 @@ fn fill(hub: &Hub<'_>, wanted: &Wanted, repo: &CachedRepo, path: &Path, told: &d
             Ok(()) => {}
             Err(Failure::Final(error)) => {
                 // Nothing that a wrong answer brought is kept.
-                if matches!(error, Error::BadAnswer { .. }) {
+                if matches!(*error, Error::BadAnswer { .. }) {
                     let _ = remove(path);
                 }
-                return Err(error);
+                return Err(*error);
             }
             Err(Failure::Again(error, asked)) => {
                 failed = if done > before { 1 } else { failed + 1 };
-                hub.wait(&wanted.url, error, failed, asked)?;
+                hub.wait(&wanted.url, *error, failed, asked)?;
             }
         }
     }
@@ -84,13 +84,13 @@ fn continue_at(
     done: &mut u64,
     told: &dyn Fn(u64),
 ) -> Result<(), Failure> {
-    let io = |source| Failure::Final(Error::Io { path: path.into(), source });
-    let wrong = |what: String| Failure::Final(Error::BadAnswer { url: wanted.url.clone(), what });
+    let io = |source| Failure::from(Error::Io { path: path.into(), source });
+    let wrong = |what: String| Failure::from(Error::BadAnswer { url: wanted.url.clone(), what });
     let (url, response) = hub.follow(&wanted.url, true, (*done > 0).then_some(*done))?;
     if response.status().as_u16() == 416 {
         file.set_len(0).map_err(io)?;
         *done = 0;
-        return Err(Failure::Again(Error::Status { url, status: 416 }, None));
+        return Err(Failure::again(Error::Status { url, status: 416 }, None));
     }
     let response = good(response, &url, repo, None, hub.from.token.is_some())?;
     if response.status().as_u16() == 206 {
@@ -113,9 +113,9 @@ fn continue_at(
     let mut piece = vec![0; PIECE];
     while *done < wanted.length {
         let read = match body.read(&mut piece) {
-            Ok(0) => return Err(Failure::Again(unreachable(&url, "the connection ended before the file"), None)),
+            Ok(0) => return Err(Failure::again(unreachable(&url, "the connection ended before the file"), None)),
             Ok(read) => read,
-            Err(error) => return Err(Failure::Again(unreachable(&url, &error.to_string()), None)),
+            Err(error) => return Err(Failure::again(unreachable(&url, &error.to_string()), None)),
         };
         if *done + read as u64 > wanted.length {
             return Err(wrong(format!("more than the {} bytes that were announced", wanted.length)));
