@@ -36,10 +36,13 @@ pub struct Pretrained {
     pub(crate) endpoint: String,
     pub(crate) engine: Engine,
     pub(crate) dialect: Option<Dialect>,
-    pub(crate) progress: Option<Arc<dyn Fn(&Progress<'_>) + Send + Sync>>,
+    pub(crate) progress: Option<Arc<Told>>,
     pub(crate) patience: Patience,
     pub(crate) proxy_from_env: bool,
 }
+
+/// What is told of progress.
+type Told = dyn Fn(&Progress<'_>) + Send + Sync;
 
 /// How long to try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

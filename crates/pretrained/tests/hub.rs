@@ -281,7 +281,7 @@ fn an_interrupted_download_is_carried_on_by_the_next_run() {
     assert!(matches!(setup.hub().sae("mine", "blocks.0"), Err(Error::Unreachable { .. })));
     setup.nothing_finished();
     setup.hub().sae("mine", "blocks.0").unwrap();
-    assert_eq!(setup.server.requests().iter().filter(|r| r.on_cdn).last().unwrap().range, Some(2000));
+    assert_eq!(setup.server.requests().iter().rfind(|r| r.on_cdn).unwrap().range, Some(2000));
 }
 
 #[test]

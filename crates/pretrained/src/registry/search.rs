@@ -77,7 +77,7 @@ fn hook_holds(hook: &str, part: &str) -> bool {
     let digit = |c: Option<char>| c.is_some_and(|c| c.is_ascii_digit());
     hook.match_indices(part).any(|(at, _)| {
         let (before, after) = (hook[..at].chars().next_back(), hook[at + part.len()..].chars().next());
-        !(digit(before) && digit(part.chars().next())) && !(digit(after) && digit(part.chars().next_back()))
+        !(digit(before) && digit(part.chars().next()) || digit(after) && digit(part.chars().next_back()))
     })
 }
 
