@@ -6,10 +6,12 @@
 mod connor_rob;
 mod dialect;
 mod gemma_scope;
+mod gemma_scope_2;
 mod openai;
 mod saelens;
 mod single_pt;
 mod source;
+mod sparsify;
 mod weights;
 #[allow(dead_code, reason = "the readers that ask it come next")]
 mod yaml;
@@ -33,7 +35,9 @@ struct Reader {
 /// In the order of detection: the first that recognises the files reads them.
 const READERS: &[Reader] = &[
     saelens::READER,
+    sparsify::READER,
     gemma_scope::READER,
+    gemma_scope_2::READER,
     connor_rob::READER,
     openai::READER,
     single_pt::QWEN_SCOPE,

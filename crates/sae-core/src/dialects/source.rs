@@ -1,5 +1,6 @@
 use super::Dialect;
-use crate::{Dictionary, LoadOptions, Result};
+use crate::saelens::json::{Keys, as_count};
+use crate::{Dictionary, Error, LoadOptions, Result};
 use serde_json::{Map, Value};
 use std::path::Path;
 
@@ -38,6 +39,11 @@ pub struct Files {
     pub optional: Vec<String>,
 }
 
+/// A file in a folder of a repository; the repository itself is `.` or nothing.
+pub(super) fn at(folder: &str, name: &str) -> String {
+    if folder.is_empty() || folder == "." { name.into() } else { format!("{folder}/{name}") }
+}
+
 /// What a format's reader is given: the folder or file, and what is known besides.
 pub(super) struct Source<'a> {
     pub(super) path: &'a Path,
@@ -56,6 +62,18 @@ impl Source<'_> {
     /// The repository's `owner/name`, if it is known.
     pub(super) fn repo(&self) -> Option<&str> {
         self.options.origin.as_ref().map(|origin| origin.repo.as_str())
+    }
+
+    /// A size or count that the overrides name.
+    pub(super) fn stated(&self, key: &str) -> Option<usize> {
+        self.options.overrides.get(key).and_then(as_count)
+    }
+
+    /// Keys of a configuration that nothing took: they could change what is computed.
+    pub(super) fn refuse_keys(&self, keys: &Keys<'_>) -> Result<()> {
+        let ignored = |key: &String| self.options.load.ignore_keys.contains(key);
+        let unknown: Vec<String> = keys.map.keys().filter(|key| !ignored(key)).cloned().collect();
+        if unknown.is_empty() { Ok(()) } else { Err(Error::UnknownKeys { path: keys.path.into(), keys: unknown }) }
     }
 
     /// What is the same for every format: overrides of the metadata, and the factor of the norms.
