@@ -141,6 +141,9 @@ pub enum Error {
     /// An evaluation refused.
     #[error(transparent)]
     Eval(#[from] crate::evals::EvalError),
+    /// An export refused.
+    #[error(transparent)]
+    Export(Box<crate::export::ExportError>),
     /// A file could not be written.
     #[error("{path}: {source}")]
     Io {
@@ -185,6 +188,12 @@ impl From<sae_core::Error> for Error {
 impl From<crate::census::CensusError> for Error {
     fn from(error: crate::census::CensusError) -> Self {
         Self::Census(Box::new(error))
+    }
+}
+
+impl From<crate::export::ExportError> for Error {
+    fn from(error: crate::export::ExportError) -> Self {
+        Self::Export(Box::new(error))
     }
 }
 

@@ -52,6 +52,7 @@ mod attribution;
 pub mod census;
 mod error;
 pub mod evals;
+pub mod export;
 mod families;
 mod feature_frame;
 mod features;

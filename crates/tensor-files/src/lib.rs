@@ -10,7 +10,7 @@
 //! tensor asked for. Nothing is memory-mapped, so a file that changes underneath is an error, not a fault. A small file never makes a
 //! reader take much memory, whatever it claims, and no pickle is ever run: [`TorchFile`] lists the classes that it knows.
 //!
-//! [`write_atomically`] and [`save_safetensors`]: the file appears under its name complete, or not at all.
+//! [`write_atomically`], [`save_safetensors`] and [`stream_safetensors`]: the file appears under its name complete, or not at all.
 
 mod atomic;
 mod bytes;
@@ -22,6 +22,7 @@ mod open;
 mod pickle;
 mod read;
 mod source;
+mod stream;
 mod torch;
 mod view;
 mod write;
@@ -34,5 +35,6 @@ pub use open::open_tensors;
 pub use pickle::Value;
 pub use read::{Dtype, SafetensorsFile, TensorInfo};
 pub use source::TensorFile;
+pub use stream::stream_safetensors;
 pub use torch::TorchFile;
 pub use write::save_safetensors;

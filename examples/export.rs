@@ -1,0 +1,98 @@
+//! Every activation of an SAE on a text as delphi's cache of latents, or the SAE itself as a SAELens folder.
+//!
+//! ```sh
+//! cargo run --release --example export -- --format delphi --out target/latents --rows 64
+//! cargo run --release --example export -- --format saelens --out target/sae
+//! ```
+//! The last line on standard output is one JSON object; the progress bar is on standard error.
+
+mod common;
+
+use clap::{Parser, ValueEnum};
+use common::engine::EngineFlags;
+use common::{Outcome, Setup, Source, token_bar};
+use saescope::activation_store::{Exclude, StoreOptions};
+use saescope::feature_analysis::export::ExportStage;
+use saescope::feature_analysis::export::delphi::{DelphiOptions, DelphiTarget, write_delphi};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Writes what other tools read.
+#[derive(Parser)]
+struct Args {
+    #[command(flatten)]
+    source: Source,
+    #[command(flatten)]
+    engine: EngineFlags,
+    /// What is written
+    #[arg(long, value_enum)]
+    format: Format,
+    /// The folder that is made; for delphi and SAELens one that is not there yet
+    #[arg(long)]
+    out: PathBuf,
+    /// Rows of tokens, for delphi [default: the whole text]
+    #[arg(long)]
+    rows: Option<u64>,
+    /// Ranges of features, for delphi
+    #[arg(long, default_value_t = 5)]
+    splits: usize,
+    /// The hookpoint's folder, for delphi [default: the SAE's hook]
+    #[arg(long)]
+    hookpoint: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Format {
+    /// delphi's cache of latents.
+    Delphi,
+    /// A SAELens folder.
+    Saelens,
+}
+
+fn main() -> ExitCode {
+    common::exit(run(&Args::parse()))
+}
+
+fn run(args: &Args) -> Outcome {
+    let setup = args.source.open_on(args.engine.start_in(common::engine::Precision::F32)?)?;
+    println!("model  {}\nSAE    {}\ntext   {}", setup.describe_model(), setup.describe_sae(), setup.describe_text());
+    match args.format {
+        Format::Delphi => delphi(args, &setup),
+        Format::Saelens if args.out.exists() => Err(format!("{} exists already", args.out.display()).into()),
+        Format::Saelens => {
+            setup.sae.save(&args.out)?;
+            println!("{}", serde_json::json!({ "out": args.out }));
+            Ok(())
+        }
+    }
+}
+
+fn delphi(args: &Args, setup: &Setup) -> Outcome {
+    // delphi caches every token.
+    let store = StoreOptions { exclude_special_tokens: Some(Exclude::Nothing), ..StoreOptions::default() };
+    let batch_size = store.store_batch_size_prompts;
+    let mut harvest = setup.store_with(store)?.into_harvest();
+    let hook = setup.sae.metadata().hook_name.clone().unwrap_or_else(|| "sae".into());
+    let hookpoint = args.hookpoint.clone().unwrap_or(hook);
+    let target = DelphiTarget { hook: 0, coder: &setup.sae, hookpoint };
+    let options = DelphiOptions {
+        n_splits: args.splits,
+        rows: args.rows,
+        model_name: setup.model.name().to_string(),
+        dataset_repo: setup.describe_text(),
+        batch_size,
+        ..DelphiOptions::default()
+    };
+    let bar = token_bar(None);
+    let report = write_delphi(&mut harvest, &[target], &args.out, &options, &mut |progress| {
+        if progress.stage == ExportStage::Text {
+            bar.set_position(progress.done);
+        }
+    })?;
+    bar.finish();
+    let result = serde_json::json!({
+        "out": args.out, "rows": report.rows, "context": report.context, "activations": report.activations[0],
+    });
+    println!("{result}");
+    Ok(())
+}
