@@ -4,7 +4,7 @@
     python tools/check_delphi.py LATENTS --demo assets/demo
 
 Needs eai-delphi beside SAELens and TransformerLens; run it from tools/. delphi's modules for embeddings and language models are not
-needed, so sentence_transformers may be missing. Fails where a name, type, shape or location differs, or an activation by more than f16 rounds
+needed, so sentence_transformers and what else is listed below may be missing. Fails where a name, type, shape or location differs, or an activation by more than f16 rounds
 (2^-11 of it, and 1e-4 for the sums of the model).
 """
 
@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from unittest.mock import MagicMock
 
-for module in ("sentence_transformers", "faiss"):
+for module in ("sentence_transformers", "faiss", "blobfile", "orjson", "asyncer", "simple_parsing"):
     try:
         __import__(module)
     except ImportError:

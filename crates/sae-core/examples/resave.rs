@@ -2,10 +2,10 @@
 //!
 //! `cargo run --release --example resave -- FROM TO` takes every folder in FROM that holds a `cfg.json` and a
 //! `golden.safetensors` with an input `x`; TO gets the same folders with `ours.safetensors` (`encode`, `forward`, and the same of
-//! the SAE folded in both ways, saved as NAME.folded and NAME.scaled).
+//! the SAE folded in both ways, saved as NAME.folded and NAME.scaled). Architectures that the crate does not load are left out, and named.
 
 use candle_core::Tensor;
-use sae_core::{Engine, LoadOptions, Sae, SparseCoder};
+use sae_core::{Engine, Error, LoadOptions, Sae, SparseCoder};
 use std::path::Path;
 use tensor_files::{SafetensorsFile, save_safetensors};
 
@@ -21,7 +21,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let x = SafetensorsFile::open(folder.join("golden.safetensors"))?.load("x")?;
         // Saving and folding need the exact weights, whatever the machine.
         let options = LoadOptions { engine: Engine::Reference, ..LoadOptions::default() };
-        let sae = Sae::load_with(&folder, &options)?;
+        let sae = match Sae::load_with(&folder, &options) {
+            Err(Error::UnsupportedArchitecture { found, .. }) => {
+                eprintln!("{name} is left out: {found} cannot be loaded");
+                continue;
+            }
+            sae => sae?,
+        };
         write(&sae, &x, &Path::new(to).join(name))?;
         if let Ok(folded) = sae.fold_w_dec_norm() {
             write(&folded, &x, &Path::new(to).join(format!("{name}.folded")))?;
