@@ -1,4 +1,4 @@
-//! What other tools read: feature pages for Neuronpedia ([`neuronpedia`]) and caches of activations for delphi ([`delphi`]).
+//! What other tools read: caches of activations for delphi ([`delphi`]).
 //!
 //! An SAE itself goes out with [`Sae::save`](sae_core::Sae::save), as a SAELens folder. The folders written here appear whole under their names or not at
 //! all, and one that is there already is refused.
