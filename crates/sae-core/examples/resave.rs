@@ -2,7 +2,8 @@
 //!
 //! `cargo run --release --example resave -- FROM TO` takes every folder in FROM that holds a `cfg.json` and a
 //! `golden.safetensors` with an input `x`; TO gets the same folders with `ours.safetensors` (`encode`, `forward`, and the same of
-//! the SAE folded in both ways, saved as NAME.folded and NAME.scaled). Architectures that the crate does not load are left out, and named.
+//! the SAE folded in both ways, saved as NAME.folded and NAME.scaled). What the crate does not load, or SAELens
+//! does not have, is left out, and named.
 
 use candle_core::Tensor;
 use sae_core::{Engine, Error, LoadOptions, Sae, SparseCoder};
@@ -28,7 +29,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             }
             sae => sae?,
         };
-        write(&sae, &x, &Path::new(to).join(name))?;
+        match write(&sae, &x, &Path::new(to).join(name)) {
+            Err(Error::NotExpressible { what }) => {
+                eprintln!("{name} is left out: {what}");
+                continue;
+            }
+            written => written?,
+        }
         if let Ok(folded) = sae.fold_w_dec_norm() {
             write(&folded, &x, &Path::new(to).join(format!("{name}.folded")))?;
         }
@@ -39,7 +46,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-fn write(sae: &Sae, x: &Tensor, folder: &Path) -> Result<(), Box<dyn std::error::Error>> {
+fn write(sae: &Sae, x: &Tensor, folder: &Path) -> sae_core::Result<()> {
     sae.save(folder)?;
     let forward = sae.forward(x)?;
     let tensors = [("x", x.clone()), ("encode", forward.codes.to_dense()?), ("forward", forward.x_hat)];
