@@ -1,6 +1,6 @@
 use crate::{
-    Codes, Coupling, FeatureId, LoadOptions, MatchingPursuit, Provenance, Reconstruction, Result, Sae, SparseCoder,
-    TemporalSae, saelens,
+    Codes, Coupling, Error, FeatureId, LoadOptions, MatchingPursuit, Provenance, Reconstruction, Result, Sae,
+    SparseCoder, TemporalSae, saelens,
 };
 use candle_core::Tensor;
 use std::path::Path;
@@ -46,6 +46,17 @@ impl Dictionary {
     /// As [`load`](Self::load).
     pub fn load_with(folder: impl AsRef<Path>, options: &LoadOptions) -> Result<Self> {
         saelens::load(folder.as_ref(), options)
+    }
+
+    /// Saves it as a folder that SAELens opens; see [`Sae::save`].
+    ///
+    /// # Errors
+    /// As [`Sae::save`]; [`Error::NotExpressible`](crate::Error::NotExpressible) for the other kinds, which are read but not written.
+    pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
+        match self {
+            Self::Sae(sae) => sae.save(folder),
+            _ => Err(Error::NotExpressible { what: "an architecture that is read but not written" }),
+        }
     }
 
     /// Where it belongs: model, hook, context size ...

@@ -27,7 +27,7 @@ pub fn stream_safetensors<E: From<Error>>(
             found if found == expected => Ok(()),
             found => {
                 let reason = format!("{found} bytes of tensors were written, the shapes need {expected}");
-                Err(Error::Malformed { path: path.into(), reason }.into())
+                Err(Error::Malformed { path: path.into(), format: "safetensors", reason }.into())
             }
         }
     })
@@ -35,7 +35,7 @@ pub fn stream_safetensors<E: From<Error>>(
 
 /// The JSON header, filled with spaces up to a multiple of 8 bytes as the format asks, and the bytes that follow it.
 fn header(path: &Path, tensors: &[(&str, Dtype, Vec<usize>)]) -> Result<(Vec<u8>, u64)> {
-    let malformed = |reason: String| Error::Malformed { path: path.into(), reason };
+    let malformed = |reason: String| Error::Malformed { path: path.into(), format: "safetensors", reason };
     let (mut infos, mut end) = (Vec::with_capacity(tensors.len()), 0usize);
     for (name, dtype, shape) in tensors {
         if infos.iter().any(|(other, _): &(String, TensorInfo)| other == name) {
