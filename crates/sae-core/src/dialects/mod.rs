@@ -3,17 +3,21 @@
 //! [`open`] takes a folder or a file, finds the format from what is there (or is told) and returns a [`Dictionary`]. Each reader is a
 //! module with three functions: whether files look like its own, which files of a repository it needs, and the reading itself.
 
+mod circuit_tracer;
+mod clt;
 mod connor_rob;
 mod dialect;
 mod gemma_scope;
 mod gemma_scope_2;
+mod mwhanna;
 mod openai;
 mod saelens;
 mod single_pt;
+mod slt;
 mod source;
 mod sparsify;
+mod temporal;
 mod weights;
-#[allow(dead_code, reason = "the readers that ask it come next")]
 mod yaml;
 
 use crate::{Dictionary, Engine, Error, LoadOptions, Result};
@@ -43,6 +47,11 @@ const READERS: &[Reader] = &[
     single_pt::QWEN_SCOPE,
     single_pt::DEEPSEEK_R1,
     single_pt::GOODFIRE,
+    // Before `slt`: these have a `config.yaml` and `layer_L.safetensors` as well.
+    mwhanna::READER,
+    clt::READER,
+    slt::READER,
+    temporal::READER,
 ];
 
 /// Opens an SAE of any format.
@@ -58,7 +67,7 @@ pub fn open(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Dictionary>
     let read = |options: &OpenOptions| {
         let source = Source { path, options };
         let opened = (reader(dialect)?.open)(&source)?;
-        source.finish(opened)
+        source.finish(dialect, opened)
     };
     // A fold needs the exact weights, which packing for the engine may round: so it comes first.
     if options.norm_scaling_factor.is_some() {

@@ -77,10 +77,12 @@ impl Source<'_> {
     }
 
     /// What is the same for every format: overrides of the metadata, and the factor of the norms.
-    pub(super) fn finish(&self, opened: Dictionary) -> Result<Dictionary> {
+    pub(super) fn finish(&self, dialect: Dialect, opened: Dictionary) -> Result<Dictionary> {
         let metadata = opened.metadata().overridden(self.path, &self.options.overrides)?;
         let opened = opened.with_metadata(metadata);
         match self.options.norm_scaling_factor {
+            // Its files bring the factor, and its reader has compared the two.
+            Some(_) if dialect == Dialect::Temporal => Ok(opened),
             Some(factor) => opened.fold_norm_factor(factor),
             None => Ok(opened),
         }
