@@ -165,7 +165,11 @@ fn copy(name: &str, to: &Path) {
         std::fs::create_dir_all(to).unwrap();
         for entry in std::fs::read_dir(from).unwrap().flatten() {
             let to = to.join(entry.file_name());
-            if entry.path().is_dir() { all(&entry.path(), &to) } else { drop(std::fs::copy(entry.path(), to).unwrap()) }
+            if entry.path().is_dir() {
+                all(&entry.path(), &to)
+            } else {
+                std::fs::copy(entry.path(), to).map(drop).unwrap()
+            }
         }
     }
     all(&fixture(name).join("files"), to);

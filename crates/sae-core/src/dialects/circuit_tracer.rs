@@ -7,7 +7,7 @@ use crate::saelens::json::{Keys, as_count};
 use crate::{Activation, Error, Provenance, Result};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
-use tensor_files::{SafetensorsFile, TensorFile};
+use tensor_files::SafetensorsFile;
 
 pub(super) const CONFIG: &str = "config.yaml";
 

@@ -11,9 +11,9 @@ use super::source::{Files, Source};
 use super::weights::{agree, refuse_strangers, sizes, transposed, vector};
 use super::{Dialect, Reader, yaml};
 use crate::saelens::json::Keys;
-use crate::{Dictionary, Error, Provenance, Result, Sae, SaeParts};
+use crate::{Dictionary, Provenance, Result, Sae, SaeParts};
 use serde_json::Value;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use tensor_files::SafetensorsFile;
 
 pub(super) const READER: Reader = Reader { dialect: Dialect::Mwhanna, recognises, files, open };
@@ -34,7 +34,7 @@ fn files(path: &str) -> Files {
 }
 
 /// What training was told: `{key: {value: ..}}`, among much that is not read.
-fn training(folder: &Path) -> Result<[Option<usize>; 3]> {
+fn training(folder: &Path) -> Result<(PathBuf, [Option<usize>; 3])> {
     let path = TRAINING.map(|name| folder.join(name)).into_iter().find(|path| path.is_file());
     let path = path.unwrap_or_else(|| folder.join(TRAINING[0]));
     let mut map = yaml::read_object(&path)?;
@@ -46,7 +46,8 @@ fn training(folder: &Path) -> Result<[Option<usize>; 3]> {
     let map = said.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect();
     let mut keys = Keys { path: &path, prefix: "", map };
     keys.read("act_fn", "relu", |value| value.as_str().filter(|name| *name == "relu").map(drop))?;
-    Ok([keys.count("d_model")?, keys.count("d_feature")?, keys.count("batch_size")?])
+    let said = [keys.count("d_model")?, keys.count("d_feature")?, keys.count("batch_size")?];
+    Ok((path, said))
 }
 
 fn model(source: &Source<'_>, folder: &Path) -> Result<Option<String>> {
@@ -67,10 +68,10 @@ fn open(source: &Source<'_>) -> Result<Dictionary> {
     let file = SafetensorsFile::open(folder.join(format!("{STEM}{layer}.safetensors")))?;
     refuse_strangers(&file, Dialect::Mwhanna, &["W_enc", "W_dec", "b_enc", "b_dec"])?;
     let ([d_sae, d_in], [_, d_out]) = (sizes(&file, "W_enc")?, sizes(&file, "W_dec")?);
-    let [d_model, d_feature, context_size] = training(&folder)?;
+    let (said_in, [d_model, d_feature, context_size]) = training(&folder)?;
     for (key, said, held) in [("d_model", d_model, d_in), ("d_model", d_model, d_out), ("d_feature", d_feature, d_sae)]
     {
-        agree(file.path(), key, said, held)?;
+        agree(&said_in, key, said, held)?;
     }
     sizes_agree(source, file.path(), [("d_in", d_in), ("d_sae", d_sae), ("d_out", d_out)])?;
     let mut parts = SaeParts::new(

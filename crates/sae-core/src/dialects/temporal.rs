@@ -73,7 +73,7 @@ impl Config {
             sae.require(key, "a positive number", said)
         };
         let (exp_factor, factor) = (number("exp_factor")?, number("scaling_factor")?);
-        let mut count = |keys: &mut Keys<'_>, key: &'static str| {
+        let count = |keys: &mut Keys<'_>, key: &'static str| {
             let whole = |value: &Value| as_count(value).filter(|count| *count > 0);
             let said = keys.read(key, "a whole number above 0", whole)?;
             keys.require(key, "a whole number above 0", said)
