@@ -18,6 +18,8 @@
 //! [`Pretrained`] is the way with choices: another cache, a revision, a token, offline, progress. Everything works without the feature
 //! `hub` but the download itself.
 //!
+//! [`preflight`] catches a wrong pairing of SAE, model, processing and text before a day is spent on it.
+//!
 //! What comes from the table, a server or an index of shards is a name from outside: absolute paths, `..`, backslashes, drives, control
 //! characters and links that lead out of the cache are refused ([`Error::UnsafeName`]). A file gets its name when its length and checksum
 //! are right, never before.
@@ -29,6 +31,7 @@ mod error;
 mod hub;
 mod model;
 mod names;
+pub mod preflight;
 mod pretrained;
 mod progress;
 mod registry;

@@ -1,0 +1,185 @@
+//! From measures to reasons: where each limit is applied.
+
+use super::measure::Measured;
+use super::reason::{Check, Level, Reason};
+use super::statics::Place;
+use super::{PreflightOptions, Subject};
+use sae_core::Normalisation;
+
+pub(super) fn judge(
+    subject: &Subject<'_>,
+    place: &Place,
+    measured: &Measured,
+    options: &PreflightOptions,
+    out: &mut Vec<Reason>,
+) {
+    out.extend(centring(place, measured, options));
+    out.extend(norm(subject, measured, options));
+    out.extend(l0(subject, measured, options));
+    out.extend(variance(measured, options));
+    out.extend(scale(measured, options));
+    out.extend(bias(measured, options));
+    out.extend(frequencies(measured, options));
+    out.extend(text(measured, options));
+    if measured.dead > 0.0 {
+        let found = format!("{:.1} % of the features never fire on {} tokens", 100.0 * measured.dead, measured.tokens);
+        let change = "Nothing to change: rare features need more text.";
+        out.push(Reason::new(Level::Note, Check::Dead, "few on so small a sample", found, change));
+    }
+}
+
+/// A residual stream is centred to rounding, or not at all.
+fn centring(place: &Place, measured: &Measured, options: &PreflightOptions) -> Option<Reason> {
+    if !place.centrable {
+        return None;
+    }
+    let limit = options.thresholds.centred;
+    let centred = measured.mean_share <= limit;
+    let of_b_dec = measured.b_dec_mean_share.filter(|_| !place.is_transcoder());
+    let found = format!("a mean over d_model of {:.1e} of the norm", measured.mean_share);
+    match (place.centred, centred) {
+        (Some(true), false) => {
+            let change = "Load the model with `ProcessingSteps::center_writing_weights` (TransformerLens' default).";
+            let expected = format!("at most {limit}: a centred residual stream");
+            Some(Reason::new(Level::Fail, Check::Centring, expected, found, change))
+        }
+        // SAELens writes `false`, its default, also for SAEs of models that were handed to it processed: what b_dec learnt tells them apart.
+        (Some(false), true) if of_b_dec.is_some_and(|share| share > 10.0 * limit) => {
+            let change = "Load the model without `ProcessingSteps::center_writing_weights`.";
+            let share = of_b_dec.unwrap_or_default();
+            let expected = format!("an un-centred stream: b_dec's own mean is {share:.1e} of its norm");
+            Some(Reason::new(Level::Fail, Check::Centring, expected, found, change))
+        }
+        _ => None,
+    }
+}
+
+/// An SAE whose norm factor is not folded reads vectors of mean norm `sqrt(d_in)`.
+fn norm(subject: &Subject<'_>, measured: &Measured, options: &PreflightOptions) -> Option<Reason> {
+    let (ratio, limit) = (measured.norm_over_sqrt_d, options.thresholds.norm_factor);
+    let expects = subject.normalisation() == Normalisation::ExpectedAverageOnlyIn;
+    (expects && !within(ratio, limit)).then(|| {
+        let factor = if ratio > 0.0 { 1.0 / ratio } else { 1.0 };
+        let change = format!("Fold the release's norm factor, about {factor:.4}: `sae.fold_norm_factor({factor:.4})`.");
+        let expected = "a mean norm of sqrt(d_in): `expected_average_only_in` is not folded";
+        let found = format!("{ratio:.2} of that");
+        Reason::new(Level::Fail, Check::Norm, expected, found, change)
+    })
+}
+
+fn l0(subject: &Subject<'_>, measured: &Measured, options: &PreflightOptions) -> Option<Reason> {
+    let (l0, t) = (measured.l0, &options.thresholds);
+    let found = format!("{l0:.1} features fire on a token");
+    let released = options.l0().map(|l0| (l0, "the release"));
+    let known = released.or_else(|| subject.trained_l0().map(|l0| (l0, "the frequencies in training")));
+    if let Some((expected, source)) = known.filter(|(expected, _)| *expected > 0.0) {
+        let ratio = l0 / expected;
+        let level = match ratio {
+            r if !within(r, t.l0_fails) => Level::Fail,
+            r if !within(r, t.l0_warns) => Level::Warn,
+            _ => return None,
+        };
+        let change = if ratio > 1.0 {
+            "Check the activation function (a TopK loaded as ReLU, thresholds lost), the norm factor and the hook point."
+        } else {
+            "Check the hook point, the norm factor, the model and its processing."
+        };
+        return Some(Reason::new(level, Check::L0, format!("about {expected:.1} ({source})"), found, change));
+    }
+    let limit = t.density * subject.coder().d_sae() as f64;
+    if l0 > limit {
+        let change =
+            "Check the activation function: TopK or thresholds may be lost (`activation_fn`, `k`, `threshold`).";
+        return Some(Reason::new(Level::Fail, Check::L0, format!("a sparse code, below {limit:.0}"), found, change));
+    }
+    let nothing = l0 < 0.01 && subject.k().is_none();
+    nothing.then(|| {
+        let change = "Check the hook point, the norm factor, the model and its processing: the SAE is silent here.";
+        Reason::new(Level::Fail, Check::L0, "features that fire", found, change)
+    })
+}
+
+fn variance(measured: &Measured, options: &PreflightOptions) -> Option<Reason> {
+    let (is, t) = (measured.variance_explained, &options.thresholds);
+    let (level, expected) = match options.variance_explained().filter(|expected| *expected > 0.0) {
+        Some(expected) => {
+            let level = match 1.0 - is / expected {
+                missing if missing > t.variance_fails => Level::Fail,
+                // Of an SAE that explains nearly all, a tenth of the variance is a lot.
+                _ if expected - is > 0.1 && (1.0 - is) > t.unexplained_fails * (1.0 - expected) => Level::Fail,
+                missing if missing > t.variance_warns => Level::Warn,
+                _ => return None,
+            };
+            (level, format!("about {expected:.3} (the release)"))
+        }
+        None if is < t.variance_least => (Level::Fail, format!("at least {}", t.variance_least)),
+        None => return None,
+    };
+    let change = if level == Level::Warn {
+        "Text far from the training text explains it; else check the processing, the hook point and the norm factor."
+    } else {
+        "Check model, hook point, processing, normalisation and text: this is not what the SAE was trained on."
+    };
+    Some(Reason::new(level, Check::VarianceExplained, expected, format!("{is:.3}"), change))
+}
+
+fn scale(measured: &Measured, options: &PreflightOptions) -> Option<Reason> {
+    let limit = options.thresholds.scale;
+    (!within(measured.best_scale, limit)).then(|| {
+        let found = format!("the reconstruction is nearest when it is multiplied by {:.2}", measured.best_scale);
+        let change = "Check the norm factor: it is lost, or was applied twice, or W_dec is of another scale.";
+        Reason::new(Level::Warn, Check::Scale, format!("1, within a factor of {limit}"), found, change)
+    })
+}
+
+fn bias(measured: &Measured, options: &PreflightOptions) -> Option<Reason> {
+    let limit = options.thresholds.mean_cosine;
+    measured.b_dec_cosine.filter(|cosine| *cosine < limit).map(|cosine| {
+        let found = format!("a cosine of {cosine:.2} between b_dec and the mean activation");
+        let change = "Check the model, the hook point and the sign of b_dec.";
+        Reason::new(Level::Warn, Check::MeanActivation, format!("at least {limit}"), found, change)
+    })
+}
+
+fn frequencies(measured: &Measured, options: &PreflightOptions) -> Vec<Reason> {
+    let t = &options.thresholds;
+    let change = "Check the model and the hook point: the SAE was trained on other activations of the same width.";
+    let silent = measured.dead_but_frequent.filter(|silent| *silent > t.dead_but_frequent).map(|silent| {
+        let found = format!("{:.0} % of the features frequent in training never fire", 100.0 * silent);
+        Reason::new(Level::Fail, Check::Dead, format!("at most {:.0} %", 100.0 * t.dead_but_frequent), found, change)
+    });
+    let unlike = measured.frequency_correlation.filter(|rank| *rank < t.frequencies_warn).map(|rank| {
+        let level = if rank < t.frequencies_fail { Level::Fail } else { Level::Warn };
+        let found = format!("a rank correlation of {rank:.2} with the frequencies in training");
+        Reason::new(level, Check::Frequencies, format!("at least {}", t.frequencies_warn), found, change)
+    });
+    silent.into_iter().chain(unlike).collect()
+}
+
+fn text(measured: &Measured, options: &PreflightOptions) -> Option<Reason> {
+    let (plain, shuffled) = (measured.loss?, measured.loss_shuffled?);
+    let (gain, limit) = (shuffled - plain, options.thresholds.text);
+    (gain < limit).then(|| {
+        let found = format!("a loss of {plain:.2} nats, {shuffled:.2} when shuffled");
+        let change = "Tokenise the text with this model's own tokenizer, and check that its weights are trained ones.";
+        let expected = format!("at least {limit} nats less than on shuffled tokens");
+        Reason::new(Level::Fail, Check::Text, expected, found, change)
+    })
+}
+
+/// A model under another name is no cause for worry where all that was measured is as it should be and there was much to hold it against.
+pub(super) fn forgive_the_name(measured: &Measured, options: &PreflightOptions, reasons: &mut [Reason]) {
+    let clean = reasons.iter().all(|r| r.level <= Level::Note || r.check == Check::ModelName);
+    let held = options.variance_explained().is_some() || measured.frequency_correlation.is_some();
+    if clean && held {
+        for reason in reasons.iter_mut().filter(|r| r.check == Check::ModelName) {
+            reason.level = Level::Note;
+            reason.change = "Nothing to change: what was measured is as the SAE expects.".into();
+        }
+    }
+}
+
+/// `1/factor <= ratio <= factor`.
+pub(super) fn within(ratio: f64, factor: f64) -> bool {
+    ratio * factor >= 1.0 && ratio <= factor
+}

@@ -1,0 +1,65 @@
+use super::Thresholds;
+
+/// What is known of the SAE beforehand, and how much to look at.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct PreflightOptions {
+    /// What the release says that the SAE does, if it says so.
+    pub expected: Option<Expected>,
+    /// Other names under which the model is known to be the right one.
+    pub aliases: Vec<String>,
+    /// Tokens to measure on, at most.
+    pub tokens: usize,
+    /// The hook point to read, where it is not the one of the SAE's metadata.
+    pub hook: Option<String>,
+    /// The id of the BOS token, for models without a tokenizer.
+    pub bos: Option<u32>,
+    /// Whether to try what would help (other scales, centring, norms, the model's other hook points): a pass over the sample through the
+    /// whole model, and some twenty to a hundred encodings of a part of it.
+    pub remedies: bool,
+    /// Whether to compare the model's loss on the tokens with that on the same tokens in another order; needs logits.
+    pub loss: bool,
+    /// The limits.
+    pub thresholds: Thresholds,
+}
+
+impl Default for PreflightOptions {
+    fn default() -> Self {
+        Self {
+            expected: None,
+            aliases: Vec::new(),
+            tokens: 2048,
+            hook: None,
+            bos: None,
+            remedies: true,
+            loss: true,
+            thresholds: Thresholds::default(),
+        }
+    }
+}
+
+impl PreflightOptions {
+    /// With what the release says.
+    #[must_use]
+    pub fn expecting(mut self, expected: Expected) -> Self {
+        self.expected = Some(expected);
+        self
+    }
+
+    pub(super) fn l0(&self) -> Option<f64> {
+        self.expected.and_then(|expected| expected.l0)
+    }
+
+    pub(super) fn variance_explained(&self) -> Option<f64> {
+        self.expected.and_then(|expected| expected.variance_explained)
+    }
+}
+
+/// What a release says of its SAE.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Expected {
+    /// Features that fire on a token, on average.
+    pub l0: Option<f64>,
+    /// Share of the variance that the reconstruction keeps.
+    pub variance_explained: Option<f64>,
+}

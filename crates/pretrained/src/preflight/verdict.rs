@@ -1,0 +1,70 @@
+use super::{Level, Measured, Reason};
+use serde::Serialize;
+use std::fmt;
+use std::time::Duration;
+
+/// What a preflight found: the worst level of its reasons, and the reasons, worst first.
+///
+/// `Display` is a line, and one more for each reason.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Verdict {
+    /// Pass, Warn or Fail; a note does not make a pass worse.
+    pub level: Level,
+    /// The findings, worst first.
+    pub reasons: Vec<Reason>,
+    /// What was measured, if it came to that.
+    pub measured: Option<Measured>,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+impl Verdict {
+    pub(super) fn new(mut reasons: Vec<Reason>, measured: Option<Measured>, took: Duration) -> Self {
+        // A check that failed has nothing to add as a warning.
+        let failed: Vec<_> = reasons.iter().filter(|r| r.level == Level::Fail).map(|r| r.check).collect();
+        reasons.retain(|r| r.level == Level::Fail || !failed.contains(&r.check));
+        reasons.sort_by_key(|reason| (std::cmp::Reverse(reason.level), reason.check));
+        let worst = reasons.first().map_or(Level::Pass, |reason| reason.level);
+        let level = if worst == Level::Note { Level::Pass } else { worst };
+        Self { level, reasons, measured, seconds: took.as_secs_f64() }
+    }
+
+    /// Nothing is in the way.
+    #[must_use]
+    pub fn is_pass(&self) -> bool {
+        self.level == Level::Pass
+    }
+
+    /// The results would not be those of this SAE.
+    #[must_use]
+    pub fn is_fail(&self) -> bool {
+        self.level == Level::Fail
+    }
+
+    /// The findings of one check.
+    pub fn of(&self, check: super::Check) -> impl Iterator<Item = &Reason> {
+        self.reasons.iter().filter(move |reason| reason.check == check)
+    }
+
+    /// As JSON: `level`, `reasons`, `measured`, `seconds`.
+    #[must_use]
+    pub fn to_json(&self) -> serde_json::Value {
+        serde_json::to_value(self).unwrap_or_default()
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "preflight {}", self.level)?;
+        match &self.measured {
+            Some(m) => write!(
+                f,
+                ": {} tokens, L0 {:.1}, variance explained {:.3}, cosine {:.3} ({:.1} s)",
+                m.tokens, m.l0, m.variance_explained, m.cosine, self.seconds
+            )?,
+            None => write!(f, ": nothing measured ({:.1} s)", self.seconds)?,
+        }
+        self.reasons.iter().try_for_each(|reason| write!(f, "\n  {reason}"))
+    }
+}
