@@ -11,6 +11,7 @@ mod common;
 use clap::Parser;
 use common::census_folder::CensusFolder;
 use common::engine::{EngineFlags, peak_rss_bytes};
+use common::preflight::PreflightFlags;
 use common::{Outcome, Setup, Source, token_bar};
 use saescope::activation_store::{ActivationSource, Exclude, StoreOptions};
 use saescope::feature_analysis::census::{CensusNames, CensusReport, LeaveOut};
@@ -28,6 +29,8 @@ use std::time::Instant;
 struct Args {
     #[command(flatten)]
     source: Source,
+    #[command(flatten)]
+    preflight: PreflightFlags,
     /// Tokens to look at, special ones among them [default: the whole text]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     tokens: Option<u64>,
@@ -59,6 +62,7 @@ fn run(args: &Args) -> Outcome {
         setup.describe_sae(),
         setup.describe_text()
     );
+    args.preflight.check(&args.source, &setup, args.store())?;
     let started = Instant::now();
     let (census, report) = count(args, &setup, engine)?;
     let seconds = started.elapsed().as_secs_f64();

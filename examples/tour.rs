@@ -14,7 +14,9 @@ mod fidelity;
 
 use candle_core::D;
 use clap::Parser;
+use common::preflight::PreflightFlags;
 use common::{Features, Outcome, Setup, Source, bar};
+use saescope::activation_store::StoreOptions;
 use saescope::feature_analysis::page::{Page, Section};
 use saescope::feature_analysis::plot::{Align, HistogramOptions, Table, density, lens_table, top_table, visible_token};
 use saescope::feature_analysis::views::{lens_rows, positive_figure, top_examples};
@@ -33,6 +35,8 @@ use std::time::Instant;
 pub struct Args {
     #[command(flatten)]
     source: Source,
+    #[command(flatten)]
+    preflight: PreflightFlags,
     /// random:COUNT, drawn with the seed, or a list of feature numbers
     #[arg(long, default_value = "random:100", value_name = "random:100|1,2,3")]
     features: Features,
@@ -84,6 +88,7 @@ pub fn tour(args: &Args) -> Outcome {
     );
     page.fact("model", setup.describe_model()).fact("SAE", setup.describe_sae()).fact("text", setup.describe_text());
     println!("model  {}\nSAE    {}\ntext   {}", setup.describe_model(), setup.describe_sae(), setup.describe_text());
+    args.preflight.check(&args.source, &setup, StoreOptions::default())?;
 
     cell("", "What the model says next");
     let next = next_tokens(&setup, &args.prompt, 5)?;

@@ -3,6 +3,7 @@
 
 pub mod census_folder;
 pub mod engine;
+pub mod preflight;
 pub mod random_sae;
 
 use clap::{Args, ValueEnum};

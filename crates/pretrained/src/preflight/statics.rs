@@ -322,7 +322,8 @@ const ALIGNED: usize = 1024;
 fn alignment(subject: &Subject<'_>, options: &PreflightOptions) -> Option<Reason> {
     let sae = subject.sae()?;
     let metadata = sae.metadata();
-    let elsewhere = metadata.hook_name_out.is_some() && metadata.hook_name_out != metadata.hook_name;
+    let elsewhere =
+        sae.is_transcoder() || metadata.hook_name_out.is_some() && metadata.hook_name_out != metadata.hook_name;
     let (d_in, d_sae) = (sae.d_in(), sae.d_sae());
     if elsewhere || sae.d_out() != d_in || d_in * d_sae > ALIGNED_AT_MOST {
         return None;

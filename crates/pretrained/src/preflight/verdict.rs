@@ -5,7 +5,7 @@ use std::time::Duration;
 
 /// What a preflight found: the worst level of its reasons, and the reasons, worst first.
 ///
-/// `Display` is a line, and one more for each reason.
+/// `Display` is a line, and one more for each warning and failure; `{:#}` shows the notes as well.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Verdict {
@@ -65,6 +65,12 @@ impl fmt::Display for Verdict {
             )?,
             None => write!(f, ": nothing measured ({:.1} s)", self.seconds)?,
         }
-        self.reasons.iter().try_for_each(|reason| write!(f, "\n  {reason}"))
+        let shown = |reason: &&Reason| f.alternate() || reason.level > Level::Note;
+        self.reasons
+            .iter()
+            .filter(shown)
+            .collect::<Vec<_>>()
+            .into_iter()
+            .try_for_each(|reason| write!(f, "\n  {reason}"))
     }
 }

@@ -8,11 +8,11 @@ use std::path::Path;
 const HEAD: &str = "\
 # Preflight: what is checked, where the limits lie, what they catch
 
-Made by `crates/pretrained/tests/preflight.rs`; `UPDATE_DOCS=1 cargo test --release --workspace --test preflight` writes it anew. The words are tested,
-the numbers are those of one machine (they differ in the last digits on others).
+Made by `crates/pretrained/tests/preflight.rs`; `UPDATE_DOCS=1 cargo test --release --workspace --test preflight -- --ignored` writes it anew. The words are
+tested, the numbers are those of one machine (they differ in the last digits on others).
 
-`pretrained::preflight` asks whether an SAE belongs to a model, processed as it is, on the tokens that are to be run. `tour`, `census` and
-`evaluate_sae` ask first. First tokens of rows, special tokens, positions outside `seqpos_slice`, padding, and tokens of more than ten times the
+`pretrained::preflight` asks whether an SAE belongs to a model, processed as it is, on the tokens that are to be run. `tour` and `census` ask
+first. First tokens of rows, special tokens, positions outside `seqpos_slice`, padding, and tokens of more than ten times the
 median norm are left out of the measures.
 
 ## Limits

@@ -57,7 +57,7 @@ pub fn sae(name: &str) -> Sae {
 /// As its files have it.
 pub fn as_published(name: &str) -> Sae {
     if name == "demo" {
-        return Sae::load(&Path::new(DEMO).join("sae")).unwrap();
+        return Sae::load(Path::new(DEMO).join("sae")).unwrap();
     }
     let folder = Path::new(PAIRINGS).join(name);
     if name != "transcoder2" {
@@ -122,7 +122,7 @@ pub fn relu(sae: &Sae) -> Sae {
 }
 
 /// A matrix, its values changed.
-pub fn map(tensor: &Tensor, change: impl FnOnce(&mut Vec<f32>)) -> Tensor {
+pub fn map(tensor: &Tensor, change: impl FnOnce(&mut [f32])) -> Tensor {
     let mut flat: Vec<f32> = tensor.flatten_all().unwrap().to_vec1().unwrap();
     change(&mut flat);
     Tensor::from_vec(flat, tensor.dims(), &Device::Cpu).unwrap()
@@ -177,7 +177,7 @@ pub fn almanac() -> Text {
 }
 
 /// The demo's model with changed weights: `change` gets a tensor's name, shape and values.
-pub fn changed_model(change: impl Fn(&str, &[usize], &mut Vec<f32>)) -> LanguageModel {
+pub fn changed_model(change: impl Fn(&str, &[usize], &mut [f32])) -> LanguageModel {
     let folder = Path::new(DEMO).join("lm");
     let bytes = std::fs::read(folder.join("model.safetensors")).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();

@@ -83,7 +83,7 @@ static PERMUTED: LazyLock<LanguageModel> = LazyLock::new(|| {
         let d = 256;
         let rows = name.ends_with("c_attn.weight") || name.ends_with("c_fc.weight");
         let columns = name.contains("wte") || name.contains("wpe") || name.contains("ln_") || name.contains("c_proj");
-        let old = values.clone();
+        let old = values.to_vec();
         let width = *shape.last().unwrap();
         for (i, value) in values.iter_mut().enumerate() {
             let (row, column) = (i / width, i % width);
@@ -120,7 +120,7 @@ static ONE_BIT: LazyLock<LanguageModel> = LazyLock::new(|| {
     })
 });
 
-fn one_bit(values: &mut Vec<f32>) {
+fn one_bit(values: &mut [f32]) {
     let scale = values.iter().map(|v| v.abs()).sum::<f32>() / values.len() as f32;
     values.iter_mut().for_each(|v| *v = scale.copysign(*v));
 }
@@ -208,7 +208,7 @@ pub fn all() -> Vec<Wrong> {
 fn permute_decoder(parts: &mut sae_core::SaeParts) {
     let (d_sae, d_in) = parts.w_dec.dims2().unwrap();
     parts.w_dec = map(&parts.w_dec, |flat| {
-        let old = flat.clone();
+        let old = flat.to_vec();
         for row in 0..d_sae {
             flat[row * d_in..][..d_in].copy_from_slice(&old[place(row, d_sae) * d_in..][..d_in]);
         }
