@@ -1,4 +1,4 @@
-//! The weight files of a Hugging Face folder: one safetensors file or several with an index, read by tensor name.
+//! The weight files of a Hugging Face folder: one file or several with an index, safetensors or `torch.save`'s, read by tensor name.
 
 use crate::weights::TensorSource;
 use crate::{Error, Result};
@@ -6,41 +6,46 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use tensor_files::SafetensorsFile;
+use tensor_files::{SafetensorsFile, TensorFile, TorchFile};
 
-const SINGLE: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
+/// A format of weights: its one file, the index of its shards, what opens it.
+struct Format {
+    single: &'static str,
+    index: &'static str,
+    open: fn(&Path) -> tensor_files::Result<Box<dyn TensorFile>>,
+}
+
+/// The first of these that a folder has is read.
+const FORMATS: [Format; 2] = [
+    Format {
+        single: "model.safetensors",
+        index: "model.safetensors.index.json",
+        open: |path| Ok(Box::new(SafetensorsFile::open(path)?)),
+    },
+    // What was published before safetensors was: a pickle, read without executing anything.
+    Format {
+        single: "pytorch_model.bin",
+        index: "pytorch_model.bin.index.json",
+        open: |path| Ok(Box::new(TorchFile::open(path)?)),
+    },
+];
+
 const MAX_INDEX_BYTES: u64 = 100 << 20;
 
 /// Tensors by name, each read when taken; [`finish`](TensorSource::finish) then tells which were never taken.
 pub(crate) struct WeightFolder {
     path: PathBuf,
-    files: Vec<SafetensorsFile>,
+    files: Vec<Box<dyn TensorFile>>,
     /// Name without the family's prefix -> (file, name in the file).
     held: BTreeMap<String, (usize, String)>,
     taken: Mutex<BTreeSet<String>>,
 }
 
 impl WeightFolder {
-    /// Opens `model.safetensors`, or the shards that `model.safetensors.index.json` names. The first of
-    /// `prefixes` (`transformer.`, `model.`) that a name has is removed from it.
+    /// Opens the first of `model.safetensors`, the shards that `model.safetensors.index.json` names, `pytorch_model.bin` and the shards
+    /// of `pytorch_model.bin.index.json`. The first of `prefixes` (`transformer.`, `model.`) that a name has is removed from it.
     pub(crate) fn open(folder: &Path, prefixes: &[&str]) -> Result<Self> {
-        let (single, index) = (folder.join(SINGLE), folder.join(INDEX));
-        let files = if single.is_file() {
-            vec![SafetensorsFile::open(single)?]
-        } else if index.is_file() {
-            open_shards(folder, &index)?
-        } else {
-            let pickled =
-                ["pytorch_model.bin", "pytorch_model.bin.index.json"].iter().any(|name| folder.join(name).is_file());
-            let reason = match pickled {
-                true => {
-                    "the folder has its weights in pytorch_model.bin alone; save it as safetensors with transformers' save_pretrained"
-                }
-                false => "the folder has neither model.safetensors nor model.safetensors.index.json",
-            };
-            return Err(Error::NotAModel { path: folder.into(), reason });
-        };
+        let files = open_files(folder)?;
         let mut held = BTreeMap::new();
         for (i, file) in files.iter().enumerate() {
             for name in file.names() {
@@ -107,8 +112,23 @@ fn leads_out(folder: &Path, file: &str) -> bool {
     place != Some(&home) && (blobs.is_none() || place != blobs.as_deref())
 }
 
+fn open_files(folder: &Path) -> Result<Vec<Box<dyn TensorFile>>> {
+    for format in &FORMATS {
+        let (single, index) = (folder.join(format.single), folder.join(format.index));
+        if single.is_file() {
+            return Ok(vec![(format.open)(&single)?]);
+        }
+        if index.is_file() {
+            return open_shards(folder, &index, format);
+        }
+    }
+    let reason = "the folder has none of model.safetensors, model.safetensors.index.json, pytorch_model.bin and \
+                  pytorch_model.bin.index.json";
+    Err(Error::NotAModel { path: folder.into(), reason })
+}
+
 /// Opens every file that the index names, after checking that each lies in the folder (or is the hub's cache's, see [`leads_out`]) and holds what the index says.
-fn open_shards(folder: &Path, index: &Path) -> Result<Vec<SafetensorsFile>> {
+fn open_shards(folder: &Path, index: &Path, format: &Format) -> Result<Vec<Box<dyn TensorFile>>> {
     let map = read_weight_map(index)?;
     let bad = |name: &str, file: &str, reason| Error::BadIndex {
         path: index.into(),
@@ -116,7 +136,7 @@ fn open_shards(folder: &Path, index: &Path) -> Result<Vec<SafetensorsFile>> {
         file: file.into(),
         reason,
     };
-    let mut files: BTreeMap<&str, SafetensorsFile> = BTreeMap::new();
+    let mut files: BTreeMap<&str, Box<dyn TensorFile>> = BTreeMap::new();
     for (name, file) in &map {
         let mut parts = Path::new(file).components();
         if !matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None)) || file.contains(['/', '\\']) {
@@ -130,7 +150,7 @@ fn open_shards(folder: &Path, index: &Path) -> Result<Vec<SafetensorsFile>> {
                     "a shard may be a link to a file of its folder or of the hub's cache, this leads elsewhere",
                 ));
             }
-            files.insert(file, SafetensorsFile::open(folder.join(file))?);
+            files.insert(file, (format.open)(&folder.join(file))?);
         }
         if !files[file.as_str()].contains(name) {
             return Err(bad(name, file, "that file does not hold the tensor"));

@@ -52,7 +52,7 @@ impl LoadOptions {
     }
 }
 
-/// Loads a model from a Hugging Face folder (`config.json`, `model.safetensors` or shards with their index, and
+/// Loads a model from a Hugging Face folder (`config.json`, `model.safetensors` or `pytorch_model.bin` or shards with their index, and
 /// `tokenizer.json` if there is one), or from a GGUF file (name ending in `.gguf`; it carries its own tokenizer).
 ///
 /// Folders may be of any family in [`AnyModel::supported`]; GGUF files of the architectures `gemma`, `gemma2`, `gemma3`, `gpt2`,
@@ -77,7 +77,7 @@ pub fn load(path: &Path, options: &LoadOptions) -> Result<LanguageModel> {
     if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf")) {
         return load_gguf(path, options);
     }
-    let reason = "expected a folder with config.json and model.safetensors, or a .gguf file";
+    let reason = "expected a folder with config.json and model.safetensors or pytorch_model.bin, or a .gguf file";
     Err(Error::NotAModel { path: path.into(), reason })
 }
 

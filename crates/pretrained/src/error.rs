@@ -94,15 +94,10 @@ pub enum Error {
         folders: Vec<String>,
     },
     /// A model's repository without weights that can be read.
-    #[error(
-        "repository `{repo}` has no model.safetensors and no model.safetensors.index.json{}",
-        if *.pickled { "; its weights are pickles (.bin): save them as safetensors with transformers' save_pretrained" } else { "" }
-    )]
+    #[error("repository `{repo}` has none of model.safetensors, pytorch_model.bin and their indexes (.index.json)")]
     NoWeights {
         /// The repository.
         repo: String,
-        /// Whether it has weights as pickles.
-        pickled: bool,
     },
     /// An index of shards that cannot be one.
     #[error("{path}: not an index of shards: {reason}")]

@@ -12,8 +12,9 @@ use std::path::{Path, PathBuf};
 
 const SMALL: [&str; 4] =
     ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json"];
-const SINGLE: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
+/// One file of weights, or the index of its shards: the first that a repository has is fetched.
+const WEIGHTS: [(&str, &str); 2] =
+    [("model.safetensors", "model.safetensors.index.json"), ("pytorch_model.bin", "pytorch_model.bin.index.json")];
 /// Above this an index of shards is refused; the largest published have a few MB.
 const MOST_INDEX_BYTES: u64 = 100 << 20;
 
@@ -45,10 +46,11 @@ impl Model {
 impl Pretrained {
     /// Brings a model here: a name of TransformerLens (`gpt2-small`), a repository of the hub, or a local folder or GGUF file.
     ///
-    /// Fetches `config.json`, what tokenizers are read from, and weights as safetensors, one file or all shards of the index.
+    /// Fetches `config.json`, what tokenizers are read from, and weights, one file or all shards of the index: safetensors, or where there are
+    /// none `pytorch_model.bin` (read without executing anything).
     ///
     /// # Errors
-    /// [`Error::NoWeights`] for a repository without safetensors, [`Error::UnsafeName`] for an index that names something outside of its
+    /// [`Error::NoWeights`] for a repository with neither, [`Error::UnsafeName`] for an index that names something outside of its
     /// folder, and everything that a download can meet.
     pub fn model(&self, name: &str) -> Result<Model> {
         if is_local(name) {
@@ -58,16 +60,7 @@ impl Pretrained {
         }
         let session = self.model_session(name)?;
         let mut required = vec!["config.json".to_owned()];
-        if session.has(SINGLE) {
-            required.push(SINGLE.into());
-        } else if session.has(INDEX) {
-            let index = session.get(&[INDEX.to_owned()], &[])?.remove(0);
-            required.push(INDEX.into());
-            required.extend(shards(&index)?);
-        } else {
-            let pickled = session.files().iter().any(|file| file.ends_with(".bin"));
-            return Err(Error::NoWeights { repo: name.into(), pickled });
-        }
+        required.extend(weights(&session, name)?);
         let files = session.get(&required, &SMALL.map(str::to_owned))?;
         let name = name.rsplit('/').next().unwrap_or(name).into();
         Ok(Model { name, path: session.folder()?, files, revision: Some(session.commit) })
@@ -87,6 +80,20 @@ impl Pretrained {
         }
         Err(failure.unwrap_or_else(|| self.unknown(name)))
     }
+}
+
+/// The files of weights in a repository: all of the first format that it has.
+fn weights(session: &Session<'_>, name: &str) -> Result<Vec<String>> {
+    for (single, index) in WEIGHTS {
+        if session.has(single) {
+            return Ok(vec![single.into()]);
+        }
+        if session.has(index) {
+            let path = session.get(&[index.to_owned()], &[])?.remove(0);
+            return Ok(std::iter::once(index.into()).chain(shards(&path)?).collect());
+        }
+    }
+    Err(Error::NoWeights { repo: name.into() })
 }
 
 /// The files that an index names: plain names, in its own folder.

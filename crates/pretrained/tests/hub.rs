@@ -206,11 +206,27 @@ fn shards_are_those_of_the_index_and_lie_in_its_folder() {
         let setup = Setup::of(sharded(index), as_it_is);
         assert!(matches!(setup.hub().model("me/big"), Err(Error::BadIndex { .. })), "{index}");
     }
-    let mut pickled = sharded(index);
-    pickled.get_mut("models:me/big").unwrap().retain(|file, _| file == "config.json");
-    pickled.get_mut("models:me/big").unwrap().insert("pytorch_model.bin".into(), vec![0]);
-    let setup = Setup::of(pickled, as_it_is);
-    assert!(matches!(setup.hub().model("me/big"), Err(Error::NoWeights { pickled: true, .. })));
+    // Pickles are fetched where there is nothing else.
+    let mut repos = sharded(index);
+    repos.get_mut("models:me/big").unwrap().retain(|file, _| file == "config.json");
+    assert!(matches!(Setup::of(repos.clone(), as_it_is).hub().model("me/big"), Err(Error::NoWeights { .. })));
+    let mut pickled =
+        |file: &str, bytes: &[u8]| repos.get_mut("models:me/big").unwrap().insert(file.into(), bytes.into());
+    pickled("pytorch_model.bin.index.json", br#"{"weight_map": {"a": "pytorch_model-1.bin"}}"#);
+    pickled("pytorch_model-1.bin", &[0]);
+    let model = Setup::of(repos.clone(), as_it_is).hub().model("me/big").unwrap();
+    assert!(
+        model.files.iter().any(|file| file.ends_with("pytorch_model-1.bin")) && model.files.len() == 3,
+        "{:?}",
+        model.files
+    );
+    repos.get_mut("models:me/big").unwrap().insert("pytorch_model.bin".into(), vec![0]);
+    let model = Setup::of(repos, as_it_is).hub().model("me/big").unwrap();
+    assert!(
+        model.files.iter().any(|file| file.ends_with("pytorch_model.bin")) && model.files.len() == 2,
+        "{:?}",
+        model.files
+    );
 }
 
 #[test]
