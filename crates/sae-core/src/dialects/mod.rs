@@ -7,8 +7,10 @@ mod circuit_tracer;
 mod clt;
 mod connor_rob;
 mod dialect;
+mod dictionary_learning;
 mod gemma_scope;
 mod gemma_scope_2;
+mod llama_scope;
 mod mwhanna;
 mod openai;
 mod saelens;
@@ -40,6 +42,9 @@ struct Reader {
 const READERS: &[Reader] = &[
     saelens::READER,
     sparsify::READER,
+    llama_scope::LLAMA_SCOPE,
+    llama_scope::R1,
+    dictionary_learning::READER,
     gemma_scope::READER,
     gemma_scope_2::READER,
     connor_rob::READER,
