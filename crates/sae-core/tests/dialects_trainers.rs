@@ -53,7 +53,7 @@ fn edited(name: &str, path: &str, config: &str, edit: impl Fn(&mut Value)) -> (T
 
 #[track_caller]
 fn refused((dir, opened): (TempDir, Result<Dictionary>), words: &[&str]) {
-    let error = opened.err().expect("it was opened").to_string();
+    let error = opened.expect_err("it was opened").to_string();
     for word in words.iter().copied().chain([&*dir.path().to_string_lossy()]) {
         assert!(error.contains(word), "`{word}` is not in: {error}");
     }
