@@ -12,6 +12,7 @@ mod frame;
 mod intervals;
 mod merge;
 mod mix;
+pub(crate) use mix::{address_key, feature_key, hash};
 mod options;
 mod query;
 mod restore;

@@ -57,6 +57,11 @@ impl NewFolder {
     }
 }
 
+/// An error of a file that has no name.
+pub(crate) fn io(what: &str, source: std::io::Error) -> Error {
+    Error::Io { path: what.into(), source }
+}
+
 /// Checks that a name is one plain part of a path.
 pub(crate) fn plain_name(what: &'static str, name: &str) -> Result<()> {
     let mut parts = Path::new(name).components();

@@ -1,9 +1,10 @@
 //! The activations of a range of features while the text is read: on disk, 14 bytes each.
 
 use super::LEAST;
+use crate::Result;
 use crate::export::ExportError;
-use crate::export::folder::NewFolder;
-use crate::{Error, Result};
+use crate::export::folder::{NewFolder, io};
+use crate::export::tokens::Tokens;
 use activation_store::TokenPos;
 use half::f16;
 use std::fs::File;
@@ -91,43 +92,4 @@ fn each(file: &mut File, count: u64, mut with: impl FnMut(&[u8; RECORD]) -> std:
         Ok(())
     };
     all().map_err(|source| io("a split of the cache", source))
-}
-
-/// The rows of tokens, on disk.
-pub(super) struct Tokens {
-    file: BufWriter<File>,
-    pub(super) rows: usize,
-    pub(super) context: usize,
-}
-
-impl Tokens {
-    pub(super) fn new(folder: &NewFolder) -> Result<Self> {
-        Ok(Self { file: BufWriter::new(folder.scratch()?), rows: 0, context: 0 })
-    }
-
-    /// Takes row `row` of the source.
-    pub(super) fn push(&mut self, row: u64, tokens: &[u32]) -> Result<()> {
-        if self.rows == 0 {
-            self.context = tokens.len();
-        } else if tokens.len() != self.context {
-            return Err(ExportError::Length { row, found: tokens.len(), expected: self.context }.into());
-        }
-        self.rows += 1;
-        let write = |token: &u32| self.file.write_all(&i64::from(*token).to_le_bytes());
-        tokens.iter().try_for_each(write).map_err(|source| io("tokens on their way to disk", source))
-    }
-
-    fn copy(&mut self, out: &mut dyn Write) -> Result<()> {
-        let mut all = || -> std::io::Result<()> {
-            self.file.flush()?;
-            let file = self.file.get_mut();
-            file.seek(SeekFrom::Start(0))?;
-            std::io::copy(file, out).map(drop)
-        };
-        all().map_err(|source| io("a split of the cache", source))
-    }
-}
-
-fn io(path: &str, source: std::io::Error) -> Error {
-    Error::Io { path: path.into(), source }
 }

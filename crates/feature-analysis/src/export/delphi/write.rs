@@ -1,7 +1,8 @@
-use super::spool::{Spool, Tokens};
+use super::spool::Spool;
 use super::{DelphiOptions, DelphiTarget};
 use crate::export::folder::NewFolder;
-use crate::export::{ExportError, ExportProgress};
+use crate::export::tokens::Tokens;
+use crate::export::{ExportError, ExportProgress, check_width};
 use crate::{Error, Result};
 use activation_store::{ActivationBatch, ActivationSource, RowIndex};
 use std::io::Write;
@@ -36,7 +37,7 @@ pub fn write_delphi(
     progress: &mut dyn FnMut(ExportProgress),
 ) -> Result<DelphiReport> {
     options.check(targets)?;
-    check_widths(source, targets)?;
+    targets.iter().try_for_each(|target| check_width(source, target.hook, target.coder))?;
     let folder = NewFolder::begin(out)?;
     let mut cache = Cache::new(targets, &folder, options)?;
     let (mut seen, wanted) = (0, options.rows.unwrap_or(u64::MAX));
@@ -49,25 +50,6 @@ pub fn write_delphi(
     let report = cache.write(&folder, options, progress)?;
     folder.finish()?;
     Ok(report)
-}
-
-fn check_widths(source: &dyn ActivationSource, targets: &[DelphiTarget<'_>]) -> Result<()> {
-    for target in targets {
-        let Some(hook) = source.spec().hooks.get(target.hook) else {
-            let found = target.hook.to_string();
-            return Err(Error::Option { option: "hook", expected: "one of the source's hooks", found });
-        };
-        let (left_size, right_size) = (hook.width, target.coder.d_in());
-        if left_size != right_size {
-            return Err(Error::Misfit {
-                left: "the hook's width",
-                left_size,
-                right: "the dictionary's d_in",
-                right_size,
-            });
-        }
-    }
-    Ok(())
 }
 
 /// What has been seen so far.
