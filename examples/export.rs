@@ -1,7 +1,8 @@
-//! Every activation of an SAE on a text as delphi's cache of latents, or the SAE itself as a SAELens folder.
+//! Every activation of an SAE on a text as delphi's cache of latents, its features as Neuronpedia's dashboards, or the SAE itself as a SAELens folder.
 //!
 //! ```sh
 //! cargo run --release --example export -- --format delphi --out target/latents --rows 64
+//! cargo run --release --example export -- --format neuronpedia --out target/dashboards --rows 64
 //! cargo run --release --example export -- --format saelens --out target/sae
 //! ```
 //! The last line on standard output is one JSON object; the progress bar is on standard error.
@@ -14,6 +15,7 @@ use common::{Outcome, Setup, Source, token_bar};
 use saescope::activation_store::{Exclude, StoreOptions};
 use saescope::feature_analysis::export::ExportStage;
 use saescope::feature_analysis::export::delphi::{DelphiOptions, DelphiTarget, write_delphi};
+use saescope::feature_analysis::export::neuronpedia::{NeuronpediaOptions, NeuronpediaTarget, write_neuronpedia};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -27,15 +29,18 @@ struct Args {
     /// What is written
     #[arg(long, value_enum)]
     format: Format,
-    /// The folder that is made; for delphi and SAELens one that is not there yet
+    /// The folder that is made, one that is not there yet
     #[arg(long)]
     out: PathBuf,
-    /// Rows of tokens, for delphi [default: the whole text]
+    /// Rows of tokens, for delphi and Neuronpedia [default: the whole text]
     #[arg(long)]
     rows: Option<u64>,
     /// Ranges of features, for delphi
     #[arg(long, default_value_t = 5)]
     splits: usize,
+    /// The set of SAEs, for Neuronpedia
+    #[arg(long, default_value = "res")]
+    sae_set: String,
     /// The hookpoint's folder, for delphi [default: the SAE's hook]
     #[arg(long)]
     hookpoint: Option<String>,
@@ -45,6 +50,8 @@ struct Args {
 enum Format {
     /// delphi's cache of latents.
     Delphi,
+    /// Neuronpedia's feature dashboards.
+    Neuronpedia,
     /// A SAELens folder.
     Saelens,
 }
@@ -58,6 +65,7 @@ fn run(args: &Args) -> Outcome {
     println!("model  {}\nSAE    {}\ntext   {}", setup.describe_model(), setup.describe_sae(), setup.describe_text());
     match args.format {
         Format::Delphi => delphi(args, &setup),
+        Format::Neuronpedia => neuronpedia(args, &setup),
         Format::Saelens if args.out.exists() => Err(format!("{} exists already", args.out.display()).into()),
         Format::Saelens => {
             setup.sae.save(&args.out)?;
@@ -92,6 +100,35 @@ fn delphi(args: &Args, setup: &Setup) -> Outcome {
     bar.finish();
     let result = serde_json::json!({
         "out": args.out, "rows": report.rows, "context": report.context, "activations": report.activations[0],
+    });
+    println!("{result}");
+    Ok(())
+}
+
+fn neuronpedia(args: &Args, setup: &Setup) -> Outcome {
+    let tokenizer = setup.model.tokenizer().ok_or("the model has no tokenizer: tokens cannot be printed")?;
+    let hook = setup.sae.metadata().hook_name.clone().unwrap_or_default();
+    let layer = hook.split('.').find_map(|part| part.parse().ok()).unwrap_or(0);
+    // Every token counts; activations on special ones are left out by the writer.
+    let store = StoreOptions { exclude_special_tokens: Some(Exclude::Nothing), ..StoreOptions::default() };
+    let mut harvest = setup.store_with(store)?.into_harvest();
+    let target = NeuronpediaTarget { hook: 0, coder: &setup.sae, model: &setup.model, tokenizer };
+    let options = NeuronpediaOptions {
+        rows: args.rows,
+        dataset: setup.describe_text(),
+        ..NeuronpediaOptions::new(setup.model.name().to_string(), layer, args.sae_set.as_str(), tokenizer)
+    };
+    let bar = token_bar(None);
+    let report = write_neuronpedia(&mut harvest, &target, &args.out, &options, &mut |progress| {
+        if progress.stage == ExportStage::Files && progress.done == 1 {
+            bar.set_length(progress.of.unwrap_or(0));
+        }
+        bar.set_position(progress.done);
+    })?;
+    bar.finish();
+    let result = serde_json::json!({
+        "out": args.out, "rows": report.rows, "context": report.context, "files": report.files, "alive": report.alive,
+        "activations": report.activations,
     });
     println!("{result}");
     Ok(())
