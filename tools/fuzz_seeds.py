@@ -1,12 +1,14 @@
 """First inputs for fuzzing, a few small sound files per target, into fuzz/corpus/TARGET.
 
-python tools/fuzz_seeds.py        needs numpy, tokenizers, gguf, pyarrow, zstandard or the zstd program (tools/requirements.txt)
+python tools/fuzz_seeds.py [NAME ..]        all, or functions of this file by name; needs numpy, tokenizers, gguf, pyarrow, zstandard or the zstd program (tools/requirements.txt)
 """
 
 import gzip
+import hashlib
 import json
 import struct
 import subprocess
+import sys
 from pathlib import Path
 
 import gguf
@@ -259,6 +261,102 @@ def interventions():
     put("interventions", "all", json.dumps(list_).encode() + b"\0" + tensors([f32("v", 3), f32("m", 2, 3)]))
 
 
+DIALECTS = ROOT / "crates/sae-core/tests/golden/dialects"
+
+
+def archives():
+    """numpy's and torch's files: the hostile ones, and those of published formats. They lie in the repository already: none goes into fuzz/seeds."""
+    hostile = ROOT / "crates/tensor-files/tests/hostile"
+    for target, folder, ends in (("npz", "npz", (".npz",)), ("torch", "pt", (".pt", ".pth"))):
+        for path in [*(hostile / folder).iterdir(), *DIALECTS.rglob("*")]:
+            if path.suffix in ends and path.stat().st_size <= 16384:
+                name = path.stem if hostile in path.parents else path.relative_to(DIALECTS).parts[0]
+                (CORPUS / target).mkdir(parents=True, exist_ok=True)
+                (CORPUS / target / name).write_bytes(path.read_bytes())
+
+
+def dialects():
+    """Each file of each fixture as it is; one edit of it; and the names. See crates/sae-core/tests/fuzz/dialects.rs."""
+    source = (ROOT / "crates/sae-core/tests/fuzz/dialects.rs").read_text()
+    names = source.split("FIXTURES: &[&str] = &[")[1].split("]")[0].replace('"', "").replace(",", "").split()
+    for i, name in enumerate(names):
+        root = DIALECTS / name / "files"
+        files = sorted(str(p.relative_to(root)) for p in root.rglob("*") if p.is_file())
+        for j, file in enumerate(files):
+            data = (root / file).read_bytes()
+            if len(data) < 16000:
+                (CORPUS / "dialects").mkdir(parents=True, exist_ok=True)
+                (CORPUS / "dialects" / f"{name}-{j}").write_bytes(bytes([i, j]) + data)
+            put("dialects", f"edit-{name}-{j}", bytes([i, j | 128]) + struct.pack(">HB", 9, data[9]))
+            put("dialects", f"found-{name}-{j}", bytes([i, j | 192]))
+        meta = json.loads((DIALECTS / name / "meta.json").read_text())
+        put("dialects", f"names-{name}", bytes([i, len(files)]) + b"\0".join(
+            part.encode() for part in (meta.get("repo_id", "a/b"), meta["path"], json.dumps(meta.get("overrides", {})))))
+
+
+def registry():
+    table = gzip.decompress((ROOT / "crates/pretrained/data/releases.tsv.gz").read_bytes()).decode().split("\n")
+    head, starts = table[:3], [i for i, line in enumerate(table) if line.startswith(">\t")] + [len(table)]
+    small = sorted(zip(starts, starts[1:]), key=lambda at: sum(map(len, table[at[0] : at[1]])))
+    for i, (a, b) in enumerate(small[:120:8]):
+        text = "\n".join([*head, *table[a:b]]).strip() + "\n"
+        if len(text) < 4096:
+            put("registry", f"{i}", text.encode())
+            put("registry", f"{i}-gz", gzip.compress(text.encode(), mtime=0))
+    put("registry", "two", ("\n".join([head[0], "# a comment", *table[small[0][0] : small[0][1]], "", *table[small[1][0] : small[1][1]]]) + "\n").replace("\n", "\r\n").encode())
+
+
+def hub():
+    """What a server answers, in turn: see crates/pretrained/tests/fuzz/hub.rs."""
+    commit = "0123456789abcdef0123456789abcdef01234567"
+
+    def answer(status, headers, body=b""):
+        lines = [f"HTTP/1.1 {status} X", *(f"{name}: {value}" for name, value in headers.items())]
+        return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+    def listed(*files, sha=commit):
+        body = json.dumps({"id": "me/x", "sha": sha, "siblings": [{"rfilename": file} for file in files]}).encode()
+        return answer(200, {"Content-Type": "application/json", "Content-Length": len(body)}, body)
+
+    def small(body):
+        etag = hashlib.sha1(b"blob %d\0" % len(body) + body).hexdigest()
+        return [answer(200, {"ETag": f'"{etag}"', "X-Repo-Commit": commit, "Content-Length": len(body)}), answer(200, {"Content-Length": len(body)}, body)]
+
+    def large(body):
+        sha = hashlib.sha256(body).hexdigest()
+        moved = {"X-Linked-Etag": f'"{sha}"', "X-Linked-Size": len(body), "Location": f"https://cdn/{sha}".replace("https", "http"), "X-Repo-Commit": commit, "Content-Length": 0}
+        return [answer(302, moved), answer(302, moved), answer(200, {"Content-Length": len(body)}, body)]
+
+    folder = ROOT / "fuzz/seeds/saelens/first-standard"
+    config, rest = folder.read_bytes().split(b"\0", 1)
+    weights = tensors([f32("W_enc", 4, 6), f32("b_enc", 6), f32("W_dec", 6, 4), f32("b_dec", 4)]).replace(b"\x1e", b"\x1f")
+    sae = listed("a/cfg.json", "a/sae_weights.safetensors", "README.md")
+    put("hub", "sae", b"\0" + b"\x1e".join([sae, *small(config), *large(weights)]))
+    put("hub", "sae-small", b"\0" + b"\x1e".join([sae, *small(config), *small(weights)]))
+    cut = large(weights)
+    half = len(weights) // 2
+    cut[2] = cut[2][: -(len(weights) - half)]
+    part = answer(206, {"Content-Range": f"bytes {half}-{len(weights) - 1}/{len(weights)}", "Content-Length": len(weights) - half}, weights[half:])
+    put("hub", "sae-cut", b"\0" + b"\x1e".join([sae, *small(config), *cut, cut[1], part]))
+    again = answer(429, {"Retry-After": 1, "Content-Length": 0})
+    put("hub", "sae-patience", b"\0" + b"\x1e".join([again, sae, again, *small(config), *small(weights)]))
+    missing = [answer(404, {"X-Error-Code": code, "Content-Length": 0}) for code in ("RepoNotFound", "RevisionNotFound", "EntryNotFound", "GatedRepo")]
+    for i, one in enumerate(missing):
+        put("hub", f"missing-{i}", bytes([i % 3]) + one)
+        put("hub", f"missing-file-{i}", b"\0" + sae + b"\x1e" + one)
+    chunked = answer(200, {"Transfer-Encoding": "chunked"}, b"2\r\nab\r\n0\r\n\r\n")
+    put("hub", "chunked", b"\0" + chunked)
+    model = json.dumps({"weight_map": {"a": "x.safetensors", "b": "y.safetensors"}}).encode()
+    lists = listed("config.json", "model.safetensors.index.json", "x.safetensors", "y.safetensors", "tokenizer.json")
+    put("hub", "model", b"\1" + b"\x1e".join([lists, *small(model), *small(b"{}"), *small(weights), *small(weights + b"1"), *small(b"{}")]))
+    put("hub", "model-one", b"\1" + b"\x1e".join([listed("config.json", "model.safetensors"), *small(b"{}"), *large(weights)]))
+    put("hub", "dataset", b"\2" + b"\x1e".join([listed("train.jsonl", "test.jsonl", "README.md"), *small(b'{"text":"a"}\n'), *small(b'{"text":"b"}\n')]))
+    put("hub", "dataset-converted", b"\2" + b"\x1e".join([listed("script.py"), listed("default/train/0000.parquet"), *large(b"PAR1")]))
+
+
+ALL = (safetensors, families, gguf_files, tokenizers, saelens, documents, parquet, interventions, archives, dialects, registry, hub)
+
 if __name__ == "__main__":
-    for make in (safetensors, families, gguf_files, tokenizers, saelens, documents, parquet, interventions):
-        make()
+    for make in ALL:
+        if len(sys.argv) < 2 or make.__name__ in sys.argv[1:]:
+            make()

@@ -90,9 +90,10 @@ def memo(put):
     put("memo_dict_in_itself", pt(EMPTY_DICT + b"q\x00" + text("w") + b"h\x00" + b"s"), "a dict that holds itself")
     put("memo_never_set", pt(b"h\x07"), "BINGET of nothing")
     put("memo_index_4_billion", pt(number(1) + b"r\xff\xff\xff\xff"), "LONG_BINPUT: a table that long must not be made", verdict="either")
+    # Each list but the last is taken from the stack again, so that only what it grows to is wrong.
     doubling = EMPTY_LIST + b"q\x00" + b"".join(
-        EMPTY_LIST + b"q" + bytes([i]) + MARK + (b"h" + bytes([i - 1])) * 2 + b"e" for i in range(1, 60))
-    put("memo_doubling_60_times", pt(doubling), "2^60 items when copied out")
+        b"0" + EMPTY_LIST + b"q" + bytes([i]) + MARK + (b"h" + bytes([i - 1])) * 2 + b"e" for i in range(1, 60))
+    put("memo_doubling_60_times", pt(doubling), "2^60 items when copied out", word="copied out")
     put("nested_20000_lists", pt(EMPTY_LIST * 20000 + b"a" * 19999), "recursion, also when dropped")
     put("nested_20000_tuples", pt(EMPTY_TUPLE + b"\x85" * 20000), "recursion, also when dropped")
     put("memo_10000_references_to_a_long_text", pt(text("x" * 5000) + b"q\x000" + EMPTY_LIST + MARK + b"h\x00" * 10000 + b"e"), "50 MB when copied out",

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use tensor_files::read_bounded;
 
 /// Configurations above this are refused; real ones have a few kilobytes (a few megabytes with label tables).
 const MAX_CONFIG_BYTES: u64 = 16 << 20;
@@ -50,11 +51,7 @@ impl Config {
     /// Reads a file that must hold one JSON object.
     pub(crate) fn read(path: &Path) -> Result<Self> {
         let io = |source| Error::Io { path: path.into(), source };
-        let size = std::fs::metadata(path).map_err(io)?.len();
-        if size > MAX_CONFIG_BYTES {
-            return Err(Error::NotAModel { path: path.into(), reason: "the configuration is larger than 16 MiB" });
-        }
-        let text = std::fs::read(path).map_err(io)?;
+        let text = read_bounded(path, MAX_CONFIG_BYTES).map_err(io)?;
         match serde_json::from_slice(&text).map_err(|source| Error::Json { path: path.into(), source })? {
             Value::Object(keys) => Ok(Self::from_words(path, keys, Origins::new())),
             _ => Err(Error::NotAModel { path: path.into(), reason: "the configuration is not a JSON object" }),

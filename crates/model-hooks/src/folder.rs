@@ -2,11 +2,10 @@
 
 use crate::weights::TensorSource;
 use crate::{Error, Result};
-use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use tensor_files::{SafetensorsFile, TensorFile, TorchFile};
+use tensor_files::{SafetensorsFile, TensorFile, TorchFile, read_weight_map};
 
 /// A format of weights: its one file, the index of its shards, what opens it.
 struct Format {
@@ -30,7 +29,7 @@ const FORMATS: [Format; 2] = [
     },
 ];
 
-const MAX_INDEX_BYTES: u64 = 100 << 20;
+const MAP: &str = "an object of tensor names and file names, each tensor once";
 
 /// Tensors by name, each read when taken; [`finish`](TensorSource::finish) then tells which were never taken.
 pub(crate) struct WeightFolder {
@@ -129,7 +128,7 @@ fn open_files(folder: &Path) -> Result<Vec<Box<dyn TensorFile>>> {
 
 /// Opens every file that the index names, after checking that each lies in the folder (or is the hub's cache's, see [`leads_out`]) and holds what the index says.
 fn open_shards(folder: &Path, index: &Path, format: &Format) -> Result<Vec<Box<dyn TensorFile>>> {
-    let map = read_weight_map(index)?;
+    let map = weight_map(index)?;
     let bad = |name: &str, file: &str, reason| Error::BadIndex {
         path: index.into(),
         name: name.into(),
@@ -139,7 +138,7 @@ fn open_shards(folder: &Path, index: &Path, format: &Format) -> Result<Vec<Box<d
     let mut files: BTreeMap<&str, Box<dyn TensorFile>> = BTreeMap::new();
     for (name, file) in &map {
         let mut parts = Path::new(file).components();
-        if !matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None)) || file.contains(['/', '\\']) {
+        if !matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None)) || file.contains(|c: char| matches!(c, '/' | '\\') || c.is_control()) {
             return Err(bad(name, file, "a shard must be a plain file name inside the folder"));
         }
         if !files.contains_key(file.as_str()) {
@@ -159,18 +158,13 @@ fn open_shards(folder: &Path, index: &Path, format: &Format) -> Result<Vec<Box<d
     Ok(files.into_values().collect())
 }
 
-fn read_weight_map(index: &Path) -> Result<BTreeMap<String, String>> {
-    let io = |source| Error::Io { path: index.into(), source };
-    if std::fs::metadata(index).map_err(io)?.len() > MAX_INDEX_BYTES {
-        return Err(Error::NotAModel { path: index.into(), reason: "the index is larger than 100 MiB" });
-    }
-    let text = std::fs::read(index).map_err(io)?;
-    let json: Value = serde_json::from_slice(&text).map_err(|source| Error::Json { path: index.into(), source })?;
-    let missing = || Error::MissingKey {
-        path: index.into(),
-        key: "weight_map".into(),
-        expected: "an object of tensor names and file names".into(),
+fn weight_map(index: &Path) -> Result<BTreeMap<String, String>> {
+    let bad = |source: std::io::Error| match source.kind() {
+        std::io::ErrorKind::InvalidData => {
+            Error::BadKey { path: index.into(), key: "weight_map".into(), expected: MAP.into(), found: source.to_string() }
+        }
+        _ => Error::Io { path: index.into(), source },
     };
-    let map = json.get("weight_map").and_then(Value::as_object).ok_or_else(missing)?;
-    map.iter().map(|(name, file)| Ok((name.clone(), file.as_str().ok_or_else(missing)?.to_string()))).collect()
+    let missing = || Error::MissingKey { path: index.into(), key: "weight_map".into(), expected: MAP.into() };
+    read_weight_map(index).map_err(bad)?.ok_or_else(missing)
 }

@@ -2,6 +2,7 @@
 
 mod cuts;
 mod folder;
+mod patterns;
 mod pieces;
 mod special;
 

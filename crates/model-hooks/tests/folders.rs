@@ -135,7 +135,17 @@ fn an_index_may_not_leave_its_folder() {
     let absent = sharded(|map| map["model.norm.weight"] = "model-9.safetensors".into());
     assert!(matches!(try_load(absent.path()), Err(Error::Files(_))));
     let number = sharded(|map| map["model.norm.weight"] = 7.into());
-    assert!(matches!(try_load(number.path()), Err(Error::MissingKey { .. })));
+    assert!(matches!(try_load(number.path()), Err(Error::BadKey { .. })));
+    let nul = sharded(|map| map["model.norm.weight"] = "model-0\0.safetensors".into());
+    let error = try_load(nul.path()).unwrap_err();
+    assert!(matches!(error, Error::BadIndex { .. }), "{error}");
+    // The same tensor in two files: which of them is it?
+    let twice = sharded(|_| ());
+    let index = twice.path().join("model.safetensors.index.json");
+    let text = std::fs::read_to_string(&index).unwrap();
+    std::fs::write(&index, text.replacen(r#""weight_map":{"#, r#""weight_map":{"model.norm.weight":"model-0.safetensors","#, 1)).unwrap();
+    let error = try_load(twice.path()).unwrap_err();
+    assert!(error.to_string().contains("`model.norm.weight` appears twice"), "{error}");
 }
 
 #[test]

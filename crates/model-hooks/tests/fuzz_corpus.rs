@@ -92,6 +92,19 @@ fn tokenizers_that_ask_for_much_or_nothing() {
     let mut bomb = words(json!({"a": 0}));
     bomb["pre_tokenizer"] = json!({"type": "Split", "pattern": {"Regex": "(((a{1000}){1000}){1000}){1000}"}, "behavior": "Isolated", "invert": false});
     tokenizer_refused(&bomb, "tokenizer.json");
+    // A class of 130 kB, so often that each pattern stays under the limit of the crate that compiles it.
+    let split = |pattern: &str| json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false});
+    let mut classes = words(json!({"a": 0}));
+    classes["pre_tokenizer"] = split(r"\p{N}{826}");
+    tokenizer_refused(&classes, "repeat classes of characters too often");
+    classes["pre_tokenizer"] =
+        json!({"type": "Sequence", "pretokenizers": vec![split(r"\p{L}\p{L}\p{L}\p{L}\p{L}\p{L}\p{L}\p{L}\p{L}\p{L}"); 13]});
+    tokenizer_refused(&classes, "repeat classes of characters too often");
+    // What is just allowed stays within the bound.
+    for most in [split(r"\p{L}{75}"), split(r"(\w{5}){15}"), split(r"[^\s\p{L}]{37}\P{Lu}{38}"), split(&"a?".repeat(600))] {
+        classes["pre_tokenizer"] = most;
+        harness::bounded(classes.to_string().as_bytes(), tokenizer::read);
+    }
     let mut nested = json!({"type": "Lowercase"});
     for _ in 0..120 {
         nested = json!({"type": "Sequence", "normalizers": [nested]});
@@ -168,6 +181,14 @@ mod links {
         symlink("/dev/zero", dir.path().join("tokenizer_config.json")).unwrap();
         let error = Tokenizer::from_folder(dir.path()).unwrap_err().to_string();
         assert!(error.contains("expected a file of at most"), "{error}");
+        for name in ["config.json", "model.gguf", "model.safetensors.index.json", "list.json"] {
+            symlink("/dev/zero", dir.path().join(name)).unwrap();
+        }
+        fs::remove_file(dir.path().join("tokenizer_config.json")).unwrap();
+        let said = |error: Error| assert!(error.to_string().contains("no regular file"), "{error}");
+        said(opens(dir.path()).unwrap_err());
+        said(model_hooks::gguf::GgufFile::open(dir.path().join("model.gguf")).map(drop).unwrap_err());
+        said(model_hooks::Interventions::load(&dir.path().join("list.json")).map(drop).unwrap_err());
     }
 }
 

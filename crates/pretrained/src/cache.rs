@@ -95,8 +95,8 @@ impl CachedRepo {
         if names::is_commit(revision) {
             return Ok(Some(revision.into()));
         }
-        match std::fs::read_to_string(self.reference(revision)?) {
-            Ok(commit) => names::commit(commit.trim()).map(|commit| Some(commit.into())),
+        match tensor_files::read_bounded(self.reference(revision)?, 4096) {
+            Ok(commit) => names::commit(String::from_utf8_lossy(&commit).trim()).map(|commit| Some(commit.into())),
             Err(_) => Ok(None),
         }
     }

@@ -43,7 +43,13 @@ impl Pretrained {
         if is_local(name) {
             return local(Path::new(name), part);
         }
-        let first = Session::open(self, Kind::Dataset, name, self.revision_or_main())?;
+        let first = match Session::open(self, Kind::Dataset, name, self.revision_or_main()) {
+            // Without the hub: of a data set that was taken from its conversion nothing of the own branch is here.
+            Err(error @ Error::NotInCache { .. }) if self.revision.is_none() => {
+                Session::open(self, Kind::Dataset, name, CONVERTED).map_err(|_| error)?
+            }
+            opened => opened?,
+        };
         let (mut session, mut chosen) = (first, Vec::new());
         for again in [true, false] {
             chosen = choose(session.files(), part);

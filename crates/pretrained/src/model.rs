@@ -6,17 +6,15 @@ use crate::registry::model_names;
 use crate::session::Session;
 use crate::{Error, Pretrained, Result, names};
 use model_hooks::{LanguageModel, LoadOptions, load};
-use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use tensor_files::read_weight_map;
 
 const SMALL: [&str; 4] =
     ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json"];
 /// One file of weights, or the index of its shards: the first that a repository has is fetched.
 const WEIGHTS: [(&str, &str); 2] =
     [("model.safetensors", "model.safetensors.index.json"), ("pytorch_model.bin", "pytorch_model.bin.index.json")];
-/// Above this an index of shards is refused; the largest published have a few MB.
-const MOST_INDEX_BYTES: u64 = 100 << 20;
 
 /// A model's files, here.
 #[derive(Clone, Debug)]
@@ -98,26 +96,23 @@ fn weights(session: &Session<'_>, name: &str) -> Result<Vec<String>> {
 
 /// The files that an index names: plain names, in its own folder.
 fn shards(index: &Path) -> Result<BTreeSet<String>> {
-    let io = |source| Error::Io { path: index.into(), source };
     let wrong = |reason: &str| Error::BadIndex { path: index.into(), reason: reason.into() };
-    if std::fs::metadata(index).map_err(io)?.len() > MOST_INDEX_BYTES {
-        return Err(wrong("larger than 100 MiB"));
-    }
-    let value: Value =
-        serde_json::from_slice(&std::fs::read(index).map_err(io)?).map_err(|error| wrong(&error.to_string()))?;
-    let map = value.get("weight_map").and_then(Value::as_object).ok_or_else(|| wrong("it has no `weight_map`"))?;
+    let map = read_weight_map(index).map_err(|source| match source.kind() {
+        std::io::ErrorKind::InvalidData => wrong(&source.to_string()),
+        _ => Error::Io { path: index.into(), source },
+    })?;
+    let map = map.ok_or_else(|| wrong("it has no `weight_map`"))?;
     let mut found = BTreeSet::new();
     for file in map.values() {
-        let file = file.as_str().ok_or_else(|| wrong("`weight_map` names a file by something else than a string"))?;
         names::file(file)?;
         if file.contains('/') {
             return Err(Error::UnsafeName {
                 what: "shard",
-                name: file.into(),
+                name: file.clone(),
                 reason: "it must be a plain file name inside the folder",
             });
         }
-        found.insert(file.to_owned());
+        found.insert(file.clone());
     }
     Ok(found)
 }

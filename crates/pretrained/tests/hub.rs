@@ -197,12 +197,12 @@ fn shards_are_those_of_the_index_and_lie_in_its_folder() {
         r#"{"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors", "c": "model-1.safetensors"}}"#;
     let setup = Setup::of(sharded(index), as_it_is);
     assert_eq!(setup.hub().model("me/big").unwrap().files.len(), 4);
-    for file in ["../x", "/etc/passwd", "sub/model.safetensors", "a\\\\b", "C:/x", ".."] {
+    for file in ["../x", "/etc/passwd", "sub/model.safetensors", "a\\\\b", "C:/x", "..", "a\\u0000b"] {
         let setup = Setup::of(sharded(&format!(r#"{{"weight_map": {{"a": "{file}"}}}}"#)), as_it_is);
         let refused = setup.hub().model("me/big");
         assert!(matches!(refused, Err(Error::UnsafeName { .. })), "{file}: {refused:?}");
     }
-    for index in ["[]", "{", r#"{"weight_map": {"a": 1}}"#] {
+    for index in ["[]", "{", r#"{"weight_map": {"a": 1}}"#, r#"{"weight_map": {"a": "x", "a": "y"}}"#] {
         let setup = Setup::of(sharded(index), as_it_is);
         assert!(matches!(setup.hub().model("me/big"), Err(Error::BadIndex { .. })), "{index}");
     }

@@ -1,5 +1,7 @@
 //! What fuzzing reached and what it found, once more: no panic, and memory within `16 MiB + 64 n` (CONTRIBUTING.md says how to fuzz).
 
+#[path = "fuzz/dialects.rs"]
+mod dialects;
 #[path = "../../../fuzz/harness.rs"]
 mod harness;
 #[path = "fuzz/saelens.rs"]
@@ -8,6 +10,20 @@ mod saelens;
 #[test]
 fn saelens_inputs() {
     harness::replay("saelens", saelens::read);
+}
+
+#[test]
+fn dialects_inputs() {
+    harness::replay("dialects", dialects::read);
+}
+
+/// A new fixture goes to the end of the list: inputs count in it.
+#[test]
+fn every_fixture_is_fuzzed() {
+    let entries = std::fs::read_dir(dialects::golden()).unwrap().map(|entry| entry.unwrap());
+    let folders = entries.filter(|entry| entry.path().is_dir()).map(|entry| entry.file_name().into_string().unwrap());
+    let missing: Vec<String> = folders.filter(|name| !dialects::FIXTURES.contains(&name.as_str())).collect();
+    assert!(missing.is_empty(), "not in tests/fuzz/dialects.rs: {missing:?}");
 }
 
 /// Sizes are held against the weights before anything is made of them.

@@ -1,4 +1,4 @@
-use crate::{Error, Result};
+use crate::{Error, Result, open_regular};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ impl Bytes {
     /// Opens `path`, to be read as `format` (a word for the errors).
     pub(crate) fn open(path: &Path, format: &'static str) -> Result<Self> {
         let io = |source| Error::Io { path: path.into(), source };
-        let file = File::open(path).map_err(io)?;
+        let file = open_regular(path).map_err(io)?;
         let len = file.metadata().map_err(io)?.len();
         Ok(Self { path: path.into(), format, file: Mutex::new(file), len })
     }

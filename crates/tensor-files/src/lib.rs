@@ -10,12 +10,16 @@
 //! tensor asked for. Nothing is memory-mapped, so a file that changes underneath is an error, not a fault. A small file never makes a
 //! reader take much memory, whatever it claims, and no pickle is ever run: [`TorchFile`] lists the classes that it knows.
 //!
+//! [`read_bounded`] reads the small files beside them: regular files, of bounded length; [`read_weight_map`] the index of a model in several files.
+//!
 //! [`write_atomically`], [`save_safetensors`] and [`stream_safetensors`]: the file appears under its name complete, or not at all.
 
 mod atomic;
+mod bounded;
 mod bytes;
 mod error;
 mod finite;
+mod index;
 mod npy;
 mod npz;
 mod open;
@@ -29,7 +33,9 @@ mod write;
 mod zip;
 
 pub use atomic::write_atomically;
+pub use bounded::{open_regular, read_bounded};
 pub use error::{Error, Result};
+pub use index::read_weight_map;
 pub use npz::NpzFile;
 pub use open::open_tensors;
 pub use pickle::Value;

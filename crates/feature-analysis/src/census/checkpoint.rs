@@ -7,11 +7,14 @@ use activation_store::ActivationSpec;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tensor_files::read_bounded;
 
 const PREFIX: &str = "checkpoint-";
 const PARTIAL: &str = ".partial-";
 const STATE: &str = "state.json";
 const VERSION: u32 = 1;
+/// `state.json` has a few hundred bytes, and some for each hook point.
+const MOST_STATE_BYTES: u64 = 1 << 20;
 
 /// When and where a run writes down where it is.
 ///
@@ -146,7 +149,7 @@ fn census_name(i: usize) -> String {
 
 fn read_state(path: &Path) -> Result<State> {
     let damaged = |reason: String| CensusError::File { path: path.to_owned(), reason };
-    let text = std::fs::read(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
+    let text = read_bounded(path, MOST_STATE_BYTES).map_err(|source| Error::Io { path: path.to_owned(), source })?;
     let state: State = serde_json::from_slice(&text).map_err(|e| damaged(e.to_string()))?;
     match state.version {
         VERSION => Ok(state),

@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use tensor_files::open_regular;
 
 const DEFAULT_ALIGNMENT: u64 = 32;
 
@@ -53,7 +54,7 @@ impl GgufFile {
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref().to_path_buf();
         let io = |source| Error::Io { path: path.clone(), source };
-        let mut file = File::open(&path).map_err(io)?;
+        let mut file = open_regular(&path).map_err(io)?;
         let file_len = file.metadata().map_err(io)?.len();
         let header = Header::read(BufReader::with_capacity(1 << 16, &mut file), file_len, &path)?;
         let mut opened = Self {

@@ -8,12 +8,11 @@ use crate::{Cx, Edit, Error, HookPoint, Interest, Result, Tap};
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 use std::path::{Component, Path, PathBuf};
-use tensor_files::SafetensorsFile;
+use tensor_files::{SafetensorsFile, read_bounded};
 
-/// The format that is written; another is refused.
 /// Lists above this are refused; vectors that are longer belong in the file of tensors.
 const MAX_BYTES: u64 = 64 << 20;
-
+/// The format that is written; another is refused.
 const VERSION: u32 = 1;
 
 /// A list of edits that can be saved as JSON, loaded and replayed. Unknown keys and operations are refused.
@@ -59,13 +58,7 @@ impl Interventions {
     /// [`Error::Io`]; [`Error::Json`] for what is no such list, an unknown key or operation among it; [`Error::BadKey`] for another version.
     pub fn load(path: &Path) -> Result<Self> {
         let io = |source| Error::Io { path: path.into(), source };
-        if std::fs::metadata(path).map_err(io)?.len() > MAX_BYTES {
-            return Err(Error::NotAModel {
-                path: path.into(),
-                reason: "the list of interventions is larger than 64 MiB",
-            });
-        }
-        let text = std::fs::read(path).map_err(io)?;
+        let text = read_bounded(path, MAX_BYTES).map_err(io)?;
         let list: Self = serde_json::from_slice(&text).map_err(|source| Error::Json { path: path.into(), source })?;
         if list.version != VERSION {
             let (key, expected, found) = ("version".into(), VERSION.to_string(), list.version.to_string());

@@ -1,6 +1,6 @@
 //! A tokenizer from a Hugging Face folder: `tokenizer.json`, and the special tokens from the small files beside it.
 
-use super::{SpecialTokens, Tokenizer, caught};
+use super::{SpecialTokens, Tokenizer, caught, patterns};
 use crate::{Error, Result};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
@@ -26,6 +26,7 @@ impl Tokenizer {
             return Err(Error::NoTokenizer { path });
         }
         let bytes = read_bounded(&path, MAX_TOKENIZER_BYTES)?;
+        patterns::check(&bytes).map_err(|reason| unusable(&path, reason))?;
         let inner = caught(|| tokenizers::Tokenizer::from_bytes(bytes)).map_err(|reason| unusable(&path, reason))?;
         let special = Folder { dir, inner: &inner }.special_tokens()?;
         Self::from_parts(inner, special).map_err(|e| match e {

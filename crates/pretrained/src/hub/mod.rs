@@ -11,7 +11,7 @@ mod transfer;
 use crate::cache::{CachedRepo, Kind};
 use crate::{Error, Pretrained, Progress, Result, names};
 use address::Address;
-use serde_json::Value;
+use serde::Deserialize;
 use std::io::Read;
 use std::path::PathBuf;
 use std::thread::sleep;
@@ -26,6 +26,18 @@ const MOST_REDIRECTS: usize = 5;
 pub(crate) struct Hub<'a> {
     from: &'a Pretrained,
     agent: Agent,
+}
+
+/// What a repository holds. The rest of the answer, whatever it is, takes no memory.
+#[derive(Deserialize)]
+struct Listing {
+    sha: String,
+    siblings: Vec<Listed>,
+}
+
+#[derive(Deserialize)]
+struct Listed {
+    rfilename: String,
 }
 
 /// How a request can end without an answer that is of use.
@@ -73,16 +85,14 @@ impl<'a> Hub<'a> {
         let url = format!("{}/api/{kind}/{}/revision/{revision_part}", self.from.endpoint, repo.id);
         let text = self.patiently(&url, |hub| hub.list(&url, repo, revision))?;
         let wrong = |what: &str| Error::BadAnswer { url: url.clone(), what: what.into() };
-        let value: Value = serde_json::from_str(&text).map_err(|error| wrong(&format!("not JSON: {error}")))?;
-        let commit = value.get("sha").and_then(Value::as_str).ok_or_else(|| wrong("no commit (`sha`)"))?;
-        names::commit(commit)?;
+        let listed: Listing = serde_json::from_str(&text).map_err(|error| wrong(&format!("not a list: {error}")))?;
+        let commit = listed.sha;
+        names::commit(&commit)?;
         if names::is_commit(revision) && commit != revision {
             return Err(wrong(&format!("commit {commit} instead of the one asked for")));
         }
-        let listed = value.get("siblings").and_then(Value::as_array).ok_or_else(|| wrong("no list of files"))?;
-        let files = listed.iter().filter_map(|file| Some(file.get("rfilename")?.as_str()?.to_owned())).collect();
-        repo.set_commit(revision, commit)?;
-        Ok((commit.into(), files))
+        repo.set_commit(revision, &commit)?;
+        Ok((commit, listed.siblings.into_iter().map(|file| file.rfilename).collect()))
     }
 
     fn list(&self, url: &str, repo: &CachedRepo, revision: &str) -> Result<String, Failure> {

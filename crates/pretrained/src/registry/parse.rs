@@ -7,8 +7,11 @@ use std::collections::HashSet;
 use std::io::Read;
 
 const MAGIC: &str = "#saescope-registry";
-/// Above this a table is refused; the largest known has 1.6 MB.
-const MOST_BYTES: u64 = 64 << 20;
+/// Above this a table is refused; the largest known has 1.6 MB, 13 times its gzip file.
+pub(super) const MOST_BYTES: u64 = 64 << 20;
+/// What a small gzip file may unpack to in any case, and what each of its bytes may.
+const UNPACKED_FREE: u64 = 1 << 20;
+const UNPACKED_EACH: u64 = 40;
 const OF_RELEASE: [&str; 7] = ["#>", "release", "repo", "dialect", "model", "saes", "config_overrides"];
 const OF_SAE: [&str; 11] = [
     "#",
@@ -29,10 +32,10 @@ pub(super) fn read(bytes: &[u8]) -> Result<Registry> {
     let mut table = Table::default();
     let mut start = 0;
     for (i, line) in text.split('\n').enumerate() {
-        table.line(i, start, line.strip_suffix('\r').unwrap_or(line))?;
+        table.line(&text, i, start, line.strip_suffix('\r').unwrap_or(line))?;
         start += line.len() + 1;
     }
-    table.complete(text.lines().count())?;
+    table.complete(&text, text.lines().count())?;
     let (mut releases, mut lines) = (table.releases, table.lines);
     releases.shrink_to_fit();
     lines.shrink_to_fit();
@@ -46,13 +49,14 @@ fn wrong(line: usize, what: impl Into<String>) -> Error {
 /// Unpacked if need be, in bounded memory.
 fn text(bytes: &[u8]) -> Result<String> {
     let mut text = String::new();
-    let read = if bytes.starts_with(&[0x1f, 0x8b]) {
-        MultiGzDecoder::new(bytes).take(MOST_BYTES + 1).read_to_string(&mut text)
-    } else {
-        bytes.take(MOST_BYTES + 1).read_to_string(&mut text)
+    let packed = bytes.starts_with(&[0x1f, 0x8b]);
+    let most = if packed { MOST_BYTES.min(UNPACKED_FREE + UNPACKED_EACH * bytes.len() as u64) } else { MOST_BYTES };
+    let read = match packed {
+        true => MultiGzDecoder::new(bytes).take(most + 1).read_to_string(&mut text),
+        false => bytes.take(most + 1).read_to_string(&mut text),
     };
     match read {
-        Ok(length) if length as u64 > MOST_BYTES => Err(wrong(0, format!("more than {MOST_BYTES} bytes of text"))),
+        Ok(length) if length as u64 > most => Err(wrong(0, format!("more than {most} bytes of text"))),
         Ok(_) => {
             text.shrink_to_fit();
             Ok(text)
@@ -66,14 +70,12 @@ struct Table {
     releases: Vec<ReleaseAt>,
     lines: Vec<u32>,
     names: HashSet<String>,
-    /// Names of the SAEs of the release that is being read.
-    ids: HashSet<String>,
     /// Its name, how many SAEs it announced, and where.
     open: Option<(String, usize, usize)>,
 }
 
 impl Table {
-    fn line(&mut self, i: usize, start: usize, line: &str) -> Result<()> {
+    fn line(&mut self, text: &str, i: usize, start: usize, line: &str) -> Result<()> {
         let fields: Vec<&str> = line.split('\t').collect();
         match fields[0] {
             _ if i == 0 => first(&fields),
@@ -82,13 +84,13 @@ impl Table {
             "#" if fields == OF_SAE => Ok(()),
             "#>" | "#" => Err(wrong(i, "names other columns than format 1 has")),
             comment if comment.starts_with('#') => Ok(()),
-            ">" => self.release(i, start, &fields),
+            ">" => self.release(text, i, start, &fields),
             _ => self.sae(i, start, &fields),
         }
     }
 
-    fn release(&mut self, i: usize, start: usize, fields: &[&str]) -> Result<()> {
-        self.complete(i)?;
+    fn release(&mut self, text: &str, i: usize, start: usize, fields: &[&str]) -> Result<()> {
+        self.complete(text, i)?;
         let &[_, name, repo, dialect, model, saes, ref overrides @ ..] = fields else {
             return Err(wrong(i, format!("{} fields, expected 6 or 7 of a release", fields.len())));
         };
@@ -105,7 +107,6 @@ impl Table {
         if !self.names.insert(name.into()) {
             return Err(wrong(i, format!("release `{name}` is there twice")));
         }
-        self.ids.clear();
         self.open = Some((name.into(), count, i));
         self.releases.push(ReleaseAt { line: start as u32, first: self.lines.len() as u32, count: 0 });
         Ok(())
@@ -135,24 +136,34 @@ impl Table {
                 return Err(wrong(i, format!("{name} is `{text}`, expected a number that can be one")));
             }
         }
-        if !self.ids.insert(id.into()) {
-            return Err(wrong(i, format!("SAE `{id}` is in its release twice")));
-        }
         release.count += 1;
         self.lines.push(start as u32);
         Ok(())
     }
 
-    /// The release that was being read has as many SAEs as it announced.
-    fn complete(&mut self, i: usize) -> Result<()> {
+    /// The release that was being read has as many SAEs as it announced, each once.
+    fn complete(&mut self, text: &str, i: usize) -> Result<()> {
         let (Some((name, announced, at)), Some(release)) = (self.open.take(), self.releases.last()) else {
             return if i > 0 { Ok(()) } else { Err(wrong(0, "empty")) };
         };
+        if let Some((id, start)) = twice(text, &self.lines[release.first as usize..]) {
+            let line = text[..start].matches('\n').count();
+            return Err(wrong(line, format!("SAE `{id}` is in its release twice")));
+        }
         if release.count as usize == announced {
             return Ok(());
         }
         Err(wrong(at, format!("release `{name}` announces {announced} SAEs, {} lines follow", release.count)))
     }
+}
+
+/// A name that two lines have, and where the later of them starts. Sorted, because a set of short names takes many times their bytes.
+fn twice<'a>(text: &'a str, lines: &[u32]) -> Option<(&'a str, usize)> {
+    let name = |start: u32| text[start as usize..].split(['\t', '\r', '\n']).next().unwrap_or_default();
+    let mut sorted = lines.to_vec();
+    sorted.sort_unstable_by(|a, b| name(*a).cmp(name(*b)).then(a.cmp(b)));
+    let pair = sorted.windows(2).find(|pair| name(pair[0]) == name(pair[1]))?;
+    Some((name(pair[1]), pair[1] as usize))
 }
 
 fn first(fields: &[&str]) -> Result<()> {

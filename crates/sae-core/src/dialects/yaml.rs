@@ -5,6 +5,7 @@ use saphyr_parser::{Event, Parser, ScalarStyle, ScanError};
 use serde_json::{Map, Value};
 use std::collections::HashMap;
 use std::path::Path;
+use tensor_files::read_bounded;
 
 /// A configuration is a few kilobytes; the largest that training tools write beside weights are some hundred.
 const MAX_BYTES: u64 = 4 << 20;
@@ -16,11 +17,8 @@ const MAX_DEPTH: usize = 64;
 pub(super) fn read_object(path: &Path) -> crate::Result<Map<String, Value>> {
     let io = |source| Error::Io { path: path.to_path_buf(), source };
     let bad = |reason: String| Error::NotYaml { path: path.to_path_buf(), reason };
-    let size = std::fs::metadata(path).map_err(io)?.len();
-    if size > MAX_BYTES {
-        return Err(bad(format!("{size} bytes, at most {MAX_BYTES} are read")));
-    }
-    match parse(&std::fs::read_to_string(path).map_err(io)?).map_err(bad)? {
+    let text = String::from_utf8(read_bounded(path, MAX_BYTES).map_err(io)?).map_err(|e| bad(e.to_string()))?;
+    match parse(&text).map_err(bad)? {
         Value::Object(map) => Ok(map),
         other => Err(bad(format!("the file holds {}", crate::saelens::json::kind(&other)))),
     }

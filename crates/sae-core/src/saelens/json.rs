@@ -1,6 +1,7 @@
 use crate::{Error, Result};
 use serde_json::{Map, Value};
 use std::path::Path;
+use tensor_files::read_bounded;
 
 /// Configurations are a few kilobytes; more than this is not one.
 const MAX_JSON_BYTES: u64 = 16 << 20;
@@ -17,11 +18,7 @@ pub(crate) struct Keys<'a> {
 pub(crate) fn read_object(path: &Path) -> Result<Map<String, Value>> {
     let io = |source| Error::Io { path: path.to_path_buf(), source };
     let not_json = |reason: String| Error::NotJson { path: path.to_path_buf(), reason };
-    let size = std::fs::metadata(path).map_err(io)?.len();
-    if size > MAX_JSON_BYTES {
-        return Err(not_json(format!("{size} bytes, at most {MAX_JSON_BYTES} are read")));
-    }
-    match serde_json::from_slice(&std::fs::read(path).map_err(io)?) {
+    match serde_json::from_slice(&read_bounded(path, MAX_JSON_BYTES).map_err(io)?) {
         Ok(Value::Object(map)) => Ok(map),
         Ok(other) => Err(not_json(format!("the file holds {}", kind(&other)))),
         Err(error) => Err(not_json(error.to_string())),

@@ -21,13 +21,27 @@ impl Pickle {
     }
 }
 
+/// What the values of a pickle may take, and how much more for each of its bytes: a call may copy what it is given, as often as it is named.
+/// A state dict needs 5 bytes for each of its bytes; a list of small numbers 16.
+const FREE: u64 = 4 << 20;
+const PER_BYTE: u64 = 16;
+
+/// Values that many may share because nothing changes them.
+const SHARED: [Node; 4] = [Node::None, Node::Bool(true), Node::Bool(false), Node::Tuple(Vec::new())];
+const NONE: Id = 0;
+const TRUE: Id = 1;
+const FALSE: Id = 2;
+const EMPTY: Id = 3;
+
 /// Runs the pickle at the start of `input`.
 ///
 /// # Errors
 /// [`Error::ForbiddenPickle`] for a class or an opcode that is not allowed, [`Error::Malformed`] for a pickle that makes no sense.
 pub(crate) fn read<R: Read>(input: &mut Input<R>) -> Result<Pickle> {
+    let pickle = Pickle { nodes: SHARED.into(), ..Pickle::default() };
+    let from = input.at();
     let mut machine =
-        Machine { input, pickle: Pickle::default(), stack: Vec::new(), marks: Vec::new(), memo: HashMap::new() };
+        Machine { input, from, spent: 0, pickle, stack: Vec::new(), marks: Vec::new(), memo: HashMap::new() };
     while machine.step()? {}
     let root = machine.pop()?;
     if !machine.stack.is_empty() {
@@ -38,6 +52,10 @@ pub(crate) fn read<R: Read>(input: &mut Input<R>) -> Result<Pickle> {
 
 pub(super) struct Machine<'a, R> {
     pub(super) input: &'a mut Input<R>,
+    /// Where the pickle starts.
+    from: u64,
+    /// Bytes that its values take.
+    spent: u64,
     pub(super) pickle: Pickle,
     stack: Vec<Id>,
     /// Heights of the stack where MARK stood.
@@ -62,13 +80,13 @@ impl<R: Read> Machine<'_, R> {
             b'1' => drop(self.pop_to_mark()?),
             b'2' => self.stack.push(self.top()?),
             b'q' | b'r' | 0x94 | b'h' | b'j' => self.memo(opcode)?,
-            b'N' => self.push(Node::None),
-            0x88 => self.push(Node::Bool(true)),
-            0x89 => self.push(Node::Bool(false)),
+            b'N' => self.stack.push(NONE),
+            0x88 => self.stack.push(TRUE),
+            0x89 => self.stack.push(FALSE),
             b'K' | b'M' | b'J' | 0x8a | 0x8b => self.integer(opcode)?,
             b'G' => {
                 let value = f64::from_be_bytes(self.input.take()?);
-                self.push(Node::Float(value));
+                self.push(Node::Float(value))?;
             }
             b'X' | 0x8c | 0x8d => self.text(opcode)?,
             b'T' | b'U' | b'B' | b'C' | 0x8e => self.bytes(opcode)?,
@@ -79,12 +97,12 @@ impl<R: Read> Machine<'_, R> {
             b'Q' => {
                 let id = self.pop()?;
                 let storage = self.persistent(id)?;
-                self.push(storage);
+                self.push(storage)?;
             }
             b'R' => {
                 let (arguments, class) = (self.pop()?, self.pop()?);
                 let made = self.call(class, arguments)?;
-                self.push(made);
+                self.push(made)?;
             }
             b'b' => {
                 let (state, target) = (self.pop()?, self.top()?);
@@ -114,15 +132,32 @@ impl<R: Read> Machine<'_, R> {
         self.input.take().map(|[byte]| byte)
     }
 
-    /// The index of a new value. There are fewer values than bytes of pickle, so that the index fits.
-    pub(super) fn add(&mut self, node: Node) -> Id {
-        self.pickle.nodes.push(node);
-        (self.pickle.nodes.len() - 1) as Id
+    /// The index of a new value. There are fewer values than bytes of pickle (and four), so that the index fits.
+    fn add(&mut self, node: Node) -> Result<Id> {
+        self.pay(node.bytes())?;
+        let nodes = &mut self.pickle.nodes;
+        // By a quarter: twice as much for a moment, and empty afterwards, is too much for a list of lists.
+        if nodes.len() == nodes.capacity() {
+            nodes.reserve_exact(nodes.len() / 4 + 64);
+        }
+        nodes.push(node);
+        Ok((nodes.len() - 1) as Id)
     }
 
-    fn push(&mut self, node: Node) {
-        let id = self.add(node);
+    /// Counts what a value takes.
+    pub(super) fn pay(&mut self, bytes: usize) -> Result<()> {
+        self.spent += bytes as u64;
+        let most = FREE + PER_BYTE * (self.input.at() - self.from);
+        match self.spent <= most {
+            true => Ok(()),
+            false => Err(self.input.malformed(format_args!("its values take more than {most} bytes"))),
+        }
+    }
+
+    fn push(&mut self, node: Node) -> Result<()> {
+        let id = self.add(node)?;
         self.stack.push(id);
+        Ok(())
     }
 
     pub(super) fn node(&self, id: Id) -> &Node {
@@ -182,7 +217,7 @@ impl<R: Read> Machine<'_, R> {
                 i128::from_le_bytes(whole)
             }
         };
-        self.push(Node::Int(value));
+        self.push(Node::int(value))?;
         Ok(())
     }
 
@@ -193,7 +228,7 @@ impl<R: Read> Machine<'_, R> {
             _ => self.u64()?,
         };
         let text = self.input.text(len)?;
-        self.push(Node::Str(text));
+        self.push(Node::Str(text))?;
         Ok(())
     }
 
@@ -209,21 +244,21 @@ impl<R: Read> Machine<'_, R> {
             b'T' | b'U' => String::from_utf8(bytes).map_or_else(|e| Node::Bytes(e.into_bytes()), Node::Str),
             _ => Node::Bytes(bytes),
         };
-        self.push(node);
+        self.push(node)?;
         Ok(())
     }
 
     fn list(&mut self, opcode: u8) -> Result<()> {
         let items = match opcode {
             b']' => {
-                self.push(Node::List(Vec::new()));
+                self.push(Node::List(Vec::new()))?;
                 return Ok(());
             }
             b'a' => vec![self.pop()?],
             _ => self.pop_to_mark()?,
         };
         if opcode == b'l' {
-            self.push(Node::List(items));
+            self.push(Node::List(items))?;
             return Ok(());
         }
         let target = self.top()?;
@@ -236,14 +271,17 @@ impl<R: Read> Machine<'_, R> {
 
     fn tuple(&mut self, opcode: u8) -> Result<()> {
         let mut items = match opcode {
-            b')' => Vec::new(),
+            b')' => {
+                self.stack.push(EMPTY);
+                return Ok(());
+            }
             b't' => self.pop_to_mark()?,
             _ => (0..=opcode - 0x85).map(|_| self.pop()).collect::<Result<_>>()?,
         };
         if opcode >= 0x85 {
             items.reverse();
         }
-        self.push(Node::Tuple(items));
+        self.push(Node::Tuple(items))?;
         Ok(())
     }
 
@@ -263,7 +301,7 @@ impl<R: Read> Machine<'_, R> {
         let more = pairs.iter().map(|&[key, value]| (key, value));
         if matches!(opcode, b'}' | b'd') {
             let pairs = more.collect();
-            self.push(Node::Dict { pairs, ordered: false });
+            self.push(Node::Dict { pairs, ordered: false })?;
             return Ok(());
         }
         let target = self.top()?;
@@ -291,7 +329,7 @@ impl<R: Read> Machine<'_, R> {
             let shown: String = format!("{module}.{name}").chars().take(200).collect();
             return Err(self.input.place().forbidden(at, format!("the class or function `{shown}`")));
         };
-        self.push(Node::Class(class));
+        self.push(Node::Class(class))?;
         Ok(())
     }
 

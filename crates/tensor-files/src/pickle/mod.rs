@@ -49,7 +49,9 @@ type Id = u32;
 enum Node {
     None,
     Bool(bool),
-    Int(i128),
+    Int(i64),
+    /// An integer of more than 64 bits.
+    Long(Box<i128>),
     Float(f64),
     Str(String),
     Bytes(Vec<u8>),
@@ -70,12 +72,30 @@ enum Node {
 }
 
 impl Node {
+    fn int(value: i128) -> Self {
+        i64::try_from(value).map_or_else(|_| Self::Long(Box::new(value)), Self::Int)
+    }
+
+    /// The bytes that it takes, and those that hang on it.
+    fn bytes(&self) -> usize {
+        size_of::<Self>()
+            + match self {
+                Self::Long(_) => size_of::<i128>(),
+                Self::Str(text) => text.len(),
+                Self::NumpyType { name, .. } => name.len(),
+                Self::Bytes(bytes) => bytes.len(),
+                Self::List(items) | Self::Tuple(items) => size_of_val(items.as_slice()),
+                Self::Dict { pairs, .. } => size_of_val(pairs.as_slice()),
+                _ => 0,
+            }
+    }
+
     /// What to call it in an error.
     fn kind(&self) -> &'static str {
         match self {
             Self::None => "None",
             Self::Bool(_) => "a truth value",
-            Self::Int(_) => "an integer",
+            Self::Int(_) | Self::Long(_) => "an integer",
             Self::Float(_) => "a float",
             Self::Str(_) => "a text",
             Self::Bytes(_) => "bytes",

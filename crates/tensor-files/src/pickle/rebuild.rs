@@ -119,6 +119,7 @@ impl<R: Read> Machine<'_, R> {
         let bytes = stored.bytes().ok_or_else(|| self.input.malformed("a storage is larger than any file"))?;
         let held = (bytes / (dtype.bitsize() as u64 / 8)) as usize;
         let view = View::new(dtype, shape, strides, offset, held).map_err(|why| self.input.malformed(why))?;
+        self.pay(size_of::<Stored>() + 2 * size_of_val(view.shape.as_slice()))?;
         self.pickle.tensors.push(Stored { storage, view });
         Ok(Node::Tensor(self.pickle.tensors.len() - 1))
     }
@@ -169,8 +170,8 @@ impl<R: Read> Machine<'_, R> {
             ("f8", &[a, b, c, d, e, f, g, h]) => Node::Float(f64::from_le_bytes([a, b, c, d, e, f, g, h])),
             ("f4", &[a, b, c, d]) => Node::Float(f32::from_le_bytes([a, b, c, d]).into()),
             ("f2", &[a, b]) => Node::Float(half::f16::from_le_bytes([a, b]).into()),
-            ("i8", &[a, b, c, d, e, f, g, h]) => Node::Int(i64::from_le_bytes([a, b, c, d, e, f, g, h]).into()),
-            ("u8", &[a, b, c, d, e, f, g, h]) => Node::Int(u64::from_le_bytes([a, b, c, d, e, f, g, h]).into()),
+            ("i8", &[a, b, c, d, e, f, g, h]) => Node::Int(i64::from_le_bytes([a, b, c, d, e, f, g, h])),
+            ("u8", &[a, b, c, d, e, f, g, h]) => Node::int(u64::from_le_bytes([a, b, c, d, e, f, g, h]).into()),
             ("i4", &[a, b, c, d]) => Node::Int(i32::from_le_bytes([a, b, c, d]).into()),
             ("u4", &[a, b, c, d]) => Node::Int(u32::from_le_bytes([a, b, c, d]).into()),
             ("i2", &[a, b]) => Node::Int(i16::from_le_bytes([a, b]).into()),

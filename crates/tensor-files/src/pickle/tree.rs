@@ -13,8 +13,10 @@ pub(crate) struct Tree {
 /// Deeper trees are refused: no checkpoint needs more, and recursion must end.
 const DEEPEST: usize = 64;
 /// A tree may take this many bytes, and `PER_BYTE` more for each byte of pickle: shared values are copied out, within reason.
-const FREE: u64 = 1 << 20;
-const PER_BYTE: u64 = 64;
+const FREE: u64 = 2 << 20;
+const PER_BYTE: u64 = 32;
+/// A pair of a dict: two values, and the key once more where keys are compared.
+const PAIR: usize = 2 * size_of::<Value>() + 96;
 
 impl Tree {
     /// Copies a pickle's values out; `len` is the pickle's length.
@@ -50,12 +52,12 @@ impl Grower<'_> {
         if depth > DEEPEST {
             return Err(self.wrong(format!("values are nested deeper than {DEEPEST}, or hold themselves")));
         }
-        self.pay(size_of::<Value>())?;
         let pickle = self.pickle;
         Ok(match &pickle.nodes[id as usize] {
             Node::None => Value::None,
             Node::Bool(flag) => Value::Bool(*flag),
-            Node::Int(n) => Value::Int(*n),
+            Node::Int(n) => Value::Int((*n).into()),
+            Node::Long(n) => Value::Int(**n),
             Node::Float(x) => Value::Float(*x),
             Node::Str(text) => {
                 self.pay(text.len())?;
@@ -75,12 +77,18 @@ impl Grower<'_> {
     }
 
     fn items(&mut self, items: &[Id], depth: usize) -> Result<Vec<Value>> {
-        items.iter().enumerate().map(|(i, &item)| self.under(&i.to_string(), item, depth)).collect()
+        self.pay(size_of::<Value>() * items.len())?;
+        let mut grown = Vec::with_capacity(items.len());
+        for (i, &item) in items.iter().enumerate() {
+            grown.push(self.under(&i.to_string(), item, depth)?);
+        }
+        Ok(grown)
     }
 
     fn dict(&mut self, pairs: &[(Id, Id)], depth: usize) -> Result<Value> {
-        let mut keys = HashSet::new();
-        let mut grown = Vec::new();
+        self.pay(PAIR * pairs.len())?;
+        let mut keys = HashSet::with_capacity(pairs.len());
+        let mut grown = Vec::with_capacity(pairs.len());
         for &(key, value) in pairs {
             let key = self.grow(key, depth + 1)?;
             let name = match &key {
@@ -88,7 +96,7 @@ impl Grower<'_> {
                 Value::Int(n) => n.to_string(),
                 _ => return Err(self.wrong("a key of a dict is neither a text nor a whole number".into())),
             };
-            self.pay(2 * name.len() + size_of::<Value>())?;
+            self.pay(name.len())?;
             let value = self.under(&name, value, depth)?;
             if !keys.insert((matches!(key, Value::Str(_)), name)) {
                 return Err(self.wrong(format!("a dict has the key {key:?} twice")));
@@ -112,7 +120,7 @@ impl Grower<'_> {
     fn tensor(&mut self, index: usize) -> Result<Value> {
         // A file of one tensor and nothing else: it has no key.
         let name = if self.name.is_empty() { "tensor".to_owned() } else { self.name.clone() };
-        self.pay(4 * name.len() + 64)?;
+        self.pay(5 * name.len() + 160)?;
         if !self.names.insert(name.clone()) {
             return Err(self.wrong(format!("two tensors are named `{name}`")));
         }

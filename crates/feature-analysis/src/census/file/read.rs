@@ -28,7 +28,7 @@ impl FeatureCensus {
     /// [`CensusError::File`] for a file that is no census, is damaged or is of another version; I/O.
     pub fn load(path: &Path, most_bytes: u64) -> Result<Self> {
         let damaged = |reason: String| Error::from(CensusError::File { path: path.to_owned(), reason });
-        let file = File::open(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
+        let file = tensor_files::open_regular(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
         let read = || read(file, most_bytes);
         // The Parquet reader is not written for hostile files; where it gives up in a panic, the file is damaged all the same.
         match std::panic::catch_unwind(std::panic::AssertUnwindSafe(read)) {

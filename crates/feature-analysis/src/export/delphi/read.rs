@@ -5,7 +5,9 @@ use crate::{Error, Result};
 use serde_json::{Map, Value};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
-use tensor_files::SafetensorsFile;
+use tensor_files::{SafetensorsFile, read_bounded};
+
+const MOST_CONFIG_BYTES: u64 = 16 << 20;
 
 /// The cache of one hookpoint.
 #[derive(Clone, Debug, PartialEq)]
@@ -59,7 +61,7 @@ impl DelphiCache {
         let io = |source| Error::Io { path: folder.to_path_buf(), source };
         let malformed = |path: &Path, reason: String| ExportError::Malformed { path: path.into(), reason };
         let path = folder.join("config.json");
-        let text = std::fs::read(&path).map_err(|source| Error::Io { path: path.clone(), source })?;
+        let text = read_bounded(&path, MOST_CONFIG_BYTES).map_err(|source| Error::Io { path: path.clone(), source })?;
         let config = serde_json::from_slice(&text).map_err(|e| malformed(&path, e.to_string()))?;
         let mut splits = Vec::new();
         for entry in std::fs::read_dir(folder).map_err(io)? {

@@ -1,0 +1,8 @@
+#![no_main]
+
+#[path = "../harness.rs"]
+mod harness;
+#[path = "../../crates/pretrained/tests/fuzz/registry.rs"]
+mod registry;
+
+libfuzzer_sys::fuzz_target!(init: harness::panics_can_be_caught(), |data: &[u8]| harness::bounded(data, registry::read));
