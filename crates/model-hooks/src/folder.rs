@@ -138,7 +138,9 @@ fn open_shards(folder: &Path, index: &Path, format: &Format) -> Result<Vec<Box<d
     let mut files: BTreeMap<&str, Box<dyn TensorFile>> = BTreeMap::new();
     for (name, file) in &map {
         let mut parts = Path::new(file).components();
-        if !matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None)) || file.contains(|c: char| matches!(c, '/' | '\\') || c.is_control()) {
+        if !matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None))
+            || file.contains(|c: char| matches!(c, '/' | '\\') || c.is_control())
+        {
             return Err(bad(name, file, "a shard must be a plain file name inside the folder"));
         }
         if !files.contains_key(file.as_str()) {
@@ -160,9 +162,12 @@ fn open_shards(folder: &Path, index: &Path, format: &Format) -> Result<Vec<Box<d
 
 fn weight_map(index: &Path) -> Result<BTreeMap<String, String>> {
     let bad = |source: std::io::Error| match source.kind() {
-        std::io::ErrorKind::InvalidData => {
-            Error::BadKey { path: index.into(), key: "weight_map".into(), expected: MAP.into(), found: source.to_string() }
-        }
+        std::io::ErrorKind::InvalidData => Error::BadKey {
+            path: index.into(),
+            key: "weight_map".into(),
+            expected: MAP.into(),
+            found: source.to_string(),
+        },
         _ => Error::Io { path: index.into(), source },
     };
     let missing = || Error::MissingKey { path: index.into(), key: "weight_map".into(), expected: MAP.into() };

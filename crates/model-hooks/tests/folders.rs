@@ -143,7 +143,11 @@ fn an_index_may_not_leave_its_folder() {
     let twice = sharded(|_| ());
     let index = twice.path().join("model.safetensors.index.json");
     let text = std::fs::read_to_string(&index).unwrap();
-    std::fs::write(&index, text.replacen(r#""weight_map":{"#, r#""weight_map":{"model.norm.weight":"model-0.safetensors","#, 1)).unwrap();
+    std::fs::write(
+        &index,
+        text.replacen(r#""weight_map":{"#, r#""weight_map":{"model.norm.weight":"model-0.safetensors","#, 1),
+    )
+    .unwrap();
     let error = try_load(twice.path()).unwrap_err();
     assert!(error.to_string().contains("`model.norm.weight` appears twice"), "{error}");
 }

@@ -97,11 +97,12 @@ fn tokenizers_that_ask_for_much_or_nothing() {
     let mut classes = words(json!({"a": 0}));
     classes["pre_tokenizer"] = split(r"\p{N}{826}");
     tokenizer_refused(&classes, "repeat classes of characters too often");
-    classes["pre_tokenizer"] =
-        json!({"type": "Sequence", "pretokenizers": vec![split(r"\p{L}\p{L}\p{L}\p{L}\p{L}\p{L}\p{L}\p{L}\p{L}\p{L}"); 13]});
+    classes["pre_tokenizer"] = json!({"type": "Sequence", "pretokenizers": vec![split(r"\p{L}\p{L}\p{L}\p{L}\p{L}\p{L}\p{L}\p{L}\p{L}\p{L}"); 13]});
     tokenizer_refused(&classes, "repeat classes of characters too often");
     // What is just allowed stays within the bound.
-    for most in [split(r"\p{L}{75}"), split(r"(\w{5}){15}"), split(r"[^\s\p{L}]{37}\P{Lu}{38}"), split(&"a?".repeat(600))] {
+    for most in
+        [split(r"\p{L}{75}"), split(r"(\w{5}){15}"), split(r"[^\s\p{L}]{37}\P{Lu}{38}"), split(&"a?".repeat(600))]
+    {
         classes["pre_tokenizer"] = most;
         harness::bounded(classes.to_string().as_bytes(), tokenizer::read);
     }

@@ -249,7 +249,8 @@ fn a_data_set_without_readable_files_is_taken_as_parquet_from_its_conversion() {
     repos.entry("datasets:me/script".into()).or_default().insert("default/train/0000.parquet".into(), vec![1; 9]);
     let setup = Setup::of(repos, |request, mut reply| {
         if request.path.ends_with("/revision/main") {
-            reply.body = format!(r#"{{"sha": "{COMMIT}", "siblings": [{{"rfilename": "load.py"}}]}}"#).into_bytes();
+            let own = "f".repeat(40);
+            reply.body = format!(r#"{{"sha": "{own}", "siblings": [{{"rfilename": "load.py"}}]}}"#).into_bytes();
             let length = reply.body.len();
             return reply.with("Content-Length", length);
         }
@@ -259,6 +260,9 @@ fn a_data_set_without_readable_files_is_taken_as_parquet_from_its_conversion() {
     assert_eq!(fs::read(&text.files[0]).unwrap(), [1; 9]);
     let at = setup.folder.path().join("datasets--me--script/refs").join(CONVERTED);
     assert_eq!(fs::read_to_string(at).unwrap(), COMMIT);
+    // Nothing of the own branch is in the cache.
+    let again = setup.hub().offline(true).dataset("me/script", &Part::default()).unwrap();
+    assert_eq!(again.files, text.files);
 }
 
 #[test]

@@ -61,7 +61,10 @@ impl Registry {
     /// [`Error::Io`], and as [`read`](Self::read).
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        Self::read(&tensor_files::read_bounded(path, parse::MOST_BYTES).map_err(|source| Error::Io { path: path.into(), source })?)
+        Self::read(
+            &tensor_files::read_bounded(path, parse::MOST_BYTES)
+                .map_err(|source| Error::Io { path: path.into(), source })?,
+        )
     }
 
     /// How many SAEs it lists.
