@@ -60,8 +60,9 @@ pub fn check_footer(mut file: &File) -> Checked<()> {
     if tail[4..] != *b"PAR1" {
         return Ok(());
     }
-    let children =
-        Thrift { bytes: &bytes, at: 0 }.schema().ok_or("its footer has lists longer than itself, or is cut off")?;
+    let children = Thrift { bytes: &bytes, at: 0 }
+        .schema()
+        .ok_or("its footer has lists longer than itself or of no use, or is cut off")?;
     check_tree(&children)
 }
 
@@ -237,20 +238,11 @@ impl Thrift<'_> {
             8 => self.varint().and_then(|n| self.forward(n)),
             LIST | 10 => {
                 let (n, kind) = self.list()?;
-                (0..n).try_for_each(|_| if kind <= 2 { self.forward(1) } else { self.skip(kind, depth + 1) })
+                // Booleans in lists, and maps, stand in no metadata of Parquet. The `parquet` crate takes no byte for such a boolean: it
+                // would count to 2^31, for seconds, and go on elsewhere than this.
+                (0..n).try_for_each(|_| if kind <= 2 { None } else { self.skip(kind, depth + 1) })
             }
-            11 => {
-                let n = self.varint()?;
-                if n == 0 {
-                    return Some(());
-                }
-                let kinds = self.byte()?;
-                (0..n).try_for_each(|_| {
-                    [kinds >> 4, kinds & 15]
-                        .into_iter()
-                        .try_for_each(|kind| if kind <= 2 { self.forward(1) } else { self.skip(kind, depth + 1) })
-                })
-            }
+            11 => (self.varint()? == 0).then_some(()),
             STRUCT => {
                 let mut last = 0;
                 while let Some((_, kind)) = self.field(&mut last)? {
@@ -326,5 +318,10 @@ mod tests {
         // Field 4, a list of structs, of 2^31 - 1 elements.
         let bytes = [0x49, 0xfc, 0xff, 0xff, 0xff, 0xff, 0x07, 0];
         assert!(Thrift { bytes: &bytes, at: 0 }.schema().is_none());
+        // Field 4: a map of as many booleans; a list of two booleans, which is long enough.
+        for bytes in [&[0x4b, 0xff, 0xff, 0xff, 0xff, 0x07, 0x11, 0, 0, 0][..], &[0x49, 0x21, 1, 1, 0]] {
+            assert!(Thrift { bytes, at: 0 }.schema().is_none());
+        }
+        assert_eq!(Thrift { bytes: &[0x4b, 0, 0x19, 0x03, 0], at: 0 }.schema(), Some(vec![]));
     }
 }
