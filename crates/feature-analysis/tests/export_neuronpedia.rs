@@ -17,7 +17,7 @@ fn root(path: &str) -> PathBuf {
 }
 
 static MODEL: LazyLock<LanguageModel> =
-    LazyLock::new(|| load(root("assets/demo/lm"), &LoadOptions::new(Processing::TransformerLens)).unwrap());
+    LazyLock::new(|| load(&root("assets/demo/lm"), &LoadOptions::new(Processing::TransformerLens)).unwrap());
 static SAE: LazyLock<Sae> = LazyLock::new(|| Sae::load(root("assets/demo/sae")).unwrap());
 
 fn tokenizer() -> &'static Tokenizer {
@@ -80,6 +80,15 @@ fn brute_force() -> Brute {
         }
     }
     (rows, acts)
+}
+
+#[track_caller]
+fn export_error<T>(result: feature_analysis::Result<T>) -> ExportError {
+    match result {
+        Err(Error::Export(error)) => *error,
+        Err(other) => panic!("another error: {other}"),
+        Ok(_) => panic!("it was accepted"),
+    }
 }
 
 fn near(found: f64, expected: f64) -> bool {
@@ -188,7 +197,7 @@ fn what_cannot_be_written_leaves_nothing() {
     };
     let out = dir.path().join("res");
     let none = write(&target(), &out, &NeuronpediaOptions { rows: Some(0), ..options() });
-    assert!(matches!(none, Err(Error::Export(ExportError::NoText))), "{none:?}");
+    assert!(matches!(export_error(none), ExportError::NoText));
     let none = write(&target(), &out, &NeuronpediaOptions { features_per_file: 0, ..options() });
     assert!(matches!(none, Err(Error::Option { option: "features_per_file", .. })), "{none:?}");
     let none = write(&NeuronpediaTarget { hook: 3, ..target() }, &out, &options());
@@ -196,7 +205,7 @@ fn what_cannot_be_written_leaves_nothing() {
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     std::fs::create_dir(&out).unwrap();
     let none = write(&target(), &out, &options());
-    assert!(matches!(none, Err(Error::Export(ExportError::Exists { .. }))), "{none:?}");
+    assert!(matches!(export_error(none), ExportError::Exists { .. }));
 }
 
 #[test]
@@ -209,6 +218,6 @@ fn what_is_no_batch_is_refused() {
     {
         std::fs::write(&path, text).unwrap();
         let refused = NeuronpediaBatch::open(&path);
-        assert!(matches!(refused, Err(Error::Export(ExportError::Malformed { .. }))), "{text}: {refused:?}");
+        assert!(matches!(export_error(refused), ExportError::Malformed { .. }), "{text}");
     }
 }
