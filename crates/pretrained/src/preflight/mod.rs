@@ -7,7 +7,7 @@
 //! ```no_run
 //! use pretrained::preflight::{PreflightOptions, preflight};
 //! # fn demo(model: &model_hooks::LanguageModel, tokens: &model_hooks::TokenBatch) -> Result<(), Box<dyn std::error::Error>> {
-//! let sae = sae_core::Sae::load("path/to/sae".as_ref())?;
+//! let sae = sae_core::Sae::load("path/to/sae")?;
 //! let verdict = preflight(model, &sae, tokens, &PreflightOptions::default())?;
 //! println!("{verdict}");
 //! if verdict.is_fail() {
