@@ -5,7 +5,8 @@
 
 mod support;
 
-use feature_analysis::{FrameOptions, KeptExamples, Looked, token_frame};
+use activation_store::ActivationSource;
+use feature_analysis::{FrameOptions, KeptExamples, token_frame};
 use sae_core::SparseCoder;
 use std::time::Instant;
 use support::{Setup, cpu_ms, peak_rss_bytes};
@@ -22,7 +23,8 @@ fn main() {
     let mut store = setup.store();
     let features = setup.features();
     let mut kept = KeptExamples::new(&setup.sae, &features, batches as u64).expect("features");
-    let looked = Looked::of(&store, true);
+    // As in the notebook every token counts.
+    let positions = store.spec().positions.clone();
     let mut steps: [Vec<f64>; 5] = Default::default();
     let cpu_before = cpu_ms();
     for i in 0..batches {
@@ -40,7 +42,8 @@ fn main() {
             false => setup.sae.encode_only(&x, &features).expect("activations"),
         };
         at.push(Instant::now());
-        kept.push(&batch.rows, &looked, &acts).expect("rows");
+        let all = vec![None; batch.len() * positions.len()];
+        kept.push(&batch.rows, &positions, &all, &acts).expect("rows");
         at.push(Instant::now());
         for (step, pair) in steps.iter_mut().zip(at.windows(2)) {
             step.push((pair[1] - pair[0]).as_secs_f64() * 1e3);

@@ -13,8 +13,8 @@ use common::census_folder::CensusFolder;
 use common::engine::{EngineFlags, peak_rss_bytes};
 use common::preflight::PreflightFlags;
 use common::{Outcome, Setup, Source, token_bar};
-use saescope::activation_store::{ActivationSource, Exclude, StoreOptions};
-use saescope::feature_analysis::census::{CensusNames, CensusReport, LeaveOut};
+use saescope::activation_store::{ActivationSource, StoreOptions, TokenFilter};
+use saescope::feature_analysis::census::{CensusNames, CensusReport};
 use saescope::feature_analysis::page::Page;
 use saescope::feature_analysis::plot::grouped;
 use saescope::feature_analysis::views::{CensusView, CensusViewOptions};
@@ -40,6 +40,9 @@ struct Args {
     /// Tokens in a row [default: the SAE's own, 128 for most]
     #[arg(long)]
     context: Option<usize>,
+    /// Counts special and inserted tokens like all others
+    #[arg(long)]
+    keep_special: bool,
     /// The strongest activations that are kept of each feature
     #[arg(long, default_value_t = 20)]
     top: usize,
@@ -74,7 +77,7 @@ fn run(args: &Args) -> Outcome {
     let result = serde_json::json!({
         "tokens": report.tokens, "resumed_at": report.resumed_at, "seconds": seconds, "tokens_per_s": rate, "peak_rss_bytes": peak_rss_bytes(),
         "backend": engine.arithmetic().map(|a| a.backend().name()), "precision": engine.arithmetic().map(|a| a.precision().name()),
-        "l0": census.l0(), "tokens_counted": census.tokens(), "left_out": census.left_out().total(), "features": census.d_sae(),
+        "l0": census.l0(), "tokens_counted": census.tokens(), "left_out": census.excluded().total(), "excluded": census.excluded(), "features": census.d_sae(),
         "dead": census.dead().len(), "threads": rayon::current_num_threads(), "census_bytes": census.options().memory_bytes(census.d_sae()),
     });
     println!("{result}");
@@ -84,9 +87,8 @@ fn run(args: &Args) -> Outcome {
 /// The one pass: the census, and what was done.
 fn count(args: &Args, setup: &Setup, engine: Engine) -> Outcome<(FeatureCensus, CensusReport)> {
     let mut harvest = setup.store_with(args.store())?.into_harvest();
-    let special = setup.model.tokenizer().map(|t| t.special_ids().clone()).unwrap_or_default();
-    let leave_out = LeaveOut { tokens: special, inserted: true, ..LeaveOut::default() };
-    let options = CensusOptions { top: args.top, seed: args.source.seed, leave_out, ..CensusOptions::default() };
+    let filter = if args.keep_special { TokenFilter::everything() } else { TokenFilter::default() };
+    let options = CensusOptions { top: args.top, seed: args.source.seed, filter, ..CensusOptions::default() };
     let names = CensusNames {
         model: setup.describe_model(),
         sae: setup.describe_sae(),
@@ -118,10 +120,7 @@ fn page(args: &Args, setup: &Setup, census: &FeatureCensus, seconds: f64, engine
     let mut page =
         Page::new("A census of all features", "Every feature of a sparse autoencoder on a text, counted in one pass.");
     page.fact("model", setup.describe_model()).fact("SAE", setup.describe_sae()).fact("text", setup.describe_text());
-    page.fact(
-        "tokens",
-        format!("{} counted, {} special ones left out", grouped(census.tokens()), grouped(census.left_out().total())),
-    );
+    page.fact("tokens", format!("{} counted, {}", grouped(census.tokens()), census.excluded()));
     page.fact("engine", engine.to_string())
         .fact("time", format!("{seconds:.1} s"))
         .fact("seed", args.source.seed.to_string());
@@ -134,12 +133,6 @@ fn page(args: &Args, setup: &Setup, census: &FeatureCensus, seconds: f64, engine
 
 impl Args {
     fn store(&self) -> StoreOptions {
-        StoreOptions {
-            store_batch_size_prompts: self.batch,
-            context_size: self.context,
-            // The census leaves special tokens out itself, and says how many they were.
-            exclude_special_tokens: Some(Exclude::Nothing),
-            ..StoreOptions::default()
-        }
+        StoreOptions { store_batch_size_prompts: self.batch, context_size: self.context, ..StoreOptions::default() }
     }
 }

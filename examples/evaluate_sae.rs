@@ -10,7 +10,7 @@ mod common;
 use clap::{Parser, ValueEnum};
 use common::engine::EngineFlags;
 use common::{Outcome, Setup, Source, row_bar};
-use saescope::activation_store::{Exclude, StoreOptions};
+use saescope::activation_store::{StoreOptions, TokenFilter};
 use saescope::feature_analysis::evals::{Bootstrap, EvalOptions, EvalPhase, Evaluation, evaluate_store};
 use saescope::feature_analysis::page::{Page, Section};
 use saescope::feature_analysis::plot::{HistogramOptions, density};
@@ -36,7 +36,7 @@ struct Args {
     /// What the model is compared with: the hook's activation replaced by zeros, by its mean, by each, or no run of the model at all
     #[arg(long, default_value = "both")]
     ablation: Ablation,
-    /// Counts special tokens like all others, and reconstructs them too
+    /// Counts special and inserted tokens like all others, and reconstructs them too
     #[arg(long)]
     keep_special: bool,
     /// Resamples of the documents for the intervals; 0 for none
@@ -104,7 +104,7 @@ impl Args {
         EvalOptions {
             rows: Some(self.rows),
             batch_size_prompts: self.batch,
-            exclude: if self.keep_special { Exclude::Nothing } else { Exclude::Structural },
+            filter: if self.keep_special { TokenFilter::everything() } else { TokenFilter::default() },
             downstream: self.ablation != Ablation::None,
             zero_ablation: matches!(self.ablation, Ablation::Zero | Ablation::Both),
             mean_ablation: matches!(self.ablation, Ablation::Mean | Ablation::Both),

@@ -12,7 +12,7 @@ mod common;
 use clap::{Parser, ValueEnum};
 use common::engine::EngineFlags;
 use common::{Outcome, Setup, Source, token_bar};
-use saescope::activation_store::{Exclude, StoreOptions};
+use saescope::activation_store::StoreOptions;
 use saescope::feature_analysis::export::ExportStage;
 use saescope::feature_analysis::export::delphi::{DelphiOptions, DelphiTarget, write_delphi};
 use saescope::feature_analysis::export::neuronpedia::{NeuronpediaOptions, NeuronpediaTarget, write_neuronpedia};
@@ -77,7 +77,7 @@ fn run(args: &Args) -> Outcome {
 
 fn delphi(args: &Args, setup: &Setup) -> Outcome {
     // delphi caches every token.
-    let store = StoreOptions { exclude_special_tokens: Some(Exclude::Nothing), ..StoreOptions::default() };
+    let store = StoreOptions::default();
     let batch_size = store.store_batch_size_prompts;
     let mut harvest = setup.store_with(store)?.into_harvest();
     let hook = setup.sae.metadata().hook_name.clone().unwrap_or_else(|| "sae".into());
@@ -109,14 +109,12 @@ fn neuronpedia(args: &Args, setup: &Setup) -> Outcome {
     let tokenizer = setup.model.tokenizer().ok_or("the model has no tokenizer: tokens cannot be printed")?;
     let hook = setup.sae.metadata().hook_name.clone().unwrap_or_default();
     let layer = hook.split('.').find_map(|part| part.parse().ok()).unwrap_or(0);
-    // Every token counts; activations on special ones are left out by the writer.
-    let store = StoreOptions { exclude_special_tokens: Some(Exclude::Nothing), ..StoreOptions::default() };
-    let mut harvest = setup.store_with(store)?.into_harvest();
+    let mut harvest = setup.store()?.into_harvest();
     let target = NeuronpediaTarget { hook: 0, coder: &setup.sae, model: &setup.model, tokenizer };
     let options = NeuronpediaOptions {
         rows: args.rows,
         dataset: setup.describe_text(),
-        ..NeuronpediaOptions::new(setup.model.name().to_string(), layer, args.sae_set.as_str(), tokenizer)
+        ..NeuronpediaOptions::new(setup.model.name().to_string(), layer, args.sae_set.as_str())
     };
     let bar = token_bar(None);
     let report = write_neuronpedia(&mut harvest, &target, &args.out, &options, &mut |progress| {
@@ -128,7 +126,7 @@ fn neuronpedia(args: &Args, setup: &Setup) -> Outcome {
     bar.finish();
     let result = serde_json::json!({
         "out": args.out, "rows": report.rows, "context": report.context, "files": report.files, "alive": report.alive,
-        "activations": report.activations,
+        "activations": report.activations, "excluded": report.excluded,
     });
     println!("{result}");
     Ok(())

@@ -2,7 +2,7 @@
 #![allow(dead_code)] // Each benchmark compiles this module for itself and uses a part of it.
 
 use activation_store::{ActivationStore, DocumentOptions, Documents, StoreOptions, TokenPos};
-use feature_analysis::census::{CensusBatch, CensusOptions, FeatureCensus, Reason};
+use feature_analysis::census::{CensusBatch, CensusOptions, FeatureCensus};
 use model_hooks::{LanguageModel, LoadOptions, Processing};
 use sae_core::{Sae, SparseCoder};
 use std::path::{Path, PathBuf};
@@ -103,7 +103,7 @@ impl Clock {
 pub fn census_loop(setup: &Setup, sae: &Sae, batches: usize, clock: &mut Clock) -> FeatureCensus {
     let mut census = FeatureCensus::new(sae.d_sae(), CensusOptions::default()).expect("options");
     let mut store = setup.store();
-    let special = setup.model.tokenizer().map(|tokenizer| tokenizer.special_ids().clone()).unwrap_or_default();
+    let filter = census.options().filter.resolve(setup.model.tokenizer()).expect("a tokenizer");
     for _ in 0..batches {
         let start = Instant::now();
         let batch = clock.time("tokens", || store.get_batch_tokens()).expect("tokens").expect("the text suffices");
@@ -115,8 +115,9 @@ pub fn census_loop(setup: &Setup, sae: &Sae, batches: usize, clock: &mut Clock) 
             let tokens: Vec<u32> = places.clone().map(|(row, pos)| row.tokens[pos]).collect();
             let documents: Vec<_> =
                 places.map(|(row, pos)| row.origin[pos].as_ref().map(|origin| origin.doc)).collect();
-            let left_out: Vec<_> = tokens.iter().map(|id| special.contains(id).then_some(Reason::Token)).collect();
-            let part = CensusBatch::new(&at, &tokens, &codes.features).documents(&documents).left_out(&left_out);
+            let positions: Vec<u32> = (0..x.dim(1).expect("[batch, pos, width]") as u32).collect();
+            let excluded = filter.exclusions(&batch.rows, &positions, &x).expect("whole rows");
+            let part = CensusBatch::new(&at, &tokens, &codes.features).documents(&documents).excluded(&excluded);
             census.push(&part).expect("finite activations");
         });
         clock.note("iteration", start.elapsed().as_secs_f64() * 1e3);

@@ -50,12 +50,7 @@ pub fn days(args: &Args, setup: &Setup, page: &mut Page) -> Outcome {
     let means = day_means(&points, &names);
     println!("{}\n{means}", (0..3).map(axis).collect::<Vec<_>>().join(", "));
     let options = ScatterOptions {
-        subtitle: Some(format!(
-            "{} examples of {} features; {} special tokens left out",
-            kept.len(),
-            features.len(),
-            kept.counts().special_left_out
-        )),
+        subtitle: Some(format!("{} examples of {} features; {}", kept.len(), features.len(), kept.counts().excluded)),
         x_label: axis(1),
         y_label: axis(2),
         height: 860,

@@ -3,7 +3,7 @@
 
 use super::common::{Outcome, Setup, row_bar};
 use super::{Args, cell};
-use saescope::activation_store::Exclude;
+use saescope::activation_store::TokenFilter;
 use saescope::feature_analysis::evals::{Bootstrap, EvalOptions, evaluate_store};
 use saescope::feature_analysis::page::{Page, Section};
 use saescope::feature_analysis::plot::{Align, HistogramOptions, Table, histogram, visible_token};
@@ -55,7 +55,7 @@ fn losses(setup: &Setup, page: &mut Page) -> Outcome {
     let options = EvalOptions {
         rows: Some(ROWS),
         // The notebook replaces the activation of every token and counts them all.
-        exclude: Exclude::Nothing,
+        filter: TokenFilter::everything(),
         mean_ablation: false,
         bootstrap: Bootstrap { resamples: 0, ..Bootstrap::default() },
         ..EvalOptions::default()

@@ -195,6 +195,21 @@ pub enum Error {
         /// What it should be.
         expected: String,
     },
+    /// Special tokens are to be excluded, and nothing says which they are.
+    #[error(
+        "special tokens are to be excluded and there is no tokenizer to find them with: name their ids (TokenFilter::with_ids), or count \
+         every token (TokenFilter::everything())"
+    )]
+    NoSpecialTokens,
+    /// Inserted tokens are to be excluded, and the row of tokens that says which they are is not at hand.
+    #[error(
+        "inserted tokens are to be excluded and the row of tokens of {at} is not at hand: use a source that remembers its rows (KeepRows), or \
+         count inserted tokens (TokenFilter::exclude_inserted = false)"
+    )]
+    NoTokenRow {
+        /// The token.
+        at: crate::TokenPos,
+    },
     /// Text, and nothing to tokenise it with.
     #[error("{doc} is text, and no tokenizer was given")]
     NoTokenizer {

@@ -1,11 +1,11 @@
 //! From rows of tokens to rows of activations, in the documents' order: [`Harvest`].
 
 use crate::{
-    ActivationBatch, ActivationSource, ActivationSpec, DocumentSource, KeepRows, PackingReport, Result, RowIndex,
-    TokenPos, TokenRow, TokenRows,
+    ActivationBatch, ActivationSource, ActivationSpec, DocumentSource, Exclusion, ExclusionCounts, KeepRows,
+    PackingReport, ResolvedFilter, Result, RowIndex, TokenFilter, TokenPos, TokenRow, TokenRows,
 };
 use candle_core::{DType, Tensor};
-use model_hooks::{Capture, HookPoint, LanguageModel, TokenBatch};
+use model_hooks::{Capture, HookPoint, LanguageModel, TokenBatch, Tokenizer};
 use std::collections::HashSet;
 
 /// Rows of tokens for one forward pass.
@@ -46,8 +46,8 @@ pub struct StoreReport {
     pub packing: PackingReport,
     /// Activation rows that went on, from all forward passes of `next_batch`.
     pub rows: u64,
-    /// Activation rows left out because their token is excluded.
-    pub excluded: u64,
+    /// Activation rows of excluded tokens, by reason.
+    pub excluded: ExclusionCounts,
     /// Activation rows left out at the end because they did not fill a batch (`drop_last`).
     pub dropped: u64,
 }
@@ -60,6 +60,7 @@ pub struct Harvest {
     last: HookPoint,
     keep: KeepRows,
     index: RowIndex,
+    filter: ResolvedFilter,
     report: StoreReport,
 }
 
@@ -70,8 +71,9 @@ impl Harvest {
         spec: ActivationSpec,
         last: HookPoint,
         keep: KeepRows,
+        filter: ResolvedFilter,
     ) -> Self {
-        Self { model, rows, spec, last, keep, index: RowIndex::new(), report: StoreReport::default() }
+        Self { model, rows, spec, last, keep, index: RowIndex::new(), filter, report: StoreReport::default() }
     }
 
     /// The model.
@@ -96,6 +98,12 @@ impl Harvest {
         if matches!(self.keep, KeepRows::Nothing | KeepRows::InUse) {
             self.keep = KeepRows::Latest(self.spec.store_batch_size_prompts);
         }
+    }
+
+    /// Delivers the activations of every token.
+    pub(crate) fn deliver_everything(&mut self) {
+        self.spec.filter = TokenFilter::everything();
+        self.filter = ResolvedFilter::everything();
     }
 
     /// Forgets the other rows of tokens.
@@ -153,18 +161,22 @@ impl Harvest {
     }
 
     /// The addresses and tokens of a forward pass that are not excluded, and where they are among all; counted in the report.
-    fn addresses(&mut self, batch: &TokenRowBatch) -> (Vec<TokenPos>, Vec<u32>, Vec<u32>) {
+    fn addresses(
+        &mut self,
+        batch: &TokenRowBatch,
+        exclusions: &[Option<Exclusion>],
+    ) -> (Vec<TokenPos>, Vec<u32>, Vec<u32>) {
         let (mut at, mut tokens, mut wanted) = (Vec::new(), Vec::new(), Vec::new());
         let addresses = batch.rows.iter().flat_map(|row| self.spec.positions.iter().map(move |&pos| (row, pos)));
-        for (i, (row, pos)) in (0u32..).zip(addresses) {
-            let token = row.tokens[pos as usize];
-            if self.spec.excluded.contains(&token) {
-                self.report.excluded += 1;
-                continue;
+        for ((i, (row, pos)), exclusion) in (0u32..).zip(addresses).zip(exclusions) {
+            match exclusion {
+                Some(exclusion) => self.report.excluded.count(*exclusion),
+                None => {
+                    at.push(TokenPos { row: row.row, pos });
+                    tokens.push(row.tokens[pos as usize]);
+                    wanted.push(i);
+                }
             }
-            at.push(TokenPos { row: row.row, pos });
-            tokens.push(token);
-            wanted.push(i);
         }
         self.report.rows += at.len() as u64;
         (at, tokens, wanted)
@@ -174,7 +186,9 @@ impl Harvest {
     fn next_chunk(&mut self) -> Result<Option<ActivationBatch>> {
         let Some(batch) = self.get_batch_tokens()? else { return Ok(None) };
         let rows = self.activations(&batch)?;
-        let (at, tokens, wanted) = self.addresses(&batch);
+        // The norm is that of the first hook's vector.
+        let exclusions = self.filter.exclusions(&batch.rows, &self.spec.positions, &rows[0])?;
+        let (at, tokens, wanted) = self.addresses(&batch, &exclusions);
         let whole = wanted.len() == batch.len() * self.spec.positions.len();
         let flat = |x: Tensor| -> Result<Tensor> {
             let x = x.flatten_to(1)?;
@@ -202,11 +216,16 @@ impl ActivationSource for Harvest {
         (self.keep != KeepRows::Nothing).then_some(&self.index)
     }
 
+    fn tokenizer(&self) -> Option<&Tokenizer> {
+        self.model.tokenizer()
+    }
+
     /// Tokenises and packs; the model does not run.
     fn pass_over(&mut self, batches: u64) -> Result<u64> {
         for passed in 0..batches {
             let Some(batch) = self.get_batch_tokens()? else { return Ok(passed) };
-            self.addresses(&batch);
+            // In the documents' order nothing is excluded.
+            self.report.rows += (batch.len() * self.spec.positions.len()) as u64;
         }
         Ok(batches)
     }

@@ -10,6 +10,7 @@ mod cut;
 mod document;
 mod documents;
 mod error;
+mod filter;
 mod harvest;
 mod options;
 mod packing;
@@ -28,8 +29,9 @@ pub use concatenate::{ConcatenateOptions, Concatenated, Concatenation, tokenize_
 pub use document::{Content, DocId, DocumentSource, Piece};
 pub use documents::{DocumentOptions, Documents, TextSplit};
 pub use error::{Error, Place, Result};
+pub use filter::{Exclusion, ExclusionCounts, ResolvedFilter, SpecialTokenPolicy, TokenFilter};
 pub use harvest::{Harvest, StoreReport, TokenRowBatch};
-pub use options::{Exclude, StoreOptions};
+pub use options::StoreOptions;
 pub use packing::{PackingOptions, PackingReport, TokenDocuments};
 pub use ring::Ring;
 pub use row_index::{KeepRows, Located, RowIndex};

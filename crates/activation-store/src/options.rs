@@ -1,41 +1,8 @@
 //! How a store is set up: [`StoreOptions`], with SAELens' parameter names and meaning.
 
-use crate::{Error, KeepRows, PackingOptions, Result, Shuffle, TokenDocuments};
+use crate::{Error, KeepRows, PackingOptions, ResolvedFilter, Result, Shuffle, TokenDocuments, TokenFilter};
 use model_hooks::{LanguageModel, Tokenizer};
-use sae_core::{ExcludeSpecialTokens, Provenance, SeparatorToken, SeqposSlice};
-use std::collections::BTreeSet;
-
-/// Which tokens are left out: of [`crate::ActivationStore::next_batch`], of metrics.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Exclude {
-    /// None.
-    #[default]
-    Nothing,
-    /// Begin, end, padding and separator: what SAELens' `exclude_special_tokens=True` means.
-    Structural,
-    /// Every token that the tokenizer's files call special, chat markers among them.
-    AllSpecial,
-    /// These.
-    Ids(Vec<u32>),
-}
-
-impl Exclude {
-    /// The token ids that this means for a model.
-    ///
-    /// # Errors
-    /// Special tokens asked of a model without a tokenizer.
-    pub fn ids(&self, model: &LanguageModel) -> Result<BTreeSet<u32>> {
-        Ok(match self {
-            Self::Nothing => BTreeSet::new(),
-            Self::Ids(ids) => ids.iter().copied().collect(),
-            Self::AllSpecial => model.require_tokenizer()?.special_ids().clone(),
-            Self::Structural => {
-                let special = model.require_tokenizer()?.special();
-                [special.bos, special.eos, special.pad, special.sep].into_iter().flatten().collect()
-            }
-        })
-    }
-}
+use sae_core::{Provenance, SeparatorToken, SeqposSlice};
 
 /// How an [`crate::ActivationStore`] is set up. `None` means: as the SAE's metadata says.
 ///
@@ -64,8 +31,9 @@ pub struct StoreOptions {
     pub disable_concat_sequences: Option<bool>,
     /// Between two documents in one row. Without an SAE: BOS, if the tokenizer has one.
     pub sequence_separator_token: Option<SeparatorToken>,
-    /// Which tokens are left out of `next_batch`. Without an SAE: none.
-    pub exclude_special_tokens: Option<Exclude>,
+    /// Which tokens are in the batches of `next_batch`: SAELens' `exclude_special_tokens`. Where neither this nor the SAE's metadata say it,
+    /// every token. Activations in the documents' order, and statistics of them, are not filtered by it.
+    pub filter: Option<TokenFilter>,
     /// Documents that arrive as tokens: rows already, or to be packed.
     pub token_documents: TokenDocuments,
     /// The order of `next_batch`.
@@ -91,7 +59,7 @@ impl Default for StoreOptions {
             seqpos_slice: None,
             disable_concat_sequences: None,
             sequence_separator_token: None,
-            exclude_special_tokens: None,
+            filter: None,
             token_documents: TokenDocuments::default(),
             shuffle: Shuffle::Seeded(0),
             mix_fraction: None,
@@ -119,8 +87,7 @@ impl StoreOptions {
         self.disable_concat_sequences = self.disable_concat_sequences.or(metadata.disable_concat_sequences);
         self.sequence_separator_token =
             self.sequence_separator_token.or_else(|| metadata.sequence_separator_token.clone());
-        self.exclude_special_tokens =
-            self.exclude_special_tokens.or_else(|| metadata.exclude_special_tokens.as_ref().map(exclude));
+        self.filter = self.filter.or_else(|| metadata.exclude_special_tokens.as_ref().map(TokenFilter::from));
         Ok(self)
     }
 
@@ -178,22 +145,16 @@ impl StoreOptions {
         })
     }
 
-    /// The ids that `next_batch` leaves out.
-    pub(crate) fn excluded(&self, model: &LanguageModel) -> Result<BTreeSet<u32>> {
-        self.exclude_special_tokens.as_ref().unwrap_or(&Exclude::Nothing).ids(model)
+    /// The tokens of `next_batch`, as set and as ids.
+    pub(crate) fn filter(&self, model: &LanguageModel) -> Result<(TokenFilter, ResolvedFilter)> {
+        let filter = self.filter.clone().unwrap_or_else(TokenFilter::everything);
+        let resolved = filter.resolve(model.tokenizer())?;
+        Ok((filter, resolved))
     }
 
     /// The kept positions of a row.
     pub(crate) fn positions(&self, context_size: usize) -> Result<Vec<u32>> {
         positions(self.seqpos_slice.unwrap_or_default(), context_size)
-    }
-}
-
-fn exclude(metadata: &ExcludeSpecialTokens) -> Exclude {
-    match metadata {
-        ExcludeSpecialTokens::All(false) => Exclude::Nothing,
-        ExcludeSpecialTokens::All(true) => Exclude::Structural,
-        ExcludeSpecialTokens::Ids(ids) => Exclude::Ids(ids.clone()),
     }
 }
 

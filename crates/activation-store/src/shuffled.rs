@@ -1,6 +1,7 @@
 //! A source whose rows leave in another order: [`Shuffled`].
 
 use crate::{ActivationBatch, ActivationSource, ActivationSpec, Error, Result, Ring, RowIndex, Shuffle, TokenPos};
+use model_hooks::Tokenizer;
 
 /// How [`Shuffled`] keeps its ring and cuts its batches.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -201,5 +202,9 @@ impl<S: ActivationSource> ActivationSource for Shuffled<S> {
     /// The source's: rows that wait in the ring may be gone from it, unless it keeps all.
     fn token_rows(&self) -> Option<&RowIndex> {
         self.source.token_rows()
+    }
+
+    fn tokenizer(&self) -> Option<&Tokenizer> {
+        self.source.tokenizer()
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::{ActivationSpec, Result, RowIndex};
 use candle_core::Tensor;
+use model_hooks::Tokenizer;
 
 /// The address of an activation row, for ever: a row of tokens and a position in it. `Ord` is corpus order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -53,6 +54,11 @@ pub trait ActivationSource: Iterator<Item = Result<ActivationBatch>> + Send {
         None
     }
 
+    /// The tokenizer of its tokens, where there is one: it says which tokens are special.
+    fn tokenizer(&self) -> Option<&Tokenizer> {
+        None
+    }
+
     /// Passes over the next `batches` batches and says how many there were. The source is then as if it had delivered them; one that can do so without
     /// running the model does.
     ///
@@ -76,6 +82,10 @@ impl<S: ActivationSource + ?Sized> ActivationSource for Box<S> {
 
     fn token_rows(&self) -> Option<&RowIndex> {
         (**self).token_rows()
+    }
+
+    fn tokenizer(&self) -> Option<&Tokenizer> {
+        (**self).tokenizer()
     }
 
     fn pass_over(&mut self, batches: u64) -> Result<u64> {

@@ -1,8 +1,7 @@
 //! What an activation store delivers: [`ActivationSpec`].
 
-use crate::{Error, Result};
+use crate::{Error, Result, TokenFilter};
 use model_hooks::{HookPoint, ModelShape, NormSite, Site};
-use std::collections::BTreeSet;
 
 /// A hook point to read, or one head of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -108,8 +107,8 @@ pub struct ActivationSpec {
     pub context_size: usize,
     /// The positions of a row that are kept, ascending.
     pub positions: Vec<u32>,
-    /// Tokens whose activations are left out.
-    pub excluded: BTreeSet<u32>,
+    /// Which tokens are delivered.
+    pub filter: TokenFilter,
     /// Rows of tokens in one forward pass.
     pub store_batch_size_prompts: usize,
     /// Rows in a batch, at most.
@@ -123,7 +122,7 @@ pub struct ActivationSpec {
 }
 
 impl ActivationSpec {
-    /// A source of one's own: these hooks, at most `batch_rows` rows at a time, in order, nothing left out; contexts of one token.
+    /// A source of one's own: these hooks, at most `batch_rows` rows at a time, in order, every token; contexts of one token.
     #[must_use]
     pub fn new(model: impl Into<String>, hooks: Vec<HookRows>, batch_rows: usize) -> Self {
         Self {
@@ -131,7 +130,7 @@ impl ActivationSpec {
             hooks,
             context_size: 1,
             positions: vec![0],
-            excluded: BTreeSet::new(),
+            filter: TokenFilter::everything(),
             store_batch_size_prompts: batch_rows,
             batch_rows,
             ring_slots: 0,

@@ -5,7 +5,7 @@ use crate::{
     RowIndex, ShuffleOptions, Shuffled, StoreOptions, StoreReport, TokenRowBatch, TokenRows, Tokenise, Tokenised,
 };
 use candle_core::Tensor;
-use model_hooks::{HookPoint, LanguageModel};
+use model_hooks::{HookPoint, LanguageModel, Tokenizer};
 use sae_core::{Provenance, SparseCoder};
 use std::sync::Arc;
 
@@ -70,19 +70,20 @@ impl ActivationStore {
         }
         let packing = options.packing(model)?;
         let positions = options.positions(packing.context_size)?;
+        let (filter, resolved) = options.filter(model)?;
         let ring_rows = options.n_batches_in_buffer.saturating_mul(positions.len());
         let batch_rows = options.store_batch_size_prompts.saturating_mul(positions.len());
         let spec = ActivationSpec {
             context_size: packing.context_size,
             positions,
-            excluded: options.excluded(model)?,
+            filter,
             store_batch_size_prompts: options.store_batch_size_prompts,
             ..ActivationSpec::new(model.name(), hooks, batch_rows)
         };
         let tokenizer = model.tokenizer().map(|_| Arc::new(OfModel(model.clone())) as Arc<dyn Tokenise>);
         let documents: Box<dyn DocumentSource> = Box::new(documents);
         let rows = TokenRows::new(documents, tokenizer, packing)?;
-        let harvest = Harvest::new(model.clone(), rows, spec, last, options.keep_rows);
+        let harvest = Harvest::new(model.clone(), rows, spec, last, options.keep_rows, resolved);
         let shuffling = ShuffleOptions {
             ring_rows,
             batch_rows: options.train_batch_size_tokens,
@@ -119,7 +120,7 @@ impl ActivationStore {
         self.stream.source().activations(batch)
     }
 
-    /// The next `train_batch_size_tokens` rows, without the excluded tokens; every row of the documents comes exactly once; the last
+    /// The next `train_batch_size_tokens` rows, of the tokens that [`StoreOptions::filter`] counts; every other row of the documents comes exactly once; the last
     /// batch is smaller unless `drop_last`; then `None`.
     ///
     /// # Errors
@@ -140,12 +141,13 @@ impl ActivationStore {
         self.stream.source().index()
     }
 
-    /// The stage before the ring: activations in the documents' order, a forward pass at a time, that remembers at least the rows of tokens of
-    /// its latest batch. What is in the ring already is lost.
+    /// The stage before the ring: the activations of every token in the documents' order, a forward pass at a time, that remembers at least the
+    /// rows of tokens of its latest batch. Nothing is filtered, so that statistics can count the tokens that they exclude. What is in the ring already is lost.
     #[must_use]
     pub fn into_harvest(self) -> Harvest {
         let mut harvest = self.stream.into_source();
         harvest.remember_latest();
+        harvest.deliver_everything();
         harvest
     }
 
@@ -177,6 +179,10 @@ impl ActivationSource for ActivationStore {
 
     fn token_rows(&self) -> Option<&RowIndex> {
         self.stream.token_rows()
+    }
+
+    fn tokenizer(&self) -> Option<&Tokenizer> {
+        self.model().tokenizer()
     }
 }
 

@@ -3,8 +3,8 @@
 mod common;
 
 use activation_store::{
-    ActivationBatch, ActivationSource, ActivationStore, Content, DocId, Error, Exclude, HookChoice, KeepRows, Shuffle,
-    StoreOptions, TokenDocuments, TokenPos, memory_bytes,
+    ActivationBatch, ActivationSource, ActivationStore, Content, DocId, Error, HookChoice, KeepRows, Shuffle,
+    StoreOptions, TokenDocuments, TokenFilter, TokenPos, memory_bytes,
 };
 use candle_core::{Device, Tensor};
 use common::InMemory;
@@ -177,15 +177,33 @@ fn positions_are_sliced() {
 
 #[test]
 fn excluded_tokens_are_left_out_and_counted() {
-    let ids = vec![7, 31, 38];
+    let ids = [7, 31, 38];
     let occurring = rows(10, 16).concat().iter().filter(|t| ids.contains(t)).count();
     assert!(occurring > 0);
-    let mut store = store(StoreOptions { exclude_special_tokens: Some(Exclude::Ids(ids.clone())), ..small() });
+    let mut store =
+        store(StoreOptions { filter: Some(TokenFilter::everything().with_ids(ids.iter().copied())), ..small() });
     let batches = all(&mut store);
     assert!(batches.iter().all(|b| b.tokens.iter().all(|t| !ids.contains(t))));
     let report = store.report();
-    assert_eq!((report.excluded, report.rows), (occurring as u64, (160 - occurring) as u64));
+    assert_eq!((report.excluded.ids, report.rows), (occurring as u64, (160 - occurring) as u64));
     assert_eq!(flat(&batches).len(), 160 - occurring);
+}
+
+#[test]
+fn in_order_every_token_is_delivered_whatever_the_training_excluded() {
+    let options = || StoreOptions { filter: Some(TokenFilter::everything().with_ids([7, 31, 38])), ..small() };
+    let mut harvest = store(options()).into_harvest();
+    assert_eq!(harvest.spec().filter, TokenFilter::everything());
+    assert_eq!(harvest.by_ref().map(|batch| batch.unwrap().len()).sum::<usize>(), 160);
+    assert_eq!((harvest.report().rows, harvest.report().excluded.total()), (160, 0));
+    let mut passed = store(options()).into_harvest();
+    assert!(passed.pass_over(99).unwrap() > 0);
+    assert_eq!(passed.report(), harvest.report());
+    // The norm of the activation decides too.
+    let norms = StoreOptions { filter: Some(TokenFilter::everything().with_max_norm(0.0)), ..small() };
+    let mut nothing = store(norms);
+    assert!(nothing.next_batch().unwrap().is_none());
+    assert_eq!((nothing.report().rows, nothing.report().excluded.norm), (0, 160));
 }
 
 #[test]
@@ -242,18 +260,18 @@ fn from_sae_reads_the_metadata() {
     let store = ActivationStore::from_sae(&GPT2, &sae(64, with.clone()), documents(), options.clone()).unwrap();
     let spec = store.spec();
     assert_eq!((spec.hooks[0].point, spec.context_size, spec.positions.len()), (hook(RESID), 16, 14));
-    assert!(spec.excluded.contains(&7));
+    assert_eq!(spec.filter, TokenFilter::everything().with_ids([7]));
     let head = Provenance { hook_name: Some("blocks.2.attn.hook_z".into()), hook_head_index: Some(1), ..with.clone() };
     let store = ActivationStore::from_sae(&GPT2, &sae(16, head), documents(), options.clone()).unwrap();
     assert_eq!((store.spec().hooks[0].head, store.spec().hooks[0].width), (Some(1), 16));
     let set = StoreOptions {
-        exclude_special_tokens: Some(Exclude::Nothing),
+        filter: Some(TokenFilter::everything()),
         hook_name: Some("blocks.0.hook_mlp_out".into()),
         seqpos_slice: Some(SeqposSlice::default()),
         ..options
     };
     let store = ActivationStore::from_sae(&GPT2, &sae(64, with), documents(), set).unwrap();
-    assert!(store.spec().excluded.is_empty() && store.spec().positions.len() == 16);
+    assert!(store.spec().filter == TokenFilter::everything() && store.spec().positions.len() == 16);
     assert_eq!(store.spec().hooks[0].point, hook("blocks.0.hook_mlp_out"));
 }
 
@@ -309,7 +327,7 @@ fn what_cannot_work_is_refused_at_construction() {
     let no_heads = HookChoice { point: hook(RESID), head: Some(0) };
     assert!(new(no_heads, small()).contains("no heads"));
     assert!(new(hook(RESID).into(), StoreOptions { store_batch_size_prompts: 0, ..small() }).contains("prompts is 0"));
-    let special = StoreOptions { exclude_special_tokens: Some(Exclude::Structural), ..small() };
+    let special = StoreOptions { filter: Some(TokenFilter::structural()), ..small() };
     assert!(new(hook(RESID).into(), special).contains("tokenizer"));
     let none: [HookChoice; 0] = [];
     assert!(ActivationStore::new(&GPT2, none, documents(), small()).is_err());

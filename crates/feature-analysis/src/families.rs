@@ -7,9 +7,10 @@
 //! The score is high only for features that fire on many of the family's tokens and on little else. It is counted over the text in
 //! one pass: `d_sae * (members + 4)` counters, whatever the text's length.
 
+use crate::kept::{check_places, places};
 use crate::seed_loop::skip;
-use crate::{Counts, Error, Looked, Progress, Result};
-use activation_store::{ActivationStore, TokenRow};
+use crate::{Counts, Error, Progress, Result};
+use activation_store::{ActivationSource, ActivationStore, Exclusion, TokenFilter, TokenRow};
 use model_hooks::Tokenizer;
 use sae_core::{SparseCoder, SparseFeatures};
 use std::collections::HashMap;
@@ -63,7 +64,7 @@ impl WordFamily {
 }
 
 /// How much text to look at.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct FamilyOptions {
     /// Batches to look at; `None` for the whole text.
     pub total_batches: Option<u64>,
@@ -71,13 +72,13 @@ pub struct FamilyOptions {
     pub skip_batches: u64,
     /// How many features to report.
     pub top: usize,
-    /// Whether special tokens count like any other.
-    pub keep_special: bool,
+    /// Which tokens count.
+    pub filter: TokenFilter,
 }
 
 impl Default for FamilyOptions {
     fn default() -> Self {
-        Self { total_batches: None, skip_batches: 0, top: 20, keep_special: false }
+        Self { total_batches: None, skip_batches: 0, top: 20, filter: TokenFilter::default() }
     }
 }
 
@@ -126,14 +127,16 @@ pub fn family_features(
     options: &FamilyOptions,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<FamilyReport> {
-    let looked = Looked::of(store, options.keep_special);
+    let filter = options.filter.resolve(store.model().tokenizer())?;
+    let positions = store.spec().positions.clone();
     let asked = options.total_batches.unwrap_or(u64::MAX);
     let mut counter = FamilyCounter::new(family, coder.d_sae());
     skip(store, options.skip_batches)?;
     while counter.counts.batches_done < asked {
         let Some(batch) = store.get_batch_tokens()? else { break };
-        let codes = coder.encode(&store.activations(&batch)?)?;
-        counter.push(&batch.rows, &looked, &codes.features)?;
+        let activations = store.activations(&batch)?;
+        let excluded = filter.exclusions(&batch.rows, &positions, &activations)?;
+        counter.push(&batch.rows, &positions, &excluded, &coder.encode(&activations)?.features)?;
         progress(Progress {
             batches_done: counter.counts.batches_done,
             batches: options.total_batches,
@@ -176,24 +179,30 @@ impl<'a> FamilyCounter<'a> {
         }
     }
 
-    /// Takes in one batch: the sparse features of every place of every row, in order.
+    /// Takes in one batch: the sparse features of these positions of every row, in order, and which of them do not count.
     ///
     /// # Errors
     /// Features of another number of places or of another SAE, or rows that are too short.
-    pub fn push(&mut self, rows: &[TokenRow], looked: &Looked, features: &SparseFeatures) -> Result<()> {
-        let places = rows.len() * looked.positions.len();
-        if features.rows() != places || features.d_sae() != self.firings.len() {
-            let expected = format!("[{places}, {}]", self.firings.len());
+    pub fn push(
+        &mut self,
+        rows: &[TokenRow],
+        positions: &[u32],
+        excluded: &[Option<Exclusion>],
+        features: &SparseFeatures,
+    ) -> Result<()> {
+        let count = rows.len() * positions.len();
+        if features.rows() != count || features.d_sae() != self.firings.len() {
+            let expected = format!("[{count}, {}]", self.firings.len());
             return Err(Error::Shape {
                 what: "the features",
                 expected,
                 found: vec![features.rows(), features.d_sae()],
             });
         }
-        looked.check(rows)?;
-        for ((_, row, pos, counts), (index, value)) in looked.places(rows).zip(features.iter()) {
-            if !counts {
-                self.counts.special_left_out += 1;
+        check_places(rows, positions, excluded)?;
+        for (((_, row, pos), exclusion), (index, value)) in places(rows, positions).zip(excluded).zip(features.iter()) {
+            if let Some(exclusion) = exclusion {
+                self.counts.excluded.count(*exclusion);
                 continue;
             }
             self.counts.tokens += 1;

@@ -11,13 +11,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// Writes into a frame's metadata what was looked at and what was left out: the keys `counts` (in words), `batches`, `tokens`,
-/// `special_left_out`. Parquet files keep it.
+/// `excluded`. Parquet files keep it.
 ///
 /// # Errors
 /// The columnar library's.
 pub fn with_counts(frame: RecordBatch, counts: &Counts) -> Result<RecordBatch> {
-    let numbers =
-        [("batches", counts.batches_done), ("tokens", counts.tokens), ("special_left_out", counts.special_left_out)];
+    let excluded = counts.excluded.total();
+    let numbers = [("batches", counts.batches_done), ("tokens", counts.tokens), ("excluded", excluded)];
     let mut metadata = frame.schema().metadata().clone();
     metadata.insert("counts".into(), counts.to_string());
     metadata.extend(numbers.map(|(key, number)| (key.to_owned(), number.to_string())));

@@ -1,13 +1,13 @@
 //! What the seed loop keeps: the tokens on which chosen features fired, by address.
 
-use crate::token_frame::{Place, is_special};
+use crate::token_frame::Place;
 use crate::{Error, FrameOptions, Result, check_features, token_frame_at, with_counts};
-use activation_store::{ActivationStore, TokenPos, TokenRow};
+use activation_store::{Exclusion, ExclusionCounts, TokenPos, TokenRow};
 use arrow::array::RecordBatch;
 use candle_core::{DType, Device, Tensor};
 use model_hooks::Tokenizer;
 use sae_core::SparseCoder;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// How much was looked at. Every output of the loop carries it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,8 +21,8 @@ pub struct Counts {
     pub rows: u64,
     /// Tokens looked at; the denominator of every share.
     pub tokens: u64,
-    /// Special and inserted tokens left out, not part of `tokens`; 0 when they were asked for.
-    pub special_left_out: u64,
+    /// Tokens that the filter excluded, not part of `tokens`.
+    pub excluded: ExclusionCounts,
 }
 
 impl Counts {
@@ -35,8 +35,8 @@ impl Counts {
 
 impl std::fmt::Display for Counts {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { batches_asked, batches_done, tokens, special_left_out, .. } = self;
-        write!(f, "{tokens} tokens in {batches_done} batches, {special_left_out} special tokens left out")?;
+        let Self { batches_asked, batches_done, tokens, excluded, .. } = self;
+        write!(f, "{tokens} tokens in {batches_done} batches, {excluded}")?;
         match self.ended_early() {
             true => write!(f, "; the text ended before the {batches_asked} batches asked for"),
             false => Ok(()),
@@ -44,56 +44,28 @@ impl std::fmt::Display for Counts {
     }
 }
 
-/// Which tokens of a stream of rows are looked at.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Looked {
-    /// The positions of a row that have activations, ascending, in the order of the activations.
-    pub positions: Vec<u32>,
-    /// Tokens that do not count, besides those that packing inserted; `None`: all count, inserted ones too.
-    pub leave_out: Option<BTreeSet<u32>>,
+/// The places of these rows that have activations, in the activations' order: prompt, row and position.
+pub(crate) fn places<'a>(
+    rows: &'a [TokenRow],
+    positions: &'a [u32],
+) -> impl Iterator<Item = (u32, &'a TokenRow, usize)> {
+    (0..).zip(rows).flat_map(move |(prompt, row)| positions.iter().map(move |&pos| (prompt, row, pos as usize)))
 }
 
-impl Looked {
-    /// Every position of rows of `n` tokens.
-    #[must_use]
-    pub fn at_all(n: usize, leave_out: Option<BTreeSet<u32>>) -> Self {
-        Self { positions: (0..n as u32).collect(), leave_out }
+/// Checks that every position is in every row, and that there is one exclusion for each of them.
+pub(crate) fn check_places(rows: &[TokenRow], positions: &[u32], excluded: &[Option<Exclusion>]) -> Result<()> {
+    let last = positions.iter().max().map_or(0, |&pos| pos as usize + 1);
+    if let Some(row) = rows.iter().find(|row| row.tokens.len() < last || row.origin.len() < last) {
+        let found = vec![row.tokens.len(), row.origin.len()];
+        let expected = format!("at least {last} of each");
+        return Err(Error::Shape { what: "a row of tokens and origins", expected, found });
     }
-
-    /// The positions that a store delivers; special tokens of its model's tokenizer, and those that its options exclude, do not count
-    /// unless `keep_special`.
-    #[must_use]
-    pub fn of(store: &ActivationStore, keep_special: bool) -> Self {
-        let spec = activation_store::ActivationSource::spec(store);
-        let special = store.model().tokenizer().map(|tokenizer| tokenizer.special_ids().clone()).unwrap_or_default();
-        let leave_out = (!keep_special).then(|| special.union(&spec.excluded).copied().collect());
-        Self { positions: spec.positions.clone(), leave_out }
+    let count = rows.len() * positions.len();
+    if excluded.len() != count {
+        let (what, expected) = ("the exclusions", format!("{count}, one for each position of each row"));
+        return Err(Error::Shape { what, expected, found: vec![excluded.len()] });
     }
-
-    /// The places of these rows that have activations, in the activations' order: prompt, row, position, and whether it counts.
-    pub(crate) fn places<'a>(&'a self, rows: &'a [TokenRow]) -> impl Iterator<Item = (u32, &'a TokenRow, usize, bool)> {
-        let counts = |row: &TokenRow, pos| self.leave_out.as_ref().is_none_or(|special| !is_special(row, pos, special));
-        let of_row = move |(prompt, row): (u32, &'a TokenRow)| {
-            self.positions.iter().map(move |&pos| (prompt, row, pos as usize, counts(row, pos as usize)))
-        };
-        (0..).zip(rows).flat_map(of_row)
-    }
-
-    /// Checks that every position is in every row.
-    pub(crate) fn check(&self, rows: &[TokenRow]) -> Result<()> {
-        let last = self.positions.last().map_or(0, |&pos| pos as usize + 1);
-        match rows.iter().find(|row| row.tokens.len() < last || row.origin.len() < last) {
-            None => Ok(()),
-            Some(row) => {
-                let found = vec![row.tokens.len(), row.origin.len()];
-                Err(Error::Shape {
-                    what: "a row of tokens and origins",
-                    expected: format!("at least {last} of each"),
-                    found,
-                })
-            }
-        }
-    }
+    Ok(())
 }
 
 /// The tokens on which any of the chosen features fired, in the order in which they were seen, with their activations.
@@ -135,26 +107,34 @@ impl KeptExamples {
     /// asks for a sum above zero: the same wherever activations are not negative.)
     ///
     /// # Shapes
-    /// `acts [batch, positions, features]`, or flattened `[batch * positions, features]`, of f32.
+    /// `acts [batch, positions, features]`, or flattened `[batch * positions, features]`, of f32, for these positions of each row; `excluded` says
+    /// in the same order which of them do not count ([`activation_store::ResolvedFilter::exclusions`]).
     ///
     /// # Errors
     /// Another shape, rows that are too short, or an activation that is NaN or infinite.
-    pub fn push(&mut self, rows: &[TokenRow], looked: &Looked, acts: &Tensor) -> Result<()> {
-        let (width, places) = (self.features.len(), rows.len() * looked.positions.len());
-        if acts.elem_count() != places * width || acts.dims().last() != Some(&width) {
-            let expected = format!("[batch, positions, {width}] for {places} places");
+    pub fn push(
+        &mut self,
+        rows: &[TokenRow],
+        positions: &[u32],
+        excluded: &[Option<Exclusion>],
+        acts: &Tensor,
+    ) -> Result<()> {
+        let (width, count) = (self.features.len(), rows.len() * positions.len());
+        if acts.elem_count() != count * width || acts.dims().last() != Some(&width) {
+            let expected = format!("[batch, positions, {width}] for {count} places");
             return Err(Error::Shape { what: "the features' activations", expected, found: acts.dims().to_vec() });
         }
-        looked.check(rows)?;
+        check_places(rows, positions, excluded)?;
         let flat = acts.flatten_all()?.to_vec1::<f32>()?;
         if let Some(i) = flat.iter().position(|a| !a.is_finite()) {
             let (row, column) = (i / width, i % width);
             return Err(Error::NotFinite { what: "the features' activations", value: flat[i], row, column });
         }
-        for ((prompt, row, pos, counts), line) in looked.places(rows).zip(flat.chunks_exact(width)) {
-            match counts {
-                true => self.look_at(row, pos, prompt, line),
-                false => self.counts.special_left_out += 1,
+        let lines = places(rows, positions).zip(excluded).zip(flat.chunks_exact(width));
+        for (((prompt, row, pos), exclusion), line) in lines {
+            match exclusion {
+                None => self.look_at(row, pos, prompt, line),
+                Some(exclusion) => self.counts.excluded.count(*exclusion),
             }
         }
         self.counts.rows += rows.len() as u64;

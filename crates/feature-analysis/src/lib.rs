@@ -76,7 +76,7 @@ pub use error::{Error, Result};
 pub use families::{FamilyCounter, FamilyFeature, FamilyOptions, FamilyReport, WordFamily, family_features};
 pub use feature_frame::{beside, feature_frame, with_counts, write_csv, write_parquet};
 pub use features::{check_features, random_features};
-pub use kept::{Counts, KeptExamples, Looked};
+pub use kept::{Counts, KeptExamples};
 pub use lens::{FeatureTokens, LogitLens, logit_lens};
 pub use pca::{Pca, Solver};
 pub use positive::PositiveActivations;

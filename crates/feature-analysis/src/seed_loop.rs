@@ -1,24 +1,24 @@
 //! The loop of the notebook's cells 20 and 26: batches of text through the model up to the hook, a few features of the SAE on it, and
 //! the tokens kept on which any of them fired.
 
-use crate::{KeptExamples, Looked, Result};
-use activation_store::ActivationStore;
+use crate::{KeptExamples, Result};
+use activation_store::{ActivationSource, ActivationStore, TokenFilter};
 use sae_core::SparseCoder;
 
 /// How long the loop runs and what counts.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct SeedLoopOptions {
     /// Batches to look at. The loop ends earlier when the text does, and says so.
     pub total_batches: u64,
     /// Batches of tokens to pass over first; the model does not run on them.
     pub skip_batches: u64,
-    /// Whether BOS and other special tokens count like any other, as in the notebook. By default they are left out and counted.
-    pub keep_special: bool,
+    /// Which tokens count. The notebook counts every one, BOS too.
+    pub filter: TokenFilter,
 }
 
 impl Default for SeedLoopOptions {
     fn default() -> Self {
-        Self { total_batches: 100, skip_batches: 0, keep_special: false }
+        Self { total_batches: 100, skip_batches: 0, filter: TokenFilter::default() }
     }
 }
 
@@ -26,7 +26,7 @@ impl SeedLoopOptions {
     /// Exactly what the notebook counts: `total_batches` batches, special tokens included.
     #[must_use]
     pub fn notebook(total_batches: u64) -> Self {
-        Self { total_batches, keep_special: true, ..Self::default() }
+        Self { total_batches, filter: TokenFilter::everything(), ..Self::default() }
     }
 }
 
@@ -46,7 +46,8 @@ pub struct Progress {
 /// columns are independent, no others), and keeps every token on which any of them fired.
 ///
 /// # Errors
-/// A bad feature list, or the store's, model's or SAE's own errors.
+/// A bad feature list, [`activation_store::Error::NoSpecialTokens`] for a model without a tokenizer where special tokens are to be
+/// excluded, or the store's, model's or SAE's own errors.
 pub fn collect(
     coder: &dyn SparseCoder,
     store: &mut ActivationStore,
@@ -54,13 +55,15 @@ pub fn collect(
     options: &SeedLoopOptions,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<KeptExamples> {
-    let looked = Looked::of(store, options.keep_special);
+    let filter = options.filter.resolve(store.model().tokenizer())?;
+    let positions = store.spec().positions.clone();
     let mut kept = KeptExamples::new(coder, features, options.total_batches)?;
     skip(store, options.skip_batches)?;
     for done in 0..options.total_batches {
         let Some(batch) = store.get_batch_tokens()? else { break };
-        let acts = coder.encode_only(&store.activations(&batch)?, features)?;
-        kept.push(&batch.rows, &looked, &acts)?;
+        let activations = store.activations(&batch)?;
+        let excluded = filter.exclusions(&batch.rows, &positions, &activations)?;
+        kept.push(&batch.rows, &positions, &excluded, &coder.encode_only(&activations, features)?)?;
         progress(Progress { batches_done: done + 1, batches: Some(options.total_batches), examples: kept.len() });
     }
     Ok(kept)

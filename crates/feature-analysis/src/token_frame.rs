@@ -136,8 +136,8 @@ pub fn token_frame_at(places: &[Place<'_>], tokenizer: &Tokenizer, options: &Fra
     ])?)
 }
 
-/// Whether a token is left out of statistics unless asked for: a special token, or one that packing inserted.
-pub(crate) fn is_special(row: &TokenRow, pos: usize, special: &BTreeSet<u32>) -> bool {
+/// Whether a token is a special token, or one that packing inserted.
+fn is_special(row: &TokenRow, pos: usize, special: &BTreeSet<u32>) -> bool {
     row.origin[pos].is_none() || special.contains(&row.tokens[pos])
 }
 

@@ -3,7 +3,7 @@
 #[path = "census/support.rs"]
 mod support;
 
-use activation_store::{ActivationSource, ActivationStore, DocumentOptions, Documents, Exclude, Harvest, StoreOptions};
+use activation_store::{ActivationSource, ActivationStore, DocumentOptions, Documents, Harvest, StoreOptions};
 use feature_analysis::census::*;
 use model_hooks::{LanguageModel, LoadOptions, Processing, load};
 use sae_core::{Sae, SparseCoder};
@@ -18,9 +18,7 @@ fn demo(path: &str) -> PathBuf {
 
 fn harvest(model: &LanguageModel, sae: &Sae, prompts: usize) -> Harvest {
     let text = Documents::open(&[demo("text.jsonl")], DocumentOptions::default()).unwrap();
-    // The SAE leaves special tokens out of its batches; here the census does, and counts them.
-    let exclude_special_tokens = Some(Exclude::Nothing);
-    let options = StoreOptions { store_batch_size_prompts: prompts, exclude_special_tokens, ..StoreOptions::default() };
+    let options = StoreOptions { store_batch_size_prompts: prompts, ..StoreOptions::default() };
     ActivationStore::from_sae(model, sae, text, options).unwrap().into_harvest()
 }
 
@@ -35,11 +33,10 @@ fn census(model: &LanguageModel, sae: &Sae, prompts: usize, options: &CensusOpti
 fn equals_a_dense_census_of_fifty_thousand_tokens() {
     let model = load(&demo("lm"), &LoadOptions::new(Processing::TransformerLens)).unwrap();
     let sae = Sae::load(demo("sae")).unwrap();
-    let leave_out = LeaveOut { inserted: true, ..LeaveOut::default() };
-    let options = CensusOptions { together: vec![0, 1000], leave_out, seed: 3, ..CensusOptions::default() };
+    let options = CensusOptions { together: vec![0, 1000], seed: 3, ..CensusOptions::default() };
     let census_of_eight = census(&model, &sae, 8, &options);
 
-    let mut brute = Brute::new(&options, sae.d_sae());
+    let mut brute = Brute::new(&options, sae.d_sae(), model.tokenizer());
     let mut source = harvest(&model, &sae, 8);
     let mut seen = 0;
     while seen < TOKENS as usize {
@@ -53,7 +50,7 @@ fn equals_a_dense_census_of_fifty_thousand_tokens() {
         seen += batch.len();
     }
     brute.check(&census_of_eight);
-    assert!(census_of_eight.left_out().inserted > 0 && census_of_eight.l0() > 5.0);
+    assert!(census_of_eight.excluded().special > 0 && census_of_eight.l0() > 5.0);
 
     let census_of_three = census(&model, &sae, 3, &options);
     assert_eq!(census_of_three.tokens(), census_of_eight.tokens());

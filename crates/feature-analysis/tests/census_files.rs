@@ -78,19 +78,19 @@ fn with_header(path: &Path, header: &str) {
 fn other_versions_and_columns_are_named() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("x.parquet");
-    with_header(&path, r#"{"format":"saescope census","version":2,"more":[]}"#);
-    assert_eq!(refuse(&path), "it is of version 2, this program reads version 1");
-    with_header(&path, r#"{"format":"something else","version":1}"#);
+    with_header(&path, r#"{"format":"saescope census","version":1,"more":[]}"#);
+    assert_eq!(refuse(&path), "it is of version 1, this program reads version 2");
+    with_header(&path, r#"{"format":"something else","version":2}"#);
     assert_eq!(refuse(&path), "its format is `something else`, expected `saescope census`");
     with_header(&path, "{");
     assert!(refuse(&path).starts_with("`saescope.census` cannot be read: EOF"));
     let options = r#""options":{"top":1,"samples_per_bin":1,"sample_bins":1,"seed":0,"together":[],"documents":false,
-        "leave_out_positions":[],"leave_out_tokens":[],"leave_out_inserted":false,"leave_out_norm_above":null}"#;
+        "filter":{"special":"keep","exclude_ids":[],"positions":null,"exclude_inserted":false,"max_norm":null}}"#;
     let names = r#""names":{"model":"","sae":"","hook":"","engine":"","source":""},"runs":[]"#;
-    let left_out = r#""left_out":{"position":0,"token":0,"inserted":0,"norm":0}"#;
+    let left_out = r#""excluded":{"position":0,"special":0,"ids":0,"inserted":0,"norm":0}"#;
     with_header(
         &path,
-        &format!(r#"{{"format":"saescope census","version":1,"d_sae":300,"tokens":1,{left_out},{options},{names}}}"#),
+        &format!(r#"{{"format":"saescope census","version":2,"d_sae":300,"tokens":1,{left_out},{options},{names}}}"#),
     );
     assert!(refuse(&path).starts_with("its columns are not those of a census: [\"feature\", \"count\", \"density\""));
 }

@@ -7,6 +7,7 @@ mod source;
 #[path = "census/support.rs"]
 mod support;
 
+use activation_store::TokenFilter;
 use activation_store::{DocId, TokenPos};
 use feature_analysis::census::*;
 use sae_core::{SparseCoder, SparseFeatures};
@@ -98,8 +99,8 @@ fn a_warm_census_allocates_nothing(threads: usize) {
 fn a_warm_run_allocates_nothing() {
     let coder = Positive(WIDTH);
     let run = |batches: usize| {
-        let leave_out = LeaveOut { positions: [0].into(), ..LeaveOut::default() };
-        let options = CensusOptions { leave_out, ..CensusOptions::default() };
+        let filter = TokenFilter::everything().from_position(1);
+        let options = CensusOptions { filter, ..CensusOptions::default() };
         let census = FeatureCensus::new(WIDTH, options).unwrap();
         let mut run = CensusRun::new().add(0, &coder, census).unwrap();
         let before = CountingAllocator::calls();

@@ -5,6 +5,7 @@ mod source;
 #[path = "census/support.rs"]
 mod support;
 
+use activation_store::TokenFilter;
 use feature_analysis::census::*;
 use source::*;
 use std::path::Path;
@@ -12,15 +13,20 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use support::Random;
 
+/// Every token counts: the synthetic source has no tokenizer.
+fn every_token() -> CensusOptions {
+    CensusOptions { filter: TokenFilter::everything(), ..CensusOptions::default() }
+}
+
 const FOLDER: &str = "SAESCOPE_CENSUS_CHILD";
 
 fn run(folder: &Path, checkpoints: bool) {
     let (first, second) = (Positive(WIDTH), Positive(WIDTH));
-    let options = CensusOptions { top: 5, samples_per_bin: 3, together: vec![1], ..CensusOptions::default() };
+    let options = CensusOptions { top: 5, samples_per_bin: 3, together: vec![1], ..every_token() };
     let census = |options| FeatureCensus::new(WIDTH, options).unwrap();
     // Two SAEs, one of which counts other tokens.
-    let leave_out = LeaveOut { positions: [0].into(), norm_above: Some(9.5), ..LeaveOut::default() };
-    let others = CensusOptions { leave_out, ..options.clone() };
+    let filter = TokenFilter::everything().from_position(1).with_max_norm(9.5);
+    let others = CensusOptions { filter, ..options.clone() };
     let mut run = CensusRun::new().add(0, &first, census(options)).unwrap().add(1, &second, census(others)).unwrap();
     if checkpoints {
         run = run.checkpoints(Checkpoints::new(folder.join("state")).every_batches(2));
@@ -89,7 +95,7 @@ fn fifty_kills_make_no_difference() {
 
 #[test]
 fn a_run_stops_after_exactly_so_many_tokens() {
-    let census = || FeatureCensus::new(WIDTH, CensusOptions::default()).unwrap();
+    let census = || FeatureCensus::new(WIDTH, every_token()).unwrap();
     let coder = Positive(WIDTH);
     let mut saved = Vec::new();
     for batch in [BATCH, 2 * BATCH] {
@@ -107,7 +113,7 @@ fn a_run_stops_after_exactly_so_many_tokens() {
 #[test]
 fn what_does_not_fit_is_refused() {
     let coder = Positive(WIDTH);
-    let census = |d_sae| FeatureCensus::new(d_sae, CensusOptions::default()).unwrap();
+    let census = |d_sae| FeatureCensus::new(d_sae, every_token()).unwrap();
     assert!(CensusRun::new().add(0, &coder, census(WIDTH + 1)).is_err());
     let mut run = CensusRun::new().add(2, &coder, census(WIDTH)).unwrap();
     let error = run.run(&mut Synthetic::new(1), &mut |_| {}).unwrap_err().to_string();
@@ -127,16 +133,16 @@ fn checkpoints_of_something_else_are_refused() {
         let mut run = CensusRun::new().add(0, &coder, census).unwrap().checkpoints(checkpoints);
         run.run(&mut Synthetic::new(batches), &mut |_| {})
     };
-    start(CensusOptions::default(), 3).unwrap();
+    start(every_token(), 3).unwrap();
     let refuse = |options, batches| start(options, batches).unwrap_err().to_string();
-    assert!(refuse(CensusOptions { top: 2, ..CensusOptions::default() }, 3).contains("their options differ"));
+    assert!(refuse(CensusOptions { top: 2, ..every_token() }, 3).contains("their options differ"));
     assert_eq!(
-        refuse(CensusOptions::default(), 2),
+        refuse(every_token(), 2),
         "the source ended after 2 batches, but 3 were taken from it before the run was interrupted"
     );
-    assert_eq!(start(CensusOptions::default(), 3).unwrap().batches, 3);
+    assert_eq!(start(every_token(), 3).unwrap().batches, 3);
     // One that is to go less far.
-    let census = FeatureCensus::new(WIDTH, CensusOptions::default()).unwrap();
+    let census = FeatureCensus::new(WIDTH, every_token()).unwrap();
     let run = CensusRun::new().add(0, &coder, census).unwrap().checkpoints(Checkpoints::new(dir.path())).stop_after(1);
     let error = { run }.run(&mut Synthetic::new(3), &mut |_| {}).unwrap_err().to_string();
     assert!(error.starts_with("the interrupted run had counted"), "{error}");
@@ -145,8 +151,8 @@ fn checkpoints_of_something_else_are_refused() {
 #[test]
 fn a_second_pass_fills_intervals_exactly() {
     let coder = Positive(WIDTH);
-    let leave_out = LeaveOut { positions: [0].into(), ..LeaveOut::default() };
-    let options = CensusOptions { leave_out, seed: 5, ..CensusOptions::default() };
+    let filter = TokenFilter::everything().from_position(1);
+    let options = CensusOptions { filter, seed: 5, ..every_token() };
     let mut run = CensusRun::new().add(0, &coder, FeatureCensus::new(WIDTH, options.clone()).unwrap()).unwrap();
     run.run(&mut Synthetic::new(60), &mut |_| {}).unwrap();
     let census = run.into_censuses().remove(0);

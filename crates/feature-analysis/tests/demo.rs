@@ -102,7 +102,7 @@ fn cells_20_to_23_as_saelens() {
     assert_near(sum(kept.acts()), &answers["acts_sum"], 1e-4);
     assert_near(sum_of_squares(&kept.reconstructions().unwrap()), &answers["recon_sumsq"], 1e-4);
     assert_eq!(
-        (kept.counts().tokens, kept.counts().special_left_out, kept.counts().ended_early()),
+        (kept.counts().tokens, kept.counts().excluded.special, kept.counts().ended_early()),
         (20 * 8 * 128, 0, false)
     );
 
@@ -166,8 +166,8 @@ fn special_tokens_are_left_out_and_counted_unless_asked_for() {
     assert!((kept.len() as u64).abs_diff(all - special) <= 1);
     assert_near(sum(kept.acts()), &DEMO.answers["acts_sum_without_special"], 1e-4);
     let counts = kept.counts();
-    assert!(counts.special_left_out >= 20 * 8, "every row begins with BOS: {counts}");
-    assert_eq!(counts.tokens + counts.special_left_out, 20 * 8 * 128);
+    assert!(counts.excluded.special >= 20 * 8, "every row begins with BOS: {counts}");
+    assert_eq!(counts.tokens + counts.excluded.total(), 20 * 8 * 128);
 }
 
 /// Law 4: an address leads through its row to the bytes of the document that are the token.
@@ -294,7 +294,7 @@ fn features_of_days_are_found() {
     assert_eq!((family.members.len(), family.not_tokens.len()), (7, 0));
     let options = FamilyOptions { skip_batches: 289, ..FamilyOptions::default() };
     let report = family_features(&DEMO.sae, &mut store(8), &family, &options, &mut |_| {}).unwrap();
-    assert!(report.counts.batches_done >= 40 && !report.counts.ended_early() && report.counts.special_left_out > 0);
+    assert!(report.counts.batches_done >= 40 && !report.counts.ended_early() && report.counts.excluded.total() > 0);
     assert!(report.occurrences.iter().all(|(_, n)| *n > 30), "{:?}", report.occurrences);
     let expected = [767, 1890, 199, 905, 1506, 1350, 813, 818, 1245];
     let found = report.features.iter().filter(|f| expected.contains(&f.feature)).count();

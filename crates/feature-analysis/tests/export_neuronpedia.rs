@@ -1,6 +1,6 @@
 //! Neuronpedia's dashboards of the demo, against sums over all its activations in f64.
 
-use activation_store::{ActivationSource, ActivationStore, DocumentOptions, Documents, Exclude, StoreOptions};
+use activation_store::{ActivationSource, ActivationStore, DocumentOptions, Documents, StoreOptions};
 use feature_analysis::Error;
 use feature_analysis::export::neuronpedia::*;
 use feature_analysis::export::{ExportError, ExportStage};
@@ -25,21 +25,13 @@ fn tokenizer() -> &'static Tokenizer {
 }
 
 fn harvest() -> impl ActivationSource {
-    let options = StoreOptions {
-        store_batch_size_prompts: 4,
-        exclude_special_tokens: Some(Exclude::Nothing),
-        ..StoreOptions::default()
-    };
+    let options = StoreOptions { store_batch_size_prompts: 4, ..StoreOptions::default() };
     let text = Documents::open(&[root("assets/demo/text.jsonl")], DocumentOptions::default()).unwrap();
     ActivationStore::from_sae(&MODEL, &*SAE, text, options).unwrap().into_harvest()
 }
 
 fn options() -> NeuronpediaOptions {
-    NeuronpediaOptions {
-        rows: Some(ROWS),
-        dataset: "demo".into(),
-        ..NeuronpediaOptions::new("demo", 1, "res", tokenizer())
-    }
+    NeuronpediaOptions { rows: Some(ROWS), dataset: "demo".into(), ..NeuronpediaOptions::new("demo", 1, "res") }
 }
 
 fn target() -> NeuronpediaTarget<'static> {

@@ -2,7 +2,7 @@
 
 mod common;
 
-use activation_store::{TokenPos, TokenRow};
+use activation_store::{Exclusion, TokenFilter, TokenPos, TokenRow};
 use arrow::array::AsArray;
 use arrow::datatypes::Float32Type;
 use candle_core::{Device, Tensor};
@@ -12,6 +12,21 @@ use proptest::prelude::*;
 use sae_core::SparseCoder;
 
 /// Three rows of four tokens; features 0, 1 and 3 of an SAE of four. The BOS fires too.
+fn places(
+    rows: &[TokenRow],
+    positions: &[u32],
+    filter: &TokenFilter,
+    tokenizer: &model_hooks::Tokenizer,
+) -> Vec<Option<Exclusion>> {
+    let none = Tensor::zeros((rows.len() * positions.len(), 1), candle_core::DType::F32, &Device::Cpu).unwrap();
+    filter.resolve(Some(tokenizer)).unwrap().exclusions(rows, positions, &none).unwrap()
+}
+
+/// Every position counts.
+fn all(n: usize) -> Vec<Option<Exclusion>> {
+    vec![None; n]
+}
+
 fn example(keep_special: bool) -> (KeptExamples, model_hooks::Tokenizer) {
     let tokenizer = tokenizer(&["<s>", "a", "b", "c"]);
     let rows = [row(0, &[0, 1, 2, 3]), row(1, &[0, 2, 2, 2]), row(2, &[0, 1, 1, 1])];
@@ -23,10 +38,11 @@ fn example(keep_special: bool) -> (KeptExamples, model_hooks::Tokenizer) {
     ];
     let x = Tensor::new(&x, &Device::Cpu).unwrap().reshape((3, 4, 4)).unwrap();
     let mut kept = KeptExamples::new(&Columns(4), &[3, 0, 1], 3).unwrap();
-    let looked = Looked::at_all(4, (!keep_special).then(|| tokenizer.special_ids().clone()));
+    let filter = if keep_special { TokenFilter::everything() } else { TokenFilter::default() };
+    let positions = [0, 1, 2, 3];
     for (rows, at) in [(&rows[..2], 0), (&rows[2..], 2)] {
         let acts = Columns(4).encode_only(&x.narrow(0, at, rows.len()).unwrap(), &[3, 0, 1]).unwrap();
-        kept.push(rows, &looked, &acts).unwrap();
+        kept.push(rows, &positions, &places(rows, &positions, &filter, &tokenizer), &acts).unwrap();
     }
     (kept, tokenizer)
 }
@@ -43,7 +59,7 @@ fn keeps_what_fired_and_says_what_was_left_out() {
     assert_eq!(kept.acts_of(0), [0.0, 1.0, 2.0], "columns in the order of the features");
     assert_eq!(kept.activations(0).unwrap(), [1.0, 2.0, 2.0, 3.0]);
     let counts = kept.counts();
-    assert_eq!((counts.tokens, counts.special_left_out, counts.rows), (9, 3, 3));
+    assert_eq!((counts.tokens, counts.excluded.special, counts.rows), (9, 3, 3));
     assert_eq!(
         counts.to_string(),
         "9 tokens in 2 batches, 3 special tokens left out; the text ended before the 3 batches asked for"
@@ -55,7 +71,7 @@ fn keeps_what_fired_and_says_what_was_left_out() {
 fn the_notebook_keeps_special_tokens() {
     let (kept, _) = example(true);
     assert_eq!(kept.len(), 7);
-    assert_eq!((kept.counts().tokens, kept.counts().special_left_out), (12, 0));
+    assert_eq!((kept.counts().tokens, kept.counts().excluded.total()), (12, 0));
     assert_eq!(kept.at()[0], at(0, 0));
 }
 
@@ -102,7 +118,7 @@ fn frames_go_to_files_and_back() {
     let file = std::fs::File::open(&parquet).unwrap();
     let builder = parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(file).unwrap();
     assert_eq!(builder.schema(), &whole.schema());
-    assert_eq!(builder.schema().metadata()["special_left_out"], "3", "the file says what was left out");
+    assert_eq!(builder.schema().metadata()["excluded"], "3", "the file says what was left out");
     let back = builder.build().unwrap().next().unwrap().unwrap();
     assert_eq!(back.columns(), whole.columns());
     write_csv(&frame, &csv).unwrap();
@@ -118,15 +134,25 @@ fn refusals() {
     let mut kept = KeptExamples::new(&Columns(4), &[0], 1).unwrap();
     let acts = |values: &[f32]| Tensor::from_slice(values, (values.len(), 1), &Device::Cpu).unwrap();
     let rows = [row(0, &[1, 2])];
-    let looked = Looked::at_all(2, None);
     assert!(
-        kept.push(&rows, &looked, &acts(&[1.])).unwrap_err().to_string().contains("[batch, positions, 1] for 2 places")
+        kept.push(&rows, &[0, 1], &all(2), &acts(&[1.]))
+            .unwrap_err()
+            .to_string()
+            .contains("[batch, positions, 1] for 2 places")
     );
     assert!(
-        kept.push(&rows, &looked, &acts(&[1., f32::NAN])).unwrap_err().to_string().contains("NaN at row 1, column 0")
+        kept.push(&rows, &[0, 1], &all(2), &acts(&[1., f32::NAN]))
+            .unwrap_err()
+            .to_string()
+            .contains("NaN at row 1, column 0")
     );
-    let long = Looked::at_all(3, None);
-    assert!(kept.push(&rows, &long, &acts(&[1., 2., 3.])).unwrap_err().to_string().contains("at least 3 of each"));
+    assert!(kept.push(&rows, &[0, 1], &all(1), &acts(&[1., 2.])).unwrap_err().to_string().contains("exclusions"));
+    assert!(
+        kept.push(&rows, &[0, 1, 2], &all(3), &acts(&[1., 2., 3.]))
+            .unwrap_err()
+            .to_string()
+            .contains("at least 3 of each")
+    );
     assert!(KeptExamples::new(&Columns(4), &[4], 1).is_err());
     assert!(kept.is_empty() && kept.reconstructions().unwrap().dims() == [0, 4]);
 }
@@ -135,10 +161,9 @@ fn refusals() {
 #[test]
 fn a_slice_of_positions_keeps_its_addresses() {
     let rows = [row(0, &[0, 1, 2, 3]), row(1, &[0, 3, 2, 1])];
-    let looked = Looked { positions: vec![1, 3], leave_out: None };
     let acts = Tensor::new(&[[1f32], [0.], [2.], [3.]], &Device::Cpu).unwrap();
     let mut kept = KeptExamples::new(&Columns(4), &[0], 1).unwrap();
-    kept.push(&rows, &looked, &acts).unwrap();
+    kept.push(&rows, &[1, 3], &all(4), &acts).unwrap();
     assert_eq!(kept.at(), [at(0, 1), at(1, 1), at(1, 3)]);
     assert_eq!(kept.tokens(), [1, 3, 1]);
     assert_eq!(kept.counts().tokens, 4);
@@ -149,7 +174,7 @@ fn a_slice_of_positions_keeps_its_addresses() {
 fn features_that_cancel_have_fired() {
     let mut kept = KeptExamples::new(&Columns(4), &[0, 1], 1).unwrap();
     let acts = Tensor::new(&[[1f32, -1.], [0., 0.]], &Device::Cpu).unwrap();
-    kept.push(&[row(0, &[1, 2])], &Looked::at_all(2, None), &acts).unwrap();
+    kept.push(&[row(0, &[1, 2])], &[0, 1], &all(2), &acts).unwrap();
     assert_eq!(kept.at(), [at(0, 0)]);
 }
 
@@ -164,7 +189,7 @@ proptest! {
             let mut kept = KeptExamples::new(&Columns(3), &[2, 0], 6).unwrap();
             for (i, rows) in rows.chunks(batch).enumerate() {
                 let acts = Columns(3).encode_only(&x.narrow(0, i * batch, rows.len()).unwrap(), &[2, 0]).unwrap();
-                kept.push(rows, &Looked::at_all(5, None), &acts).unwrap();
+                kept.push(rows, &[0, 1, 2, 3, 4], &all(5 * rows.len()), &acts).unwrap();
             }
             kept
         };
@@ -197,8 +222,9 @@ fn family_scores_by_hand() {
     ];
     let codes = Columns(4).encode(&Tensor::new(&x, &Device::Cpu).unwrap()).unwrap();
     let mut counter = FamilyCounter::new(&family, 4);
-    let looked = Looked::at_all(4, Some(tokenizer.special_ids().clone()));
-    counter.push(&rows, &looked, &codes.features).unwrap();
+    let positions = [0, 1, 2, 3];
+    let excluded = places(&rows, &positions, &TokenFilter::default(), &tokenizer);
+    counter.push(&rows, &positions, &excluded, &codes.features).unwrap();
     let report = counter.report(10);
     assert_eq!(report.occurrences, [("Mon".to_owned(), 2), ("Tue".to_owned(), 1)]);
     let ids: Vec<_> = report.features.iter().map(|f| f.feature).collect();
@@ -207,5 +233,5 @@ fn family_scores_by_hand() {
     assert_eq!((zero.recall, zero.share_of_firings, zero.share_of_mass, zero.firings), (1.0, 0.75, 0.6, 4));
     assert_eq!(one.recall_per_member, [0.0, 1.0]);
     assert!((one.score - 1.0 / 3.0).abs() < 1e-12);
-    assert_eq!((report.counts.tokens, report.counts.special_left_out), (6, 2));
+    assert_eq!((report.counts.tokens, report.counts.excluded.total()), (6, 2));
 }

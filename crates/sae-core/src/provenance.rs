@@ -1,3 +1,4 @@
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 /// Where an SAE belongs and what it was trained on: the `metadata` of a SAELens configuration.
@@ -45,7 +46,8 @@ impl Provenance {
 }
 
 /// Python's `slice(start, stop, step)` over the positions of a sequence; negative numbers count from its end.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct SeqposSlice {
     /// First position.
     pub start: Option<i64>,

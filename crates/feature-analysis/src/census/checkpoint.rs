@@ -166,12 +166,12 @@ fn sync(folder: &Path) {
 pub(super) fn describe(spec: &ActivationSpec) -> String {
     let hooks: Vec<String> = spec.hooks.iter().map(ToString::to_string).collect();
     format!(
-        "{} at {}, contexts of {}, positions {:?}, excluded {:?}, {} rows a forward pass, {} a batch, ring of {}, {:?}",
+        "{} at {}, contexts of {}, positions {:?}, filter {:?}, {} rows a forward pass, {} a batch, ring of {}, {:?}",
         spec.model,
         hooks.join(" and "),
         spec.context_size,
         spec.positions,
-        spec.excluded,
+        spec.filter,
         spec.store_batch_size_prompts,
         spec.batch_rows,
         spec.ring_slots,

@@ -90,7 +90,7 @@ impl IntervalPass {
         }
         self.tokens = tokens;
         for (row, (index, value)) in batch.features.iter().enumerate() {
-            if batch.left_out_at(row).is_some() {
+            if batch.excluded_at(row).is_some() {
                 continue;
             }
             let (at, token) = (batch.at[row], batch.tokens[row]);

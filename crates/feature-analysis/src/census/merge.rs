@@ -30,7 +30,7 @@ impl FeatureCensus {
             return Err(CensusError::Overlap { row }.into());
         }
         self.tokens = tokens;
-        self.left_out.add(&other.left_out);
+        self.excluded.add(&other.excluded);
         self.shards.par_iter_mut().zip(&other.shards).for_each(|(ours, theirs)| ours.merge(theirs));
         let mut counted_twice = twice;
         for (start, run) in runs {

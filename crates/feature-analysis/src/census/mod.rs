@@ -19,7 +19,7 @@ mod restore;
 mod runner;
 mod shard;
 
-pub use batch::{CensusBatch, LeaveOut, LeftOut, Reason};
+pub use batch::CensusBatch;
 pub use bins::{BINS, Histogram, bin_end, bin_of, bin_start};
 pub use checkpoint::Checkpoints;
 pub use error::CensusError;
@@ -30,6 +30,7 @@ pub use query::{BinSamples, CensusExample, FeatureAt, FeatureStats, Together};
 pub use runner::{CensusProgress, CensusReport, CensusRun};
 
 use crate::Result;
+use activation_store::ExclusionCounts;
 use coverage::{Coverage, Step};
 use rayon::prelude::*;
 use sae_core::SparseFeatures;
@@ -90,7 +91,7 @@ pub struct FeatureCensus {
     options: CensusOptions,
     names: CensusNames,
     tokens: u64,
-    left_out: LeftOut,
+    excluded: ExclusionCounts,
     shards: Vec<Shard>,
     coverage: Coverage,
     /// For each feature its place among `options.together`, from 1; empty where none are chosen.
@@ -122,7 +123,7 @@ impl FeatureCensus {
             options,
             names: CensusNames::default(),
             tokens: 0,
-            left_out: LeftOut::default(),
+            excluded: ExclusionCounts::default(),
             shards,
             coverage: Coverage::new(),
             chosen,
@@ -161,10 +162,10 @@ impl FeatureCensus {
         self.tokens
     }
 
-    /// Tokens that were left out, by reason; not among [`tokens`](Self::tokens).
+    /// Tokens that were excluded, by reason; not among [`tokens`](Self::tokens).
     #[must_use]
-    pub fn left_out(&self) -> &LeftOut {
-        &self.left_out
+    pub fn excluded(&self) -> &ExclusionCounts {
+        &self.excluded
     }
 
     /// Takes in the sparse codes of some tokens; all of them or, on an error, none.
@@ -185,8 +186,8 @@ impl FeatureCensus {
                 true => self.document(batch, row, &mut lines, &mut present),
                 false => 0,
             };
-            match batch.left_out_at(row) {
-                Some(reason) => self.left_out.count(reason),
+            match batch.excluded_at(row) {
+                Some(exclusion) => self.excluded.count(exclusion),
                 None => {
                     let together = self.together_on(batch.features.row(row), &mut present);
                     let address = address::pack(at)?;

@@ -1,10 +1,11 @@
 //! What a census keeps, and what that costs: [`CensusOptions`].
 
+use super::CensusError;
 use super::bins::BINS;
 use super::coverage;
 use super::shard::{Kept, Tally};
-use super::{CensusError, LeaveOut};
 use crate::Result;
+use activation_store::TokenFilter;
 use tensor_kernels::FeatureTop;
 
 /// How large the numbers in [`CensusOptions`] may be.
@@ -27,12 +28,12 @@ pub struct CensusOptions {
     pub together: Vec<u32>,
     /// Whether documents are counted. Every row of tokens must then arrive with its documents, its positions in order, and no row twice.
     pub documents: bool,
-    /// Which tokens do not count.
-    pub leave_out: LeaveOut,
+    /// Which tokens count; a [`CensusRun`](super::CensusRun) finds special ones with the tokenizer of its source.
+    pub filter: TokenFilter,
 }
 
 impl Default for CensusOptions {
-    /// The best 20, 4 samples in each of 32 bins (8 octaves), documents counted.
+    /// The best 20, 4 samples in each of 32 bins (8 octaves), documents counted; special and inserted tokens excluded.
     fn default() -> Self {
         Self {
             top: 20,
@@ -41,7 +42,7 @@ impl Default for CensusOptions {
             seed: 0,
             together: Vec::new(),
             documents: true,
-            leave_out: LeaveOut::default(),
+            filter: TokenFilter::default(),
         }
     }
 }
@@ -88,9 +89,9 @@ impl CensusOptions {
         if d_sae == 0 || d_sae > u32::MAX as usize {
             return range("d_sae", d_sae, "1 to 2^32 - 1");
         }
-        if let Some(norm) = self.leave_out.norm_above.filter(|norm| !norm.is_finite()) {
+        if let Some(norm) = self.filter.max_norm.filter(|norm| !norm.is_finite()) {
             let found = norm.to_string();
-            return Err(crate::Error::Option { option: "leave_out.norm_above", expected: "a finite number", found });
+            return Err(crate::Error::Option { option: "filter.max_norm", expected: "a finite number", found });
         }
         match self.together.as_slice() {
             [] => Ok(()),

@@ -1,10 +1,9 @@
 //! From a source of activations to the censuses of one or more SAEs: [`CensusRun`].
 
 use super::checkpoint::{Checkpoints, describe};
-use super::{CensusBatch, CensusError, CensusOptions, FeatureCensus, IntervalPass, LeaveOut, Reason};
+use super::{CensusBatch, CensusError, CensusOptions, FeatureCensus, IntervalPass};
 use crate::{Error, Result};
-use activation_store::{ActivationBatch, ActivationSource, DocId, RowIndex};
-use candle_core::{DType, Tensor};
+use activation_store::{ActivationBatch, ActivationSource, DocId, Exclusion, ResolvedFilter, RowIndex};
 use sae_core::SparseCoder;
 use std::time::Instant;
 
@@ -14,7 +13,7 @@ use std::time::Instant;
 pub struct CensusProgress {
     /// Batches done.
     pub batches: u64,
-    /// Tokens that the source delivered, those left out among them.
+    /// Tokens that the source delivered, excluded ones among them.
     pub tokens: u64,
     /// Tokens to stop after, if that is said.
     pub of: Option<u64>,
@@ -26,7 +25,7 @@ pub struct CensusProgress {
 pub struct CensusReport {
     /// Batches taken from the source.
     pub batches: u64,
-    /// Tokens that the source delivered, those left out among them.
+    /// Tokens that the source delivered, excluded ones among them.
     pub tokens: u64,
     /// How many of these tokens were counted before this call: by an earlier one, or by a run whose checkpoint was found.
     pub resumed_at: u64,
@@ -37,7 +36,7 @@ pub struct CensusReport {
 /// What counts an SAE's features.
 enum Counter {
     Census(Box<FeatureCensus>),
-    Intervals(IntervalPass),
+    Intervals(Box<IntervalPass>),
 }
 
 impl Counter {
@@ -55,10 +54,9 @@ impl Counter {
         }
     }
 
-    /// Whether it asks of which document a token is.
+    /// Whether it reads of which document a token is.
     fn needs_documents(&self) -> bool {
-        let options = self.options();
-        options.leave_out.inserted || options.documents && self.census().is_some()
+        self.options().documents && self.census().is_some()
     }
 
     fn push(&mut self, batch: &CensusBatch) -> Result<()> {
@@ -74,7 +72,15 @@ struct Target<'a> {
     hook: usize,
     coder: &'a dyn SparseCoder,
     counter: Counter,
-    left_out: Vec<Option<Reason>>,
+    filter: ResolvedFilter,
+    excluded: Vec<Option<Exclusion>>,
+}
+
+impl<'a> Target<'a> {
+    /// The filter is resolved when the run starts.
+    fn new(hook: usize, coder: &'a dyn SparseCoder, counter: Counter) -> Self {
+        Self { hook, coder, counter, filter: ResolvedFilter::everything(), excluded: Vec::new() }
+    }
 }
 
 /// One pass over a source of activations, for any number of SAEs at any of its hook points: each batch is encoded by each SAE and counted in its
@@ -118,7 +124,7 @@ impl<'a> CensusRun<'a> {
     /// A census of another number of features.
     pub fn add(mut self, hook: usize, coder: &'a dyn SparseCoder, census: FeatureCensus) -> Result<Self> {
         misfit("the census's d_sae", census.d_sae(), "the SAE's", coder.d_sae())?;
-        self.targets.push(Target { hook, coder, counter: Counter::Census(Box::new(census)), left_out: Vec::new() });
+        self.targets.push(Target::new(hook, coder, Counter::Census(Box::new(census))));
         Ok(self)
     }
 
@@ -129,11 +135,11 @@ impl<'a> CensusRun<'a> {
     /// Intervals of an SAE with another number of features.
     pub fn add_intervals(mut self, hook: usize, coder: &'a dyn SparseCoder, pass: IntervalPass) -> Result<Self> {
         misfit("the intervals' d_sae", pass.d_sae(), "the SAE's", coder.d_sae())?;
-        self.targets.push(Target { hook, coder, counter: Counter::Intervals(pass), left_out: Vec::new() });
+        self.targets.push(Target::new(hook, coder, Counter::Intervals(Box::new(pass))));
         Ok(self)
     }
 
-    /// Stops after exactly so many tokens of the source (those left out count), whatever its batches.
+    /// Stops after exactly so many tokens of the source (excluded ones count), whatever its batches.
     #[must_use]
     pub fn stop_after(mut self, tokens: u64) -> Self {
         self.stop_after = Some(tokens);
@@ -160,7 +166,9 @@ impl<'a> CensusRun<'a> {
     /// Runs until the source ends, or to the tokens to stop after. The SAEs' censuses go on from where they are.
     ///
     /// # Errors
-    /// [`CensusError::NoDocuments`] when a census counts documents or leaves out inserted tokens and the source does not remember its rows; an SAE of
+    /// [`CensusError::NoDocuments`] when a census counts documents and the source does not remember its rows, and
+    /// [`activation_store::Error::NoTokenRow`] when it excludes inserted tokens; [`activation_store::Error::NoSpecialTokens`] when it excludes special tokens
+    /// and the source has no tokenizer; an SAE of
     /// another width than its hook; the source's, the SAEs' and the censuses' own.
     pub fn run(
         &mut self,
@@ -168,6 +176,9 @@ impl<'a> CensusRun<'a> {
         progress: &mut dyn FnMut(CensusProgress),
     ) -> Result<CensusReport> {
         self.check(source)?;
+        for target in &mut self.targets {
+            target.filter = target.counter.options().filter.resolve(source.tokenizer())?;
+        }
         self.resume(source)?;
         let resumed_at = self.tokens;
         let mut written = (Instant::now(), self.batches);
@@ -208,7 +219,7 @@ impl<'a> CensusRun<'a> {
     pub fn into_intervals(self) -> Vec<IntervalPass> {
         let pass = |target: Target| match target.counter {
             Counter::Census(_) => None,
-            Counter::Intervals(pass) => Some(pass),
+            Counter::Intervals(pass) => Some(*pass),
         };
         self.targets.into_iter().filter_map(pass).collect()
     }
@@ -288,15 +299,13 @@ impl<'a> CensusRun<'a> {
                 expected: target.hook + 1,
             })?;
             let codes = target.coder.encode(activations)?;
-            let leave_out = &target.counter.options().leave_out;
-            mark(leave_out, batch, activations, &self.documents, &mut target.left_out)?;
-            let all_count = leave_out.is_nothing();
+            target.filter.exclusions_of_batch(batch, activations, rows, &mut target.excluded)?;
             let mut part = CensusBatch::new(&batch.at, &batch.tokens, &codes.features);
             if documents {
                 part = part.documents(&self.documents);
             }
-            if !all_count {
-                part = part.left_out(&target.left_out);
+            if !target.filter.is_everything() {
+                part = part.excluded(&target.excluded);
             }
             target.counter.push(&part)?;
         }
@@ -323,35 +332,4 @@ fn find_documents(
         documents.push(origin.as_ref().map(|origin| origin.doc));
     }
     Ok(())
-}
-
-/// Marks the tokens that do not count.
-fn mark(
-    leave_out: &LeaveOut,
-    batch: &ActivationBatch,
-    activations: &Tensor,
-    documents: &[Option<DocId>],
-    marks: &mut Vec<Option<Reason>>,
-) -> Result<()> {
-    marks.clear();
-    if leave_out.is_nothing() {
-        return Ok(());
-    }
-    let norms = match leave_out.norm_above {
-        Some(_) => norms(activations)?,
-        None => Vec::new(),
-    };
-    marks.extend(std::iter::zip(&batch.at, &batch.tokens).enumerate().map(|(i, (&at, &token))| {
-        let inserted = documents.get(i).is_some_and(Option::is_none);
-        leave_out.reason(at, token, inserted, || norms[i])
-    }));
-    Ok(())
-}
-
-/// The Euclidean norm of each row, summed in f64 from left to right.
-fn norms(rows: &Tensor) -> Result<Vec<f32>> {
-    let width = rows.dim(1)?.max(1);
-    let flat = rows.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
-    let square = |x: &f32| f64::from(*x) * f64::from(*x);
-    Ok(flat.chunks_exact(width).map(|row| row.iter().map(square).sum::<f64>().sqrt() as f32).collect())
 }

@@ -3,7 +3,7 @@
 use super::Bootstrap;
 use crate::splice::SaeAt;
 use crate::{Error, Result};
-use activation_store::{Exclude, HookChoice};
+use activation_store::{HookChoice, TokenFilter};
 use model_hooks::HookPoint;
 use sae_core::SparseCoder;
 
@@ -50,8 +50,9 @@ pub struct EvalOptions {
     pub batch_size_prompts: usize,
     /// Rows in one forward pass, which changes no result. `None`: as many as keep one run's logits at 64 MiB, at least one, at most a batch.
     pub forward_rows: Option<usize>,
-    /// Tokens that do not count; the original activation passes them. Begin, end, padding and separator by default, as in SAELens.
-    pub exclude: Exclude,
+    /// Which tokens count; at the others the original activation is kept. SAELens' `ignore_tokens` are [`TokenFilter::structural`], its `None`
+    /// is [`TokenFilter::everything`].
+    pub filter: TokenFilter,
     /// Whether ablation leaves the excluded tokens' activations as they are. SAELens ablates them all.
     pub spare_excluded: bool,
     /// Whether the model runs with the SAE: losses and divergences. Without it the forward pass ends at the hook.
@@ -70,7 +71,7 @@ impl Default for EvalOptions {
             rows: Some(160),
             batch_size_prompts: 16,
             forward_rows: None,
-            exclude: Exclude::Structural,
+            filter: TokenFilter::default(),
             spare_excluded: false,
             downstream: true,
             zero_ablation: true,

@@ -6,6 +6,7 @@ use super::run::State;
 use super::{EvalHooks, EvalOptions, Interval, Metric, metrics};
 use crate::Result;
 use crate::plot::{Align, Table, grouped};
+use activation_store::ExclusionCounts;
 use serde_json::{Map, Value, json};
 use std::io::Write;
 use std::path::Path;
@@ -32,6 +33,8 @@ pub struct EvalCounts {
     pub tokens: u64,
     /// Tokens that count.
     pub counted: u64,
+    /// Tokens that the filter excluded, by reason.
+    pub excluded: ExclusionCounts,
     /// Tokens that count and are followed by another in their row: what losses are means over.
     pub predictions: u64,
     /// Documents with a token that counts, and rows of which no document is known: what is drawn for the intervals.
@@ -81,6 +84,7 @@ impl Evaluation {
             rows: state.rows,
             tokens: state.tokens,
             counted: state.counted,
+            excluded: state.excluded,
             predictions: state.predictions,
             units: state.units.sums.len() as u64,
             rows_among_units: state.units.rows_among as u64,
@@ -112,17 +116,13 @@ impl Evaluation {
     /// What was looked at, in words.
     #[must_use]
     pub fn describe(&self) -> String {
-        let EvalCounts { rows, tokens, counted, units, rows_among_units, .. } = self.counts;
+        let EvalCounts { rows, counted, excluded, units, rows_among_units, .. } = self.counts;
         let units = match (units - rows_among_units, rows_among_units) {
             (documents, 0) => format!("{} documents", grouped(documents)),
             (0, _) => "documents not known".to_owned(),
             (documents, rows) => format!("{} documents, {} rows of none", grouped(documents), grouped(rows)),
         };
-        let left_out = match tokens - counted {
-            0 => "no token left out".to_owned(),
-            left_out => format!("{} tokens left out", grouped(left_out)),
-        };
-        format!("{} tokens in {} rows, {units}; {left_out}", grouped(counted), grouped(rows))
+        format!("{} tokens in {} rows, {units}; {excluded}", grouped(counted), grouped(rows))
     }
 
     /// The metrics with their intervals, for reading.
@@ -164,6 +164,7 @@ impl Evaluation {
                 "total_tokens_eval_reconstruction": if self.options.downstream { counts.tokens } else { 0 },
                 "total_tokens_eval_sparsity_variance": counts.tokens,
                 "tokens_counted": counts.counted,
+                "tokens_excluded": counts.excluded,
                 "predictions_counted": counts.predictions,
                 "rows": counts.rows,
                 "resampled_units": counts.units,
@@ -181,7 +182,7 @@ impl Evaluation {
     }
 
     fn settings(&self) -> Value {
-        let EvalOptions { batch_size_prompts, exclude, spare_excluded, bootstrap, .. } = &self.options;
+        let EvalOptions { batch_size_prompts, filter, spare_excluded, bootstrap, .. } = &self.options;
         let name = |hook: activation_store::HookChoice| hook.point.to_string();
         json!({
             "hook_name": name(self.hooks.input),
@@ -189,7 +190,7 @@ impl Evaluation {
             "hook_head_index": self.hooks.input.head,
             "context_size": self.context_size,
             "batch_size_prompts": batch_size_prompts,
-            "excluded_tokens": format!("{exclude:?}"),
+            "filter": filter,
             "ablation_spares_excluded_tokens": spare_excluded,
             "bootstrap": { "resamples": bootstrap.resamples, "seed": bootstrap.seed, "level": bootstrap.level },
             "library_version": env!("CARGO_PKG_VERSION"),

@@ -7,10 +7,10 @@ use super::sums::{Term, Terms, Units, units_of_row};
 use super::tokens::{Batch, TokenOfBatch, add};
 use super::{EvalError, EvalHooks, EvalOptions, EvalPhase, EvalProgress, Evaluation};
 use crate::Result;
-use activation_store::{TokenPos, TokenRow};
+use activation_store::{Exclusion, ExclusionCounts, ResolvedFilter, TokenPos, TokenRow};
+use candle_core::Tensor;
 use model_hooks::{LanguageModel, Predictions, TokenBatch};
 use sae_core::SparseCoder;
-use std::collections::BTreeSet;
 
 /// Evaluates any coder on rows of tokens.
 ///
@@ -35,9 +35,9 @@ pub fn evaluate(
     let sites = Sites::new(model, coder, hooks)?;
     let limit = options.rows.map_or(usize::MAX, |rows| usize::try_from(rows).unwrap_or(usize::MAX));
     let mut rows = rows.take(limit);
-    let excluded = options.exclude.ids(model)?;
+    let filter = options.filter.resolve(model.tokenizer())?;
     let d_vocab = model.shape().d_vocab;
-    let mut run = Run { sites, coder, options, excluded, d_vocab, mean: None, progress, total: options.rows };
+    let mut run = Run { sites, coder, options, filter, d_vocab, mean: None, progress, total: options.rows };
     let mut state = State::new(coder);
     if options.mean() {
         let rows: Vec<TokenRow> = rows.collect::<activation_store::Result<_>>()?;
@@ -61,6 +61,7 @@ pub(super) struct State {
     pub(super) rows: u64,
     pub(super) tokens: u64,
     pub(super) counted: u64,
+    pub(super) excluded: ExclusionCounts,
     pub(super) predictions: u64,
     pub(super) context_size: usize,
 }
@@ -74,6 +75,7 @@ impl State {
             rows: 0,
             tokens: 0,
             counted: 0,
+            excluded: ExclusionCounts::default(),
             predictions: 0,
             context_size: 0,
         }
@@ -96,7 +98,7 @@ struct Run<'a, 'p> {
     sites: Sites<'a>,
     coder: &'a dyn SparseCoder,
     options: &'a EvalOptions,
-    excluded: BTreeSet<u32>,
+    filter: ResolvedFilter,
     d_vocab: usize,
     mean: Option<Vec<f32>>,
     progress: &'p mut dyn FnMut(EvalProgress),
@@ -118,8 +120,8 @@ impl Run<'_, '_> {
         for rows in rows.chunks(self.options.batch_size_prompts) {
             let plain = self.sites.plain(&tokens_of(rows)?, false)?;
             let target: Vec<f32> = plain.target.flatten_all()?.to_vec1()?;
-            let vectors = target.chunks_exact(sum.len()).zip(rows.iter().flat_map(|row| &row.tokens));
-            for (x, _) in vectors.filter(|(_, token)| !self.excluded.contains(token)) {
+            let excluded = self.exclusions(rows, &plain.x)?;
+            for (x, _) in target.chunks_exact(sum.len()).zip(&excluded).filter(|(_, exclusion)| exclusion.is_none()) {
                 add(&mut sum, x);
                 count += 1;
             }
@@ -161,12 +163,14 @@ impl Run<'_, '_> {
         let reconstruction = self.coder.forward(&plain.x)?;
         let x_hat: Vec<f32> = reconstruction.x_hat.flatten_all()?.to_vec1()?;
         finite("the reconstruction", &x_hat, rows)?;
-        let compared = self.compare(&tokens, &mut plain, &target, &x_hat)?;
+        let excluded = self.exclusions(rows, &plain.x)?;
+        let compared = self.compare(&tokens, &mut plain, &target, &x_hat, &excluded)?;
+        excluded.iter().flatten().for_each(|exclusion| state.excluded.count(*exclusion));
 
         let (pos, width) = (tokens.pos(), self.sites.output.width);
         for (r, row) in rows.iter().enumerate() {
             let units = units_of_row(row);
-            for (p, unit) in units.into_iter().enumerate().filter(|(p, _)| !self.excluded.contains(&row.tokens[*p])) {
+            for (p, unit) in units.into_iter().enumerate().filter(|(p, _)| excluded[r * pos + p].is_none()) {
                 let i = r * pos + p;
                 let mut terms = Terms::default();
                 terms[Term::Token] = 1.0;
@@ -188,8 +192,21 @@ impl Run<'_, '_> {
         Ok(())
     }
 
+    /// Why each token of these rows does not count, if it does not; `x` is what goes in.
+    fn exclusions(&self, rows: &[TokenRow], x: &Tensor) -> Result<Vec<Option<Exclusion>>> {
+        let pos = rows.first().map_or(0, |row| row.tokens.len());
+        Ok(self.filter.exclusions(rows, &(0..pos as u32).collect::<Vec<_>>(), x)?)
+    }
+
     /// The plain run's losses, and those of the others with their divergences.
-    fn compare(&self, tokens: &TokenBatch, plain: &mut Plain, target: &[f32], x_hat: &[f32]) -> Result<Vec<Compared>> {
+    fn compare(
+        &self,
+        tokens: &TokenBatch,
+        plain: &mut Plain,
+        target: &[f32],
+        x_hat: &[f32],
+        excluded: &[Option<Exclusion>],
+    ) -> Result<Vec<Compared>> {
         let Some(logits) = plain.logits.take() else { return Ok(Vec::new()) };
         let original = Predictions::new(logits)?;
         let mut all = vec![Compared { loss: Term::LossPlain, losses: original.loss(tokens)?, kl: None }];
@@ -203,7 +220,7 @@ impl Run<'_, '_> {
         for (loss, kl, value, spares) in runs {
             let Some(mut value) = value else { continue };
             if spares {
-                self.pass_excluded(tokens, &mut value, target);
+                self.pass_excluded(excluded, &mut value, target);
             }
             let run = Predictions::new(self.sites.rerun(tokens, plain, value)?)?;
             all.push(Compared { loss, losses: run.loss(tokens)?, kl: Some((kl, original.kl(&run)?)) });
@@ -212,10 +229,10 @@ impl Run<'_, '_> {
     }
 
     /// Puts the original activation back at the excluded tokens.
-    fn pass_excluded(&self, tokens: &TokenBatch, value: &mut [f32], target: &[f32]) {
+    fn pass_excluded(&self, excluded: &[Option<Exclusion>], value: &mut [f32], target: &[f32]) {
         let width = self.sites.output.width;
-        let vectors = value.chunks_exact_mut(width).zip(target.chunks_exact(width)).zip(tokens.ids());
-        vectors.filter(|(_, id)| self.excluded.contains(id)).for_each(|((value, x), _)| value.copy_from_slice(x));
+        let vectors = value.chunks_exact_mut(width).zip(target.chunks_exact(width)).zip(excluded);
+        vectors.filter(|(_, exclusion)| exclusion.is_some()).for_each(|((value, x), _)| value.copy_from_slice(x));
     }
 }
 

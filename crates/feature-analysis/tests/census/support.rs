@@ -1,7 +1,7 @@
 //! A synthetic text with documents and sparse codes, and a census of it by brute force.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
-use activation_store::{DocId, TokenPos};
+use activation_store::{DocId, ResolvedFilter, TokenFilter, TokenPos};
 use feature_analysis::census::*;
 use sae_core::SparseFeatures;
 use std::collections::{BTreeMap, BTreeSet};
@@ -78,14 +78,15 @@ impl Text {
 
     /// Pushes part of the text.
     pub fn push(&self, census: &mut FeatureCensus, range: std::ops::Range<usize>) {
+        let filter = census.options().filter.resolve(None).unwrap();
         let codes = self.batch(range.clone());
         let reason = |i: usize| {
             let inserted = self.documents[i].is_none();
-            census.options().leave_out.reason(self.at[i], self.tokens[i], inserted, || 0.0)
+            filter.exclusion(self.at[i], self.tokens[i], inserted, || 0.0)
         };
-        let left_out: Vec<_> = range.clone().map(reason).collect();
+        let excluded: Vec<_> = range.clone().map(reason).collect();
         let batch = CensusBatch::new(&self.at[range.clone()], &self.tokens[range.clone()], &codes);
-        census.push(&batch.documents(&self.documents[range]).left_out(&left_out)).unwrap();
+        census.push(&batch.documents(&self.documents[range]).excluded(&excluded)).unwrap();
     }
 
     pub fn census(&self, options: &CensusOptions, batch: usize) -> FeatureCensus {
@@ -119,8 +120,8 @@ fn codes(random: &mut Random, signed: bool) -> Vec<(u32, f32)> {
 }
 
 pub fn options() -> CensusOptions {
-    let leave_out = LeaveOut { tokens: BTreeSet::from([7]), inserted: true, ..LeaveOut::default() };
-    CensusOptions { leave_out, seed: 11, sample_bins: 20, ..CensusOptions::default() }
+    let filter = TokenFilter::everything().with_ids([7]).with_exclude_inserted(true);
+    CensusOptions { filter, seed: 11, sample_bins: 20, ..CensusOptions::default() }
 }
 
 /// An activation, where it is, the token there and its document.
@@ -129,19 +130,21 @@ type Fire = (f32, TokenPos, u32, Option<DocId>);
 /// All activations of each feature, kept whole.
 pub struct Brute {
     options: CensusOptions,
+    filter: ResolvedFilter,
     tokens: u64,
     dense: Vec<Vec<Fire>>,
     rows: Vec<BTreeMap<u32, f32>>,
 }
 
 impl Brute {
-    pub fn new(options: &CensusOptions, d_sae: usize) -> Self {
-        Self { options: options.clone(), tokens: 0, dense: vec![vec![]; d_sae], rows: vec![] }
+    pub fn new(options: &CensusOptions, d_sae: usize, tokenizer: Option<&model_hooks::Tokenizer>) -> Self {
+        let filter = options.filter.resolve(tokenizer).unwrap();
+        Self { options: options.clone(), filter, tokens: 0, dense: vec![vec![]; d_sae], rows: vec![] }
     }
 
     /// Looks at one token.
     pub fn look(&mut self, at: TokenPos, token: u32, doc: Option<DocId>, codes: impl Iterator<Item = (u32, f32)>) {
-        if self.options.leave_out.reason(at, token, doc.is_none(), || 0.0).is_some() {
+        if self.filter.exclusion(at, token, doc.is_none(), || 0.0).is_some() {
             return;
         }
         self.tokens += 1;
@@ -151,7 +154,7 @@ impl Brute {
     }
 
     pub fn of(text: &Text, options: &CensusOptions) -> Self {
-        let mut brute = Self::new(options, D_SAE);
+        let mut brute = Self::new(options, D_SAE, None);
         for i in 0..text.at.len() {
             brute.look(text.at[i], text.tokens[i], text.documents[i], text.codes[i].iter().copied());
         }
@@ -259,7 +262,7 @@ pub fn bytes(census: &FeatureCensus) -> Vec<u8> {
 
 /// Everything that can be asked is equal.
 pub fn assert_same(a: &FeatureCensus, b: &FeatureCensus) {
-    assert_eq!((a.tokens(), a.left_out()), (b.tokens(), b.left_out()));
+    assert_eq!((a.tokens(), a.excluded()), (b.tokens(), b.excluded()));
     for f in 0..a.d_sae() as u32 {
         assert_eq!(a.stats(f).unwrap(), b.stats(f).unwrap());
         assert_eq!(a.top(f).unwrap(), b.top(f).unwrap());

@@ -1,7 +1,7 @@
 //! Against SAELens' own `run_evals`, and against an oracle in f64 that also knows what SAELens does not compute (`tests/golden/evals`).
 
 use crate::toy::{at, plain};
-use activation_store::{Exclude, HookChoice, TokenRow};
+use activation_store::{HookChoice, TokenFilter, TokenRow};
 use feature_analysis::evals::{Bootstrap, EvalHooks, EvalOptions, Evaluation, FeatureWeights};
 use model_hooks::{Arithmetic, Engine, HookPoint, LanguageModel, LoadOptions, Precision, Processing, load};
 use sae_core::{Sae, SaeParts};
@@ -58,7 +58,7 @@ fn options(case: &str) -> EvalOptions {
     let excluded = EXPECTED["excluded_tokens"].as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32);
     EvalOptions {
         batch_size_prompts: EXPECTED["prompts_in_a_batch"].as_u64().unwrap() as usize,
-        exclude: if case == "all" { Exclude::Nothing } else { Exclude::Ids(excluded.collect()) },
+        filter: if case == "all" { TokenFilter::everything() } else { TokenFilter::everything().with_ids(excluded) },
         ..plain()
     }
 }

@@ -1,7 +1,7 @@
 //! Numbers that can be checked on paper.
 
 use crate::toy::{Map, at, near, on_toy, plain, row_of, rows, toy};
-use activation_store::Exclude;
+use activation_store::TokenFilter;
 use candle_core::{Device, Tensor};
 use feature_analysis::evals::{EvalHooks, EvalOptions, metrics};
 use sae_core::{Activation, Sae, SaeParts};
@@ -119,7 +119,7 @@ fn without_variance_saelens_rule_holds() {
 fn excluded_tokens_pass_and_do_not_count() {
     let model = toy(&[&[2.0, 0.0], &[0.0, 4.0], &[50.0, -20.0]]);
     let rows = [row_of(0, 0, &[2, 0, 1]), row_of(1, 1, &[1, 2, 0])];
-    let options = EvalOptions { exclude: Exclude::Ids(vec![2]), ..plain() };
+    let options = EvalOptions { filter: TokenFilter::everything().with_ids([2]), ..plain() };
     let found = on_toy(&model, &by_hand(), &rows, &options).unwrap();
     assert_eq!((found.counts.tokens, found.counts.counted, found.counts.predictions), (6, 4, 2));
     // Two of each token: the numbers of two tokens.

@@ -2,7 +2,7 @@
 
 use crate::laws::demo;
 use crate::toy::{Map, at, on_toy, plain, row_of, rows, toy};
-use activation_store::Exclude;
+use activation_store::TokenFilter;
 use feature_analysis::evals::{Bootstrap, EvalHooks, EvalOptions};
 use model_hooks::HookPoint;
 
@@ -16,7 +16,7 @@ fn nothing_to_count() {
     let refused =
         |rows: &[_], options: EvalOptions| on_toy(&model, &identity(), rows, &options).unwrap_err().to_string();
     assert_eq!(refused(&[], plain()), "no token counts: 0 rows with 0 tokens, 0 of them excluded");
-    let all = EvalOptions { exclude: Exclude::Ids(vec![0, 1]), ..plain() };
+    let all = EvalOptions { filter: TokenFilter::everything().with_ids([0, 1]), ..plain() };
     assert_eq!(refused(&rows(&[&[0, 1, 0]]), all), "no token counts: 1 rows with 3 tokens, 3 of them excluded");
     let message = refused(&rows(&[&[0], &[1]]), plain());
     assert_eq!(message, "no counted token is followed by another, so there is no loss: 2 rows, 2 counted tokens");
@@ -77,5 +77,5 @@ fn options_that_make_no_sense() {
         assert!(refused(EvalOptions { bootstrap, ..plain() }).contains("`level`"));
     }
     // Special tokens of a model without a tokenizer.
-    assert!(refused(EvalOptions { exclude: Exclude::Structural, ..plain() }).contains("tokenizer"));
+    assert!(refused(EvalOptions { filter: TokenFilter::structural(), ..plain() }).contains("tokenizer"));
 }

@@ -2,7 +2,7 @@
 
 use crate::laws::{DEMO, root, rows};
 use crate::toy::{at, batch, plain};
-use activation_store::{Exclude, HookChoice, HookRows, TokenRow};
+use activation_store::{HookChoice, HookRows, TokenFilter, TokenRow};
 use candle_core::{Device, Tensor};
 use feature_analysis::evals::{EvalHooks, EvalOptions};
 use feature_analysis::splice::{SaeAt, Splice};
@@ -114,7 +114,7 @@ fn runs_from_the_hook_are_whole_runs_in_every_family() {
 fn resumes(model: &LanguageModel, name: &str, head: Option<usize>, rows: &[TokenRow], excluded: u32) {
     let hook = HookRows::of(HookChoice { point: name.parse().unwrap(), head }, model.shape()).unwrap();
     let sae = random(hook);
-    let options = EvalOptions { exclude: Exclude::Ids(vec![excluded]), ..plain() };
+    let options = EvalOptions { filter: TokenFilter::everything().with_ids([excluded]), ..plain() };
     let found = at(model, &sae, EvalHooks::sae(HookChoice { point: hook.point, head }), rows, &options).unwrap();
     let check = |keys: [&str; 2], right: [f64; 2]| {
         for (key, right) in keys.into_iter().zip(right) {
@@ -142,7 +142,7 @@ fn spared_tokens_keep_their_activation_under_ablation() {
     let (rows, point) = (rows(), "blocks.1.hook_resid_pre".parse::<HookPoint>().unwrap());
     let sae = random(HookRows::of(point.into(), DEMO.shape()).unwrap());
     let found = |spare_excluded| {
-        let options = EvalOptions { exclude: Exclude::Ids(vec![bos]), spare_excluded, ..plain() };
+        let options = EvalOptions { filter: TokenFilter::everything().with_ids([bos]), spare_excluded, ..plain() };
         at(&DEMO, &sae, EvalHooks::sae(point), &rows, &options).unwrap()
     };
     let spare = |_: &Cx<'_>, x: Tensor| Ok(spared(&rows, bos, &x));

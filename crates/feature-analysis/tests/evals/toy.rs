@@ -107,7 +107,7 @@ pub fn row_of(row: u64, ordinal: u64, tokens: &[u32]) -> TokenRow {
 pub fn plain() -> EvalOptions {
     EvalOptions {
         rows: None,
-        exclude: activation_store::Exclude::Nothing,
+        filter: activation_store::TokenFilter::everything(),
         bootstrap: Bootstrap { resamples: 0, ..Bootstrap::default() },
         ..EvalOptions::default()
     }

@@ -1,17 +1,17 @@
 //! What the file says beside its rows: one JSON object.
 
 use super::super::coverage::{Coverage, Edge, Edges, Run};
-use super::super::{CensusNames, CensusOptions, FeatureCensus, LeaveOut, LeftOut};
-use activation_store::DocId;
+use super::super::{CensusNames, CensusOptions, FeatureCensus};
+use activation_store::{DocId, ExclusionCounts, TokenFilter};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// The metadata key.
 pub(super) const KEY: &str = "saescope.census";
 /// The metadata key of the digest.
 pub(super) const DIGEST: &str = "saescope.census.digest";
 const FORMAT: &str = "saescope census";
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 
 /// The first two fields, which every version has.
 #[derive(Deserialize)]
@@ -27,19 +27,10 @@ pub(super) struct Header {
     version: u32,
     pub(super) d_sae: usize,
     pub(super) tokens: u64,
-    left_out: LeftOutFields,
+    pub(super) excluded: ExclusionCounts,
     options: OptionFields,
     names: NameFields,
     runs: Vec<RunFields>,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct LeftOutFields {
-    position: u64,
-    token: u64,
-    inserted: u64,
-    norm: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -51,10 +42,7 @@ struct OptionFields {
     seed: u64,
     together: Vec<u32>,
     documents: bool,
-    leave_out_positions: BTreeSet<u32>,
-    leave_out_tokens: BTreeSet<u32>,
-    leave_out_inserted: bool,
-    leave_out_norm_above: Option<f32>,
+    filter: TokenFilter,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -79,16 +67,15 @@ struct RunFields {
 
 impl Header {
     pub(super) fn of(census: &FeatureCensus, runs: &BTreeMap<u64, Run>) -> Self {
-        let CensusOptions { top, samples_per_bin, sample_bins, seed, ref together, documents, ref leave_out } =
+        let CensusOptions { top, samples_per_bin, sample_bins, seed, ref together, documents, ref filter } =
             census.options;
-        let LeftOut { position, token, inserted, norm } = census.left_out;
         let CensusNames { model, sae, hook, engine, source } = census.names.clone();
         Self {
             format: FORMAT.into(),
             version: VERSION,
             d_sae: census.d_sae,
             tokens: census.tokens,
-            left_out: LeftOutFields { position, token, inserted, norm },
+            excluded: census.excluded,
             options: OptionFields {
                 top,
                 samples_per_bin,
@@ -96,10 +83,7 @@ impl Header {
                 seed,
                 together: together.clone(),
                 documents,
-                leave_out_positions: leave_out.positions.clone(),
-                leave_out_tokens: leave_out.tokens.clone(),
-                leave_out_inserted: leave_out.inserted,
-                leave_out_norm_above: leave_out.norm_above,
+                filter: filter.clone(),
             },
             names: NameFields { model, sae, hook, engine, source },
             runs: runs.iter().map(|(&start, run)| RunFields::of(start, run)).collect(),
@@ -127,12 +111,7 @@ impl Header {
             seed: of.seed,
             together: of.together.clone(),
             documents: of.documents,
-            leave_out: LeaveOut {
-                positions: of.leave_out_positions.clone(),
-                tokens: of.leave_out_tokens.clone(),
-                inserted: of.leave_out_inserted,
-                norm_above: of.leave_out_norm_above,
-            },
+            filter: of.filter.clone(),
         }
     }
 
@@ -140,11 +119,6 @@ impl Header {
         let NameFields { model, sae, hook, engine, source } = &self.names;
         let [model, sae, hook, engine, source] = [model, sae, hook, engine, source].map(String::clone);
         CensusNames { model, sae, hook, engine, source }
-    }
-
-    pub(super) fn left_out(&self) -> LeftOut {
-        let LeftOutFields { position, token, inserted, norm } = self.left_out;
-        LeftOut { position, token, inserted, norm }
     }
 
     /// The runs, given the features at each edge.

@@ -19,7 +19,7 @@
 //! | `together` | list of u64 | for each feature of `options.together`: tokens on which both fire |
 //! | `edges` | list of u32 | `2 i` where it fired in the first document of run `i` of rows, `2 i + 1` in the last (of a run in one document: `2 i` alone) |
 //!
-//! The file's metadata has a key `saescope.census`: a JSON object with `format`, `version`, `d_sae`, `tokens`, `left_out`, `options`, `names` and `runs` (of rows:
+//! The file's metadata has a key `saescope.census`: a JSON object with `format`, `version`, `d_sae`, `tokens`, `excluded`, `options`, `names` and `runs` (of rows:
 //! `start`, `end`, `next_pos`, and the `[file, ordinal]` of the first and last document). Another key, `saescope.census.digest`, holds a 64-bit sum over all of
 //! that, which is checked on reading. The bytes are a function of what was taken in: equal tokens give equal files, however they were cut and merged.
 

@@ -102,7 +102,7 @@ fn empty(header: &Header, most_bytes: u64) -> Checked<FeatureCensus> {
     }
     let mut census = FeatureCensus::new(header.d_sae, options).map_err(|e| e.to_string())?.named(header.names());
     census.tokens = header.tokens;
-    census.left_out = header.left_out();
+    census.excluded = header.excluded;
     Ok(census)
 }
 

@@ -8,7 +8,7 @@
 //!
 //! What an entry holds ([`NeuronpediaFeature`]), with `n[j]` the norm of feature j's decoder row:
 //!
-//! * activations `f n[j]`, and 0 on the tokens that [`NeuronpediaOptions::ignore_tokens`] names;
+//! * activations `f n[j]`, and 0 on the tokens that [`NeuronpediaOptions::filter`] excludes;
 //! * `frac_nonzero`, and 50 bins of the activations that are not 0, from the smallest to the largest;
 //! * the 10 tokens with the largest and the smallest logits `W_dec[j] W_U / n[j]`, and 50 bins of all of them;
 //! * the 3 largest entries of the decoder row;
@@ -32,9 +32,9 @@ pub use entry::{NeuronpediaActivation, NeuronpediaBatch, NeuronpediaFeature};
 pub use write::{NeuronpediaReport, write_neuronpedia};
 
 use crate::{Error, Result};
+use activation_store::TokenFilter;
 use model_hooks::{LanguageModel, Tokenizer};
 use sae_core::SparseCoder;
-use std::collections::BTreeSet;
 
 /// A dictionary, the tensor of the batch that it reads, and the model whose tokens its features write.
 #[derive(Clone, Copy)]
@@ -50,7 +50,7 @@ pub struct NeuronpediaTarget<'a> {
 }
 
 /// What the files say of the SAE, and what is shown of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct NeuronpediaOptions {
     /// The model, as Neuronpedia calls it (`gpt2-small`).
     pub model_id: String,
@@ -64,8 +64,8 @@ pub struct NeuronpediaOptions {
     pub dataset: String,
     /// Rows of tokens to stop after; `None` for the whole text.
     pub rows: Option<u64>,
-    /// Token ids on which activations count as 0: bos, eos and padding.
-    pub ignore_tokens: BTreeSet<u32>,
+    /// Which tokens count: on the others activations are 0. SAEDashboard's are bos, eos and padding.
+    pub filter: TokenFilter,
     /// Most features in a file.
     pub features_per_file: usize,
     /// Of the draws.
@@ -73,9 +73,9 @@ pub struct NeuronpediaOptions {
 }
 
 impl NeuronpediaOptions {
-    /// SAEDashboard's choices; the special tokens of `tokenizer` are ignored.
+    /// SAEDashboard's choices, and the default of [`TokenFilter`].
     #[must_use]
-    pub fn new(model_id: impl Into<String>, layer: usize, sae_set: impl Into<String>, tokenizer: &Tokenizer) -> Self {
+    pub fn new(model_id: impl Into<String>, layer: usize, sae_set: impl Into<String>) -> Self {
         Self {
             model_id: model_id.into(),
             layer,
@@ -83,7 +83,7 @@ impl NeuronpediaOptions {
             sae_id_suffix: None,
             dataset: String::new(),
             rows: None,
-            ignore_tokens: tokenizer.special_ids().clone(),
+            filter: TokenFilter::default(),
             features_per_file: 128,
             seed: 0,
         }

@@ -7,7 +7,7 @@ use crate::export::folder::NewFolder;
 use crate::export::tokens::Tokens;
 use crate::export::{ExportError, ExportProgress, check_width};
 use crate::{Error, Result};
-use activation_store::{ActivationBatch, ActivationSource, RowIndex};
+use activation_store::{ActivationBatch, ActivationSource, ExclusionCounts, ResolvedFilter, RowIndex};
 use serde_json::{Value, json};
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -36,6 +36,8 @@ pub struct NeuronpediaReport {
     pub alive: usize,
     /// Activations that are not 0.
     pub activations: u64,
+    /// Tokens on which activations do not count.
+    pub excluded: ExclusionCounts,
 }
 
 /// Runs over a source once and writes the folder `out`, which appears when all of it is written.
@@ -81,6 +83,8 @@ struct Text<'a> {
     files: Vec<Range<u32>>,
     spools: Vec<Spool>,
     tokens: Tokens,
+    filter: ResolvedFilter,
+    excluded: ExclusionCounts,
     /// The source's number of the latest row.
     latest: Option<u64>,
 }
@@ -95,7 +99,9 @@ impl<'a> Text<'a> {
             Spool::new(first..last, files[first].start..files[last - 1].end, folder)
         };
         let spools = (0..n).map(spool).collect::<Result<_>>()?;
-        Ok(Self { target, options, files, spools, tokens: Tokens::new(folder)?, latest: None })
+        let filter = options.filter.resolve(Some(target.tokenizer))?;
+        let (tokens, excluded) = (Tokens::new(folder)?, ExclusionCounts::default());
+        Ok(Self { target, options, files, spools, tokens, filter, excluded, latest: None })
     }
 
     fn full(&self, rows: u64) -> bool {
@@ -122,9 +128,12 @@ impl<'a> Text<'a> {
         let (left, right_size) = ("the batch's tensors", self.target.hook + 1);
         let held = batch.rows.get(self.target.hook);
         let held = held.ok_or(Error::Misfit { left, left_size: batch.rows.len(), right: "the hooks", right_size })?;
+        let mut excluded = Vec::new();
+        self.filter.exclusions_of_batch(batch, held, index, &mut excluded)?;
+        excluded.iter().take(rows.len()).flatten().for_each(|exclusion| self.excluded.count(*exclusion));
         let codes = self.target.coder.encode(&held.narrow(0, 0, rows.len())?)?;
         for (line, (features, values)) in codes.features.iter().enumerate() {
-            if self.options.ignore_tokens.contains(&batch.tokens[line]) {
+            if excluded[line].is_some() {
                 continue;
             }
             // Features rise, and so do the ranges.
@@ -167,7 +176,7 @@ impl<'a> Text<'a> {
             let path = folder.join(name);
             std::fs::write(&path, format!("{value:#}")).map_err(|source| Error::Io { path, source })?;
         }
-        Ok(NeuronpediaReport { rows, context, files, alive, activations })
+        Ok(NeuronpediaReport { rows, context, files, alive, activations, excluded: self.excluded })
     }
 
     /// `run_settings.json` and `skipped_indexes.json`.
