@@ -4,21 +4,22 @@
 //! cargo run --release --example steer -- --feature 1890 --prompt "He came home on" --strengths=-40,-20,0,20,40
 //! ```
 
-mod common;
+pub mod common;
 
 use clap::Parser;
 use common::{Outcome, Source};
 use indicatif::ProgressBar;
 use saescope::feature_analysis::page::{Page, Section};
 use saescope::feature_analysis::plot::{Align, LineOptions, LineSeries, Table, lines, visible_token};
-use saescope::model_hooks::{Edit, HookPoint, PromptOptions, PromptReport, test_prompt};
+use saescope::model_hooks::{Edit, HookPoint, PromptReport, Tokenizer, test_prompt_tokens};
 use saescope::sae_core::SparseCoder;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Steer a model along one feature of an SAE.
 #[derive(Parser)]
-struct Args {
+pub struct Args {
     #[command(flatten)]
     source: Source,
     /// The feature whose direction is added.
@@ -45,49 +46,64 @@ fn main() -> ExitCode {
     common::exit(run(&Args::parse()))
 }
 
-fn run(args: &Args) -> Outcome {
+/// What the curves are called: the token in words, with its id where two look alike.
+fn names(tokens: &[u32], tokenizer: &Tokenizer) -> Vec<String> {
+    let word = |&token: &u32| match tokenizer.readable(&[token]) {
+        Ok(texts) => visible_token(&texts.concat()),
+        Err(_) => format!("[{token}]"),
+    };
+    let words: Vec<String> = tokens.iter().map(word).collect();
+    let alike = |word: &String| words.iter().filter(|other| *other == word).count() > 1;
+    let name = |(token, word)| if alike(word) { format!("{word} [{token}]") } else { word.clone() };
+    tokens.iter().zip(&words).map(name).collect()
+}
+
+/// The table and the page.
+pub fn run(args: &Args) -> Outcome {
     if let Some(bad) = args.strengths.iter().find(|strength| !strength.is_finite()) {
         return Err(format!("a strength is {bad}, expected a finite number").into());
     }
     let setup = args.source.open()?;
     let hook: HookPoint = setup.sae.hook_name()?.parse()?;
     let direction = setup.sae.decoder_rows(&[args.feature])?.squeeze(0)?;
-    let answer = |strength: f64, follow: &[&str], top_k| -> Outcome<PromptReport> {
+    let tokenizer = setup.model.require_tokenizer()?;
+    let prompt = tokenizer.to_tokens(&args.prompt, setup.bos(), None)?.ids;
+    let answer = |strength: f64, follow: &[u32], top_k| -> Outcome<PromptReport> {
         let mut steer = Edit::add(hook, (&direction * strength)?);
-        let options = PromptOptions { top_k, prepend_space_to_answer: false, ..PromptOptions::default() };
-        Ok(test_prompt(&setup.model, &args.prompt, follow, &options, &mut steer)?)
+        let follow: Vec<&[u32]> = follow.iter().map(std::slice::from_ref).collect();
+        Ok(test_prompt_tokens(&setup.model, &prompt, &follow, top_k, &mut steer)?)
     };
 
-    // First which tokens to follow: those that are likeliest at some strength. Any answer will do, what is read is the list.
+    // First which tokens to follow: those that are likeliest at some strength. They stay ids: not every token is a text of its own.
     let bar = ProgressBar::new(2 * args.strengths.len() as u64);
-    let mut likeliest: Vec<(String, f64)> = Vec::new();
+    let mut likeliest: Vec<(u32, f64)> = Vec::new();
     let mut table = Table::new([("strength", Align::Right), ("goes on with", Align::Left)]);
     for &strength in &args.strengths {
-        let report = answer(strength, &[" the"], 6)?;
+        let report = answer(strength, &[], 6)?;
         let top = report.positions.first().map(|p| p.top.as_slice()).unwrap_or_default();
         let listed = top.iter().map(|t| format!("{} {:.1}%", visible_token(&t.text), 100.0 * t.probability));
         table.row([format!("{strength}"), listed.collect::<Vec<_>>().join("  ")]);
         for t in top {
-            match likeliest.iter_mut().find(|(text, _)| *text == t.text) {
+            match likeliest.iter_mut().find(|(token, _)| *token == t.token) {
                 Some((_, most)) => *most = most.max(t.probability),
-                None => likeliest.push((t.text.clone(), t.probability)),
+                None => likeliest.push((t.token, t.probability)),
             }
         }
         bar.inc(1);
     }
     likeliest.sort_by(|a, b| b.1.total_cmp(&a.1));
-    let chosen = args.follow.iter().cloned().chain(likeliest.into_iter().map(|(text, _)| text));
-    let mut follow: Vec<String> = Vec::new();
-    chosen.for_each(|text| {
-        if !follow.contains(&text) && follow.len() < DRAWN {
-            follow.push(text)
-        }
-    });
-    let follow: Vec<&str> = follow.iter().map(String::as_str).collect();
+    let mut follow: Vec<u32> = Vec::new();
+    for text in &args.follow {
+        follow.extend(tokenizer.encode(text)?.ids.first());
+    }
+    follow.extend(likeliest.into_iter().map(|(token, _)| token));
+    let mut seen = BTreeSet::new();
+    follow.retain(|token| seen.insert(*token));
+    follow.truncate(DRAWN);
 
     // Then what each strength makes of them.
-    let series = |name: &str| LineSeries { name: visible_token(name), points: Vec::new() };
-    let mut probabilities: Vec<LineSeries> = follow.iter().map(|name| series(name)).collect();
+    let mut probabilities: Vec<LineSeries> =
+        names(&follow, tokenizer).into_iter().map(|name| LineSeries { name, points: Vec::new() }).collect();
     let mut logits = probabilities.clone();
     for &strength in &args.strengths {
         let report = answer(strength, &follow, 1)?;

@@ -46,7 +46,8 @@ fn run(args: &Args) -> Outcome {
     let kept = collect(&setup.sae, &mut store, &[args.feature], &options, &mut progress)?;
     bar.finish();
     let positive = PositiveActivations::of(&kept, args.feature)?;
-    println!("feature {} fired on {} of {}", args.feature, positive.values.len(), positive.counts);
+    let fired = kept.activations(args.feature)?.iter().filter(|activation| **activation != 0.0).count();
+    println!("feature {} fired on {fired} of {}", args.feature, positive.counts);
 
     let frame = top_frame(&kept, args.feature, args.top, setup.model.require_tokenizer()?, &FrameOptions::default())?;
     println!(

@@ -24,7 +24,7 @@ use saescope::feature_analysis::{
     FrameOptions, KeptExamples, LensOptions, PositiveActivations, SeedLoopOptions, beside, collect, feature_frame,
     logit_lens, token_frame, top_frame, write_csv, write_parquet,
 };
-use saescope::model_hooks::{Bos, NoTap, TokenBatch};
+use saescope::model_hooks::{NoTap, TokenBatch};
 use saescope::sae_core::{Sae, SparseCoder};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -228,7 +228,7 @@ fn frequencies(setup: &Setup, page: &mut Page) {
 /// The likeliest next tokens after a text.
 fn next_tokens(setup: &Setup, prompt: &str, k: usize) -> Outcome<Table> {
     let tokenizer = setup.model.require_tokenizer()?;
-    let tokens = tokenizer.to_tokens(prompt, Bos::AsTokenizer, None)?;
+    let tokens = tokenizer.to_tokens(prompt, setup.bos(), None)?;
     let last = tokens.ids.len() - 1;
     let logits = setup.model.hooked().forward(&TokenBatch::new(&[tokens.ids])?, &mut NoTap)?.get(0)?.get(last)?;
     let logits: Vec<f64> = logits.to_dtype(candle_core::DType::F64)?.flatten(0, D::Minus1)?.to_vec1()?;

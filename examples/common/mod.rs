@@ -11,7 +11,7 @@ use feature_analysis::Progress;
 use indicatif::{ProgressBar, ProgressStyle};
 use saescope::activation_store::{ActivationStore, DocumentOptions, Documents, StoreOptions};
 use saescope::feature_analysis;
-use saescope::model_hooks::{LanguageModel, LoadOptions, Processing, ProcessingSteps, load};
+use saescope::model_hooks::{Bos, LanguageModel, LoadOptions, Processing, ProcessingSteps, load};
 use saescope::sae_core::{self, Dictionary, SparseCoder, dialects};
 use saescope::tensor_kernels::Engine;
 use std::path::{Path, PathBuf};
@@ -105,6 +105,15 @@ impl Setup {
     pub fn store_with(&self, options: StoreOptions) -> Outcome<ActivationStore> {
         let documents = Documents::open(&self.text, DocumentOptions::default())?;
         Ok(ActivationStore::from_sae(&self.model, &self.sae, documents, options)?)
+    }
+
+    /// Whether BOS goes before a prompt: as the SAE was trained; where its metadata do not say, if the tokenizer has one.
+    pub fn bos(&self) -> Bos {
+        let has_bos = self.model.tokenizer().is_some_and(|tokenizer| tokenizer.bos().is_some());
+        match self.sae.metadata().prepend_bos.unwrap_or(has_bos) {
+            true => Bos::Prepend,
+            false => Bos::Never,
+        }
     }
 
     /// The SAE in words.

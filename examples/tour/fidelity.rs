@@ -8,7 +8,7 @@ use saescope::feature_analysis::evals::{Bootstrap, EvalOptions, evaluate_store};
 use saescope::feature_analysis::page::{Page, Section};
 use saescope::feature_analysis::plot::{Align, HistogramOptions, Table, histogram, visible_token};
 use saescope::feature_analysis::splice::{SaeAt, Splice};
-use saescope::model_hooks::{Bos, NoTap, PositionReport, PromptOptions, PromptReport, Tap, test_prompt};
+use saescope::model_hooks::{NoTap, PositionReport, PromptReport, Tap, test_prompt_tokens};
 use saescope::sae_core::SparseCoder;
 
 /// The rows of tokens that the notebook looks at first.
@@ -86,21 +86,19 @@ fn losses(setup: &Setup, page: &mut Page) -> Outcome {
 /// What the model says next, without and with the SAE.
 fn prompt(args: &Args, setup: &Setup, page: &mut Page) -> Outcome {
     cell("", "A prompt, without the SAE and with it");
-    let ask = |answer: &str, tap: &mut dyn Tap| -> Outcome<PromptReport> {
-        let options = PromptOptions {
-            bos: Bos::AsTokenizer,
-            prepend_space_to_answer: args.answer.is_some(),
-            ..PromptOptions::default()
-        };
-        Ok(test_prompt(&setup.model, &args.prompt, &[answer], &options, tap)?)
+    let tokenizer = setup.model.require_tokenizer()?;
+    let prompt = tokenizer.to_tokens(&args.prompt, setup.bos(), None)?.ids;
+    let ask = |answer: &[&[u32]], tap: &mut dyn Tap| -> Outcome<PromptReport> {
+        Ok(test_prompt_tokens(&setup.model, &prompt, answer, 10, tap)?)
     };
     let answer = match &args.answer {
-        Some(answer) => answer.clone(),
-        // Any answer will do to find the likeliest.
-        None => first(&ask(" the", &mut NoTap)?)?.top.first().map_or(" the".into(), |top| top.text.clone()),
+        // Words inside a sentence begin with a space.
+        Some(answer) if answer.starts_with(' ') => tokenizer.encode(answer)?.ids,
+        Some(answer) => tokenizer.encode(&format!(" {answer}"))?.ids,
+        None => first(&ask(&[], &mut NoTap)?)?.top.iter().take(1).map(|top| top.token).collect(),
     };
-    let plain = ask(&answer, &mut NoTap)?;
-    let with_sae = ask(&answer, &mut Splice::on(setup.model.hooked()).with(SaeAt::home(&setup.sae)?)?)?;
+    let plain = ask(&[&answer], &mut NoTap)?;
+    let with_sae = ask(&[&answer], &mut Splice::on(setup.model.hooked()).with(SaeAt::home(&setup.sae)?)?)?;
     let (plain, with_sae) = (first(&plain)?, first(&with_sae)?);
     let mut table = Table::new([
         ("rank", Align::Right),

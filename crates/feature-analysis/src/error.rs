@@ -110,6 +110,20 @@ pub enum Error {
         /// The collected features.
         collected: Vec<u32>,
     },
+    /// An activation whose address has another token in the text at hand than in the text on which it was measured.
+    #[error(
+        "at row and position {at} the activation was measured on token {expected}, but this text has {}: it is another text, or its rows are \
+         packed in another way; open the store with the files, context size, BOS rule, separator and tokenizer of the run that measured it",
+        found.map_or("no token".to_owned(), |token| format!("token {token}"))
+    )]
+    OtherText {
+        /// The address.
+        at: activation_store::TokenPos,
+        /// The token on which the activation was measured.
+        expected: u32,
+        /// The token at the address now, if there is one.
+        found: Option<u32>,
+    },
     /// An option has a value that makes no sense.
     #[error("option `{option}` is {found}, expected {expected}")]
     Option {

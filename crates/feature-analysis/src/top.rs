@@ -1,15 +1,17 @@
 //! Top activations (cell 23), joined with their contexts by address.
 
-use crate::{Best, FrameOptions, KeptExamples, Result, beside, token_frame_at, with_counts};
+use crate::census::address;
+use crate::{FrameOptions, KeptExamples, Result, beside, token_frame_at, with_counts};
 use activation_store::TokenPos;
 use arrow::array::{ArrayRef, Float32Array, RecordBatch};
 use model_hooks::Tokenizer;
 use std::sync::Arc;
+use tensor_kernels::FeatureTop;
 
 /// One of the strongest activations of a feature.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TopActivation {
-    /// The activation, above zero.
+    /// The activation, not zero; below zero only where the SAE's codes are signed.
     pub activation: f32,
     /// Its address.
     pub at: TokenPos,
@@ -19,23 +21,30 @@ pub struct TopActivation {
     pub example: usize,
 }
 
-/// The `k` strongest activations of a feature, strongest first, ties by the lower address. Fewer when it fired less often: a zero
-/// is no activation (the notebook would fill up with zeros).
+/// The `k` strongest activations of a feature: the largest magnitude first, equal magnitudes by the lower address. For SAEs whose activations
+/// are not negative that is by value; for signed codes a strong negative activation is as strong as a positive one. It is the rule of
+/// [`FeatureCensus::top`](crate::FeatureCensus::top), by the same [`FeatureTop`]. Fewer when the feature fired less often: a zero is no
+/// activation (the notebook would fill up with zeros).
 ///
 /// The notebook takes the contexts by `all_token_dfs.iloc[top.index]`, positions in two frames that only happen to be aligned ("TODO:
 /// double check this is working correctly"). Here each activation carries its address.
 ///
 /// # Errors
-/// A feature that was not collected.
+/// A feature that was not collected, or an address beyond those of a census.
 pub fn top_activations(kept: &KeptExamples, feature: u32, k: usize) -> Result<Vec<TopActivation>> {
-    let mut best = Best::new(k);
-    for (example, activation) in kept.activations(feature)?.into_iter().enumerate() {
-        if activation > 0.0 {
-            best.offer(activation, (kept.at()[example], example));
+    let activations = kept.activations(feature)?;
+    let mut best = FeatureTop::new(1, k.min(activations.len()));
+    for ((example, &activation), at) in (0..).zip(&activations).zip(kept.at()) {
+        if activation != 0.0 {
+            best.offer(0, activation, address::pack(*at)?, example);
         }
     }
-    let line = |&(activation, (at, example))| TopActivation { activation, at, token: kept.tokens()[example], example };
-    Ok(best.entries().iter().map(line).collect())
+    let line = |ranked: tensor_kernels::Ranked| {
+        let example = ranked.note as usize;
+        let (at, token) = (kept.at()[example], kept.tokens()[example]);
+        TopActivation { activation: ranked.value, at, token, example }
+    };
+    Ok(best.ranked(0).into_iter().map(line).collect())
 }
 
 /// The token frame of a feature's [`top_activations`], with a column `activation` at its end.

@@ -13,8 +13,12 @@ fn demo(path: &str) -> PathBuf {
 }
 
 fn store(model: &LanguageModel, sae: &Sae) -> ActivationStore {
-    let text = Documents::open(&[demo("text.jsonl")], DocumentOptions::default()).unwrap();
-    ActivationStore::from_sae(model, sae, text, StoreOptions::default()).unwrap()
+    store_of(model, sae, demo("text.jsonl"), StoreOptions::default())
+}
+
+fn store_of(model: &LanguageModel, sae: &Sae, text: PathBuf, options: StoreOptions) -> ActivationStore {
+    let text = Documents::open(&[text], DocumentOptions::default()).unwrap();
+    ActivationStore::from_sae(model, sae, text, options).unwrap()
 }
 
 #[test]
@@ -45,6 +49,24 @@ fn the_page_shows_what_the_census_counted() {
             );
             assert!(example.place.ends_with(&format!("row {}, position {}", counted.at.row, counted.at.pos)));
         }
+    }
+    // A store that packs the text in another way, or reads another text, has other tokens at these addresses.
+    let shorter = StoreOptions { context_size: Some(100), ..StoreOptions::default() };
+    let without_bos = StoreOptions { prepend_bos: Some(false), ..StoreOptions::default() };
+    let folder = tempfile::tempdir().unwrap();
+    let lines = std::fs::read_to_string(demo("text.jsonl")).unwrap();
+    let (few, reversed) = (folder.path().join("few.jsonl"), folder.path().join("reversed.jsonl"));
+    std::fs::write(&few, lines.lines().take(3).collect::<Vec<_>>().join("\n")).unwrap();
+    std::fs::write(&reversed, lines.lines().rev().collect::<Vec<_>>().join("\n")).unwrap();
+    for (text, other) in [
+        (demo("text.jsonl"), shorter),
+        (demo("text.jsonl"), without_bos),
+        (few, StoreOptions::default()),
+        (reversed, StoreOptions::default()),
+    ] {
+        let found = CensusView::of(&census, &sae, &mut store_of(&model, &sae, text, other), &options).unwrap_err();
+        assert!(matches!(found, feature_analysis::Error::OtherText { .. }), "{found}");
+        assert!(found.to_string().contains("context size"), "{found}");
     }
     let mut page = Page::new("census", "");
     for section in view.sections() {

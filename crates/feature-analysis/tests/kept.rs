@@ -235,3 +235,65 @@ fn family_scores_by_hand() {
     assert!((one.score - 1.0 / 3.0).abs() < 1e-12);
     assert_eq!((report.counts.tokens, report.counts.excluded.total()), (6, 2));
 }
+
+/// Codes with a sign: the features are the input's columns as they are.
+struct Signed(Columns);
+
+impl SparseCoder for Signed {
+    fn d_in(&self) -> usize {
+        self.0.d_in()
+    }
+    fn d_sae(&self) -> usize {
+        self.0.d_sae()
+    }
+    fn coupling(&self) -> sae_core::Coupling {
+        self.0.coupling()
+    }
+    fn encode(&self, x: &Tensor) -> sae_core::Result<sae_core::Codes> {
+        let features = sae_core::SparseFeatures::from_dense(&x.reshape(((), self.d_in()))?)?;
+        Ok(sae_core::Codes::from_features(features))
+    }
+    fn decode(&self, codes: &sae_core::Codes) -> sae_core::Result<Tensor> {
+        codes.to_dense()
+    }
+    fn decoder_rows(&self, features: &[u32]) -> sae_core::Result<Tensor> {
+        self.0.decoder_rows(features)
+    }
+}
+
+proptest! {
+    /// Signed codes are ranked by magnitude, here and in a census: the same values at the same addresses.
+    #[test]
+    fn top_activations_are_those_of_a_census(values in prop::collection::vec(-4i8..4, 6 * 4 * 3), k in 0usize..9) {
+        let coder = Signed(Columns(3));
+        let rows: Vec<TokenRow> = (0..6).map(|r| row(r, &[1, 2, 3, 1])).collect();
+        let x: Vec<f32> = values.iter().map(|&v| f32::from(v)).collect();
+        let x = Tensor::from_vec(x, (6, 4, 3), &Device::Cpu).unwrap();
+        let mut kept = KeptExamples::new(&coder, &[0, 1, 2], 1).unwrap();
+        kept.push(&rows, &[0, 1, 2, 3], &all(24), &coder.encode_only(&x, &[0, 1, 2]).unwrap()).unwrap();
+        let at: Vec<_> = rows.iter().flat_map(|r| (0..4).map(|pos| TokenPos { row: r.row, pos })).collect();
+        let tokens = rows.iter().flat_map(|r| r.tokens.clone()).collect::<Vec<_>>();
+        let options = CensusOptions { top: k, documents: false, ..CensusOptions::default() };
+        let mut census = FeatureCensus::new(3, options).unwrap();
+        census.push(&census::CensusBatch::new(&at, &tokens, &coder.encode(&x).unwrap().features)).unwrap();
+        for feature in 0..3 {
+            let ours = top_activations(&kept, feature, k).unwrap();
+            let theirs = census.top(feature).unwrap();
+            let ours: Vec<_> = ours.iter().map(|t| (t.at, t.token, t.activation)).collect();
+            let theirs: Vec<_> = theirs.iter().map(|t| (t.at, t.token, t.activation)).collect();
+            prop_assert_eq!(ours, theirs);
+            let stats = census.stats(feature).unwrap();
+            let strongest = census.top(feature).unwrap().first().map_or(stats.strongest(), |top| top.activation);
+            prop_assert_eq!(stats.strongest().abs(), strongest.abs());
+        }
+    }
+}
+
+#[test]
+fn a_strong_negative_activation_is_a_top_activation() {
+    let mut kept = KeptExamples::new(&Columns(4), &[0], 1).unwrap();
+    let acts = Tensor::new(&[[1f32], [-3.], [0.], [3.]], &Device::Cpu).unwrap();
+    kept.push(&[row(0, &[1, 2, 3, 1])], &[0, 1, 2, 3], &all(4), &acts).unwrap();
+    let top: Vec<_> = top_activations(&kept, 0, 9).unwrap().iter().map(|t| (t.activation, t.at.pos)).collect();
+    assert_eq!(top, [(-3.0, 1), (3.0, 3), (1.0, 0)]);
+}

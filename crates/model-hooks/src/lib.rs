@@ -67,7 +67,7 @@ pub use loss::{Predictions, next_token_loss, next_token_loss_per_token};
 pub use model::{FinalNorm, HookedModel, ModelShape, Start};
 pub use path::{Frozen, PathPatch};
 pub use processing::{Processing, ProcessingSteps};
-pub use prompt::{PositionReport, Prediction, PromptOptions, PromptReport, test_prompt};
+pub use prompt::{PositionReport, Prediction, PromptOptions, PromptReport, test_prompt, test_prompt_tokens};
 pub use run::{Block, Halt, Stage, Step, Tapped};
 pub use tap::{Capture, Cut, Cx, Edit, Indices, Interest, NoTap, Place, Tap, edit_at};
 pub use tensor_kernels::{Arithmetic, Backend, Engine, Precision};

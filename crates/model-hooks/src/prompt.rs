@@ -54,7 +54,7 @@ pub struct PromptReport {
     pub prompt: Vec<String>,
     /// Each answer's tokens, printed.
     pub answers: Vec<Vec<String>>,
-    /// One for each token of a single answer; one alone for several answers, which are compared by their first token.
+    /// One for each token of a single answer; one alone for several answers, which are compared by their first token, and for none.
     pub positions: Vec<PositionReport>,
 }
 
@@ -74,28 +74,63 @@ pub fn test_prompt(
     let tokenizer = model.require_tokenizer()?;
     let prompt = tokenizer.to_tokens(prompt, options.bos, None)?.ids;
     let answers = answers.iter().map(|a| answer_tokens(tokenizer, a, options)).collect::<Result<Vec<_>>>()?;
-    let [first, others @ ..] = answers.as_slice() else { return Err(Error::EmptyPrompt { what: "list of answers" }) };
-    if prompt.is_empty() {
-        return Err(Error::EmptyPrompt { what: "prompt" });
+    if answers.is_empty() {
+        return Err(Error::EmptyPrompt { what: "list of answers" });
     }
+    let answers: Vec<&[u32]> = answers.iter().map(Vec::as_slice).collect();
+    test_prompt_tokens(model, &prompt, &answers, options.top_k, tap)
+}
+
+/// As [`test_prompt`], of a prompt and answers that are token ids: for ids that a model predicted, which cannot all be written as text and
+/// tokenized again (a part of a character, an id beyond the tokenizer's). Without answers the report lists the likeliest next tokens alone.
+///
+/// # Errors
+/// [`Error::EmptyPrompt`] for a prompt or an answer without tokens; [`Error::TokenOutOfVocabulary`]; the model's, a prompt with answer longer
+/// than `n_ctx` among them.
+pub fn test_prompt_tokens(
+    model: &LanguageModel,
+    prompt: &[u32],
+    answers: &[&[u32]],
+    top_k: usize,
+    tap: &mut dyn Tap,
+) -> Result<PromptReport> {
+    let Some(last) = prompt.len().checked_sub(1) else { return Err(Error::EmptyPrompt { what: "prompt" }) };
+    let d_vocab = model.shape().d_vocab;
+    for (row, answer) in answers.iter().enumerate() {
+        if answer.is_empty() {
+            return Err(Error::EmptyPrompt { what: "answer" });
+        }
+        // Ids that only the answer has are not checked by the run.
+        if let Some((pos, &id)) = answer.iter().enumerate().find(|(_, id)| **id as usize >= d_vocab) {
+            return Err(Error::TokenOutOfVocabulary { id, row, pos, d_vocab });
+        }
+    }
+    let whole: &[u32] = if let [only] = answers { only } else { &[] };
     // The last answer token predicts nothing that is asked for, but a tap may want to see it as TransformerLens runs it.
-    let run: Vec<u32> = prompt.iter().chain(if others.is_empty() { first.as_slice() } else { &[] }).copied().collect();
+    let run: Vec<u32> = prompt.iter().chain(whole).copied().collect();
     let logits = model.hooked().forward(&TokenBatch::new(&[run])?, tap)?.squeeze(0)?;
+    let tokenizer = model.tokenizer();
     let report = |at: usize, expected: &[u32]| -> Result<PositionReport> {
         let logits: Vec<f32> = logits.get(at)?.to_vec1()?;
-        Ok(PositionReport::of(tokenizer, &logits, expected, options.top_k))
+        Ok(PositionReport::of(tokenizer, &logits, expected, top_k))
     };
-    let last = prompt.len() - 1;
-    let positions = if others.is_empty() {
-        first.iter().enumerate().map(|(i, &token)| report(last + i, &[token])).collect::<Result<_>>()?
+    let positions = if whole.is_empty() {
+        let first: Vec<u32> = answers.iter().filter_map(|answer| answer.first().copied()).collect();
+        vec![report(last, &first)?]
     } else {
-        vec![report(last, &answers.iter().map(|answer| answer[0]).collect::<Vec<_>>())?]
+        whole.iter().enumerate().map(|(i, &token)| report(last + i, &[token])).collect::<Result<_>>()?
     };
-    Ok(PromptReport {
-        prompt: tokenizer.readable(&prompt)?,
-        answers: answers.iter().map(|answer| tokenizer.readable(answer)).collect::<Result<_>>()?,
-        positions,
-    })
+    let answers = answers.iter().map(|answer| printed(tokenizer, answer)).collect();
+    Ok(PromptReport { prompt: printed(tokenizer, prompt), answers, positions })
+}
+
+/// The tokens in words; as `[id]` where the tokenizer lacks one of them (a model's vocabulary may be padded beyond it) or there is none.
+fn printed(tokenizer: Option<&Tokenizer>, ids: &[u32]) -> Vec<String> {
+    if let Some(texts) = tokenizer.and_then(|tokenizer| tokenizer.readable(ids).ok()) {
+        return texts;
+    }
+    let alone = |id: u32| tokenizer.and_then(|tokenizer| tokenizer.readable(&[id]).ok()).map(|texts| texts.concat());
+    ids.iter().map(|&id| alone(id).unwrap_or_else(|| format!("[{id}]"))).collect()
 }
 
 fn answer_tokens(tokenizer: &Tokenizer, answer: &str, options: &PromptOptions) -> Result<Vec<u32>> {
@@ -109,15 +144,14 @@ fn answer_tokens(tokenizer: &Tokenizer, answer: &str, options: &PromptOptions) -
 }
 
 impl PositionReport {
-    fn of(tokenizer: &Tokenizer, logits: &[f32], expected: &[u32], top_k: usize) -> Self {
+    fn of(tokenizer: Option<&Tokenizer>, logits: &[f32], expected: &[u32], top_k: usize) -> Self {
         let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         let weight = |logit: f32| f64::from(logit - largest).exp();
         let total: f64 = logits.iter().copied().map(weight).sum();
         let before = |a: u32, b: u32| logits[b as usize].total_cmp(&logits[a as usize]).then(a.cmp(&b));
         let predicted = |token: u32, rank| Prediction {
             token,
-            // A model's vocabulary may be padded beyond the tokenizer's.
-            text: tokenizer.readable(&[token]).map_or_else(|_| format!("[{token}]"), |t| t.concat()),
+            text: printed(tokenizer, &[token]).concat(),
             rank,
             logit: logits[token as usize],
             probability: weight(logits[token as usize]) / total,

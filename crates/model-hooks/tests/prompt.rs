@@ -2,6 +2,7 @@
 
 use model_hooks::{
     Bos, Error, LanguageModel, LoadOptions, NoTap, Processing, PromptOptions, PromptReport, load, test_prompt,
+    test_prompt_tokens,
 };
 use std::path::Path;
 use std::sync::LazyLock;
@@ -102,4 +103,32 @@ fn nothing_to_predict_is_an_error() {
     assert!(message(ask("", &["b"], &never)).contains("prompt is empty"));
     assert!(ask("", &["b"], &options).is_ok());
     assert!(message(ask(&"word ".repeat(200), &["b"], &options)).contains("128"));
+}
+
+/// The ids that a model predicts are answers as they are: `\u{2502}` is three tokens, and each alone is no text that can be tokenized again.
+#[test]
+fn predicted_ids_are_followed_without_a_way_through_text() {
+    let tokenizer = DEMO.require_tokenizer().unwrap();
+    let prompt = tokenizer.to_tokens("\u{2502}", Bos::Prepend, None).unwrap().ids;
+    let likeliest = test_prompt_tokens(&DEMO, &prompt, &[], 10, &mut NoTap).unwrap();
+    assert!(likeliest.positions.len() == 1 && likeliest.positions[0].expected.is_empty());
+    let top = &likeliest.positions[0].top;
+    let ids: Vec<[u32; 1]> = top.iter().map(|p| [p.token]).collect();
+    let answers: Vec<&[u32]> = ids.iter().map(|id| &id[..]).collect();
+    let followed = test_prompt_tokens(&DEMO, &prompt, &answers, 1, &mut NoTap).unwrap();
+    assert_eq!(&followed.positions[0].expected, top);
+    assert_eq!(followed.answers.len(), 10);
+    // Some of these cannot be written and read again, which is why they must stay ids.
+    let lost = top.iter().filter(|p| tokenizer.encode(&p.text).unwrap().ids != [p.token]).count();
+    assert!(lost > 0, "{top:?}");
+}
+
+#[test]
+fn answers_that_no_run_checks_are_checked() {
+    let d_vocab = DEMO.shape().d_vocab as u32;
+    let ask = |prompt: &[u32], answers: &[&[u32]]| test_prompt_tokens(&DEMO, prompt, answers, 3, &mut NoTap);
+    let beyond = ask(&[0, 5], &[&[1], &[2, d_vocab]]).unwrap_err();
+    assert!(matches!(beyond, Error::TokenOutOfVocabulary { id, row: 1, pos: 1, .. } if id == d_vocab), "{beyond}");
+    assert!(matches!(ask(&[], &[]), Err(Error::EmptyPrompt { what: "prompt" })));
+    assert!(matches!(ask(&[0], &[&[]]), Err(Error::EmptyPrompt { what: "answer" })));
 }

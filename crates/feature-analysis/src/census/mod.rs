@@ -1,6 +1,6 @@
 //! Every statistic and every top example of all features of an SAE from one pass over a text: [`FeatureCensus`].
 
-mod address;
+pub(crate) mod address;
 mod batch;
 mod bins;
 mod checkpoint;

@@ -48,6 +48,14 @@ pub struct CensusExample {
     pub activation: f32,
 }
 
+impl FeatureStats {
+    /// Its strongest activation: the one of the largest magnitude, with its sign. For activations that are not negative it is `max`.
+    #[must_use]
+    pub fn strongest(&self) -> f32 {
+        if self.min.abs() > self.max.abs() { self.min } else { self.max }
+    }
+}
+
 impl From<Ranked> for CensusExample {
     fn from(Ranked { value, note, address }: Ranked) -> Self {
         Self { at: address::unpack(address), token: note, activation: value }
@@ -190,7 +198,8 @@ impl FeatureCensus {
         Ok(Histogram::new(shard.counts(place).collect()))
     }
 
-    /// A feature's strongest activations, strongest first, equal ones by the lower address.
+    /// A feature's strongest activations: the largest magnitude first, equal magnitudes by the lower address (see
+    /// [`top_activations`](crate::top_activations), which ranks in the same way).
     ///
     /// # Errors
     /// A feature that the SAE does not have.

@@ -17,7 +17,7 @@ pub struct FeatureNumbers {
     pub tokens: u64,
     /// Mean of its activations where it fired; 0 for one that never did.
     pub mean: f64,
-    /// Its largest activation; 0 for one that never fired.
+    /// Its strongest activation (of the largest magnitude, with its sign); 0 for one that never fired.
     pub max: f32,
     /// Documents in which it fired, where that was counted.
     pub documents: Option<u64>,

@@ -54,7 +54,8 @@ impl CensusView {
     /// the text that was counted, packed in the same way). What features promote is shown where the SAE is as wide as the residual stream.
     ///
     /// # Errors
-    /// The store's, the model's, the SAE's or the tokenizer's.
+    /// [`crate::Error::OtherText`] when the store does not have the token of an example where the census found it: it reads another text, or packs it
+    /// in another way. The store's, the model's, the SAE's or the tokenizer's.
     pub fn of(
         census: &FeatureCensus,
         coder: &dyn SparseCoder,
@@ -77,8 +78,8 @@ impl CensusView {
         let mut cards = Vec::with_capacity(shown.len());
         for ((numbers, top), promotes) in shown.into_iter().zip(tops).zip(promotes) {
             let mut examples = Vec::with_capacity(top.len());
-            for CensusExample { at, activation, .. } in top {
-                examples.extend(contexts.example(numbers.feature, at, activation, store, &options.around)?);
+            for CensusExample { at, token, activation } in top {
+                examples.push(contexts.example(numbers.feature, at, token, activation, store, &options.around)?);
             }
             // Bars of half an octave.
             let histogram = census.histogram(numbers.feature)?.grouped(2);
@@ -186,17 +187,17 @@ impl FeatureNumbers {
     /// Of a census's numbers over so many tokens.
     #[must_use]
     pub fn of(stats: &FeatureStats, tokens: u64) -> Self {
-        let FeatureStats { feature, count, mean, max, documents, .. } = *stats;
-        Self { feature, count, tokens, mean, max, documents }
+        let FeatureStats { feature, count, mean, documents, .. } = *stats;
+        Self { feature, count, tokens, mean, max: stats.strongest(), documents }
     }
 }
 
-/// The features with the largest activations, largest first, without those that never fired and the dense ones; equal ones by number.
+/// The features with the strongest activations (by magnitude), strongest first, without those that never fired and the dense ones; equal ones by number.
 #[must_use]
 pub fn strongest(features: &[FeatureNumbers], n: usize) -> Vec<FeatureNumbers> {
     let mut found: Vec<FeatureNumbers> =
         features.iter().filter(|f| f.count > 0 && f.density() <= DENSE).copied().collect();
-    found.sort_by(|a, b| b.max.total_cmp(&a.max).then(a.feature.cmp(&b.feature)));
+    found.sort_by(|a, b| b.max.abs().total_cmp(&a.max.abs()).then(a.feature.cmp(&b.feature)));
     found.truncate(n);
     found
 }

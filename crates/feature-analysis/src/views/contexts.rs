@@ -1,7 +1,7 @@
 //! Activations with the text around them, for addresses from anywhere: the rows of tokens are read once more.
 
 use crate::plot::{ContextToken, TopExample};
-use crate::{FrameOptions, Result, check_features};
+use crate::{Error, FrameOptions, Result, check_features};
 use activation_store::{ActivationSource, ActivationStore, TokenPos, TokenRow, TokenRowBatch};
 use sae_core::SparseCoder;
 use std::collections::{BTreeMap, BTreeSet};
@@ -68,36 +68,42 @@ impl Contexts {
         Ok(())
     }
 
-    /// An activation with the tokens around it, each with the feature's activation on it; `None` for a feature or an address that is not
-    /// among those read. Where `activation` was measured somewhere else, it is what is shown in front.
+    /// An activation with the tokens around it, each with the feature's activation on it. Where `activation` was measured somewhere else, it
+    /// is what is shown in front; `token` is the token that it was measured on.
     ///
     /// # Errors
-    /// A token that the tokenizer does not know.
+    /// [`Error::OtherText`] for an address that is not among those read or has another token; [`Error::NotCollected`]; a token that the
+    /// tokenizer does not know.
     pub fn example(
         &self,
         feature: u32,
         at: TokenPos,
+        token: u32,
         activation: f32,
         store: &ActivationStore,
         around: &FrameOptions,
-    ) -> Result<Option<TopExample>> {
+    ) -> Result<TopExample> {
         let column = self.features.iter().position(|&f| f == feature);
-        let (Some(column), Some((row, acts))) = (column, self.rows.get(&at.row)) else { return Ok(None) };
+        let Some(column) = column else {
+            return Err(Error::NotCollected { feature, collected: self.features.clone() });
+        };
         let focus = at.pos as usize;
-        if focus >= row.tokens.len() {
-            return Ok(None);
-        }
+        let found = self.rows.get(&at.row).and_then(|(row, acts)| Some((row, acts, *row.tokens.get(focus)?)));
+        let (row, acts) = match found {
+            Some((row, acts, found)) if found == token => (row, acts),
+            found => return Err(Error::OtherText { at, expected: token, found: found.map(|(_, _, token)| token) }),
+        };
         let (before, after) = around.around(focus, row.tokens.len());
         let shown = before.start..after.end;
         let texts = store.model().require_tokenizer()?.readable(&row.tokens[shown.clone()])?;
         let token =
             |(text, pos): (String, usize)| ContextToken { text, activation: acts[pos * self.features.len() + column] };
-        Ok(Some(TopExample {
+        Ok(TopExample {
             activation,
             tokens: texts.into_iter().zip(shown.clone()).map(token).collect(),
             focus: focus - shown.start,
             place: place(row, at),
-        }))
+        })
     }
 }
 

@@ -44,7 +44,7 @@ pub fn top_examples(
     let contexts = Contexts::of(coder, store, &[feature], rows.into_values().cloned().collect())?;
     let mut examples = Vec::with_capacity(top.len());
     for t in &top {
-        examples.extend(contexts.example(feature, t.at, t.activation, store, around)?);
+        examples.push(contexts.example(feature, t.at, t.token, t.activation, store, around)?);
     }
     Ok(examples)
 }
