@@ -10,7 +10,7 @@ mod common;
 use clap::{Parser, ValueEnum};
 use common::Outcome;
 use common::engine::{EngineFlags, Precision};
-use saescope::model_hooks::{Bos, Capture, HookPoint, LanguageModel, LoadOptions, Processing, TokenBatch, load};
+use saescope::model_hooks::{Bos, Capture, HookPoint, LanguageModel, LoadOptions, Processing, TokenBatch};
 use saescope::tensor_files::save_safetensors;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -61,7 +61,7 @@ fn run(args: &Args) -> Outcome {
         ProcessingArg::None => Processing::None,
         ProcessingArg::Tl => Processing::TransformerLens,
     };
-    let model = load(&args.model, &LoadOptions::new(processing).engine(engine))?;
+    let model = common::load_model(&args.model, &LoadOptions::new(processing).engine(engine))?;
     let tokens = read_tokens(args, &model)?;
     let points: Vec<HookPoint> = if args.hooks == ["all"] {
         model.hooked().hook_points().to_vec()

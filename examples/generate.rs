@@ -9,7 +9,7 @@ mod common;
 use clap::Parser;
 use common::Outcome;
 use common::engine::EngineFlags;
-use saescope::model_hooks::{Bos, GenerateOptions, LoadOptions, NoTap, Processing, Random, Sampling, Stopped, load};
+use saescope::model_hooks::{Bos, GenerateOptions, LoadOptions, NoTap, Processing, Random, Sampling, Stopped};
 use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -56,7 +56,7 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> Outcome {
     let engine = args.engine.start()?;
-    let model = load(&args.model, &LoadOptions::new(Processing::None).engine(engine))?;
+    let model = common::load_model(&args.model, &LoadOptions::new(Processing::None).engine(engine))?;
     let started = Instant::now();
     print!("{}", args.prompt);
     let mut shown = Ok(());

@@ -82,7 +82,7 @@ impl Source {
         let random = random_sae::Spec::parse(&sae_flag)?;
         let loaded = if random.is_none() { Some(load_sae(Path::new(&sae_flag), engine)?) } else { None };
         let processing = self.processing.map_or_else(|| trained_on(loaded.as_ref()), ProcessingFlag::steps);
-        let model = load(&model_path, &LoadOptions::new(processing).engine(engine))?;
+        let model = load_model(&model_path, &LoadOptions::new(processing).engine(engine))?;
         let sae = match (loaded, &random) {
             (Some(sae), _) => sae,
             (None, Some(spec)) => spec.build(&model, engine, self.seed)?.into(),
@@ -149,6 +149,18 @@ impl ProcessingFlag {
             Self::Tl => Processing::TransformerLens.into(),
         }
     }
+}
+
+/// A model; what is odd about its files goes to standard error.
+pub fn load_model(path: &Path, options: &LoadOptions) -> Outcome<LanguageModel> {
+    let model = load(path, options)?;
+    print_warnings(&model);
+    Ok(model)
+}
+
+/// Prints on standard error what is odd about a model's files.
+pub fn print_warnings(model: &LanguageModel) {
+    model.warnings().iter().for_each(|warning| eprintln!("warning: {warning}"));
 }
 
 /// An SAE of any format for this engine.

@@ -1,7 +1,7 @@
 //! The weight files of a Hugging Face folder: one file or several with an index, safetensors or `torch.save`'s, read by tensor name.
 
 use crate::weights::TensorSource;
-use crate::{Error, Result};
+use crate::{Error, LoadWarning, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -38,6 +38,7 @@ pub(crate) struct WeightFolder {
     /// Name without the family's prefix -> (file, name in the file).
     held: BTreeMap<String, (usize, String)>,
     taken: Mutex<BTreeSet<String>>,
+    warnings: Mutex<Vec<LoadWarning>>,
 }
 
 impl WeightFolder {
@@ -57,7 +58,7 @@ impl WeightFolder {
                 }
             }
         }
-        Ok(Self { path: folder.into(), files, held, taken: Mutex::default() })
+        Ok(Self { path: folder.into(), files, held, taken: Mutex::default(), warnings: Mutex::default() })
     }
 
     fn missing(&self, name: &str) -> Error {
@@ -77,6 +78,14 @@ impl TensorSource for WeightFolder {
 
     fn holds(&self, name: &str) -> bool {
         self.held.contains_key(name)
+    }
+
+    fn warn(&self, warning: LoadWarning) {
+        self.warnings.lock().unwrap_or_else(PoisonError::into_inner).push(warning);
+    }
+
+    fn warnings(&self) -> Vec<LoadWarning> {
+        self.warnings.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn finish(&self, spare: &dyn Fn(&str) -> bool) -> Result<()> {

@@ -1,6 +1,7 @@
 //! A model together with what is needed to talk to it.
 
-use crate::{Error, HookedModel, ModelShape, ProcessingSteps, Result, Tokenizer};
+use crate::{Error, HookedModel, LoadWarning, ModelShape, ProcessingSteps, Result, Tokenizer};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use tensor_kernels::Engine;
@@ -12,10 +13,12 @@ pub struct LanguageModel {
     tokenizer: Option<Arc<Tokenizer>>,
     name: String,
     processing: ProcessingSteps,
+    eos_ids: BTreeSet<u32>,
+    warnings: Vec<LoadWarning>,
 }
 
 impl LanguageModel {
-    /// Puts the parts together; a user's own model goes in here.
+    /// Puts the parts together; a user's own model goes in here. The tokenizer is [padded](Tokenizer::padded_to) to the model's vocabulary.
     #[must_use]
     pub fn new(
         model: Arc<dyn HookedModel>,
@@ -23,7 +26,37 @@ impl LanguageModel {
         name: impl Into<String>,
         processing: ProcessingSteps,
     ) -> Self {
-        Self { model, tokenizer: tokenizer.map(Arc::new), name: name.into(), processing }
+        let tokenizer = tokenizer.map(|tokenizer| tokenizer.padded_to(model.shape().d_vocab));
+        let eos_ids = tokenizer.as_ref().map(|tokenizer| tokenizer.eos_ids().clone()).unwrap_or_default();
+        let warnings = tokenizer.as_ref().map(|tokenizer| tokenizer.warnings().to_vec()).unwrap_or_default();
+        Self { model, tokenizer: tokenizer.map(Arc::new), name: name.into(), processing, eos_ids, warnings }
+    }
+
+    /// The same with these ids, too, ending its texts.
+    #[must_use]
+    pub(crate) fn with_eos_ids(mut self, eos_ids: BTreeSet<u32>) -> Self {
+        self.eos_ids.extend(eos_ids);
+        self
+    }
+
+    /// The same with what else was odd about its files.
+    #[must_use]
+    pub(crate) fn with_warnings(mut self, warnings: impl IntoIterator<Item = LoadWarning>) -> Self {
+        self.warnings.extend(warnings);
+        self
+    }
+
+    /// Every id that ends a generated text, by whatever its files say: [`Tokenizer::eos_ids`], or without a tokenizer those of
+    /// `config.json` and `generation_config.json`.
+    #[must_use]
+    pub fn eos_ids(&self) -> &BTreeSet<u32> {
+        &self.eos_ids
+    }
+
+    /// What was odd about its files although it could be loaded. Programs print these.
+    #[must_use]
+    pub fn warnings(&self) -> &[LoadWarning] {
+        &self.warnings
     }
 
     /// The same under another name: folders of downloads are called after a commit.

@@ -49,6 +49,7 @@ mod run;
 mod tap;
 mod tokenizer;
 mod tokens;
+mod warning;
 mod weights;
 
 pub use cache::{ActivationCache, Stack};
@@ -73,3 +74,4 @@ pub use tap::{Capture, Cut, Cx, Edit, Indices, Interest, NoTap, Place, Tap, edit
 pub use tensor_kernels::{Arithmetic, Backend, Engine, Precision};
 pub use tokenizer::{Bos, Encoding, SpecialTokens, Tokenizer, Tokens};
 pub use tokens::{Side, TokenBatch};
+pub use warning::LoadWarning;

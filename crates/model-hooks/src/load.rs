@@ -3,8 +3,10 @@
 use crate::config::Config;
 use crate::families::AnyModel;
 use crate::gguf::{self, GgufFile};
+use crate::tokenizer::eos_ids_of_folder;
 use crate::{Error, LanguageModel, Processing, ProcessingSteps, Result, Tokenizer};
 use candle_core::Device;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use tensor_kernels::{Engine, Precision};
@@ -85,7 +87,7 @@ fn load_gguf(path: &Path, options: &LoadOptions) -> Result<LanguageModel> {
     let file = GgufFile::open(path)?;
     let model = Arc::new(gguf::load_model(&file, options.processing, options.engine)?);
     let tokenizer = match gguf::read_tokenizer(&file)? {
-        Some((inner, special)) => Some(Tokenizer::from_parts(inner, special)?),
+        Some((inner, special, warnings)) => Some(Tokenizer::from_parts(inner, special)?.with_warnings(warnings)),
         None => None,
     };
     let name = path.file_stem().map_or_else(|| "model".into(), |name| name.to_string_lossy().into_owned());
@@ -102,10 +104,11 @@ fn load_folder(folder: &Path, options: &LoadOptions) -> Result<LanguageModel> {
     let processing = options.processing;
     let model = Arc::new(AnyModel::from_folder(folder, &config, processing, options.engine)?);
     let name = folder.file_name().map_or_else(|| "model".into(), |name| name.to_string_lossy().into_owned());
-    let tokenizer = match Tokenizer::from_folder(folder) {
-        Ok(tokenizer) => Some(tokenizer),
-        Err(Error::NoTokenizer { .. }) => None,
+    let warnings = model.warnings().to_vec();
+    let (tokenizer, eos_ids) = match Tokenizer::from_folder(folder) {
+        Ok(tokenizer) => (Some(tokenizer), BTreeSet::new()),
+        Err(Error::NoTokenizer { .. }) => (None, eos_ids_of_folder(folder)?),
         Err(e) => return Err(e),
     };
-    Ok(LanguageModel::new(model, tokenizer, name, processing))
+    Ok(LanguageModel::new(model, tokenizer, name, processing).with_eos_ids(eos_ids).with_warnings(warnings))
 }

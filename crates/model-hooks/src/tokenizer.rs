@@ -1,14 +1,18 @@
 //! Text to token ids and back: [`Tokenizer`]. Nothing is added, dropped or truncated without being reported.
 
+mod added;
 mod cuts;
 mod folder;
 mod patterns;
 mod pieces;
+mod roles;
+mod side_files;
 mod special;
 
+pub(crate) use folder::eos_ids_of_folder;
 pub use special::SpecialTokens;
 
-use crate::{Error, Result};
+use crate::{Error, LoadWarning, Result};
 use cuts::CutRule;
 use pieces::Pieces;
 use special::Template;
@@ -74,6 +78,9 @@ pub struct Tokenizer {
     template: Template,
     /// Which ids have an entry.
     known: Vec<bool>,
+    /// Ids below this are the model's, with an entry or without.
+    d_vocab: usize,
+    warnings: Vec<LoadWarning>,
     cut: CutRule,
     pieces: OnceLock<Pieces>,
 }
@@ -94,7 +101,7 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Tokenizer`] when a special id is outside the vocabulary, `adds_bos` is set without a BOS, or the model drops
     /// merges at random (BPE dropout).
-    pub fn from_parts(mut inner: tokenizers::Tokenizer, special: SpecialTokens) -> Result<Self> {
+    pub fn from_parts(mut inner: tokenizers::Tokenizer, mut special: SpecialTokens) -> Result<Self> {
         let fail = |reason: String| Error::Tokenizer { path: None, reason };
         inner.with_truncation(None).map_err(|e| fail(e.to_string()))?;
         inner.with_padding(None);
@@ -122,7 +129,34 @@ impl Tokenizer {
             return Err(fail(format!("special token id {id} is not in the vocabulary of {vocab_size} tokens")));
         }
         let cut = CutRule::of(&inner);
-        Ok(Self { inner, special, special_ids, template, known, cut, pieces: OnceLock::new() })
+        special.eos_ids.extend(special.eos);
+        let (d_vocab, warnings) = (0, Vec::new());
+        Ok(Self { inner, special, special_ids, template, known, d_vocab, warnings, cut, pieces: OnceLock::new() })
+    }
+
+    /// The tokenizer of a model that embeds `d_vocab` ids. Ids from [`vocab_size`](Self::vocab_size) on, which pad the model's
+    /// vocabulary, then decode to `[6150]` instead of being errors. [`LanguageModel::new`](crate::LanguageModel::new) does this.
+    #[must_use]
+    pub fn padded_to(mut self, d_vocab: usize) -> Self {
+        self.d_vocab = d_vocab;
+        let vocab_size = self.vocab_size();
+        if vocab_size > d_vocab {
+            self.warnings.push(LoadWarning::TokenizerLongerThanEmbeddings { vocab_size, d_vocab });
+        }
+        self
+    }
+
+    /// The same with what was odd about its files.
+    #[must_use]
+    pub(crate) fn with_warnings(mut self, warnings: Vec<LoadWarning>) -> Self {
+        self.warnings.extend(warnings);
+        self
+    }
+
+    /// What was odd about its files.
+    #[must_use]
+    pub fn warnings(&self) -> &[LoadWarning] {
+        &self.warnings
     }
 
     /// The beginning-of-sequence token.
@@ -135,6 +169,12 @@ impl Tokenizer {
     #[must_use]
     pub fn eos(&self) -> Option<u32> {
         self.special.eos
+    }
+
+    /// Every id that ends a generated text: [`eos`](Self::eos), and what else the files name (ends of turns).
+    #[must_use]
+    pub fn eos_ids(&self) -> &BTreeSet<u32> {
+        &self.special.eos_ids
     }
 
     /// The special tokens by role.
@@ -210,34 +250,48 @@ impl Tokenizer {
 
     /// The text of a sequence of ids, special tokens included. Bytes that form no character become U+FFFD.
     ///
+    /// An id without a token, in a hole of the vocabulary or in the padding of the model's, is printed as `[6150]`: a model may well
+    /// predict it.
+    ///
     /// # Errors
-    /// [`Error::UnknownToken`] for an id outside the vocabulary.
+    /// [`Error::UnknownToken`] for an id outside the tokenizer's and the model's vocabulary.
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
         self.check(ids)?;
-        caught(|| self.inner.decode(ids, false)).map_err(|reason| Error::Tokenizer { path: None, reason })
+        let decoded = caught(|| {
+            if ids.iter().all(|&id| self.has_token(id)) {
+                return self.inner.decode(ids, false);
+            }
+            let entry = |&id: &u32| self.inner.id_to_token(id).unwrap_or_else(|| no_token(id));
+            let entries: Vec<String> = ids.iter().map(entry).collect();
+            match self.inner.get_decoder() {
+                Some(decoder) => tokenizers::Decoder::decode(decoder, entries),
+                None => Ok(entries.join(" ")),
+            }
+        });
+        decoded.map_err(|reason| Error::Tokenizer { path: None, reason })
     }
 
     /// Each id decoded alone, as TransformerLens' `to_str_tokens` does: a token that holds only a part of a character is U+FFFD
-    /// (see [`readable`](Self::readable) for a better print).
+    /// (see [`readable`](Self::readable) for a better print). Ids without a token as in [`decode`](Self::decode).
     ///
     /// # Errors
     /// [`Error::UnknownToken`].
     pub fn to_str_tokens(&self, ids: &[u32]) -> Result<Vec<String>> {
         self.check(ids)?;
         let pieces = self.pieces();
-        Ok(ids.iter().map(|&id| pieces.alone(id).to_owned()).collect())
+        Ok(ids.iter().map(|&id| if self.has_token(id) { pieces.alone(id).to_owned() } else { no_token(id) }).collect())
     }
 
-    /// One id decoded alone, without a copy; `None` outside the vocabulary.
+    /// One id decoded alone, without a copy; `None` where there is no token.
     #[must_use]
     pub fn piece(&self, id: u32) -> Option<&str> {
-        self.check(&[id]).ok()?;
-        Some(self.pieces().alone(id))
+        self.has_token(id).then(|| self.pieces().alone(id))
     }
 
     /// Each id printed so that a reader can tell what it is, in its place among its neighbours: a token that completes a
     /// character prints the whole character; the tokens before it, with the character's first bytes, print those as `<0xE6>`;
-    /// a leading space is kept also where [`to_str_tokens`](Self::to_str_tokens) loses it.
+    /// a leading space is kept also where [`to_str_tokens`](Self::to_str_tokens) loses it. Ids without a token as in
+    /// [`decode`](Self::decode).
     ///
     /// # Errors
     /// [`Error::UnknownToken`].
@@ -270,16 +324,27 @@ impl Tokenizer {
         self.cut.at_whitespace() && cuts::is_cut(before, after)
     }
 
+    fn has_token(&self, id: u32) -> bool {
+        self.known.get(id as usize).is_some_and(|known| *known)
+    }
+
+    /// Ids of the tokenizer and of the model have a print.
     fn check(&self, ids: &[u32]) -> Result<()> {
-        match ids.iter().find(|&&id| !self.known.get(id as usize).is_some_and(|known| *known)) {
-            Some(&id) => Err(Error::UnknownToken { id, vocab_size: self.vocab_size() }),
+        let size = self.vocab_size().max(self.d_vocab);
+        match ids.iter().find(|&&id| id as usize >= size) {
+            Some(&id) => Err(Error::UnknownToken { id, vocab_size: size }),
             None => Ok(()),
         }
     }
 
     fn pieces(&self) -> &Pieces {
-        self.pieces.get_or_init(|| Pieces::of(&self.inner, self.vocab_size()))
+        self.pieces.get_or_init(|| Pieces::of(&self.inner, &self.known))
     }
+}
+
+/// An id without a token, printed.
+fn no_token(id: u32) -> String {
+    format!("[{id}]")
 }
 
 /// The span widened to character boundaries and kept inside the text.

@@ -94,7 +94,8 @@ fn neox_checkpoints() {
     other("neox_parallel", &without);
     let tied = renamed("neox_serial", "embed_out.weight", None).with("tie_word_embeddings", true);
     other("neox_serial", &tied);
-    same_as(&tied, &Pieces::of("neox_serial").with("tie_word_embeddings", true), "neox_serial");
+    // Two tables that differ are not tied, whatever the configuration says.
+    same_as(&Pieces::of("neox_serial"), &Pieces::of("neox_serial").with("tie_word_embeddings", true), "neox_serial");
 }
 
 #[track_caller]

@@ -251,7 +251,6 @@ fn vocabularies_that_contradict_themselves() {
     assert!(open(kinds(vec![1, 3]), 2).is_ok());
     refused(kinds(vec![1]), 2, "key `tokenizer.ggml.token_type` is 1, expected 2 entries");
     refused(kinds(vec![1, 7]), 2, "is 7 at id 1, expected types from 1 to 6");
-    refused(small(&["a"], &[]).entry("tokenizer.ggml.bos_token_id", Value::Unsigned(1)), 1, "expected an id below 1");
     let no_bos = small(&["a"], &[]).entry("tokenizer.ggml.add_bos_token", Value::Bool(true));
     refused(no_bos, 1, "no BOS");
 }

@@ -17,7 +17,10 @@ use super::{Decoder, Family};
 use crate::config::Config;
 use crate::folder::WeightFolder;
 use crate::weights::TensorSource;
-use crate::{FinalNorm, Generate, HookPoint, HookedModel, ModelShape, ProcessingSteps, Result, Start, Tap, TokenBatch};
+use crate::{
+    FinalNorm, Generate, HookPoint, HookedModel, LoadWarning, ModelShape, ProcessingSteps, Result, Start, Tap,
+    TokenBatch,
+};
 use candle_core::Tensor;
 use std::path::Path;
 use tensor_kernels::{Engine, Operand};
@@ -69,6 +72,7 @@ fn load_as<F: Family>(
 pub struct AnyModel {
     model: Box<dyn HookedModel>,
     model_type: &'static str,
+    warnings: Vec<LoadWarning>,
 }
 
 impl AnyModel {
@@ -83,6 +87,11 @@ impl AnyModel {
         self.model_type
     }
 
+    /// What was odd about its files.
+    pub(crate) fn warnings(&self) -> &[LoadWarning] {
+        &self.warnings
+    }
+
     /// Reads a Hugging Face folder with this configuration.
     pub(crate) fn from_folder(
         folder: &Path,
@@ -90,9 +99,8 @@ impl AnyModel {
         processing: ProcessingSteps,
         engine: Engine,
     ) -> Result<Self> {
-        let (known, model_type) = Known::of(config)?;
-        let files = WeightFolder::open(folder, known.prefixes)?;
-        Ok(Self { model: (known.load)(config, &files, processing, engine)?, model_type })
+        let (known, _) = Known::of(config)?;
+        Self::from_source(&WeightFolder::open(folder, known.prefixes)?, config, processing, engine)
     }
 
     /// Reads a model whose tensors come from elsewhere.
@@ -103,7 +111,8 @@ impl AnyModel {
         engine: Engine,
     ) -> Result<Self> {
         let (known, model_type) = Known::of(config)?;
-        Ok(Self { model: (known.load)(config, files, processing, engine)?, model_type })
+        let model = (known.load)(config, files, processing, engine)?;
+        Ok(Self { model, model_type, warnings: files.warnings() })
     }
 }
 

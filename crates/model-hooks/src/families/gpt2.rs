@@ -86,12 +86,12 @@ impl Family for Gpt2 {
 
     fn read_ends(&self, files: &dyn TensorSource) -> Result<RawEnds> {
         let &ModelShape { d_model, d_vocab, n_ctx, .. } = self.shape();
-        let own = (!self.config.tied).then(|| files.transposed("lm_head.weight", d_model, d_vocab));
+        let (w_e, w_u) = files.embeddings(self.config.tied, "wte.weight", &["lm_head.weight"], [d_vocab, d_model])?;
         Ok(RawEnds {
-            w_e: files.matrix("wte.weight", d_vocab, d_model)?,
+            w_e,
             w_pos: Some(files.matrix("wpe.weight", n_ctx, d_model)?),
             ln_final: layer_norm(files, "ln_f", d_model)?,
-            w_u: own.transpose()?,
+            w_u,
             b_u: None,
         })
     }

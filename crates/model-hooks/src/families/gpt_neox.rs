@@ -78,15 +78,9 @@ impl Family for GptNeoX {
     /// The unembedding is `embed_out` in published files.
     fn read_ends(&self, files: &dyn TensorSource) -> Result<RawEnds> {
         let &ModelShape { d_model, d_vocab, .. } = self.shape();
-        let unembed = if files.holds("lm_head.weight") { "lm_head.weight" } else { "embed_out.weight" };
-        let own = (!self.tied).then(|| files.transposed(unembed, d_model, d_vocab));
-        Ok(RawEnds {
-            w_e: files.matrix("embed_in.weight", d_vocab, d_model)?,
-            w_pos: None,
-            ln_final: layer_norm(files, "final_layer_norm", d_model)?,
-            w_u: own.transpose()?,
-            b_u: None,
-        })
+        let unembed = ["embed_out.weight", "lm_head.weight"];
+        let (w_e, w_u) = files.embeddings(self.tied, "embed_in.weight", &unembed, [d_vocab, d_model])?;
+        Ok(RawEnds { w_e, w_pos: None, ln_final: layer_norm(files, "final_layer_norm", d_model)?, w_u, b_u: None })
     }
 
     /// Query, key and value of a head lie side by side: columns `(head, 3, d_head)`.

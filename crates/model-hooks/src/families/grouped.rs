@@ -80,14 +80,8 @@ impl Checkpoint<'_> {
     /// The ends; `tied`: `W_U` is the transpose of `W_E`.
     pub fn ends(&self, tied: bool) -> Result<RawEnds> {
         let &ModelShape { d_model, d_vocab, .. } = self.shape;
-        let own = (!tied).then(|| self.files.transposed("lm_head.weight", d_model, d_vocab));
-        Ok(RawEnds {
-            w_e: self.files.matrix("embed_tokens.weight", d_vocab, d_model)?,
-            w_pos: None,
-            ln_final: self.gain("norm", d_model)?,
-            w_u: own.transpose()?,
-            b_u: None,
-        })
+        let (w_e, w_u) = self.files.embeddings(tied, "embed_tokens.weight", &["lm_head.weight"], [d_vocab, d_model])?;
+        Ok(RawEnds { w_e, w_pos: None, ln_final: self.gain("norm", d_model)?, w_u, b_u: None })
     }
 
     /// A norm of a block over `len` values.

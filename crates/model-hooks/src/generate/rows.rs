@@ -15,7 +15,8 @@ pub struct GenerateOptions {
     pub max_new_tokens: usize,
     /// How each is chosen.
     pub sampling: Sampling,
-    /// A row ends with any of these. [`generate_text`](crate::LanguageModel::generate_text) adds the tokenizer's end-of-sequence token.
+    /// A row ends with any of these. [`generate_text`](crate::LanguageModel::generate_text) adds
+    /// [`LanguageModel::eos_ids`](crate::LanguageModel::eos_ids).
     pub stop_tokens: Vec<u32>,
     /// A text ends before any of these; for [`generate_text`](crate::LanguageModel::generate_text) alone.
     pub stop_texts: Vec<String>,
@@ -81,7 +82,7 @@ impl GeneratedRow {
     /// The text that the new tokens add to the prompt's, without a stop token.
     ///
     /// # Errors
-    /// [`Error::UnknownToken`] for an id that the model has and the tokenizer does not.
+    /// [`Error::UnknownToken`] for an id that neither the tokenizer nor the model has.
     pub fn text(&self, prompt: &[u32], tokenizer: &Tokenizer) -> Result<String> {
         let ids = match self.stopped {
             Stopped::Token(_) => &self.ids[..self.ids.len().saturating_sub(1)],

@@ -65,7 +65,7 @@ impl LanguageModel {
             return Err(Error::BadOption { what: "stop_texts", expected, found });
         }
         let mut by_id = GenerateOptions { stop_texts: Vec::new(), ..options.clone() };
-        by_id.stop_tokens.extend(tokenizer.eos());
+        by_id.stop_tokens.extend(self.eos_ids());
         let mut text = Text {
             stream: TextStream::new(tokenizer, &prompt_ids),
             stops: StopTexts::new(&options.stop_texts),

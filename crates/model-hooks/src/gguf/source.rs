@@ -5,7 +5,7 @@ use super::arch::{Architecture, Change};
 use super::words::Sizes;
 use crate::folder::shorten;
 use crate::weights::TensorSource;
-use crate::{Error, Result};
+use crate::{Error, LoadWarning, Result};
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
@@ -14,11 +14,12 @@ pub(super) struct Source<'a> {
     arch: &'static Architecture,
     sizes: Sizes,
     taken: Mutex<BTreeSet<String>>,
+    warnings: Mutex<Vec<LoadWarning>>,
 }
 
 impl<'a> Source<'a> {
     pub fn new(file: &'a GgufFile, arch: &'static Architecture, sizes: Sizes) -> Self {
-        Self { file, arch, sizes, taken: Mutex::default() }
+        Self { file, arch, sizes, taken: Mutex::default(), warnings: Mutex::default() }
     }
 
     fn read(&self, stored: String, shape: &[usize]) -> Result<Vec<f32>> {
@@ -59,6 +60,14 @@ impl TensorSource for Source<'_> {
 
     fn holds(&self, name: &str) -> bool {
         self.file.tensor(&self.arch.stored(name).0).is_some()
+    }
+
+    fn warn(&self, warning: LoadWarning) {
+        self.warnings.lock().unwrap_or_else(PoisonError::into_inner).push(warning);
+    }
+
+    fn warnings(&self) -> Vec<LoadWarning> {
+        self.warnings.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn finish(&self, _: &dyn Fn(&str) -> bool) -> Result<()> {

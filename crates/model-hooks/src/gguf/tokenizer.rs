@@ -3,7 +3,7 @@
 use super::arch::ARCHITECTURE;
 use super::pre_tokenizer::PreTokenizer;
 use super::{GgufFile, sentencepiece};
-use crate::{Error, Result, SpecialTokens};
+use crate::{Error, LoadWarning, Result, SpecialTokens};
 use std::collections::HashSet;
 use tokenizers::decoders::byte_level::ByteLevel;
 use tokenizers::models::bpe::{BPE, Vocab};
@@ -83,11 +83,11 @@ fn token_kind(file: &GgufFile, id: usize, kind: i32) -> Result<TokenKind> {
     })
 }
 
-/// The tokenizer of a file and its special tokens, or nothing if the file says that it has none.
+/// The tokenizer of a file, its special tokens and what is odd about them, or nothing if the file says that it has none.
 ///
 /// `tokenizer.ggml.model` is `gpt2` (byte-level BPE, cut by one of the rules of [`PreTokenizer`]) or `llama`
 /// (SentencePiece BPE with byte fallback).
-pub(crate) fn read_tokenizer(file: &GgufFile) -> Result<Option<(Tokenizer, SpecialTokens)>> {
+pub(crate) fn read_tokenizer(file: &GgufFile) -> Result<Option<(Tokenizer, SpecialTokens, Vec<LoadWarning>)>> {
     let Some(model) = file.string(MODEL)?.filter(|model| *model != "none" && *model != "no_vocab") else {
         return Ok(None);
     };
@@ -103,11 +103,12 @@ pub(crate) fn read_tokenizer(file: &GgufFile) -> Result<Option<(Tokenizer, Speci
     let (special, user_defined) = vocabulary.added(|token| phi3 && !PHI3_KEEPS_SPACE.contains(&token));
     tokenizer.add_special_tokens(special).map_err(|e| refused(file, &e))?;
     tokenizer.add_tokens(user_defined).map_err(|e| refused(file, &e))?;
-    let mut special = special_tokens(file, adds_bos, vocabulary.tokens.len())?;
+    let mut warnings = Vec::new();
+    let mut special = special_tokens(file, adds_bos, &vocabulary, &mut warnings)?;
     if file.bool("tokenizer.ggml.add_eos_token")? == Some(true) {
         close_with_eos(file, &mut tokenizer, &mut special)?;
     }
-    Ok(Some((tokenizer, special)))
+    Ok(Some((tokenizer, special, warnings)))
 }
 
 /// The special tokens of Phi-3's SentencePiece vocabulary that leave the white space behind them; all others swallow it, as its
@@ -175,15 +176,45 @@ fn read_merges(file: &GgufFile, vocab: &Vocab) -> Result<Vec<(String, String)>> 
     merges.iter().enumerate().map(pair).collect()
 }
 
-/// The roles that the file gives to ids. Where it does not say whether a BOS is added, the model or rule decides.
-fn special_tokens(file: &GgufFile, adds_bos: bool, vocab_size: usize) -> Result<SpecialTokens> {
-    let role = |name: &str| -> Result<Option<u32>> {
+/// Control tokens that end a turn or a text under these names, although no key may say so: llama.cpp's list.
+const ENDS: [&str; 15] = [
+    "<|eot_id|>",
+    "<|im_end|>",
+    "<|end|>",
+    "<|return|>",
+    "<|call|>",
+    "<|flush|>",
+    "<|calls|>",
+    "<end_of_turn>",
+    "<|endoftext|>",
+    "<|eom_id|>",
+    "<EOT>",
+    "_<EOT>",
+    "[EOT]",
+    "<|end_of_text|>",
+    "<end_of_utterance>",
+];
+
+/// The roles that the file gives to ids, and every id that ends a text. Where the file does not say whether a BOS is added, the model or
+/// rule decides.
+fn special_tokens(
+    file: &GgufFile,
+    adds_bos: bool,
+    vocabulary: &Vocabulary<'_>,
+    warnings: &mut Vec<LoadWarning>,
+) -> Result<SpecialTokens> {
+    let vocab_size = vocabulary.tokens.len();
+    let mut outside = Vec::new();
+    let mut role = |name: &str| -> Result<Option<u32>> {
         let key = format!("tokenizer.ggml.{name}_token_id");
         let id = file.u32(&key)?;
-        match id {
-            Some(id) if id as usize >= vocab_size => Err(file.bad_key(&key, format!("an id below {vocab_size}"), id)),
-            _ => Ok(id),
+        if let Some(id) = id.filter(|&id| id as usize >= vocab_size) {
+            let file = file.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
+            warnings.push(LoadWarning::NotInVocabulary { file, key, found: id.to_string(), vocab_size });
+            outside.push((name.to_owned(), id));
+            return Ok(None);
         }
+        Ok(id)
     };
     let mut special = SpecialTokens {
         bos: role("bos")?,
@@ -196,7 +227,17 @@ fn special_tokens(file: &GgufFile, adds_bos: bool, vocab_size: usize) -> Result<
         mask: role("mask")?,
         ..SpecialTokens::default()
     };
-    special.others.extend([role("eot")?, role("eom")?].into_iter().flatten());
+    let turns = [role("eot")?, role("eom")?];
+    special.others.extend(turns.into_iter().flatten());
+    special.eos_ids.extend([special.eos].into_iter().chain(turns).flatten());
+    special
+        .eos_ids
+        .extend(outside.iter().filter(|(name, _)| ["eos", "eot", "eom"].contains(&&**name)).map(|(_, id)| *id));
+    let named = vocabulary.tokens.iter().zip(&vocabulary.kinds).zip(0..);
+    let ends = named.filter(|((text, kind), _)| {
+        ENDS.contains(&text.as_str()) && matches!(kind, TokenKind::Control | TokenKind::UserDefined)
+    });
+    special.eos_ids.extend(ends.map(|(_, id)| id));
     special.adds_bos = Some(file.bool("tokenizer.ggml.add_bos_token")?.unwrap_or(adds_bos && special.bos.is_some()));
     Ok(special)
 }

@@ -9,6 +9,9 @@ use serde_json::{Map, Value as Json};
 /// Sizes above this are refused: far above any model, and products of two stay inside 64 bits.
 const MAX_SIZE: u32 = 1 << 28;
 
+const EMBEDDING: &str = "token_embd.weight";
+const UNEMBEDDING: &str = "output.weight";
+
 /// Hugging Face's words for the sizes, which differ between families.
 pub(super) struct SizeWords {
     pub width: &'static str,
@@ -169,7 +172,7 @@ impl<'a> Words<'a> {
         self.say(words.context, self.size("context_length")?, "context_length");
         let d_vocab = self.d_vocab(d_model)?;
         self.say("vocab_size", d_vocab, "vocab_size");
-        self.set("tie_word_embeddings", !self.holds("output.weight"));
+        self.set("tie_word_embeddings", !(self.holds(EMBEDDING) && self.holds(UNEMBEDDING)));
         Ok(Sizes { d_model, n_layers, n_heads, n_kv_heads, d_head })
     }
 
@@ -187,17 +190,19 @@ impl<'a> Words<'a> {
 
     /// The rows of the embedding; `vocab_size`, where given, must agree, and the tokenizer's list must not be longer.
     fn d_vocab(&self, d_model: usize) -> Result<usize> {
-        let rows = match self.file.tensor("token_embd.weight").map(|tensor| tensor.shape.as_slice()) {
+        // Tied weights may be stored under either name.
+        let name = if self.holds(EMBEDDING) || !self.holds(UNEMBEDDING) { EMBEDDING } else { UNEMBEDDING };
+        let rows = match self.file.tensor(name).map(|tensor| tensor.shape.as_slice()) {
             Some([rows, width]) if *width == d_model => *rows,
             // Reading it gives the error of a missing tensor or of a wrong shape.
-            _ => return self.file.load_f32_shaped("token_embd.weight", &[0, d_model]).map(|_| 0),
+            _ => return self.file.load_f32_shaped(name, &[0, d_model]).map(|_| 0),
         };
         if self.optional_size("vocab_size")?.is_some_and(|stated| stated != rows) {
-            return Err(self.bad("vocab_size", format!("{rows}, the rows of token_embd.weight")));
+            return Err(self.bad("vocab_size", format!("{rows}, the rows of {name}")));
         }
         let tokens = self.file.strings(super::tokenizer::TOKENS)?.map_or(0, <[String]>::len);
         if tokens > rows {
-            let expected = format!("at most {rows} tokens, the rows of token_embd.weight");
+            let expected = format!("at most {rows} tokens, the rows of {name}");
             return Err(self.file.bad_key(super::tokenizer::TOKENS, expected, tokens));
         }
         Ok(rows)

@@ -1,7 +1,8 @@
 //! What each id prints as, alone and among its neighbours.
 
-use super::caught;
 use super::cuts::names_type;
+use super::{caught, no_token};
+use std::borrow::Cow;
 use std::fmt::Write;
 
 /// Per id: its text decoded alone, and its bytes.
@@ -22,7 +23,8 @@ enum Alphabet {
 }
 
 impl Pieces {
-    pub(super) fn of(inner: &tokenizers::Tokenizer, vocab_size: usize) -> Self {
+    pub(super) fn of(inner: &tokenizers::Tokenizer, known: &[bool]) -> Self {
+        let vocab_size = known.len();
         let decoder = inner.get_decoder().and_then(|d| serde_json::to_value(d).ok()).unwrap_or_default();
         let alphabet = if names_type(&decoder, "ByteLevel") {
             Alphabet::ByteLevel
@@ -34,7 +36,12 @@ impl Pieces {
         let byte_of = byte_level_alphabet();
         let added = inner.get_added_tokens_decoder();
         let mut pieces = Self { alone: Vec::with_capacity(vocab_size), bytes: Vec::with_capacity(vocab_size) };
-        for id in 0..vocab_size as u32 {
+        for (id, known) in (0..).zip(known) {
+            if !known {
+                pieces.alone.push(no_token(id));
+                pieces.bytes.push(no_token(id).into_bytes());
+                continue;
+            }
             let alone = caught(|| inner.decode(&[id], false)).unwrap_or_default();
             let bytes = match (inner.id_to_token(id), alphabet) {
                 _ if added.contains_key(&id) => alone.clone().into_bytes(),
@@ -58,11 +65,16 @@ impl Pieces {
         &self.alone[id as usize]
     }
 
+    /// The bytes of a token; what is printed for ids beyond the vocabulary.
+    fn bytes(&self, id: u32) -> Cow<'_, [u8]> {
+        self.bytes.get(id as usize).map_or_else(|| no_token(id).into_bytes().into(), |bytes| bytes.into())
+    }
+
     pub(super) fn readable(&self, ids: &[u32]) -> Vec<String> {
         let mut open: Vec<u8> = Vec::new(); // first bytes of a character that is not complete yet
         let mut all = Vec::with_capacity(ids.len());
         for &id in ids {
-            let bytes = &self.bytes[id as usize];
+            let bytes = &*self.bytes(id);
             // Bytes that cannot continue the open character leave it incomplete for ever; it has printed as hex already.
             if !open.is_empty() && !continues(&open, bytes) {
                 open.clear();
@@ -84,7 +96,7 @@ impl Pieces {
     }
 
     pub(super) fn readable_text(&self, ids: &[u32]) -> String {
-        let bytes: Vec<u8> = ids.iter().flat_map(|&id| &self.bytes[id as usize]).copied().collect();
+        let bytes: Vec<u8> = ids.iter().flat_map(|&id| self.bytes(id).into_owned()).collect();
         let mut text = String::with_capacity(bytes.len());
         let rest = print_whole(&mut text, &bytes);
         print_hex(&mut text, &bytes[rest..]);

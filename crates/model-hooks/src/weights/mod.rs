@@ -4,7 +4,7 @@ mod plain;
 
 pub(crate) use plain::{Plain, center};
 
-use crate::Result;
+use crate::{LoadWarning, Result};
 use std::fmt::Debug;
 use std::ops::Range;
 
@@ -208,6 +208,44 @@ pub(crate) trait TensorSource: Sync {
 
     /// Whether there is a tensor of this name. For what no key of a configuration announces.
     fn holds(&self, name: &str) -> bool;
+
+    /// `W_E` `[d_vocab, d_model]`, and `W_U` `[d_model, d_vocab]` where it is not the transpose of `W_E`. The unembedding is stored under
+    /// the first of `unembed` that there is.
+    ///
+    /// Tied weights may be stored under either name. Where both are there and differ they are not tied, whatever the configuration says:
+    /// transformers does so since 5.0, and reports it.
+    fn embeddings(
+        &self,
+        tied: bool,
+        embed: &str,
+        unembed: &[&str],
+        size: [usize; 2],
+    ) -> Result<(Plain, Option<Plain>)> {
+        let [d_vocab, d_model] = size;
+        let held = unembed.iter().copied().find(|name| self.holds(name));
+        match held.filter(|_| tied) {
+            None => {
+                let own = (!tied).then(|| self.transposed(held.unwrap_or(unembed[0]), d_model, d_vocab));
+                Ok((self.matrix(embed, d_vocab, d_model)?, own.transpose()?))
+            }
+            Some(unembed) if !self.holds(embed) => Ok((self.matrix(unembed, d_vocab, d_model)?, None)),
+            Some(unembed) => {
+                let (w_e, w_u) = (self.matrix(embed, d_vocab, d_model)?, self.transposed(unembed, d_model, d_vocab)?);
+                let same = w_e.data().iter().zip(w_u.data()).all(|(a, b)| a.to_bits() == b.to_bits());
+                if !same {
+                    let (embedding, unembedding) = (embed.into(), unembed.into());
+                    self.warn(LoadWarning::NotTied { embedding, unembedding });
+                }
+                Ok((w_e, (!same).then_some(w_u)))
+            }
+        }
+    }
+
+    /// Takes down what is odd about the files.
+    fn warn(&self, warning: LoadWarning);
+
+    /// What was taken down.
+    fn warnings(&self) -> Vec<LoadWarning>;
 
     /// Refuses tensors that were not taken, except those that `spare` knows to carry nothing: with them it would be another model.
     fn finish(&self, spare: &dyn Fn(&str) -> bool) -> Result<()>;
