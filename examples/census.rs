@@ -12,8 +12,8 @@ use clap::Parser;
 use common::census_folder::CensusFolder;
 use common::engine::{EngineFlags, peak_rss_bytes};
 use common::preflight::PreflightFlags;
-use common::{Outcome, Setup, Source, token_bar};
-use saescope::activation_store::{ActivationSource, StoreOptions, TokenFilter};
+use common::{Outcome, Setup, Source, left_out, token_bar};
+use saescope::activation_store::{ActivationSource, StoreOptions, StoreReport, TokenFilter};
 use saescope::feature_analysis::census::{CensusNames, CensusReport};
 use saescope::feature_analysis::page::Page;
 use saescope::feature_analysis::plot::grouped;
@@ -67,25 +67,30 @@ fn run(args: &Args) -> Outcome {
     );
     args.preflight.check(&args.source, &setup, args.store())?;
     let started = Instant::now();
-    let (census, report) = count(args, &setup, engine)?;
+    let (census, report, read) = count(args, &setup, engine)?;
     let seconds = started.elapsed().as_secs_f64();
     // No rate where nothing was left to be done.
     let done = report.tokens - report.resumed_at;
     let rate = (done > 0).then(|| done as f64 / seconds);
     page(args, &setup, &census, seconds, engine)?;
+    if let Some(left_out) = left_out(&read) {
+        println!("text: {left_out}");
+    }
     println!("{} tokens in {seconds:.1} s; open {}", report.tokens, args.folder.page().display());
     let result = serde_json::json!({
         "tokens": report.tokens, "resumed_at": report.resumed_at, "seconds": seconds, "tokens_per_s": rate, "peak_rss_bytes": peak_rss_bytes(),
         "backend": engine.arithmetic().map(|a| a.backend().name()), "precision": engine.arithmetic().map(|a| a.precision().name()),
         "l0": census.l0(), "tokens_counted": census.tokens(), "left_out": census.excluded().total(), "excluded": census.excluded(), "features": census.d_sae(),
-        "dead": census.dead().len(), "threads": rayon::current_num_threads(), "census_bytes": census.options().memory_bytes(census.d_sae()),
+        "dead": census.dead().len(), "documents": read.packing.documents, "null_documents": read.documents.null_documents,
+        "skipped_documents": read.packing.skipped_documents, "cut_documents": read.packing.cut_documents, "threads": rayon::current_num_threads(),
+        "census_bytes": census.options().memory_bytes(census.d_sae()),
     });
     println!("{result}");
     Ok(())
 }
 
 /// The one pass: the census, and what was done.
-fn count(args: &Args, setup: &Setup, engine: Engine) -> Outcome<(FeatureCensus, CensusReport)> {
+fn count(args: &Args, setup: &Setup, engine: Engine) -> Outcome<(FeatureCensus, CensusReport, StoreReport)> {
     let mut harvest = setup.store_with(args.store())?.into_harvest();
     let filter = if args.keep_special { TokenFilter::everything() } else { TokenFilter::default() };
     let options = CensusOptions { top: args.top, seed: args.source.seed, filter, ..CensusOptions::default() };
@@ -111,7 +116,7 @@ fn count(args: &Args, setup: &Setup, engine: Engine) -> Outcome<(FeatureCensus, 
     }
     run.censuses().try_for_each(|census| census.save(&args.folder.file()))?;
     run.remove_checkpoints()?;
-    Ok((run.into_censuses().remove(0), report))
+    Ok((run.into_censuses().remove(0), report, harvest.report()))
 }
 
 /// The page: numbers of all features, examples of the strongest.

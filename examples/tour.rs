@@ -15,7 +15,7 @@ mod fidelity;
 use candle_core::D;
 use clap::Parser;
 use common::preflight::PreflightFlags;
-use common::{Features, Outcome, Setup, Source, bar};
+use common::{Features, Outcome, Setup, Source, bar, left_out};
 use saescope::activation_store::StoreOptions;
 use saescope::feature_analysis::page::{Page, Section};
 use saescope::feature_analysis::plot::{Align, HistogramOptions, Table, density, lens_table, top_table, visible_token};
@@ -144,8 +144,12 @@ pub fn tour(args: &Args) -> Outcome {
 fn examples(setup: &Setup, features: &[u32], batches: u64) -> Outcome<KeptExamples> {
     let options = SeedLoopOptions { total_batches: batches, ..SeedLoopOptions::default() };
     let (bar, mut progress) = bar(batches);
-    let kept = collect(&setup.sae, &mut setup.store()?, features, &options, &mut progress)?;
+    let mut store = setup.store()?;
+    let kept = collect(&setup.sae, &mut store, features, &options, &mut progress)?;
     bar.finish();
+    if let Some(left_out) = left_out(&store.report()) {
+        println!("text: {left_out}");
+    }
     Ok(kept)
 }
 

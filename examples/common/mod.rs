@@ -9,7 +9,7 @@ pub mod random_sae;
 use clap::{Args, ValueEnum};
 use feature_analysis::Progress;
 use indicatif::{ProgressBar, ProgressStyle};
-use saescope::activation_store::{ActivationStore, DocumentOptions, Documents, StoreOptions};
+use saescope::activation_store::{ActivationStore, DocumentOptions, Documents, StoreOptions, StoreReport};
 use saescope::feature_analysis;
 use saescope::model_hooks::{Bos, LanguageModel, LoadOptions, Processing, ProcessingSteps, load};
 use saescope::sae_core::{self, Dictionary, SparseCoder, dialects};
@@ -35,6 +35,10 @@ pub struct Source {
     /// .txt, .jsonl (also .gz, .zst) or .parquet files, or globs [default: the embedded demo's held-out text]
     #[arg(long, value_name = "FILES", num_args = 1..)]
     pub text: Vec<PathBuf>,
+    /// The field (JSON) or column (Parquet) with the documents: text, or lists of token ids
+    /// [default: the first of tokens, input_ids, text, problem]
+    #[arg(long, value_name = "NAME")]
+    pub text_field: Option<String>,
     /// Weight processing [default: what the SAE's metadata says it was trained on, else TransformerLens' own default]
     #[arg(long)]
     pub processing: Option<ProcessingFlag>,
@@ -62,12 +66,23 @@ pub struct Setup {
     pub sae_name: String,
     /// The text's files.
     pub text: Vec<PathBuf>,
+    /// How they are read.
+    pub documents: DocumentOptions,
 }
 
 impl Source {
     /// Loads model and SAE for the default engine.
     pub fn open(&self) -> Outcome<Setup> {
         self.open_on(Engine::default())
+    }
+
+    /// How the text's files are read.
+    pub fn documents(&self) -> DocumentOptions {
+        let options = DocumentOptions::default();
+        match &self.text_field {
+            Some(name) => options.field(name),
+            None => options,
+        }
     }
 
     /// Loads model and SAE for this engine.
@@ -91,7 +106,7 @@ impl Source {
         let sae_name =
             if random.is_some() { format!("random weights, {sae_flag}") } else { short(Path::new(&sae_flag)) };
         let text = if self.text.is_empty() { vec![demo.join("text.jsonl")] } else { self.text.clone() };
-        Ok(Setup { model, sae, sae_name, text })
+        Ok(Setup { model, sae, sae_name, text, documents: self.documents() })
     }
 }
 
@@ -103,7 +118,7 @@ impl Setup {
 
     /// The same with other options.
     pub fn store_with(&self, options: StoreOptions) -> Outcome<ActivationStore> {
-        let documents = Documents::open(&self.text, DocumentOptions::default())?;
+        let documents = Documents::open(&self.text, self.documents.clone())?;
         Ok(ActivationStore::from_sae(&self.model, &self.sae, documents, options)?)
     }
 
@@ -205,6 +220,20 @@ fn no_sae(model: &Path) -> String {
          --sae random:2048@blocks.1.hook_resid_pre",
         model.display()
     )
+}
+
+/// What of the text was left out or cut, in words; nothing where all of it was read as it is.
+pub fn left_out(report: &StoreReport) -> Option<String> {
+    let (documents, packing) = (&report.documents, &report.packing);
+    let counts = [
+        (documents.null_documents, "documents without a value left out"),
+        (documents.empty_files, "files without documents left out"),
+        (packing.skipped_documents, "documents too long for the tokenizer left out"),
+        (packing.cut_documents, "documents too long for the tokenizer cut at whitespace"),
+        (packing.forced_cuts, "cuts where tokens may have changed"),
+    ];
+    let said: Vec<String> = counts.into_iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
+    (!said.is_empty()).then(|| said.join(", "))
 }
 
 /// The last two parts of a path: enough to know it by.

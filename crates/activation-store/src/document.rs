@@ -1,6 +1,6 @@
 //! What a document is on its way: an address, and pieces of text or tokens.
 
-use crate::Result;
+use crate::{DocumentReport, Result};
 
 /// The address of a document: which file, and which line or row of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -63,6 +63,15 @@ pub struct Piece {
 }
 
 /// A stream of documents: the pieces of a document come one after another, the last one marked, and after an error nothing.
-pub trait DocumentSource: Iterator<Item = Result<Piece>> + Send {}
+pub trait DocumentSource: Iterator<Item = Result<Piece>> + Send {
+    /// What was left out so far.
+    fn report(&self) -> DocumentReport {
+        DocumentReport::default()
+    }
+}
 
-impl<S: DocumentSource + ?Sized> DocumentSource for Box<S> {}
+impl<S: DocumentSource + ?Sized> DocumentSource for Box<S> {
+    fn report(&self) -> DocumentReport {
+        (**self).report()
+    }
+}

@@ -9,6 +9,8 @@ pub type Result<T> = std::result::Result<T, Error>;
 pub enum Place {
     /// A line, from 1.
     Line(u64),
+    /// An element of a list that is a whole file, from 1.
+    Element(u64),
     /// A row of a table, from 1.
     Row(u64),
     /// An offset in bytes, from 0.
@@ -21,6 +23,7 @@ impl std::fmt::Display for Place {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Line(n) => write!(f, "line {n}"),
+            Self::Element(n) => write!(f, "element {n}"),
             Self::Row(n) => write!(f, "row {n}"),
             Self::Byte(n) => write!(f, "byte {n}"),
             Self::Schema => f.write_str("schema"),
@@ -90,6 +93,19 @@ pub enum Error {
         /// The decoder's reason.
         #[source]
         source: std::io::Error,
+    },
+    /// A zstd file whose window is larger than allowed.
+    #[error(
+        "{path}: its zstd window is {window} bytes (what a decoder must hold), allowed are {max}: raise \
+         DocumentOptions::max_zstd_window_bytes (2 GiB is the most that the zstd library reads), or compress it again without --long"
+    )]
+    ZstdWindow {
+        /// The file.
+        path: PathBuf,
+        /// The window that a frame states, in bytes.
+        window: u64,
+        /// The largest that is allowed, in bytes.
+        max: u64,
     },
     /// Bytes that are not UTF-8.
     #[error("{path}, {place}: not valid UTF-8{detail}")]
@@ -224,7 +240,8 @@ pub enum Error {
     },
     /// A long document and a tokenizer that must see a document whole.
     #[error(
-        "{doc} is longer than {limit} bytes, and this tokenizer must see a document whole (its tokens depend on the text before a space)"
+        "{doc} is longer than {limit} bytes, and this tokenizer must see a document whole (its tokens depend on the text before a space): \
+         LongDocuments::Cut cuts it at whitespace, LongDocuments::Skip leaves it out"
     )]
     DocumentTooLong {
         /// The document.

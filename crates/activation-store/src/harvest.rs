@@ -1,8 +1,8 @@
 //! From rows of tokens to rows of activations, in the documents' order: [`Harvest`].
 
 use crate::{
-    ActivationBatch, ActivationSource, ActivationSpec, DocumentSource, Exclusion, ExclusionCounts, KeepRows,
-    PackingReport, ResolvedFilter, Result, RowIndex, TokenFilter, TokenPos, TokenRow, TokenRows,
+    ActivationBatch, ActivationSource, ActivationSpec, DocumentReport, DocumentSource, Exclusion, ExclusionCounts,
+    KeepRows, PackingReport, ResolvedFilter, Result, RowIndex, TokenFilter, TokenPos, TokenRow, TokenRows,
 };
 use candle_core::{DType, Tensor};
 use model_hooks::{Capture, HookPoint, LanguageModel, TokenBatch, Tokenizer};
@@ -42,6 +42,8 @@ impl TokenRowBatch {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StoreReport {
+    /// Which documents were left out.
+    pub documents: DocumentReport,
     /// What became of the documents' tokens.
     pub packing: PackingReport,
     /// Activation rows that went on, from all forward passes of `next_batch`.
@@ -114,7 +116,7 @@ impl Harvest {
     /// What has been done so far.
     #[must_use]
     pub fn report(&self) -> StoreReport {
-        StoreReport { packing: *self.rows.report(), ..self.report }
+        StoreReport { documents: self.rows.source().report(), packing: *self.rows.report(), ..self.report }
     }
 
     /// The next rows of tokens; the last batch may be smaller; `None` at the end (SAELens starts over instead).

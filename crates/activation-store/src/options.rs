@@ -1,6 +1,8 @@
 //! How a store is set up: [`StoreOptions`], with SAELens' parameter names and meaning.
 
-use crate::{Error, KeepRows, PackingOptions, ResolvedFilter, Result, Shuffle, TokenDocuments, TokenFilter};
+use crate::{
+    Error, KeepRows, LongDocuments, PackingOptions, ResolvedFilter, Result, Shuffle, TokenDocuments, TokenFilter,
+};
 use model_hooks::{LanguageModel, Tokenizer};
 use sae_core::{Provenance, SeparatorToken, SeqposSlice};
 
@@ -36,6 +38,8 @@ pub struct StoreOptions {
     pub filter: Option<TokenFilter>,
     /// Documents that arrive as tokens: rows already, or to be packed.
     pub token_documents: TokenDocuments,
+    /// What happens to a document of text above 8 MiB, where the tokenizer must see a document whole.
+    pub long_documents: LongDocuments,
     /// The order of `next_batch`.
     pub shuffle: Shuffle,
     /// SAELens' `activations_mixing_fraction` (its default is 0.5). `None`: the ring is filled up before each batch, which mixes better.
@@ -61,6 +65,7 @@ impl Default for StoreOptions {
             sequence_separator_token: None,
             filter: None,
             token_documents: TokenDocuments::default(),
+            long_documents: LongDocuments::default(),
             shuffle: Shuffle::Seeded(0),
             mix_fraction: None,
             drop_last: false,
@@ -117,6 +122,7 @@ impl StoreOptions {
             separator: self.separator(tokenizer)?,
             disable_concat: self.disable_concat_sequences.unwrap_or(false),
             tokens: self.token_documents,
+            long_documents: self.long_documents,
             ..PackingOptions::new(context_size)
         })
     }

@@ -1,7 +1,10 @@
 //! Packing the tokens of documents into rows of one length: SAELens' algorithm (`concat_and_batch_sequences` of 6.54.12).
 
 use crate::token_rows::Stretch;
-use crate::{Error, Origin, Result, TokenRow};
+use crate::{Error, LongDocuments, Origin, Result, TokenRow};
+
+/// How much of a document is held for a tokenizer that must see it whole, unless told.
+const MAX_DOCUMENT_BYTES: usize = 8 << 20;
 
 /// How tokens become rows, in SAELens' terms.
 ///
@@ -25,6 +28,10 @@ pub struct PackingOptions {
     pub disable_concat: bool,
     /// What happens to documents that arrive as tokens.
     pub tokens: TokenDocuments,
+    /// What happens to a document longer than `max_document_bytes`, where the tokenizer must see a document whole.
+    pub long_documents: LongDocuments,
+    /// The longest text that is given to such a tokenizer at once: 8 MiB unless told.
+    pub max_document_bytes: usize,
 }
 
 impl PackingOptions {
@@ -38,11 +45,17 @@ impl PackingOptions {
             separator: None,
             disable_concat: false,
             tokens: TokenDocuments::Rows,
+            long_documents: LongDocuments::default(),
+            max_document_bytes: MAX_DOCUMENT_BYTES,
         }
     }
 
     /// SAELens would loop for ever on a context that `begin_batch` alone fills.
     pub(crate) fn check(&self) -> Result<()> {
+        if self.max_document_bytes < 16 {
+            let found = self.max_document_bytes.to_string();
+            return Err(Error::Option { option: "max_document_bytes", found, expected: "at least 16".into() });
+        }
         let least = 1 + usize::from(self.begin_batch.is_some());
         if self.context_size >= least {
             return Ok(());
@@ -86,6 +99,10 @@ pub struct PackingReport {
     pub dropped_tokens: u64,
     /// Cuts inside a document where tokenisation may have noticed: a run without whitespace longer than a piece may be.
     pub forced_cuts: u64,
+    /// Documents that were cut because the tokenizer must see a document whole and they are too long for that ([`LongDocuments::Cut`]).
+    pub cut_documents: u64,
+    /// Those left out for that reason ([`LongDocuments::Skip`]). They are not among `documents`.
+    pub skipped_documents: u64,
 }
 
 impl PackingReport {

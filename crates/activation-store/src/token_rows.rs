@@ -1,5 +1,6 @@
 //! The stream from pieces of documents to rows of tokens: tokenised in parallel, packed in order.
 
+use crate::joining::Joiner;
 use crate::packing::{Packer, PackingOptions, PackingReport};
 use crate::{Content, DocId, DocumentSource, Error, Piece, Result, Tokenise, Tokenised, cut};
 use rayon::prelude::*;
@@ -11,9 +12,6 @@ use std::sync::Arc;
 const STRETCH_BYTES: usize = 64 << 10;
 /// Text tokenised ahead of the rows, at first and at most: the first row comes soon, later all threads have work.
 const LOOKAHEAD_BYTES: Range<usize> = 64 << 10..8 << 20;
-/// How much of a document is held for a tokenizer that must see it whole.
-const JOIN_LIMIT_BYTES: usize = 8 << 20;
-
 /// Where a token comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
@@ -92,7 +90,7 @@ impl Job<'_> {
 /// rows come in the documents' order and do not depend on the number of threads or the size of the pieces.
 ///
 /// With a tokenizer that does not [cut at whitespace](Tokenise::cuts_at_whitespace) the pieces of a document are joined
-/// first, up to [`join_limit`](Self::join_limit) bytes; a longer document is an error.
+/// first, up to [`PackingOptions::max_document_bytes`]; [`PackingOptions::long_documents`] says what becomes of a longer document.
 ///
 /// After an error there is nothing more. Tokens that are in no row are counted in the [`report`](Self::report).
 pub struct TokenRows<S> {
@@ -103,9 +101,8 @@ pub struct TokenRows<S> {
     /// How many tokens of the first ready stretch are packed.
     at: usize,
     lookahead: usize,
-    join_limit: usize,
-    /// The document being joined, and the last character of the piece before where its document goes on.
-    joining: Option<Piece>,
+    joiner: Joiner,
+    /// The last character of the piece before, where its document goes on.
     tail: Option<char>,
     failed: Option<Error>,
     exhausted: bool,
@@ -118,6 +115,7 @@ impl<S: DocumentSource> TokenRows<S> {
     /// # Errors
     /// A context too small for what is inserted.
     pub fn new(source: S, tokenizer: Option<Arc<dyn Tokenise>>, options: PackingOptions) -> Result<Self> {
+        let joiner = Joiner::new(options.max_document_bytes, options.long_documents);
         Ok(Self {
             source,
             tokenizer,
@@ -125,20 +123,12 @@ impl<S: DocumentSource> TokenRows<S> {
             ready: VecDeque::new(),
             at: 0,
             lookahead: LOOKAHEAD_BYTES.start,
-            join_limit: JOIN_LIMIT_BYTES,
-            joining: None,
+            joiner,
             tail: None,
             failed: None,
             exhausted: false,
             over: false,
         })
-    }
-
-    /// Sets how many bytes of a document are held for a tokenizer that must see it whole (8 MiB unless told).
-    #[must_use]
-    pub fn join_limit(mut self, bytes: usize) -> Self {
-        self.join_limit = bytes;
-        self
     }
 
     /// What became of the tokens so far.
@@ -173,8 +163,7 @@ impl<S: DocumentSource> TokenRows<S> {
                 Some(Err(error)) => self.failed = Some(error),
                 None => {
                     self.exhausted = true;
-                    // A source that ends inside a document: what there is of it is all there is.
-                    pieces.extend(self.joining.take().map(|held| Piece { last: true, ..held }));
+                    pieces.extend(self.joiner.finish());
                 }
             }
         }
@@ -200,8 +189,8 @@ impl<S: DocumentSource> TokenRows<S> {
             pieces.push(piece);
             return;
         };
-        if self.tokenizer.as_ref().is_some_and(|t| !t.cuts_at_whitespace()) {
-            self.join(piece, pieces);
+        if let Some(tokenizer) = self.tokenizer.as_deref().filter(|t| !t.cuts_at_whitespace()) {
+            self.failed = self.joiner.push(piece, tokenizer, &mut self.packer.report, pieces).err();
             return;
         }
         if let (Some(before), Some(after)) = (self.tail, text.chars().next())
@@ -211,27 +200,6 @@ impl<S: DocumentSource> TokenRows<S> {
         }
         self.tail = if piece.last { None } else { text.chars().next_back().or(self.tail) };
         pieces.push(piece);
-    }
-
-    fn join(&mut self, piece: Piece, pieces: &mut Vec<Piece>) {
-        let (doc, last) = (piece.doc, piece.last);
-        let whole = match self.joining.take() {
-            None => piece,
-            Some(mut held) => {
-                if let (Content::Text(text), Content::Text(more)) = (&mut held.content, &piece.content) {
-                    text.push_str(more);
-                }
-                held.last = last;
-                held
-            }
-        };
-        if whole.content.len() > self.join_limit {
-            self.failed = Some(Error::DocumentTooLong { doc, limit: self.join_limit });
-        } else if last {
-            pieces.push(whole);
-        } else {
-            self.joining = Some(whole);
-        }
     }
 
     /// The next row of the tokens at hand, or `None` when they are used up.

@@ -54,9 +54,10 @@ fn bombs_of_text() {
     assert!(zipped.len() < 100_000);
     assert_eq!(within("a.jsonl.zst", &zipped), Ok(256));
     assert_eq!(within("a.txt.gz", &gzipped.finish().unwrap()), Ok(256));
-    // A frame that asks for a window of 128 MiB, and for one of 8 MiB.
+    // Frames that ask for windows of 2 GiB (no memory is taken for what is not filled), of more, and of 8 MiB.
     let frame = |window: u8| [&[0x28, 0xb5, 0x2f, 0xfd, 0, window][..], &[1 | 1 << 3, 0, 0, b'a']].concat();
-    assert!(within("a.txt.zst", &frame(17 << 3)).unwrap_err().contains("zstd"));
+    assert_eq!(within("a.txt.zst", &frame(21 << 3)), Ok(1));
+    assert!(within("a.txt.zst", &frame(21 << 3 | 1)).unwrap_err().contains("window is 2415919104 bytes"));
     assert_eq!(within("a.txt.zst", &frame(13 << 3)), Ok(1));
 }
 

@@ -41,12 +41,12 @@ fn every_row_equals_saelens() {
     assert_eq!(cases.len(), 3);
     for Case { settings, rows, fnv: hash, first } in cases {
         let options = PackingOptions {
-            context_size: settings.context_size,
             begin_batch: settings.begin_batch,
             begin_sequence: settings.begin_sequence,
             separator: settings.separator,
             disable_concat: settings.disable_concat,
             tokens: TokenDocuments::Pack,
+            ..PackingOptions::new(settings.context_size)
         };
         let documents = InMemory::new(demo_texts(), Content::Text);
         let found = TokenRows::new(documents, Some(tokenizer.clone()), options).unwrap();

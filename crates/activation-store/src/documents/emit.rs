@@ -1,5 +1,6 @@
 //! The reading thread's end of the channel, and the knife that cuts documents into pieces.
 
+use super::report::DocumentReport;
 use crate::{Content, DocId, Error, Piece, cut};
 use std::sync::mpsc::SyncSender;
 
@@ -8,7 +9,8 @@ const BATCH_BYTES: usize = 128 << 10;
 
 /// What the reading thread says.
 pub(super) enum Message {
-    Pieces(Vec<Piece>),
+    /// Pieces, and what was left out before and among them.
+    Pieces(Vec<Piece>, DocumentReport),
     Failed(Error),
     End,
 }
@@ -36,11 +38,13 @@ pub(super) struct Emitter {
     pub(super) max_piece_bytes: usize,
     /// Documents finished so far.
     pub(super) documents: u64,
+    /// What was left out since the last batch.
+    pub(super) left_out: DocumentReport,
 }
 
 impl Emitter {
     pub(super) fn new(sender: SyncSender<Message>, max_piece_bytes: usize) -> Self {
-        Self { sender, batch: Vec::new(), bytes: 0, max_piece_bytes, documents: 0 }
+        Self { sender, batch: Vec::new(), bytes: 0, max_piece_bytes, documents: 0, left_out: DocumentReport::default() }
     }
 
     fn piece(&mut self, piece: Piece) -> Result<(), Stop> {
@@ -87,11 +91,11 @@ impl Emitter {
     /// Sends what has gathered.
     pub(super) fn flush(&mut self) -> Result<(), Stop> {
         self.bytes = 0;
-        if self.batch.is_empty() {
+        if self.batch.is_empty() && self.left_out.is_empty() {
             return Ok(());
         }
-        let batch = std::mem::take(&mut self.batch);
-        self.send(Message::Pieces(batch))
+        let batch = Message::Pieces(std::mem::take(&mut self.batch), std::mem::take(&mut self.left_out));
+        self.send(batch)
     }
 
     /// Sends what has gathered, and the last word.

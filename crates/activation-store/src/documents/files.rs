@@ -1,9 +1,10 @@
 //! From patterns to a sorted list of files, and from a file's name to how it is read.
 
+use super::zstd_frames::{WindowTooLarge, ZstdFrames};
 use crate::{Error, Place, Result};
 use std::collections::HashSet;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
 /// Read at a time.
@@ -51,11 +52,13 @@ pub(super) struct Input {
     /// The field of a line or the column of a table.
     pub(super) field: String,
     pub(super) kind: Kind,
+    /// The largest window of a zstd file, in bytes.
+    pub(super) max_zstd_window: u64,
 }
 
 impl Input {
     /// A file that exists, with what its name says.
-    pub(super) fn named(path: PathBuf) -> Result<Self> {
+    pub(super) fn named(path: PathBuf, max_zstd_window: u64) -> Result<Self> {
         let metadata = std::fs::metadata(&path).map_err(|source| Error::Io { path: path.clone(), source })?;
         if metadata.is_dir() {
             return Err(Error::IsFolder { path });
@@ -66,7 +69,7 @@ impl Input {
         let Some((format, compression)) = by_name(&path) else {
             return Err(Error::UnknownFormat { path, expected: KNOWN });
         };
-        Ok(Self { path, format, compression, field: String::new(), kind: Kind::Text })
+        Ok(Self { path, format, compression, field: String::new(), kind: Kind::Text, max_zstd_window })
     }
 
     /// The decompressed bytes.
@@ -76,12 +79,7 @@ impl Input {
         let inner: Box<dyn Read + Send> = match self.compression {
             Compression::None => Box::new(file),
             Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(file)),
-            Compression::Zstd => {
-                let length = file.get_ref().metadata().map_err(io)?.len();
-                let mut decoder = zstd::stream::read::Decoder::with_buffer(file).map_err(io)?;
-                decoder.window_log_max(window_log(length)).map_err(io)?;
-                Box::new(decoder)
-            }
+            Compression::Zstd => Box::new(ZstdFrames::new(file, self.max_zstd_window)),
         };
         Ok(BufReader::with_capacity(BUFFER_BYTES, Counted { inner, read: 0 }))
     }
@@ -89,6 +87,9 @@ impl Input {
     /// What a failed read of [`open`](Self::open)'s bytes means.
     pub(super) fn read_error(&self, source: std::io::Error, bytes: &Bytes) -> Error {
         let (path, read) = (self.path.clone(), bytes.get_ref().read);
+        if let Some(frame) = source.get_ref().and_then(|inner| inner.downcast_ref::<WindowTooLarge>()) {
+            return Error::ZstdWindow { path, window: frame.window, max: frame.max };
+        }
         let compression = match self.compression {
             _ if source.raw_os_error().is_some() => return Error::Io { path, source },
             Compression::None => return Error::Io { path, source },
@@ -108,12 +109,6 @@ impl Input {
     }
 }
 
-/// The largest window of a zstd file: what a decoder holds, and what a header may claim. 8 MiB, which levels up to 19 keep to, or 64
-/// times the file where that is more, up to the 128 MiB of level 22.
-fn window_log(length: u64) -> u32 {
-    length.saturating_mul(64).max(1).ilog2().clamp(23, 27)
-}
-
 /// A file's decompressed bytes.
 pub(super) type Bytes = BufReader<Counted>;
 
@@ -129,14 +124,6 @@ impl Read for Counted {
         self.read += n as u64;
         Ok(n)
     }
-}
-
-/// Drops the byte order mark that some tools put before JSON.
-pub(super) fn skip_mark(bytes: &mut Bytes) -> std::io::Result<()> {
-    if bytes.fill_buf()?.starts_with(b"\xef\xbb\xbf") {
-        bytes.consume(3);
-    }
-    Ok(())
 }
 
 fn by_name(path: &Path) -> Option<(Format, Compression)> {
@@ -179,12 +166,33 @@ pub(super) fn expand(patterns: &[&Path]) -> Result<Vec<PathBuf>> {
     Ok(unique)
 }
 
+/// As in a shell, a wildcard matches no hidden file or folder (`._x.jsonl` of macOS, `.ipynb_checkpoints`) unless the pattern names the dot.
+struct Hidden(Vec<glob::Pattern>);
+
+impl Hidden {
+    fn of(pattern: &str) -> Self {
+        let named = pattern.split(['/', std::path::MAIN_SEPARATOR]).filter(|part| part.starts_with('.'));
+        Self(named.filter_map(|part| glob::Pattern::new(part).ok()).collect())
+    }
+
+    fn passes_over(&self, path: &Path) -> bool {
+        path.components().any(|part| match part {
+            std::path::Component::Normal(name) => {
+                let name = name.to_string_lossy();
+                name.starts_with('.') && !self.0.iter().any(|named| named.matches(&name))
+            }
+            _ => false,
+        })
+    }
+}
+
 fn matching(pattern: &str, files: &mut Vec<PathBuf>) -> Result<()> {
     let wrong = |e: glob::PatternError| Error::Pattern { pattern: pattern.into(), reason: e.to_string() };
     let before = files.len();
+    let hidden = Hidden::of(pattern);
     for found in glob::glob(pattern).map_err(wrong)? {
         let path = found.map_err(|e| Error::Io { path: e.path().to_path_buf(), source: e.into() })?;
-        if path.is_file() {
+        if path.is_file() && !hidden.passes_over(&path) {
             files.push(path);
         }
     }

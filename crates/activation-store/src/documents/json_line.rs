@@ -1,8 +1,9 @@
-//! One line of JSON that is whole in memory: finds one field, passes over the others without building them.
+//! One object of JSON that is whole in memory: finds one field, passes over the others without building them.
 
 use super::files::{Input, Kind};
 use super::json_stream::{self, Type};
 use super::jsonl::Fault;
+use super::non_finite;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use std::fmt;
 
@@ -10,16 +11,32 @@ use std::fmt;
 pub(super) enum Document {
     Text(String),
     Tokens(Vec<u32>),
+    Null,
 }
 
-/// Reads the document in a line.
+/// Reads the document in an object.
 pub(super) fn parse(line: &str, input: &Input) -> Result<Document, Fault> {
+    match strict(line, input) {
+        // Rare, so that only a line that is no JSON is searched for it.
+        Err(fault @ Fault::Syntax { .. }) => match non_finite::as_null(line) {
+            Some(line) => strict(&line, input),
+            None => Err(fault),
+        },
+        outcome => outcome,
+    }
+}
+
+fn strict(line: &str, input: &Input) -> Result<Document, Fault> {
+    if line.trim_ascii() == "null" {
+        return Ok(Document::Null);
+    }
     let mut json = serde_json::Deserializer::from_str(line);
     let found =
         json.deserialize_map(Line(&input.field)).and_then(|found| json.end().map(|()| found)).map_err(syntax)?;
     match (found, input.kind) {
         (Found::Nothing, _) => Err(missing(line)),
         (Found::Twice, _) => Err(Fault::Repeated),
+        (Found::Once(Value::Other(Type::Null)), _) => Ok(Document::Null),
         (Found::Once(Value::Text(text)), Kind::Text) => Ok(Document::Text(text)),
         (Found::Once(Value::Tokens(ids)), Kind::Tokens) => Ok(Document::Tokens(ids)),
         (Found::Once(Value::NotAToken { index, found }), Kind::Tokens) => Err(Fault::NotAToken { index, found }),
@@ -36,7 +53,7 @@ fn syntax(error: serde_json::Error) -> Fault {
 
 fn missing(line: &str) -> Fault {
     let names = json_stream::fields(&mut line.as_bytes());
-    Fault::Missing { found: names.unwrap_or_default().into_iter().map(|(name, _)| name).collect() }
+    Fault::Missing { found: names.ok().flatten().unwrap_or_default().into_iter().map(|(name, _)| name).collect() }
 }
 
 enum Found {

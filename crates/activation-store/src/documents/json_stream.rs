@@ -1,11 +1,13 @@
-//! A line of JSON as it streams by: strings and lists of any length in bounded memory.
+//! An object of JSON as it streams by: strings and lists of any length in bounded memory.
 //!
 //! Names of fields are read whole; all else is passed on in chunks or skipped.
 
 use super::emit::{Cutter, Emitter, Stop, Utf8};
 use super::files::{Input, Kind};
-use super::jsonl::{Fault, LongLine};
-use crate::DocId;
+use super::jsonl::Fault;
+use super::non_finite::NonFiniteAsNull;
+use super::records::LongRecord;
+use crate::{DocId, Place};
 use std::io::Read;
 use struson::reader::{
     JsonReader, JsonReaderPosition, JsonStreamReader, JsonSyntaxError, ReaderError, ReaderSettings, ValueType,
@@ -15,7 +17,11 @@ use struson::reader::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Type {
     Text,
+    /// A list of anything but objects.
     List,
+    EmptyList,
+    /// A list that begins with an object: the messages of a conversation.
+    Objects,
     Object,
     Number,
     Boolean,
@@ -26,11 +32,21 @@ impl Type {
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Text => "text",
-            Self::List => "a list",
+            Self::List | Self::EmptyList => "a list",
+            Self::Objects => "a list of objects",
             Self::Object => "an object",
             Self::Number => "a number",
             Self::Boolean => "a boolean",
             Self::Null => "null",
+        }
+    }
+
+    /// Of the types of one field in two objects, the one that says more.
+    pub(super) fn or(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Null, _) => other,
+            (Self::EmptyList, Self::List | Self::Objects) => other,
+            _ => self,
         }
     }
 }
@@ -89,38 +105,76 @@ impl From<ReaderError> for Fault {
     }
 }
 
-fn reader<R: Read>(bytes: R) -> JsonStreamReader<R> {
+type Json<R> = JsonStreamReader<NonFiniteAsNull<R>>;
+
+fn reader<R: Read>(bytes: R) -> Json<R> {
     let settings = ReaderSettings { track_path: false, restrict_number_values: false, ..ReaderSettings::default() };
-    JsonStreamReader::new_custom(bytes, settings)
+    JsonStreamReader::new_custom(NonFiniteAsNull::new(bytes), settings)
 }
 
-/// The names and types of an object's fields; the values are skipped.
-pub(super) fn fields<R: Read>(line: &mut R) -> Result<Vec<(String, Type)>, Fault> {
-    let mut json = reader(line);
+/// The names and types of an object's fields; the values are skipped. `None` where there is `null` instead of an object.
+pub(super) fn fields<R: Read>(record: &mut R) -> Result<Option<Vec<(String, Type)>>, Fault> {
+    let mut json = reader(record);
     let mut found = Vec::new();
+    if json.peek()? == ValueType::Null {
+        json.next_null()?;
+        json.consume_trailing_whitespace()?;
+        return Ok(None);
+    }
     json.begin_object()?;
     while json.has_next()? {
         let name = json.next_name_owned()?;
-        found.push((name, json.peek()?.into()));
-        json.skip_value()?;
+        let kind = match json.peek()? {
+            ValueType::Array => list_type(&mut json)?,
+            other => {
+                json.skip_value()?;
+                other.into()
+            }
+        };
+        found.push((name, kind));
     }
     json.end_object()?;
     json.consume_trailing_whitespace()?;
-    Ok(found)
+    Ok(Some(found))
 }
 
-/// Sends the document in a long line on, piece by piece.
-pub(super) fn read(line: &mut LongLine, input: &Input, doc: DocId, out: &mut Emitter) -> Result<(), Stop> {
-    object(line, input, doc, out).map_err(|trouble| match trouble {
+/// What a list begins with; all of it is passed over.
+fn list_type<R: Read>(json: &mut Json<R>) -> Result<Type, Fault> {
+    json.begin_array()?;
+    let mut kind = Type::EmptyList;
+    while json.has_next()? {
+        let element = if json.peek()? == ValueType::Object { Type::Objects } else { Type::List };
+        kind = kind.or(element);
+        json.skip_value()?;
+    }
+    json.end_array()?;
+    Ok(kind)
+}
+
+/// Sends the document in a long record on, piece by piece.
+pub(super) fn read(
+    record: &mut LongRecord,
+    input: &Input,
+    place: Place,
+    doc: DocId,
+    out: &mut Emitter,
+) -> Result<(), Stop> {
+    object(record, input, doc, out).map_err(|trouble| match trouble {
         Trouble::Stop(stop) => stop,
-        Trouble::Fault(fault) => fault.locate(input, doc.ordinal + 1).into(),
+        Trouble::Fault(fault) => fault.locate(input, place).into(),
     })
 }
 
-fn object(line: &mut LongLine, input: &Input, doc: DocId, out: &mut Emitter) -> Result<(), Trouble> {
-    let mut json = reader(line);
+fn object(record: &mut LongRecord, input: &Input, doc: DocId, out: &mut Emitter) -> Result<(), Trouble> {
+    let mut json = reader(record);
     let mut names = Vec::new();
     let mut found = false;
+    if json.peek()? == ValueType::Null {
+        json.next_null()?;
+        json.consume_trailing_whitespace()?;
+        out.left_out.null_documents += 1;
+        return Ok(());
+    }
     json.begin_object()?;
     while json.has_next()? {
         let name = json.next_name_owned()?;
@@ -140,15 +194,20 @@ fn object(line: &mut LongLine, input: &Input, doc: DocId, out: &mut Emitter) -> 
     if found { Ok(()) } else { Err(Fault::Missing { found: names }.into()) }
 }
 
-fn value<R: Read>(json: &mut JsonStreamReader<R>, kind: Kind, doc: DocId, out: &mut Emitter) -> Result<(), Trouble> {
+fn value<R: Read>(json: &mut Json<R>, kind: Kind, doc: DocId, out: &mut Emitter) -> Result<(), Trouble> {
     match (json.peek()?, kind) {
+        (ValueType::Null, _) => {
+            json.next_null()?;
+            out.left_out.null_documents += 1;
+            Ok(())
+        }
         (ValueType::String, Kind::Text) => text(json, doc, out),
         (ValueType::Array, Kind::Tokens) => tokens(json, doc, out),
         (other, _) => Err(Fault::WrongType(Type::from(other).name().into()).into()),
     }
 }
 
-fn text<R: Read>(json: &mut JsonStreamReader<R>, doc: DocId, out: &mut Emitter) -> Result<(), Trouble> {
+fn text<R: Read>(json: &mut Json<R>, doc: DocId, out: &mut Emitter) -> Result<(), Trouble> {
     let mut string = json.next_string_reader()?;
     let mut cutter = Cutter::new(doc);
     let mut utf8 = Utf8::default();
@@ -172,7 +231,7 @@ fn string_fault(error: std::io::Error) -> Fault {
     }
 }
 
-fn tokens<R: Read>(json: &mut JsonStreamReader<R>, doc: DocId, out: &mut Emitter) -> Result<(), Trouble> {
+fn tokens<R: Read>(json: &mut Json<R>, doc: DocId, out: &mut Emitter) -> Result<(), Trouble> {
     let most = out.max_piece_tokens();
     let mut ids = Vec::new();
     let mut start = 0;

@@ -1,13 +1,14 @@
-//! JSON Lines: one object a line, one document in one of its fields.
+//! JSON: one object a line, or a list of objects, one document in one field of each.
 //!
-//! A line that fits into a piece is parsed whole ([`super::json_line`]); a longer one is parsed as it streams by
+//! An object that fits into a piece is parsed whole ([`super::json_line`]); a longer one is parsed as it streams by
 //! ([`super::json_stream`]), so that no line has to fit into memory.
 
-use super::emit::{Emitter, Stop, Utf8};
-use super::files::{Bytes, Input, skip_mark};
+use super::emit::{Emitter, Stop};
+use super::files::Input;
+use super::json_stream::Type;
+use super::records::{At, Body, Records};
 use super::{json_line, json_stream};
 use crate::{DocId, Error, Place};
-use std::io::{BufRead, Read};
 
 /// What is wrong with a line; [`Fault::locate`] adds where.
 pub(super) enum Fault {
@@ -19,8 +20,8 @@ pub(super) enum Fault {
 }
 
 impl Fault {
-    pub(super) fn locate(self, input: &Input, line: u64) -> Error {
-        let (path, place, field) = (input.path.clone(), Place::Line(line), input.field.clone());
+    pub(super) fn locate(self, input: &Input, place: Place) -> Error {
+        let (path, field) = (input.path.clone(), input.field.clone());
         match self {
             Self::Syntax { column, reason } => Error::Json { path, place, column, reason },
             Self::Missing { found } => {
@@ -48,137 +49,84 @@ pub(super) fn quoted<S: AsRef<str>>(names: &[S]) -> String {
 }
 
 pub(super) fn read(input: &Input, file: u32, out: &mut Emitter) -> Result<(), Stop> {
-    let mut bytes = input.open()?;
-    skip_mark(&mut bytes).map_err(|e| input.read_error(e, &bytes))?;
-    let mut line = Vec::new();
-    for ordinal in 0.. {
-        line.clear();
-        let longest = out.max_piece_bytes as u64 + 1;
-        let n = (&mut bytes).take(longest).read_until(b'\n', &mut line).map_err(|e| input.read_error(e, &bytes))?;
-        if n == 0 {
-            break;
-        }
-        let doc = DocId { file, ordinal };
-        if line.ends_with(b"\n") || (n as u64) < longest {
-            whole(input, doc, &line, out)?;
-        } else {
-            let mut long = LongLine::new(&line, &mut bytes);
-            let outcome = json_stream::read(&mut long, input, doc, out);
-            let fault = long.fault;
-            explain(input, ordinal + 1, fault, &bytes)?;
-            outcome?;
+    let mut records = Records::open(input)?;
+    let mut record = Vec::new();
+    loop {
+        let outcome = records.next(&mut record, out.max_piece_bytes, |at, body| {
+            let doc = DocId { file, ordinal: at.ordinal };
+            match body {
+                Body::Whole(record) => whole(input, at, doc, record, out),
+                Body::Long(long) => json_stream::read(long, input, at.place, doc, out),
+            }
+        });
+        match outcome? {
+            Some(outcome) => outcome?,
+            None => return Ok(()),
         }
     }
-    Ok(())
 }
 
-fn whole(input: &Input, doc: DocId, line: &[u8], out: &mut Emitter) -> Result<(), Stop> {
-    let number = doc.ordinal + 1;
-    let text = std::str::from_utf8(line)
-        .map_err(|e| input.not_utf8(Place::Line(number), format!(", column {}", e.valid_up_to() + 1)))?;
+fn whole(input: &Input, at: At, doc: DocId, record: &[u8], out: &mut Emitter) -> Result<(), Stop> {
+    let text = utf8(input, at, record)?;
     if text.bytes().all(|b| b.is_ascii_whitespace()) {
         return Ok(());
     }
-    match json_line::parse(text, input).map_err(|fault| fault.locate(input, number))? {
+    match json_line::parse(text, input).map_err(|fault| fault.locate(input, at.place))? {
         json_line::Document::Text(text) => out.text(doc, text),
         json_line::Document::Tokens(ids) => out.tokens(doc, &ids),
+        json_line::Document::Null => {
+            out.left_out.null_documents += 1;
+            Ok(())
+        }
     }
 }
 
-/// The fields of the first line that is not blank, and the line's number.
+fn utf8<'r>(input: &Input, at: At, record: &'r [u8]) -> crate::Result<&'r str> {
+    std::str::from_utf8(record).map_err(|e| input.not_utf8(at.place, format!(", column {}", e.valid_up_to() + 1)))
+}
+
+/// Records that are looked at for the field of documents, and what is read of one at a time.
+const PROBED: usize = 1000;
+const PROBED_BYTES: usize = 64 << 10;
+
+/// The fields of the first records, in their order, and of each the first type that says something; and where the first record is.
+///
+/// `enough` ends the search early.
 ///
 /// # Errors
-/// A file of nothing but blank lines; a first line that is not an object.
-pub(super) fn first_fields(input: &Input) -> crate::Result<(u64, Vec<(String, json_stream::Type)>)> {
-    let mut bytes = input.open()?;
-    let skipped =
-        skip_mark(&mut bytes).and_then(|()| skip_blank(&mut bytes)).map_err(|e| input.read_error(e, &bytes))?;
-    let number = 1 + skipped.ok_or_else(|| Error::EmptyFile { path: input.path.clone() })?;
-    let mut line = LongLine::new(&[], &mut bytes);
-    let outcome = json_stream::fields(&mut line);
-    let fault = line.fault;
-    explain(input, number, fault, &bytes)?;
-    outcome.map(|fields| (number, fields)).map_err(|fault| fault.locate(input, number))
-}
-
-/// Passes over whitespace; the number of line ends in it, or `None` where there is nothing else.
-fn skip_blank(bytes: &mut Bytes) -> std::io::Result<Option<u64>> {
-    let mut lines = 0;
-    loop {
-        let chunk = bytes.fill_buf()?;
-        let length = chunk.len();
-        let blank = chunk.iter().take_while(|b| b.is_ascii_whitespace()).count();
-        lines += chunk[..blank].iter().filter(|b| **b == b'\n').count() as u64;
-        bytes.consume(blank);
-        if blank < length {
-            return Ok(Some(lines));
+/// A file of nothing but blank lines or nulls; a record that is not an object.
+pub(super) fn fields(
+    input: &Input,
+    enough: impl Fn(&[(String, Type)]) -> bool,
+) -> crate::Result<(Place, Vec<(String, Type)>)> {
+    let mut records = Records::open(input)?;
+    let mut found: Vec<(String, Type)> = Vec::new();
+    let (mut record, mut first) = (Vec::new(), None);
+    for _ in 0..PROBED {
+        let next = records.next(&mut record, PROBED_BYTES, |at, body| {
+            let fields = match body {
+                Body::Whole(record) => match utf8(input, at, record)?.trim_ascii() {
+                    "" => Ok(None),
+                    text => json_stream::fields(&mut text.as_bytes()),
+                },
+                Body::Long(long) => json_stream::fields(long),
+            };
+            Ok::<_, Error>((at.place, fields.map_err(|fault| fault.locate(input, at.place))))
+        });
+        let Some(outcome) = next? else { break };
+        let (place, fields) = outcome?;
+        let Some(fields) = fields? else { continue };
+        first.get_or_insert(place);
+        for (name, kind) in fields {
+            match found.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, known)) => *known = known.or(kind),
+                None => found.push((name, kind)),
+            }
         }
-        if length == 0 {
-            return Ok(None);
+        if enough(&found) {
+            break;
         }
     }
-}
-
-fn explain(input: &Input, line: u64, fault: Option<LineFault>, bytes: &Bytes) -> crate::Result<()> {
-    match fault {
-        None => Ok(()),
-        Some(LineFault::Read(error)) => Err(input.read_error(error, bytes)),
-        Some(LineFault::NotUtf8(offset)) => Err(input.not_utf8(Place::Line(line), format!(", column {}", offset + 1))),
-    }
-}
-
-/// Why the bytes of a line stop: kept aside, because the JSON reader would wrap it beyond recognition.
-enum LineFault {
-    Read(std::io::Error),
-    NotUtf8(u64),
-}
-
-/// The rest of one line as a stream: `prefix`, then the bytes up to the line's end.
-pub(super) struct LongLine<'a> {
-    prefix: &'a [u8],
-    rest: &'a mut Bytes,
-    over: bool,
-    utf8: Utf8,
-    fault: Option<LineFault>,
-}
-
-impl<'a> LongLine<'a> {
-    fn new(prefix: &'a [u8], rest: &'a mut Bytes) -> Self {
-        Self { prefix, rest, over: false, utf8: Utf8::default(), fault: None }
-    }
-
-    fn read_raw(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        if !self.prefix.is_empty() {
-            return self.prefix.read(buffer);
-        }
-        if self.over || buffer.is_empty() {
-            return Ok(0);
-        }
-        let chunk = self.rest.fill_buf()?;
-        let chunk = &chunk[..chunk.len().min(buffer.len())];
-        let end = chunk.iter().position(|b| *b == b'\n');
-        let n = end.unwrap_or(chunk.len());
-        buffer[..n].copy_from_slice(&chunk[..n]);
-        self.over = end.is_some() || chunk.is_empty();
-        self.rest.consume(n + usize::from(end.is_some()));
-        Ok(n)
-    }
-
-    fn fail(&mut self, fault: LineFault) -> std::io::Error {
-        self.fault = Some(fault);
-        std::io::Error::other("the line cannot be read")
-    }
-}
-
-impl Read for LongLine<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let n = match self.read_raw(buffer) {
-            Ok(n) => n,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => return Err(error),
-            Err(error) => return Err(self.fail(LineFault::Read(error))),
-        };
-        let checked = if n == 0 { self.utf8.finish() } else { self.utf8.feed(&buffer[..n]).map(|_| ()) };
-        checked.map_err(|offset| self.fail(LineFault::NotUtf8(offset)))?;
-        Ok(n)
-    }
+    let first = first.ok_or_else(|| Error::EmptyFile { path: input.path.clone() })?;
+    Ok((first, found))
 }

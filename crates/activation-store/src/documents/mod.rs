@@ -2,15 +2,23 @@
 
 mod emit;
 mod files;
+mod inspect;
 mod json_line;
 mod json_stream;
 mod jsonl;
+mod non_finite;
+mod records;
+mod report;
 mod table;
 mod txt;
+mod zstd_frames;
 
-use crate::{DocId, DocumentSource, Error, Piece, Place, Result};
+pub use report::DocumentReport;
+
+use crate::{DocId, DocumentSource, Error, Piece, Result};
 use emit::{Emitter, Message, Stop};
 use files::{Format, Input, Kind};
+use inspect::inspect;
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,10 +27,6 @@ use std::sync::mpsc::{Receiver, sync_channel};
 
 /// Batches of pieces read ahead.
 const READ_AHEAD: usize = 2;
-/// Fields that hold documents, in SAELens' order: the first that is there is taken.
-const FIELDS: [(&str, Kind); 4] =
-    [("tokens", Kind::Tokens), ("input_ids", Kind::Tokens), ("text", Kind::Text), ("problem", Kind::Text)];
-
 /// What is a document in a `.txt` file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TextSplit {
@@ -37,18 +41,22 @@ pub enum TextSplit {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DocumentOptions {
-    /// The field (JSON Lines) or column (Parquet) with the document: a string is text, a list of integers is tokens. Unless
+    /// The field (JSON) or column (Parquet) with the document: a string is text, a list of integers is tokens. Unless
     /// told, each file's first line or schema decides, in SAELens' order: `tokens`, `input_ids`, `text`, `problem`.
     pub field: Option<String>,
     /// Longest [`Piece`] in bytes (4 for a token); 1 MiB unless told. At least 16.
     pub max_piece_bytes: usize,
     /// What is a document in a `.txt` file.
     pub text_split: TextSplit,
+    /// The largest window of a zstd file that is read, in bytes: 2 GiB unless told, which is what `zstd --long=31` writes and the most that the
+    /// zstd library reads. A file takes the memory of its own window, no more, and of that only what it fills.
+    pub max_zstd_window_bytes: u64,
 }
 
 impl Default for DocumentOptions {
     fn default() -> Self {
-        Self { field: None, max_piece_bytes: 1 << 20, text_split: TextSplit::File }
+        let max_zstd_window_bytes = 1 << zstd_frames::MAX_WINDOW_LOG;
+        Self { field: None, max_piece_bytes: 1 << 20, text_split: TextSplit::File, max_zstd_window_bytes }
     }
 }
 
@@ -73,11 +81,19 @@ impl DocumentOptions {
         self.text_split = split;
         self
     }
+
+    /// Sets the largest window of a zstd file.
+    #[must_use]
+    pub fn max_zstd_window_bytes(mut self, bytes: u64) -> Self {
+        self.max_zstd_window_bytes = bytes;
+        self
+    }
 }
 
 /// Where the documents are.
 enum Held {
-    Files(Vec<Input>),
+    /// Each with its number in the list of files.
+    Files(Vec<(u32, Input)>),
     Texts(Vec<String>),
     Tokens(Vec<Vec<u32>>),
 }
@@ -85,8 +101,10 @@ enum Held {
 /// A stream of documents: an iterator over their pieces, in the order of the files and of the documents in them.
 ///
 /// A thread reads ahead, a few pieces at most: memory is about ten times [`DocumentOptions::max_piece_bytes`], whatever the
-/// size of a file, line or document (a single Parquet value has to fit into memory, see the format). After an error there
-/// is nothing more.
+/// size of a file, line or document (a single Parquet value has to fit into memory, see the format), and the window of a zstd file. After
+/// an error there is nothing more.
+///
+/// Documents without a value and files without documents are left out and counted ([`DocumentSource::report`]).
 ///
 /// ```
 /// # use activation_store::{Content, Documents};
@@ -103,25 +121,38 @@ pub struct Documents {
     current: Arc<AtomicUsize>,
     receiver: Option<Receiver<Message>>,
     ready: VecDeque<Piece>,
+    left_out: DocumentReport,
     over: bool,
 }
 
 impl Documents {
-    /// Documents from `.txt`, `.jsonl` (`.ndjson`, `.json`: one object a line) and `.parquet` files, the first two also compressed
-    /// (`.gz`, `.zst`). A pattern is a path, or has wildcards (`*`, `?`, `[..]`, `**`). The files are sorted by path; one
-    /// that is named twice is read once.
+    /// Documents from `.txt`, `.jsonl` (`.ndjson`, `.json`: one object a line, or a list of objects) and `.parquet` files, the first two also
+    /// compressed (`.gz`, `.zst`). A pattern is a path, or has wildcards (`*`, `?`, `[..]`, `**`), which match no hidden files unless they
+    /// name the dot. The files are sorted by path; one that is named twice is read once.
     ///
-    /// Looks into each file: its field or column must be there.
+    /// Looks into each file: its field or column must be there. A file without documents is left out and counted.
     ///
     /// # Errors
-    /// A file that is missing, empty or of unknown kind; a pattern that matches nothing; no field with documents (the error lists those that
-    /// are there); text in one file and tokens in another.
+    /// A file that is missing or of unknown kind; no documents in any file; a pattern that matches nothing; no field with documents (the error
+    /// lists those that are there); text in one file and tokens in another.
     pub fn open<P: AsRef<Path>>(patterns: &[P], options: DocumentOptions) -> Result<Self> {
         let patterns: Vec<&Path> = patterns.iter().map(AsRef::as_ref).collect();
         let files = files::expand(&patterns)?;
-        let inputs: Vec<Input> =
-            files.iter().map(|path| inspect(path, options.field.as_deref())).collect::<Result<_>>()?;
-        let of_kind = |kind| inputs.iter().find(|input| input.kind == kind).map(|input| input.path.clone());
+        let mut inputs = Vec::with_capacity(files.len());
+        let mut empty = None;
+        for (file, path) in (0..).zip(&files) {
+            match inspect(path, &options) {
+                Ok(input) => inputs.push((file, input)),
+                Err(error @ Error::EmptyFile { .. }) => empty = empty.or(Some(error)),
+                Err(error) => return Err(error),
+            }
+        }
+        if inputs.is_empty()
+            && let Some(error) = empty
+        {
+            return Err(error);
+        }
+        let of_kind = |kind| inputs.iter().find(|(_, input)| input.kind == kind).map(|(_, input)| input.path.clone());
         if let (Some(text), Some(tokens)) = (of_kind(Kind::Text), of_kind(Kind::Tokens)) {
             return Err(Error::MixedContent { text, tokens });
         }
@@ -168,7 +199,13 @@ impl Documents {
 
     fn start(origin: Arc<Held>, files: Vec<PathBuf>, options: DocumentOptions) -> Self {
         let current = Arc::new(AtomicUsize::new(0));
-        Self { origin, files, options, current, receiver: None, ready: VecDeque::new(), over: false }
+        let left_out = match origin.as_ref() {
+            Held::Files(inputs) => {
+                DocumentReport { empty_files: (files.len() - inputs.len()) as u64, ..Default::default() }
+            }
+            Held::Texts(_) | Held::Tokens(_) => DocumentReport::default(),
+        };
+        Self { origin, files, options, current, receiver: None, ready: VecDeque::new(), left_out, over: false }
     }
 
     /// The same documents from the first on.
@@ -187,7 +224,7 @@ impl Documents {
     #[must_use]
     pub fn are_tokens(&self) -> bool {
         match self.origin.as_ref() {
-            Held::Files(inputs) => inputs.iter().any(|input| input.kind == Kind::Tokens),
+            Held::Files(inputs) => inputs.iter().any(|(_, input)| input.kind == Kind::Tokens),
             Held::Texts(_) => false,
             Held::Tokens(_) => true,
         }
@@ -224,7 +261,10 @@ impl Iterator for Documents {
     fn next(&mut self) -> Option<Self::Item> {
         while self.ready.is_empty() && !self.over {
             match self.receive() {
-                Ok(Message::Pieces(pieces)) => self.ready.extend(pieces),
+                Ok(Message::Pieces(pieces, left_out)) => {
+                    self.ready.extend(pieces);
+                    self.left_out.add(left_out);
+                }
                 Ok(Message::End) => self.over = true,
                 Ok(Message::Failed(error)) | Err(error) => {
                     self.over = true;
@@ -236,7 +276,11 @@ impl Iterator for Documents {
     }
 }
 
-impl DocumentSource for Documents {}
+impl DocumentSource for Documents {
+    fn report(&self) -> DocumentReport {
+        self.left_out
+    }
+}
 
 /// What the reading thread does.
 fn read(
@@ -247,13 +291,14 @@ fn read(
 ) -> std::result::Result<(), Stop> {
     match origin {
         Held::Files(inputs) => {
-            for (i, input) in inputs.iter().enumerate() {
-                current.store(i, Ordering::Relaxed);
+            for (file, input) in inputs {
+                current.store(*file as usize, Ordering::Relaxed);
                 let before = out.documents;
-                read_file(input, u32::try_from(i).unwrap_or(u32::MAX), options, out)?;
-                if out.documents == before {
-                    return Err(Error::EmptyFile { path: input.path.clone() }.into());
-                }
+                read_file(input, *file, options, out)?;
+                out.left_out.empty_files += u64::from(out.documents == before);
+            }
+            if let Some((_, input)) = inputs.first().filter(|_| out.documents == 0) {
+                return Err(Error::EmptyFile { path: input.path.clone() }.into());
             }
         }
         Held::Texts(texts) => {
@@ -276,48 +321,4 @@ fn read_file(input: &Input, file: u32, options: &DocumentOptions, out: &mut Emit
         Format::JsonLines => jsonl::read(input, file, out),
         Format::Parquet => table::read(input, file, out),
     }
-}
-
-/// Finds the field with documents, and whether they are text or tokens.
-fn inspect(path: &Path, field: Option<&str>) -> Result<Input> {
-    let mut input = Input::named(path.to_path_buf())?;
-    let (place, columns) = match input.format {
-        Format::Text => return Ok(input),
-        Format::JsonLines => {
-            let (line, fields) = jsonl::first_fields(&input)?;
-            let kind = |value: json_stream::Type| match value {
-                json_stream::Type::Text => Ok(Kind::Text),
-                json_stream::Type::List => Ok(Kind::Tokens),
-                other => Err(other.name().to_string()),
-            };
-            (Place::Line(line), fields.into_iter().map(|(name, value)| (name, kind(value))).collect())
-        }
-        Format::Parquet => (Place::Schema, table::columns(&input)?),
-    };
-    choose(&mut input, place, columns, field)?;
-    Ok(input)
-}
-
-fn choose(input: &mut Input, place: Place, columns: Vec<table::ColumnKind>, field: Option<&str>) -> Result<()> {
-    let wanted: Vec<(&str, Option<Kind>)> = match field {
-        Some(name) => vec![(name, None)],
-        None => FIELDS.map(|(name, kind)| (name, Some(kind))).to_vec(),
-    };
-    let found = wanted.iter().find_map(|(name, kind)| {
-        columns.iter().find(|(column, _)| column == name).map(|(column, found)| (column, *kind, found))
-    });
-    let Some((name, expected, kind)) = found else {
-        let wanted: Vec<&str> = wanted.iter().map(|(name, _)| *name).collect();
-        let found: Vec<&String> = columns.iter().map(|(name, _)| name).collect();
-        let path = input.path.clone();
-        return Err(Error::MissingField { path, place, wanted: jsonl::quoted(&wanted), found: jsonl::quoted(&found) });
-    };
-    input.field.clone_from(name);
-    input.kind = expected.unwrap_or(Kind::Text);
-    match kind {
-        Ok(kind) if expected.is_none_or(|expected| expected == *kind) => input.kind = *kind,
-        Ok(kind) => return Err(input.wrong_type(place, kind.expected())),
-        Err(other) => return Err(input.wrong_type(place, other)),
-    }
-    Ok(())
 }

@@ -5,21 +5,19 @@
 
 use super::emit::{Emitter, Stop};
 use super::files::{Input, Kind};
+use super::inspect::{Columns, Holds};
 use crate::{DocId, Error, Place, Result, parquet_claims};
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type, UInt64Type};
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use parquet::file::metadata::ColumnChunkMetaData;
 use std::fs::File;
 
 /// Rows decoded at a time: about this many bytes, and never more than so many rows (sizes are known on average only).
 const BATCH_BYTES: u64 = 2 << 20;
 const MAX_BATCH_ROWS: u64 = 256;
-
-/// A column's name, and what documents it can hold; else its type.
-pub(super) type ColumnKind = (String, std::result::Result<Kind, String>);
 
 fn damaged(input: &Input, reason: impl ToString) -> Error {
     Error::Parquet { path: input.path.clone(), reason: reason.to_string() }
@@ -38,19 +36,31 @@ fn caught<T, E: From<Error>>(
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).unwrap_or_else(panicked)
 }
 
-fn open(input: &Input) -> Result<ParquetRecordBatchReaderBuilder<File>> {
+fn open(input: &Input) -> Result<(File, ArrowReaderMetadata)> {
     let file = file(input)?;
     parquet_claims::check_footer(&file).map_err(|reason| damaged(input, reason))?;
     // The Arrow schema that some tools put beside the table's own says nothing that is needed here.
     let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
-    ParquetRecordBatchReaderBuilder::try_new_with_options(file, options).map_err(|e| damaged(input, e))
+    let metadata = ArrowReaderMetadata::load(&file, options).map_err(|e| damaged(input, e))?;
+    Ok((file, metadata))
 }
 
 /// The columns of the table.
-pub(super) fn columns(input: &Input) -> Result<Vec<ColumnKind>> {
-    let builder = caught(input, || open(input))?;
-    let kind = |data_type: &DataType| kind_of(data_type).ok_or_else(|| format!("{data_type}"));
-    Ok(builder.schema().fields().iter().map(|field| (field.name().clone(), kind(field.data_type()))).collect())
+///
+/// # Errors
+/// A table without rows.
+pub(super) fn columns(input: &Input) -> Result<Columns> {
+    let (_, metadata) = caught(input, || open(input))?;
+    if metadata.metadata().file_metadata().num_rows() <= 0 {
+        return Err(Error::EmptyFile { path: input.path.clone() });
+    }
+    let holds = |data_type: &DataType| match kind_of(data_type) {
+        Some(kind) => Holds::One(kind),
+        // A column of nothing but nulls, as pandas writes it.
+        None if data_type.is_null() => Holds::Any,
+        None => Holds::Other(format!("{data_type}")),
+    };
+    Ok(metadata.schema().fields().iter().map(|field| (field.name().clone(), holds(field.data_type()))).collect())
 }
 
 fn kind_of(data_type: &DataType) -> Option<Kind> {
@@ -69,35 +79,47 @@ pub(super) fn read(input: &Input, file: u32, out: &mut Emitter) -> std::result::
 }
 
 fn read_all(input: &Input, file: u32, out: &mut Emitter) -> std::result::Result<(), Stop> {
-    let builder = open(input)?;
-    let column = builder.schema().index_of(&input.field).map_err(|e| damaged(input, e))?;
-    let mask = ProjectionMask::roots(builder.parquet_schema(), [column]);
-    let rows = batch_rows(input, &builder)?;
-    let batches = builder.with_projection(mask).with_batch_size(rows).build().map_err(|e| damaged(input, e))?;
+    let (handle, metadata) = open(input)?;
+    let column = metadata.schema().index_of(&input.field).map_err(|e| damaged(input, e))?;
+    let mask = ProjectionMask::roots(metadata.parquet_schema(), [column]);
+    let rows = batch_rows(input, &metadata)?;
     let mut ordinal = 0;
-    for batch in batches {
-        let batch = batch.map_err(|e| damaged(input, e))?;
-        let values = batch.column(0);
-        for i in 0..values.len() {
-            if values.is_null(i) {
-                return Err(input.wrong_type(Place::Row(ordinal + i as u64 + 1), "null").into());
+    // Group by group, because what a group expands to is checked before it is read.
+    for group in 0..metadata.metadata().num_row_groups() {
+        let again = handle.try_clone().map_err(|source| Error::Io { path: input.path.clone(), source })?;
+        parquet_claims::check_expansion(&again, metadata.metadata(), group, of_column(input))
+            .map_err(|reason| damaged(input, reason))?;
+        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(again, metadata.clone())
+            .with_row_groups(vec![group])
+            .with_projection(mask.clone())
+            .with_batch_size(rows);
+        for batch in builder.build().map_err(|e| damaged(input, e))? {
+            let batch = batch.map_err(|e| damaged(input, e))?;
+            let values = batch.column(0);
+            let first = DocId { file, ordinal };
+            match input.kind {
+                // A dictionary or a column of type null has nulls that only this tells.
+                _ if values.logical_null_count() == values.len() => out.left_out.null_documents += values.len() as u64,
+                Kind::Text => texts(input, values, first, out)?,
+                Kind::Tokens => tokens(input, values, first, out)?,
             }
+            ordinal += values.len() as u64;
         }
-        match input.kind {
-            Kind::Text => texts(input, values, DocId { file, ordinal }, out)?,
-            Kind::Tokens => tokens(input, values, DocId { file, ordinal }, out)?,
-        }
-        ordinal += values.len() as u64;
     }
     Ok(())
 }
 
+/// Whether a column of the file is, or is a part of, the column of documents.
+fn of_column(input: &Input) -> impl Fn(&ColumnChunkMetaData) -> bool {
+    |column| column.column_path().parts().first() == Some(&input.field)
+}
+
 /// How many rows of the column are about [`BATCH_BYTES`]: by its pages' own headers, not by what the footer says of them.
-fn batch_rows(input: &Input, builder: &ParquetRecordBatchReaderBuilder<File>) -> Result<usize> {
-    let of_column = |c: &ColumnChunkMetaData| c.column_path().parts().first() == Some(&input.field);
-    let pages = parquet_claims::check_pages(&file(input)?, builder.metadata(), 0, of_column);
+fn batch_rows(input: &Input, metadata: &ArrowReaderMetadata) -> Result<usize> {
+    let of_column = of_column(input);
+    let pages = parquet_claims::check_pages(&file(input)?, metadata.metadata(), 0, &of_column);
     let pages = pages.map_err(|reason| damaged(input, reason))?;
-    let groups = builder.metadata().row_groups().iter();
+    let groups = metadata.metadata().row_groups().iter();
     let stated = groups.map(|group| {
         let bytes = group.columns().iter().filter(|c| of_column(c)).map(|c| c.uncompressed_size().max(0));
         bytes.fold(0, i64::saturating_add) / group.num_rows().max(1)
@@ -113,13 +135,20 @@ fn texts(input: &Input, values: &ArrayRef, first: DocId, out: &mut Emitter) -> s
     let values = cast(values, &DataType::LargeUtf8).map_err(|e| damaged(input, e))?;
     for (i, text) in values.as_string::<i64>().iter().enumerate() {
         let doc = DocId { ordinal: first.ordinal + i as u64, ..first };
-        out.text(doc, text.unwrap_or_default().to_owned())?;
+        match text {
+            Some(text) => out.text(doc, text.to_owned())?,
+            None => out.left_out.null_documents += 1,
+        }
     }
     Ok(())
 }
 
 fn tokens(input: &Input, values: &ArrayRef, first: DocId, out: &mut Emitter) -> std::result::Result<(), Stop> {
     for i in 0..values.len() {
+        if values.is_null(i) {
+            out.left_out.null_documents += 1;
+            continue;
+        }
         let list = match values.data_type() {
             DataType::List(_) => values.as_list::<i32>().value(i),
             DataType::LargeList(_) => values.as_list::<i64>().value(i),

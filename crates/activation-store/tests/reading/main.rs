@@ -2,7 +2,9 @@
 
 mod concatenate;
 mod documents;
+mod found;
 mod hostile;
+mod long;
 mod memory;
 mod packing;
 mod parquet_files;

@@ -2,7 +2,8 @@
 
 use super::support::{Characters, Folder, Pieces, demo_tokenizer, hash, options};
 use activation_store::{
-    Content, DocId, Documents, Error, PackingOptions, Piece, Result, TokenRow, TokenRows, Tokenise, Tokenised,
+    Content, DocId, Documents, Error, LongDocuments, PackingOptions, Piece, Result, TokenRow, TokenRows, Tokenise,
+    Tokenised,
 };
 use proptest::prelude::*;
 use std::sync::Arc;
@@ -92,10 +93,9 @@ fn a_document_that_must_be_seen_whole_and_is_too_long() {
         let documents =
             Documents::from_texts_with(vec!["short".into(), text.clone()], options().max_piece_bytes(64)).unwrap();
         let tokenizer: Arc<dyn Tokenise> = Arc::new(Characters { cuts: false });
-        TokenRows::new(documents, Some(tokenizer), PackingOptions::new(5))
-            .unwrap()
-            .join_limit(limit)
-            .collect::<Vec<_>>()
+        let long_documents = LongDocuments::Refuse;
+        let packing = PackingOptions { max_document_bytes: limit, long_documents, ..PackingOptions::new(5) };
+        TokenRows::new(documents, Some(tokenizer), packing).unwrap().collect::<Vec<_>>()
     };
     assert!(rows(5000).iter().all(Result::is_ok));
     let refused = rows(4999);

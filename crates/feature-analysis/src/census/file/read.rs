@@ -60,6 +60,9 @@ fn read(file: File, most_bytes: u64) -> Checked<FeatureCensus> {
     let mut census = empty(&header, most_bytes)?;
     check_lists(builder.metadata(), &header)?;
     parquet_claims::check_pages(&again, builder.metadata(), most_bytes, |_| true)?;
+    for group in 0..builder.metadata().num_row_groups() {
+        parquet_claims::check_expansion(&again, builder.metadata(), group, |_| true)?;
+    }
     let mut edges = vec![Vec::new(); header.edges()];
     let mut next = 0;
     for batch in builder.with_batch_size(ROWS).build().map_err(text)? {

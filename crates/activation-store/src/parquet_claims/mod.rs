@@ -3,6 +3,10 @@
 //! That crate takes memory for as many columns, values and bytes as a footer or a page's header states. Both are walked here first
 //! (Thrift's compact protocol, without a word of their meaning but the few numbers that size something).
 
+mod expansion;
+
+pub use expansion::check_expansion;
+
 use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -101,21 +105,7 @@ pub fn check_pages(
     let most_values = FREE_VALUES + length.saturating_mul(16).max(allowed);
     let mut pages = Pages::default();
     for column in metadata.row_groups().iter().flat_map(|group| group.columns()).filter(|column| reads(column)) {
-        let start = column.dictionary_page_offset().unwrap_or_else(|| column.data_page_offset());
-        let range = u64::try_from(start).ok().zip(u64::try_from(column.compressed_size()).ok());
-        let end = range.and_then(|(start, size)| start.checked_add(size)).filter(|end| *end <= length);
-        let (Some((mut at, _)), Some(end)) = (range, end) else {
-            return Err(format!(
-                "a column claims {} bytes at {start}, the file has {length}",
-                column.compressed_size()
-            ));
-        };
-        while at < end {
-            let (header, size) = page_header(file, at, end)?;
-            at = size.checked_add(at).and_then(|at| at.checked_add(header.compressed)).unwrap_or(u64::MAX);
-            if at > end {
-                return Err(format!("a page claims {} bytes, more than its column has", header.compressed));
-            }
+        each_page(file, length, column, |header, _| {
             pages.add(header);
             if pages.bytes > most_bytes || pages.values > most_values {
                 let Pages { bytes, values, .. } = pages;
@@ -123,10 +113,36 @@ pub fn check_pages(
                     "a column expands to {bytes} bytes and {values} values or more, allowed are {most_bytes} and {most_values}"
                 ));
             }
-        }
+            Ok(())
+        })?;
     }
     file.seek(SeekFrom::Start(0)).map_err(|e| e.to_string())?;
     Ok(pages)
+}
+
+/// Goes from page to page of a column: the header of each, and where the bytes after the header start.
+fn each_page(
+    file: &File,
+    length: u64,
+    column: &ColumnChunkMetaData,
+    mut visit: impl FnMut(PageHeader, u64) -> Checked<()>,
+) -> Checked<()> {
+    let start = column.dictionary_page_offset().unwrap_or_else(|| column.data_page_offset());
+    let range = u64::try_from(start).ok().zip(u64::try_from(column.compressed_size()).ok());
+    let end = range.and_then(|(start, size)| start.checked_add(size)).filter(|end| *end <= length);
+    let (Some((mut at, _)), Some(end)) = (range, end) else {
+        return Err(format!("a column claims {} bytes at {start}, the file has {length}", column.compressed_size()));
+    };
+    while at < end {
+        let (header, size) = page_header(file, at, end)?;
+        let body = at.saturating_add(size);
+        at = body.saturating_add(header.compressed);
+        if at > end {
+            return Err(format!("a page claims {} bytes, more than its column has", header.compressed));
+        }
+        visit(header, body)?;
+    }
+    Ok(())
 }
 
 impl Pages {
@@ -148,6 +164,9 @@ struct PageHeader {
     bytes: u64,
     values: u64,
     is_dictionary: bool,
+    /// Bytes at the start of the page that are never compressed: the levels of a page of the second version.
+    levels: u64,
+    is_compressed: bool,
 }
 
 /// The header of the page at `at`, and its length.
@@ -281,22 +300,30 @@ impl Thrift<'_> {
     /// A page's header; `Some(None)` where it lacks a size or has a negative one.
     fn page(&mut self) -> Option<Option<PageHeader>> {
         let (mut sizes, mut values, mut kind_of_page, mut last) = ([None; 2], 0, None, 0);
+        let (mut levels, mut is_compressed) = (0, true);
         while let Some((id, kind)) = self.field(&mut last)? {
             match (id, kind) {
                 (1, 5) => kind_of_page = Some(self.number()?),
                 (2 | 3, 5) => sizes[id as usize - 2] = u64::try_from(self.number()?).ok(),
                 // Of data, of a dictionary, of data in the second version: the first field is the number of values.
                 (5 | 7 | 8, STRUCT) => {
-                    let mut last = 0;
+                    let (mut last, second) = (0, id == 8);
                     while let Some((id, kind)) = self.field(&mut last)? {
-                        if (id, kind) == (1, 5) { values = self.number()?.max(0) as u64 } else { self.skip(kind, 0)? }
+                        match (id, kind) {
+                            (1, 5) => values = self.number()?.max(0) as u64,
+                            (5 | 6, 5) if second => levels += self.number()?.clamp(0, i64::from(i32::MAX)) as u64,
+                            // A boolean is its own type: 1 is true, 2 is false.
+                            (7, 1 | 2) if second => is_compressed = kind == 1,
+                            _ => self.skip(kind, 0)?,
+                        }
                     }
                 }
                 _ => self.skip(kind, 0)?,
             }
         }
         let [Some(bytes), Some(compressed)] = sizes else { return Some(None) };
-        Some(Some(PageHeader { compressed, bytes, values, is_dictionary: kind_of_page == Some(2) }))
+        let is_dictionary = kind_of_page == Some(2);
+        Some(Some(PageHeader { compressed, bytes, values, is_dictionary, levels, is_compressed }))
     }
 }
 
