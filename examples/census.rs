@@ -110,6 +110,13 @@ fn count(args: &Args, setup: &Setup, engine: Engine) -> Outcome<(FeatureCensus, 
     let bar = token_bar(args.tokens);
     let report = run.run(&mut harvest, &mut |progress| bar.set_position(progress.tokens))?;
     bar.finish();
+    for damaged in &report.damaged_checkpoints {
+        eprintln!(
+            "note: went on from an earlier checkpoint, since {} cannot be read: {}",
+            damaged.path.display(),
+            damaged.reason
+        );
+    }
     if report.tokens == 0 {
         let tokens = harvest.report().packing.tokens;
         return Err(format!("the text has {tokens} tokens: not enough for one row of the context size").into());

@@ -36,7 +36,7 @@ impl CensusFolder {
     /// Refuses a folder with a census of something else, or with one that waits to be resumed.
     pub fn check(&self, census: &FeatureCensus) -> Outcome {
         let out = self.out.display();
-        if !self.resume && self.out.join("checkpoints").exists() {
+        if !self.resume && self.checkpoints().exist()? {
             return Err(format!(
                 "{out} holds a census that was interrupted: go on with --resume, or give another --out"
             )

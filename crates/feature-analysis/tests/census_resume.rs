@@ -1,14 +1,17 @@
-//! A run that is killed fifty times ends with the files of a run that was not.
+//! A run that is killed at any moment ends with the files of a run that was not.
 
+#[path = "../../tensor-files/tests/crash/mod.rs"]
+mod crash;
 #[path = "census/source.rs"]
 mod source;
 #[path = "census/support.rs"]
 mod support;
 
 use activation_store::TokenFilter;
+use crash::{at_every_step, names};
 use feature_analysis::census::*;
 use source::*;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use support::Random;
@@ -20,7 +23,11 @@ fn every_token() -> CensusOptions {
 
 const FOLDER: &str = "SAESCOPE_CENSUS_CHILD";
 
-fn run(folder: &Path, checkpoints: bool) {
+/// How often random kills are tried, at most: the number of kills and the time.
+const KILLS: usize = 50;
+const KILL_TIME: Duration = Duration::from_secs(12);
+
+fn run(folder: &Path, batches: usize, checkpoints: bool) {
     let (first, second) = (Positive(WIDTH), Positive(WIDTH));
     let options = CensusOptions { top: 5, samples_per_bin: 3, together: vec![1], ..every_token() };
     let census = |options| FeatureCensus::new(WIDTH, options).unwrap();
@@ -31,66 +38,160 @@ fn run(folder: &Path, checkpoints: bool) {
     if checkpoints {
         run = run.checkpoints(Checkpoints::new(folder.join("state")).every_batches(2));
     }
-    let report = run.run(&mut Synthetic::new(120), &mut |_| {}).unwrap();
-    assert_eq!((report.batches, report.tokens), (120, 120 * BATCH as u64));
+    let report = run.run(&mut Synthetic::new(batches), &mut |_| {}).unwrap();
+    assert_eq!((report.batches, report.tokens), (batches as u64, (batches * BATCH) as u64));
+    assert_eq!(report.damaged_checkpoints, []);
     run.censuses().enumerate().for_each(|(i, census)| census.save(&folder.join(format!("{i}.parquet"))).unwrap());
     run.remove_checkpoints().unwrap();
     std::fs::write(folder.join("done"), "").unwrap();
 }
 
-/// Whether something half-written lies in a folder.
-fn partial(folder: &Path) -> bool {
-    let names = std::fs::read_dir(folder).into_iter().flatten().map(|entry| entry.unwrap().file_name());
-    names.into_iter().any(|name| name.to_string_lossy().starts_with(".partial-"))
+/// Checks that a folder holds the files of an undisturbed run and nothing else.
+fn same_files(ours: &Path, whole: &Path) {
+    for file in ["0.parquet", "1.parquet"] {
+        let [ours, theirs] = [ours, whole].map(|folder| std::fs::read(folder.join(file)).unwrap());
+        assert!(ours == theirs, "{file} differs");
+    }
+    assert_eq!(names(ours), ["0.parquet", "1.parquet", "done"]);
+}
+
+#[test]
+fn a_run_that_ends_at_any_step_is_resumed() {
+    let whole = tempfile::tempdir().unwrap();
+    run(whole.path(), 5, false);
+    at_every_step(
+        "a_run_that_ends_at_any_step_is_resumed",
+        |_| {},
+        |dir| run(dir, 5, true),
+        |dir, _| {
+            run(dir, 5, true);
+            same_files(dir, whole.path());
+        },
+    );
 }
 
 #[test]
 fn the_child() {
     if let Ok(folder) = std::env::var(FOLDER) {
-        run(Path::new(&folder), true);
+        run(Path::new(&folder), 120, true);
     }
 }
 
 #[test]
-fn fifty_kills_make_no_difference() {
+fn random_kills_make_no_difference() {
     let whole = tempfile::tempdir().unwrap();
-    run(whole.path(), false);
+    run(whole.path(), 120, false);
     let spawn = |folder: &Path| {
         let mut child = Command::new(std::env::current_exe().unwrap());
-        child.args(["--exact", "the_child"]).env(FOLDER, folder).stdout(Stdio::null()).spawn().unwrap()
+        child.args(["--exact", "the_child"]).env(FOLDER, folder).stdout(Stdio::piped()).stderr(Stdio::piped());
+        child.spawn().unwrap()
     };
     // How long a child takes on this machine as busy as it is: each lives for a random part of that.
     let (undisturbed, start) = (tempfile::tempdir().unwrap(), Instant::now());
-    assert!(spawn(undisturbed.path()).wait().unwrap().success());
+    assert!(spawn(undisturbed.path()).wait_with_output().unwrap().status.success());
     let usual = start.elapsed().as_millis() as u64;
-    let (mut kills, mut mid_write, mut random) = (0, 0, Random(std::process::id().into()));
-    while kills < 50 {
+    let (mut kills, mut random) = (0, Random(std::process::id().into()));
+    let time_left = || KILL_TIME.checked_sub(start.elapsed());
+    while kills < KILLS && time_left().is_some() {
         let dir = tempfile::tempdir().unwrap();
         let mut longest = usual.max(10);
-        while !dir.path().join("done").exists() {
+        loop {
             let mut child = spawn(dir.path());
-            std::thread::sleep(Duration::from_millis(random.below(longest)));
+            // The last one lives to its end.
+            if let Some(left) = time_left().filter(|_| kills < KILLS) {
+                std::thread::sleep(Duration::from_millis(random.below(longest)).min(left));
+                child.kill().unwrap();
+            }
             // A machine that has become busier must not kill every child before it gets anywhere.
             longest += longest / 8;
-            if child.try_wait().unwrap().is_none() {
-                child.kill().unwrap();
-                kills += 1;
+            let output = child.wait_with_output().unwrap();
+            match output.status.code() {
+                Some(0) => break,
+                None => kills += 1,
+                Some(_) => panic!("{}: {}", output.status, String::from_utf8_lossy(&output.stdout)),
             }
-            child.wait().unwrap();
-            mid_write += usize::from(partial(dir.path()) || partial(&dir.path().join("state")));
         }
-        for file in ["0.parquet", "1.parquet"] {
-            let [ours, theirs] = [dir.path(), whole.path()].map(|folder| std::fs::read(folder.join(file)).unwrap());
-            assert!(ours == theirs, "{file} differs after {kills} kills");
-        }
-        let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
-        // What a kill in the midst of a final save leaves under its temporary name is all the litter there is.
-        let named = left.iter().filter(|name| !name.to_string_lossy().starts_with(".partial-"));
-        assert_eq!(named.count(), 3, "{left:?}");
+        same_files(dir.path(), whole.path());
     }
-    println!("{kills} kills, {mid_write} of them in the midst of a write");
-    // About half of them are; none in fifty would mean that the test tests nothing.
-    assert!(mid_write > 0);
+    println!("{kills} kills");
+}
+
+#[test]
+fn a_checkpoint_that_cannot_be_read_is_passed_over() {
+    let coder = Positive(WIDTH);
+    let start = |folder: &Path, batches| {
+        let census = FeatureCensus::new(WIDTH, every_token()).unwrap();
+        let checkpoints = Checkpoints::new(folder).every_batches(1);
+        let mut run = CensusRun::new().add(0, &coder, census).unwrap().checkpoints(checkpoints);
+        run.run(&mut Synthetic::new(batches), &mut |_| {})
+            .map(|report| (report, support::bytes(&run.into_censuses()[0])))
+    };
+    let whole = start(tempfile::tempdir().unwrap().path(), 5).unwrap().1;
+    let (good, later) = ("checkpoint-00000000000000000002", "checkpoint-00000000000000000004");
+    let copy = |dir: &Path| {
+        std::fs::create_dir(dir.join(later)).unwrap();
+        for file in ["census-0.parquet", "state.json"] {
+            std::fs::copy(dir.join(good).join(file), dir.join(later).join(file)).unwrap();
+        }
+    };
+    let cut = |path: PathBuf| {
+        let bytes = std::fs::read(&path).unwrap();
+        std::fs::write(path, &bytes[..bytes.len() / 2]).unwrap();
+    };
+    // The first is what a process killed in the midst of `remove_dir_all` leaves.
+    let damages: [&dyn Fn(&Path); 5] = [
+        &|later| std::fs::remove_file(later.join("state.json")).unwrap(),
+        &|later| std::fs::remove_file(later.join("census-0.parquet")).unwrap(),
+        &|later| cut(later.join("state.json")),
+        &|later| cut(later.join("census-0.parquet")),
+        &|later| std::fs::write(later.join("state.json"), "").unwrap(),
+    ];
+    for damage in damages {
+        let dir = tempfile::tempdir().unwrap();
+        start(dir.path(), 2).unwrap();
+        copy(dir.path());
+        damage(&dir.path().join(later));
+        let (report, bytes) = start(dir.path(), 5).unwrap();
+        assert_eq!(report.resumed_at, 2 * BATCH as u64);
+        let [damaged] = &report.damaged_checkpoints[..] else { panic!("{report:?}") };
+        assert_eq!(damaged.path, dir.path().join(later));
+        assert!(bytes == whole);
+        assert_eq!(names(dir.path()), ["checkpoint-00000000000000000005"]);
+        // Alone, it is an error that says what to do, and it stays for whoever wants to look at it.
+        let dir = tempfile::tempdir().unwrap();
+        start(dir.path(), 2).unwrap();
+        copy(dir.path());
+        std::fs::remove_dir_all(dir.path().join(good)).unwrap();
+        damage(&dir.path().join(later));
+        let error = start(dir.path(), 5).unwrap_err().to_string();
+        assert!(error.contains(later) && error.contains("remove the folder to start anew"), "{error}");
+        assert!(dir.path().join(later).exists());
+    }
+}
+
+#[test]
+fn a_run_goes_on_with_the_next_token() {
+    let census = || FeatureCensus::new(WIDTH, every_token()).unwrap();
+    let coder = Positive(WIDTH);
+    let mut whole = CensusRun::new().add(0, &coder, census()).unwrap().stop_after(200);
+    whole.run(&mut Synthetic::new(20), &mut |_| {}).unwrap();
+    let whole = support::bytes(&whole.into_censuses()[0]);
+    let dir = tempfile::tempdir().unwrap();
+    let checkpoints = Checkpoints::new(dir.path()).every_batches(1);
+    let mut run = CensusRun::new().add(0, &coder, census()).unwrap().checkpoints(checkpoints);
+    let mut source = Synthetic::new(20);
+    // Within one batch, to its end, and beyond it.
+    for stop in [100, 100, 101, 110, 128, 129, 200] {
+        run = run.stop_after(stop);
+        let report = run.run(&mut source, &mut |_| {}).unwrap();
+        assert_eq!((report.tokens, report.batches), (stop, stop.div_ceil(BATCH as u64)));
+    }
+    assert!(support::bytes(run.censuses().next().unwrap()) == whole);
+    // The last checkpoint is that of the last whole batch.
+    let mut resumed = CensusRun::new().add(0, &coder, census()).unwrap().stop_after(200);
+    resumed = resumed.checkpoints(Checkpoints::new(dir.path()));
+    assert_eq!(resumed.run(&mut Synthetic::new(20), &mut |_| {}).unwrap().resumed_at, 192);
+    assert!(support::bytes(&resumed.into_censuses()[0]) == whole);
 }
 
 #[test]

@@ -161,7 +161,7 @@ mod write {
     use super::*;
     use std::fs::{self, File};
     use std::io::Write;
-    use tensor_files::write_atomically;
+    use tensor_files::{AtomicFolder, rename_durably, write_atomically};
 
     impl CachedRepo {
         pub(crate) fn set_commit(&self, revision: &str, commit: &str) -> Result<()> {
@@ -217,14 +217,15 @@ mod write {
             if self.find(commit, file)?.is_some() {
                 return Ok(path);
             }
-            let temporary = tempfile::Builder::new().prefix(".link-").tempdir_in(folder).map_err(io)?;
-            let link = temporary.path().join("link");
+            // Not in the snapshot, where everything is a file of the commit.
+            let partial = AtomicFolder::create(&self.folder.join("link")).map_err(sae_core::Error::from)?;
+            let link = partial.path().join("link");
             let up = "../".repeat(1 + file.split('/').count());
             if relative_link(&format!("{up}blobs/{etag}"), &link).is_err() {
                 fs::copy(self.blob(etag)?, &link).map_err(io)?;
             }
             // A link that leads nowhere is replaced.
-            fs::rename(&link, &path).map_err(io)?;
+            rename_durably(&link, &path).map_err(sae_core::Error::from)?;
             Ok(path)
         }
     }

@@ -12,7 +12,8 @@
 //!
 //! [`read_bounded`] reads the small files beside them: regular files, of bounded length; [`read_weight_map`] the index of a model in several files.
 //!
-//! [`write_atomically`], [`save_safetensors`] and [`stream_safetensors`]: the file appears under its name complete, or not at all.
+//! [`write_atomically`], [`save_safetensors`] and [`stream_safetensors`]: the file appears under its name complete, or not at all; [`AtomicFolder`] and
+//! [`remove_folder`] do the same for folders.
 
 mod atomic;
 mod bounded;
@@ -32,7 +33,10 @@ mod view;
 mod write;
 mod zip;
 
-pub use atomic::write_atomically;
+pub use atomic::{AtomicFolder, remove_folder, remove_stale_partials, rename_durably, write_atomically};
+
+#[doc(hidden)]
+pub use atomic::crash_points;
 pub use bounded::{open_regular, read_bounded};
 pub use error::{Error, Result};
 pub use index::read_weight_map;

@@ -7,10 +7,9 @@ use activation_store::ActivationSpec;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tensor_files::read_bounded;
+use tensor_files::{AtomicFolder, read_bounded, remove_folder, remove_stale_partials};
 
 const PREFIX: &str = "checkpoint-";
-const PARTIAL: &str = ".partial-";
 const STATE: &str = "state.json";
 const VERSION: u32 = 1;
 /// `state.json` has a few hundred bytes, and some for each hook point.
@@ -19,7 +18,7 @@ const MOST_STATE_BYTES: u64 = 1 << 20;
 /// When and where a run writes down where it is.
 ///
 /// The folder holds one folder `checkpoint-<batches>` with the censuses (as [files](super::file)) and `state.json`. A new one is written under a temporary name, synced
-/// and renamed, and only then the old one is removed, so that a process that is killed at any moment leaves a whole one. One run
+/// and renamed, and only then the old one is removed, by a rename as well: a process that is killed at any moment leaves a whole one. One run
 /// at a time may use a folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checkpoints {
@@ -39,11 +38,23 @@ struct State {
     source: String,
 }
 
+/// A checkpoint that could not be read, so that a run went on from the one before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DamagedCheckpoint {
+    /// Its folder.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
 /// A run as it was written down.
 pub(super) struct Found {
     pub(super) batches: u64,
     pub(super) tokens: u64,
     pub(super) censuses: Vec<FeatureCensus>,
+    /// Later checkpoints that could not be read.
+    pub(super) damaged: Vec<DamagedCheckpoint>,
 }
 
 impl Checkpoints {
@@ -75,39 +86,47 @@ impl Checkpoints {
         |source| Error::Io { path: self.folder.clone(), source }
     }
 
+    /// Whether a run can be resumed from here: the folder has a checkpoint, whatever it is of.
+    ///
+    /// # Errors
+    /// A folder that cannot be read.
+    pub fn exist(&self) -> Result<bool> {
+        Ok(!self.all()?.is_empty())
+    }
+
     /// Writes down a run.
     pub(super) fn write(&self, source: &str, batches: u64, tokens: u64, censuses: &[&FeatureCensus]) -> Result<()> {
-        std::fs::create_dir_all(&self.folder).map_err(self.io())?;
-        let partial = tempfile::Builder::new().prefix(PARTIAL).tempdir_in(&self.folder).map_err(self.io())?;
+        let target = self.folder.join(format!("{PREFIX}{batches:020}"));
+        // One that could not be read; the one that the run went on from is there as well.
+        remove_folder(&target)?;
+        let new = AtomicFolder::create(&target)?;
         let state = State { version: VERSION, batches, tokens, censuses: censuses.len(), source: source.into() };
         for (i, census) in censuses.iter().enumerate() {
-            census.save(&partial.path().join(census_name(i)))?;
+            census.save(&new.path().join(census_name(i)))?;
         }
-        tensor_files::write_atomically::<Error>(&partial.path().join(STATE), |file| {
+        tensor_files::write_atomically::<Error>(&new.path().join(STATE), |file| {
             serde_json::to_writer(file, &state).map_err(|e| self.io()(e.into()))
         })?;
-        sync(partial.path());
-        let target = self.folder.join(format!("{PREFIX}{batches:020}"));
-        std::fs::rename(partial.keep(), &target).map_err(self.io())?;
-        sync(&self.folder);
+        new.finish()?;
         self.remove_all_but(Some(&target))
     }
 
-    /// The run that was written down last, if any: of these censuses over this source.
+    /// The run that was written down last and can be read, if any: of these censuses over this source. Nothing is removed.
     pub(super) fn latest(&self, source: &str, censuses: &[&FeatureCensus]) -> Result<Option<Found>> {
-        let Some(latest) = self.folders(PREFIX)?.pop() else { return Ok(None) };
-        self.remove_all_but(Some(&latest))?;
-        let state = read_state(&latest.join(STATE))?;
-        same("sources", &state.source.as_str(), &source)?;
-        same("numbers of SAEs", &state.censuses, &censuses.len())?;
-        let load = |(i, census): (usize, &&FeatureCensus)| {
-            // Those of other options should be told so, within reason.
-            let most = census.options().memory_bytes(census.d_sae()).saturating_mul(64);
-            let loaded = FeatureCensus::load(&latest.join(census_name(i)), most)?;
-            loaded.check_like(census).map(|()| loaded)
-        };
-        let censuses = censuses.iter().enumerate().map(load).collect::<Result<_>>()?;
-        Ok(Some(Found { batches: state.batches, tokens: state.tokens, censuses }))
+        let mut damaged = Vec::new();
+        for path in self.all()?.into_iter().rev() {
+            match read(&path, source, censuses) {
+                Ok(found) => return Ok(Some(Found { damaged, ..found })),
+                Err(error) if is_damage(&error) => {
+                    damaged.push(DamagedCheckpoint { path, reason: error.to_string() });
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        match damaged.into_iter().next() {
+            None => Ok(None),
+            Some(DamagedCheckpoint { path, reason }) => Err(CensusError::Checkpoint { path, reason }.into()),
+        }
     }
 
     /// Removes everything that was written down, and the folder if nothing else is in it.
@@ -119,14 +138,15 @@ impl Checkpoints {
     }
 
     fn remove_all_but(&self, wanted: Option<&Path>) -> Result<()> {
-        // The partial ones first: what is killed in between leaves whole ones.
-        let all = [self.folders(PARTIAL)?, self.folders(PREFIX)?].concat();
-        let unwanted = all.iter().filter(|folder| Some(folder.as_path()) != wanted);
-        unwanted.into_iter().try_for_each(std::fs::remove_dir_all).map_err(self.io())
+        // The oldest first: what is killed in between leaves the newest.
+        let unwanted = self.all()?.into_iter().filter(|folder| Some(folder.as_path()) != wanted);
+        unwanted.into_iter().try_for_each(|folder| remove_folder(&folder))?;
+        remove_stale_partials(&self.folder);
+        Ok(())
     }
 
-    /// The folders of a kind, by name.
-    fn folders(&self, prefix: &str) -> Result<Vec<PathBuf>> {
+    /// The checkpoints, oldest first.
+    fn all(&self) -> Result<Vec<PathBuf>> {
         let entries = match std::fs::read_dir(&self.folder) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
             entries => entries.map_err(self.io())?,
@@ -134,12 +154,36 @@ impl Checkpoints {
         let mut folders = Vec::new();
         for entry in entries {
             let entry = entry.map_err(self.io())?;
-            if entry.file_name().to_str().is_some_and(|name| name.starts_with(prefix)) {
+            if entry.file_name().to_str().is_some_and(|name| name.starts_with(PREFIX)) {
                 folders.push(entry.path());
             }
         }
         folders.sort();
         Ok(folders)
+    }
+}
+
+/// Reads one checkpoint, and checks that it is of these censuses over this source.
+fn read(folder: &Path, source: &str, censuses: &[&FeatureCensus]) -> Result<Found> {
+    let state = read_state(&folder.join(STATE))?;
+    same("sources", &state.source.as_str(), &source)?;
+    same("numbers of SAEs", &state.censuses, &censuses.len())?;
+    let load = |(i, census): (usize, &&FeatureCensus)| {
+        // Those of other options should be told so, within reason.
+        let most = census.options().memory_bytes(census.d_sae()).saturating_mul(64);
+        let loaded = FeatureCensus::load(&folder.join(census_name(i)), most)?;
+        loaded.check_like(census).map(|()| loaded)
+    };
+    let censuses = censuses.iter().enumerate().map(load).collect::<Result<_>>()?;
+    Ok(Found { batches: state.batches, tokens: state.tokens, censuses, damaged: Vec::new() })
+}
+
+/// Whether a file is missing or is not what it should be, in contrast to one of another run or version.
+fn is_damage(error: &Error) -> bool {
+    match error {
+        Error::Census(error) => matches!(**error, CensusError::File { .. }),
+        Error::Io { source, .. } => source.kind() == std::io::ErrorKind::NotFound,
+        _ => false,
     }
 }
 
@@ -153,13 +197,10 @@ fn read_state(path: &Path) -> Result<State> {
     let state: State = serde_json::from_slice(&text).map_err(|e| damaged(e.to_string()))?;
     match state.version {
         VERSION => Ok(state),
-        version => Err(damaged(format!("it is of version {version}, this program reads version {VERSION}")).into()),
+        version => {
+            Err(CensusError::CheckpointVersion { path: path.to_owned(), found: version, expected: VERSION }.into())
+        }
     }
-}
-
-/// Asks for a folder's entries to be on disk. Not every system can: then they are there when the system pleases.
-fn sync(folder: &Path) {
-    let _ = std::fs::File::open(folder).and_then(|folder| folder.sync_all());
 }
 
 /// What decides which batches a source delivers, in words.

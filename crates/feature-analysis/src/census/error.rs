@@ -104,6 +104,29 @@ pub enum CensusError {
         /// Tokens to stop after.
         most: u64,
     },
+    /// A checkpoint that cannot be read, and no earlier one that can.
+    #[error(
+        "{}: the checkpoint cannot be read ({reason}) and there is no earlier one: remove the folder to start anew", path.display()
+    )]
+    Checkpoint {
+        /// Its folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A checkpoint that another version of this program wrote.
+    #[error(
+        "{}: it is of version {found}, this program reads version {expected}: finish the run with the program that began it, or remove the checkpoint to \
+         start anew", path.display()
+    )]
+    CheckpointVersion {
+        /// Its state file.
+        path: PathBuf,
+        /// Its version.
+        found: u32,
+        /// The version that is read.
+        expected: u32,
+    },
     /// A file that is no census, is damaged, or is of another version.
     #[error("{}: {reason}", path.display())]
     File {

@@ -21,7 +21,7 @@ mod shard;
 
 pub use batch::CensusBatch;
 pub use bins::{BINS, Histogram, bin_end, bin_of, bin_start};
-pub use checkpoint::Checkpoints;
+pub use checkpoint::{Checkpoints, DamagedCheckpoint};
 pub use error::CensusError;
 pub use fixed::{LIMIT, MOST_TOKENS};
 pub use intervals::{Interval, IntervalPass};

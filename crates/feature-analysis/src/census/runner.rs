@@ -1,9 +1,9 @@
 //! From a source of activations to the censuses of one or more SAEs: [`CensusRun`].
 
-use super::checkpoint::{Checkpoints, describe};
+use super::checkpoint::{Checkpoints, DamagedCheckpoint, describe};
 use super::{CensusBatch, CensusError, CensusOptions, FeatureCensus, IntervalPass};
 use crate::{Error, Result};
-use activation_store::{ActivationBatch, ActivationSource, DocId, Exclusion, ResolvedFilter, RowIndex};
+use activation_store::{ActivationBatch, ActivationSource, ActivationSpec, DocId, Exclusion, ResolvedFilter, RowIndex};
 use sae_core::SparseCoder;
 use std::time::Instant;
 
@@ -20,7 +20,7 @@ pub struct CensusProgress {
 }
 
 /// What a run did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CensusReport {
     /// Batches taken from the source.
@@ -31,6 +31,8 @@ pub struct CensusReport {
     pub resumed_at: u64,
     /// Whether the source ended before the tokens to stop after.
     pub ended_early: bool,
+    /// Checkpoints that could not be read, newest first: the run went on from an earlier one, and counted again what came after it.
+    pub damaged_checkpoints: Vec<DamagedCheckpoint>,
 }
 
 /// What counts an SAE's features.
@@ -109,6 +111,8 @@ pub struct CensusRun<'a> {
     tokens: u64,
     documents: Vec<Option<DocId>>,
     checkpoints: Option<Checkpoints>,
+    /// What was cut from the latest batch, and what its source delivers.
+    rest: Option<(ActivationBatch, ActivationSpec)>,
 }
 
 impl<'a> CensusRun<'a> {
@@ -139,7 +143,8 @@ impl<'a> CensusRun<'a> {
         Ok(self)
     }
 
-    /// Stops after exactly so many tokens of the source (excluded ones count), whatever its batches.
+    /// Stops after exactly so many tokens of the source (excluded ones count), whatever its batches. A later call of [`run`](Self::run) that stops later goes on with
+    /// the very next token, if it is given the same source again.
     #[must_use]
     pub fn stop_after(mut self, tokens: u64) -> Self {
         self.stop_after = Some(tokens);
@@ -179,24 +184,31 @@ impl<'a> CensusRun<'a> {
         for target in &mut self.targets {
             target.filter = target.counter.options().filter.resolve(source.tokenizer())?;
         }
-        self.resume(source)?;
+        let damaged_checkpoints = self.resume(source)?;
         let resumed_at = self.tokens;
         let mut written = (Instant::now(), self.batches);
         while self.left() > 0 {
-            let Some(batch) = source.next().transpose()? else { break };
-            let whole = batch.len();
-            let batch = self.cut(batch)?;
+            // The rest of a batch was counted with its first part.
+            let (batch, new) = match self.rest.take() {
+                Some((rest, spec)) if spec == *source.spec() => (rest, 0),
+                _ => match source.next().transpose()? {
+                    Some(batch) => (batch, 1),
+                    None => break,
+                },
+            };
+            let (batch, rest) = self.cut(batch)?;
             self.take(&batch, source.token_rows())?;
-            self.batches += 1;
+            self.batches += new;
             self.tokens += batch.len() as u64;
-            // A batch that was cut is the end: it cannot be passed over.
-            if whole == batch.len() {
+            self.rest = rest.map(|rest| (rest, source.spec().clone()));
+            // A part of a batch cannot be passed over.
+            if self.rest.is_none() {
                 self.write_down(source, &mut written)?;
             }
             progress(CensusProgress { batches: self.batches, tokens: self.tokens, of: self.stop_after });
         }
         let ended_early = self.stop_after.is_some_and(|tokens| self.tokens < tokens);
-        Ok(CensusReport { batches: self.batches, tokens: self.tokens, resumed_at, ended_early })
+        Ok(CensusReport { batches: self.batches, tokens: self.tokens, resumed_at, ended_early, damaged_checkpoints })
     }
 
     /// The censuses so far, in the order in which their SAEs were added.
@@ -224,15 +236,15 @@ impl<'a> CensusRun<'a> {
         self.targets.into_iter().filter_map(pass).collect()
     }
 
-    /// Goes on from the latest checkpoint, if there is one and nothing was done yet.
-    fn resume(&mut self, source: &mut dyn ActivationSource) -> Result<()> {
-        let Some(checkpoints) = self.checkpoints.as_ref().filter(|_| self.batches == 0) else { return Ok(()) };
+    /// Goes on from the latest checkpoint, if there is one and nothing was done yet. Returns the later ones, which cannot be read.
+    fn resume(&mut self, source: &mut dyn ActivationSource) -> Result<Vec<DamagedCheckpoint>> {
+        let Some(checkpoints) = self.checkpoints.as_ref().filter(|_| self.batches == 0) else { return Ok(Vec::new()) };
         let empty: Vec<_> = self.censuses().collect();
         if empty.len() < self.targets.len() {
             let (expected, found) = ("none in a run with intervals", "some".into());
             return Err(Error::Option { option: "checkpoints", expected, found });
         }
-        let Some(found) = checkpoints.latest(&describe(source.spec()), &empty)? else { return Ok(()) };
+        let Some(found) = checkpoints.latest(&describe(source.spec()), &empty)? else { return Ok(Vec::new()) };
         if let Some(most) = self.stop_after.filter(|most| *most < found.tokens) {
             return Err(CensusError::Beyond { found: found.tokens, most }.into());
         }
@@ -245,7 +257,7 @@ impl<'a> CensusRun<'a> {
             .iter_mut()
             .zip(found.censuses)
             .for_each(|(target, census)| target.counter = Counter::Census(Box::new(census)));
-        Ok(())
+        Ok(found.damaged)
     }
 
     /// Writes down where the run is, when it is time; `written` is when and at which batch that was last done.
@@ -275,15 +287,18 @@ impl<'a> CensusRun<'a> {
         Ok(())
     }
 
-    /// The part of a batch before the tokens to stop after.
-    fn cut(&self, mut batch: ActivationBatch) -> Result<ActivationBatch> {
-        let left = usize::try_from(self.left()).unwrap_or(usize::MAX);
-        if batch.len() > left {
-            batch.rows = batch.rows.iter().map(|rows| rows.narrow(0, 0, left)).collect::<candle_core::Result<_>>()?;
-            batch.at.truncate(left);
-            batch.tokens.truncate(left);
+    /// The part of a batch before the tokens to stop after, and the part behind, if there is one.
+    fn cut(&self, mut batch: ActivationBatch) -> Result<(ActivationBatch, Option<ActivationBatch>)> {
+        let (left, len) = (usize::try_from(self.left()).unwrap_or(usize::MAX), batch.len());
+        if len <= left {
+            return Ok((batch, None));
         }
-        Ok(batch)
+        let part =
+            |start, n| batch.rows.iter().map(|rows| rows.narrow(0, start, n)).collect::<candle_core::Result<_>>();
+        let (before, behind) = (part(0, left)?, part(left, len - left)?);
+        let rest = ActivationBatch { rows: behind, at: batch.at.split_off(left), tokens: batch.tokens.split_off(left) };
+        batch.rows = before;
+        Ok((batch, Some(rest)))
     }
 
     fn take(&mut self, batch: &ActivationBatch, rows: Option<&RowIndex>) -> Result<()> {

@@ -1,10 +1,11 @@
 //! The rows of tokens of an export, on disk.
 
 use super::ExportError;
-use super::folder::{NewFolder, io};
+use super::folder::io;
 use crate::Result;
 use std::fs::File;
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
+use tensor_files::AtomicFolder;
 
 /// The rows of tokens, on disk: all of one length.
 pub(crate) struct Tokens {
@@ -14,8 +15,8 @@ pub(crate) struct Tokens {
 }
 
 impl Tokens {
-    pub(crate) fn new(folder: &NewFolder) -> Result<Self> {
-        Ok(Self { file: BufWriter::new(folder.scratch()?), rows: 0, context: 0 })
+    pub(crate) fn new(folder: &AtomicFolder) -> Result<Self> {
+        Ok(Self { file: BufWriter::new(folder.scratch_file()?), rows: 0, context: 0 })
     }
 
     /// Takes row `row` of the source.

@@ -7,8 +7,9 @@ pub use entry::{Chosen, ChosenRange, Intervention, Op, Vector};
 use crate::{Cx, Edit, Error, HookPoint, Interest, Result, Tap};
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
+use std::io::Write;
 use std::path::{Component, Path, PathBuf};
-use tensor_files::{SafetensorsFile, read_bounded};
+use tensor_files::{SafetensorsFile, read_bounded, write_atomically};
 
 /// Lists above this are refused; vectors that are longer belong in the file of tensors.
 const MAX_BYTES: u64 = 64 << 20;
@@ -67,13 +68,13 @@ impl Interventions {
         Ok(list)
     }
 
-    /// Writes the list. Tensors that it names are the caller's to save beside it.
+    /// Writes the list, whole or not at all. Tensors that it names are the caller's to save beside it.
     ///
     /// # Errors
     /// [`Error::Io`], [`Error::Json`].
     pub fn save(&self, path: &Path) -> Result<()> {
         let text = serde_json::to_vec_pretty(self).map_err(|source| Error::Json { path: path.into(), source })?;
-        std::fs::write(path, text).map_err(|source| Error::Io { path: path.into(), source })
+        write_atomically(path, |file| file.write_all(&text).map_err(|source| Error::Io { path: path.into(), source }))
     }
 
     /// The edits, as a tap. `folder` is where the list lies; its tensors are read from there and from nowhere else.

@@ -29,7 +29,7 @@ pub(super) fn bring(hub: &Hub<'_>, wanted: &Wanted, repo: &CachedRepo, blob: &Pa
             return Err(Error::BadAnswer { url: wanted.url.clone(), what });
         }
     }
-    fs::rename(&path, blob).map_err(|source| Error::Io { path: blob.into(), source })
+    Ok(tensor_files::rename_durably(&path, blob).map_err(sae_core::Error::from)?)
 }
 
 fn remove(path: &Path) -> Result<()> {

@@ -4,7 +4,7 @@ use candle_core::{Device, Tensor};
 use serde_json::{Map, Value, json};
 use std::io::Write;
 use std::path::Path;
-use tensor_files::{save_safetensors, write_atomically};
+use tensor_files::{AtomicFolder, save_safetensors, write_atomically};
 
 /// Architectures that SAELens opens for inference.
 const WRITTEN: [&str; 9] = [
@@ -22,9 +22,9 @@ const WRITTEN: [&str; 9] = [
 impl Sae {
     /// Saves the SAE as a folder that SAELens 6 opens, weights in f32. [`Sae::load`] gives back the same bits.
     ///
-    /// Everything is first written beside the folder's files, so that a failure (a full disk) leaves an SAE that was there as it was. Then
-    /// the files change places, `cfg.json` going first and coming last: a process killed within that moment leaves a folder
-    /// that every reader refuses, instead of one that mixes old and new.
+    /// Everything is first written beside the folder. Then it gets its name, or it and the folder that is there change places: at any moment, whatever
+    /// happens, the folder is not there, or holds the old SAE, or the new one; files of other names in it stay. Only where the system cannot do that ([`AtomicFolder::replace`]
+    /// says where) the files change one after the other, and a process that is killed within that moment leaves a folder that every reader refuses.
     ///
     /// # Errors
     /// [`Error::NotExpressible`] when the input shift is not `b_dec` (SAELens knows no other) or SAELens has no such architecture,
@@ -34,8 +34,7 @@ impl Sae {
         let folder = folder.as_ref();
         let io = |source| Error::Io { path: folder.to_path_buf(), source };
         let (config, tensors) = (self.config_json()?, self.named_tensors()?);
-        std::fs::create_dir_all(folder).map_err(io)?;
-        let new = tempfile::Builder::new().prefix(".partial-").tempdir_in(folder).map_err(io)?;
+        let new = AtomicFolder::create(folder)?;
         save_safetensors(new.path().join(WEIGHTS_FILE), &tensors, None)?;
         if let Some(sparsity) = self.sparsity() {
             let tensor = Tensor::new(sparsity, &Device::Cpu)?;
@@ -46,15 +45,7 @@ impl Sae {
             file.write_all(text.as_bytes())
                 .map_err(|source| tensor_files::Error::Io { path: folder.join(CFG_FILE), source })
         })?;
-        remove(&folder.join(CFG_FILE))?;
-        remove(&folder.join(SPARSITY_FILE))?;
-        for file in [WEIGHTS_FILE, SPARSITY_FILE, CFG_FILE] {
-            match std::fs::rename(new.path().join(file), folder.join(file)) {
-                Err(source) if source.kind() != std::io::ErrorKind::NotFound => return Err(io(source)),
-                _ => {}
-            }
-        }
-        Ok(())
+        Ok(new.replace(&[CFG_FILE, WEIGHTS_FILE, SPARSITY_FILE])?)
     }
 
     fn named_tensors(&self) -> Result<Vec<(&'static str, Tensor)>> {
@@ -127,14 +118,5 @@ fn normalisation_name(normalisation: Normalisation) -> &'static str {
         Normalisation::ExpectedAverageOnlyIn => "expected_average_only_in",
         Normalisation::ConstantNormRescale => "constant_norm_rescale",
         Normalisation::LayerNorm => "layer_norm",
-    }
-}
-
-fn remove(path: &Path) -> Result<()> {
-    match std::fs::remove_file(path) {
-        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-            Err(Error::Io { path: path.to_path_buf(), source })
-        }
-        _ => Ok(()),
     }
 }

@@ -3,7 +3,7 @@
 use super::LEAST;
 use crate::Result;
 use crate::export::ExportError;
-use crate::export::folder::{NewFolder, io};
+use crate::export::folder::io;
 use crate::export::tokens::Tokens;
 use activation_store::TokenPos;
 use half::f16;
@@ -11,7 +11,7 @@ use std::fs::File;
 use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::ops::RangeInclusive;
 use std::path::Path;
-use tensor_files::{Dtype, stream_safetensors};
+use tensor_files::{AtomicFolder, Dtype, stream_safetensors};
 
 /// Row, position and feature in four bytes each, and the activation in two; little-endian.
 const RECORD: usize = 14;
@@ -26,8 +26,8 @@ pub(super) struct Spool {
 }
 
 impl Spool {
-    pub(super) fn new(features: RangeInclusive<u32>, folder: &NewFolder) -> Result<Self> {
-        Ok(Self { features, file: BufWriter::with_capacity(1 << 16, folder.scratch()?), count: 0, largest: 0 })
+    pub(super) fn new(features: RangeInclusive<u32>, folder: &AtomicFolder) -> Result<Self> {
+        Ok(Self { features, file: BufWriter::with_capacity(1 << 16, folder.scratch_file()?), count: 0, largest: 0 })
     }
 
     /// Takes an activation of a feature of the range on row `row` of the cache; `at` is for errors.

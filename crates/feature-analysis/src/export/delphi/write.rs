@@ -1,13 +1,13 @@
 use super::spool::Spool;
 use super::{DelphiOptions, DelphiTarget};
-use crate::export::folder::NewFolder;
+use crate::export::folder::begin;
 use crate::export::tokens::Tokens;
 use crate::export::{ExportError, ExportProgress, check_width};
 use crate::{Error, Result};
 use activation_store::{ActivationBatch, ActivationSource, RowIndex};
 use std::io::Write;
 use std::path::Path;
-use tensor_files::write_atomically;
+use tensor_files::{AtomicFolder, write_atomically};
 
 /// What a cache holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub fn write_delphi(
 ) -> Result<DelphiReport> {
     options.check(targets)?;
     targets.iter().try_for_each(|target| check_width(source, target.hook, target.coder))?;
-    let folder = NewFolder::begin(out)?;
+    let folder = begin(out)?;
     let mut cache = Cache::new(targets, &folder, options)?;
     let (mut seen, wanted) = (0, options.rows.unwrap_or(u64::MAX));
     while !cache.full(wanted) {
@@ -65,7 +65,7 @@ struct Cache<'a> {
 }
 
 impl<'a> Cache<'a> {
-    fn new(targets: &'a [DelphiTarget<'a>], folder: &NewFolder, options: &DelphiOptions) -> Result<Self> {
+    fn new(targets: &'a [DelphiTarget<'a>], folder: &AtomicFolder, options: &DelphiOptions) -> Result<Self> {
         let spools = |target: &DelphiTarget<'_>| {
             options.splits(target.coder.d_sae()).into_iter().map(|split| Spool::new(split, folder)).collect()
         };
@@ -121,7 +121,7 @@ impl<'a> Cache<'a> {
 
     fn write(
         mut self,
-        folder: &NewFolder,
+        folder: &AtomicFolder,
         options: &DelphiOptions,
         progress: &mut dyn FnMut(ExportProgress),
     ) -> Result<DelphiReport> {

@@ -1,10 +1,11 @@
 //! The activations of a range of features while the text is read: on disk, 16 bytes each.
 
 use crate::Result;
-use crate::export::folder::{NewFolder, io};
+use crate::export::folder::io;
 use std::fs::File;
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
+use tensor_files::AtomicFolder;
 
 const RECORD: usize = 16;
 const WHAT: &str = "activations on their way to disk";
@@ -26,8 +27,8 @@ pub(super) struct Spool {
 }
 
 impl Spool {
-    pub(super) fn new(files: Range<usize>, features: Range<u32>, folder: &NewFolder) -> Result<Self> {
-        Ok(Self { files, features, file: BufWriter::with_capacity(1 << 16, folder.scratch()?), count: 0 })
+    pub(super) fn new(files: Range<usize>, features: Range<u32>, folder: &AtomicFolder) -> Result<Self> {
+        Ok(Self { files, features, file: BufWriter::with_capacity(1 << 16, folder.scratch_file()?), count: 0 })
     }
 
     /// Takes an activation of a feature of the range.

@@ -3,16 +3,16 @@ use super::figures::{groups, histogram, largest, rounded, share};
 use super::logits::{Direction, at_once, directions};
 use super::spool::{Firing, Spool};
 use super::{NeuronpediaOptions, NeuronpediaTarget};
-use crate::export::folder::NewFolder;
+use crate::export::folder::begin;
 use crate::export::tokens::Tokens;
 use crate::export::{ExportError, ExportProgress, check_width};
 use crate::{Error, Result};
 use activation_store::{ActivationBatch, ActivationSource, ExclusionCounts, ResolvedFilter, RowIndex};
 use serde_json::{Value, json};
-use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::ops::Range;
 use std::path::Path;
+use tensor_files::{AtomicFolder, write_atomically};
 
 /// More scratch files than this keep too many open.
 const MOST_SPOOLS: usize = 256;
@@ -62,7 +62,7 @@ pub fn write_neuronpedia(
     if left_size != right_size {
         return Err(Error::Misfit { left: "the SAE's output width", left_size, right: "d_model", right_size });
     }
-    let folder = NewFolder::begin(out)?;
+    let folder = begin(out)?;
     let mut text = Text::new(target, options, &folder)?;
     let (mut seen, wanted) = (0, options.rows.unwrap_or(u64::MAX));
     while !text.full(wanted) {
@@ -90,7 +90,7 @@ struct Text<'a> {
 }
 
 impl<'a> Text<'a> {
-    fn new(target: &'a NeuronpediaTarget<'a>, options: &'a NeuronpediaOptions, folder: &NewFolder) -> Result<Self> {
+    fn new(target: &'a NeuronpediaTarget<'a>, options: &'a NeuronpediaOptions, folder: &AtomicFolder) -> Result<Self> {
         let files = options.files(target.coder.d_sae());
         let n = files.len().min(MOST_SPOOLS);
         let border = |i: usize| i * files.len() / n;
@@ -174,7 +174,8 @@ impl<'a> Text<'a> {
         let settings = self.settings();
         for (name, value) in [("run_settings.json", &settings.0), ("skipped_indexes.json", &settings.1)] {
             let path = folder.join(name);
-            std::fs::write(&path, format!("{value:#}")).map_err(|source| Error::Io { path, source })?;
+            let io = |source| Error::Io { path: path.clone(), source };
+            write_atomically::<Error>(&path, |file| write!(file, "{value:#}").map_err(io))?;
         }
         Ok(NeuronpediaReport { rows, context, files, alive, activations, excluded: self.excluded })
     }
@@ -197,26 +198,27 @@ impl<'a> Text<'a> {
     /// Writes a file, feature by feature.
     fn write_file(&mut self, path: &Path, features: Range<u32>, firings: &mut [Vec<Firing>]) -> Result<()> {
         let io = |source| Error::Io { path: path.into(), source };
-        let mut out = BufWriter::new(File::create(path).map_err(io)?);
         let options = self.options;
         let head = json!({
             "model_id": options.model_id, "layer": options.layer, "sae_set": options.sae_set, "sae_id_suffix": options.sae_id_suffix,
         });
         let head = head.to_string();
-        write!(out, "{},\"features\":[", head.trim_end_matches('}')).map_err(io)?;
-        let all: Vec<u32> = features.clone().collect();
-        for part in all.chunks(at_once(self.target)) {
-            for (&feature, direction) in part.iter().zip(directions(self.target, part)?) {
-                let held = &mut firings[(feature - features.start) as usize];
-                held.iter_mut().for_each(|firing| firing.value *= direction.norm);
-                let entry = self.entry(feature, held, &direction)?;
-                if feature > features.start {
-                    out.write_all(b",").map_err(io)?;
+        write_atomically(path, |out| {
+            write!(out, "{},\"features\":[", head.trim_end_matches('}')).map_err(io)?;
+            let all: Vec<u32> = features.clone().collect();
+            for part in all.chunks(at_once(self.target)) {
+                for (&feature, direction) in part.iter().zip(directions(self.target, part)?) {
+                    let held = &mut firings[(feature - features.start) as usize];
+                    held.iter_mut().for_each(|firing| firing.value *= direction.norm);
+                    let entry = self.entry(feature, held, &direction)?;
+                    if feature > features.start {
+                        out.write_all(b",").map_err(io)?;
+                    }
+                    serde_json::to_writer(&mut *out, &entry).map_err(|error| io(error.into()))?;
                 }
-                serde_json::to_writer(&mut out, &entry).map_err(|error| io(error.into()))?;
             }
-        }
-        out.write_all(b"]}").and_then(|()| out.flush()).map_err(io)
+            out.write_all(b"]}").map_err(io)
+        })
     }
 
     fn entry(&mut self, feature: u32, firings: &[Firing], direction: &Direction) -> Result<NeuronpediaFeature> {

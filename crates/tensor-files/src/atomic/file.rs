@@ -1,3 +1,8 @@
+//! One file.
+
+use super::crash_points::step;
+use super::partial::partial_file;
+use super::{parent, sync_folder};
 use crate::Error;
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -5,32 +10,44 @@ use std::path::Path;
 
 /// Writes a file through `fill` so that `path` holds either its old content or the complete new one, never a part.
 ///
-/// The bytes go to a temporary file in the same folder (made if it is missing), which is synced and renamed over `path`.
+/// The bytes go to a partial file in the same folder (made if it is missing), which is synced and renamed over `path`; then the folder is synced. What
+/// processes that were killed left of the same file is removed.
 ///
 /// # Errors
-/// Any I/O error, or the error of `fill` (the temporary file is then removed and `path` is untouched).
+/// Any I/O error, or the error of `fill` (the partial file is then removed and `path` is untouched).
 pub fn write_atomically<E: From<Error>>(
     path: &Path,
     fill: impl FnOnce(&mut BufWriter<&File>) -> std::result::Result<(), E>,
 ) -> std::result::Result<(), E> {
     let io = |source| Error::Io { path: path.to_path_buf(), source };
-    let folder = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    std::fs::create_dir_all(folder).map_err(io)?;
-    let mut builder = tempfile::Builder::new();
-    // Temporary files are private by default; this one becomes an ordinary file, with the rights that the user's umask leaves.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let temporary = builder.prefix(".partial-").tempfile_in(folder).map_err(io)?;
-    let mut writer = BufWriter::with_capacity(1 << 20, temporary.as_file());
+    let (partial, _lock) = partial_file(path)?;
+    step();
+    let mut writer = BufWriter::with_capacity(1 << 20, partial.as_file());
     fill(&mut writer)?;
     writer.flush().map_err(io)?;
     drop(writer);
-    temporary.as_file().sync_all().map_err(io)?;
-    temporary.persist(path).map_err(|e| io(e.error))?;
-    Ok(())
+    step();
+    partial.as_file().sync_all().map_err(io)?;
+    step();
+    partial.persist(path).map_err(|e| io(e.error))?;
+    step();
+    Ok(sync_folder(parent(path))?)
+}
+
+/// Renames a file or a link over `to`, which lies on the same disk: both the content and the new name are on the disk afterwards.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn rename_durably(from: &Path, to: &Path) -> crate::Result<()> {
+    let io = |source| Error::Io { path: to.to_path_buf(), source };
+    if from.symlink_metadata().map_err(io)?.is_file() {
+        step();
+        File::open(from).and_then(|file| file.sync_all()).map_err(io)?;
+    }
+    step();
+    std::fs::rename(from, to).map_err(io)?;
+    step();
+    sync_folder(parent(to))
 }
 
 #[cfg(test)]
