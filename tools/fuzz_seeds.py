@@ -200,6 +200,17 @@ def tokenizers():
         put("tokenizer", name, text + (b"\0" + b"\0".join(beside) if name == "sentencepiece" else b""))
 
 
+def rebuilt():
+    for folder in sorted((GOLDEN / "sentencepiece").iterdir()):
+        if folder.is_dir():
+            put("sentencepiece", folder.name, (folder / "tokenizer.model").read_bytes())
+    vocab = {c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))} | {"th": 256, "the": 257, "<|endoftext|>": 258}
+    vocab = json.dumps(vocab, separators=(",", ":"), ensure_ascii=False).encode()
+    added = {"added_tokens_decoder": {"259": {"content": "<|im_end|>", "special": True}}, "eos_token": "<|im_end|>"}
+    for name, config in {"gpt2": {"tokenizer_class": "GPT2Tokenizer", "add_prefix_space": True}, "qwen2": {"tokenizer_class": "Qwen2Tokenizer"} | added}.items():
+        put("vocab_merges", name, vocab + b"\0#version: 0.2\nt h\nth e\n\0" + json.dumps(config).encode())
+
+
 def saelens():
     golden = ROOT / "crates/sae-core/tests/golden"
     for folder in sorted(golden.iterdir()):
@@ -354,7 +365,7 @@ def hub():
     put("hub", "dataset-converted", b"\2" + b"\x1e".join([listed("script.py"), listed("default/train/0000.parquet"), *large(b"PAR1")]))
 
 
-ALL = (safetensors, families, gguf_files, tokenizers, saelens, documents, parquet, interventions, archives, dialects, registry, hub)
+ALL = (safetensors, families, gguf_files, tokenizers, rebuilt, saelens, documents, parquet, interventions, archives, dialects, registry, hub)
 
 if __name__ == "__main__":
     for make in ALL:

@@ -351,7 +351,9 @@ pub enum Error {
         reason: &'static str,
     },
     /// Text was given to a model that came without a tokenizer.
-    #[error("model `{model}` has no tokenizer (its folder has no tokenizer.json): give token ids instead of text")]
+    #[error(
+        "model `{model}` has no tokenizer (its folder has no tokenizer.json, tokenizer.model, or vocab.json with merges.txt): give token ids instead of text"
+    )]
     ModelWithoutTokenizer {
         /// The model's name.
         model: String,
@@ -384,10 +386,10 @@ pub enum Error {
     /// The tensor library refused.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
-    /// A folder without `tokenizer.json`.
-    #[error("no tokenizer: {path} does not exist")]
+    /// A folder without a tokenizer.
+    #[error("no tokenizer: {path} does not exist, nor tokenizer.model, nor vocab.json with merges.txt")]
     NoTokenizer {
-        /// The file that is missing.
+        /// The first of the files that it could have.
         path: PathBuf,
     },
     /// A tokenizer, or a file of its folder, is unusable.

@@ -55,7 +55,7 @@ impl LoadOptions {
 }
 
 /// Loads a model from a Hugging Face folder (`config.json`, `model.safetensors` or `pytorch_model.bin` or shards with their index, and
-/// `tokenizer.json` if there is one), or from a GGUF file (name ending in `.gguf`; it carries its own tokenizer).
+/// its tokenizer if there is one: [`Tokenizer::from_folder`]), or from a GGUF file (name ending in `.gguf`; it carries its own tokenizer).
 ///
 /// Folders may be of any family in [`AnyModel::supported`]; GGUF files of the architectures `gemma`, `gemma2`, `gemma3`, `gpt2`,
 /// `gptneox`, `llama` (Mistral too), `phi3`, `qwen2` and `qwen3`. What llama.cpp's converter did to the tensors is undone, so that a file

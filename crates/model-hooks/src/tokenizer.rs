@@ -6,10 +6,13 @@ mod folder;
 mod patterns;
 mod pieces;
 mod roles;
+pub(crate) mod sentencepiece;
 mod side_files;
 mod special;
+mod vocab_merges;
 
 pub(crate) use folder::eos_ids_of_folder;
+pub(crate) use sentencepiece::TokenKind;
 pub use special::SpecialTokens;
 
 use crate::{Error, LoadWarning, Result};

@@ -8,6 +8,8 @@ mod harness;
 mod interventions;
 #[path = "fuzz/model_folder.rs"]
 mod model_folder;
+#[path = "fuzz/rebuilt.rs"]
+mod rebuilt;
 #[path = "fuzz/tokenizer.rs"]
 mod tokenizer;
 
@@ -24,6 +26,16 @@ fn interventions_inputs() {
 #[test]
 fn model_folder_inputs() {
     harness::replay("model_folder", model_folder::read);
+}
+
+#[test]
+fn sentencepiece_inputs() {
+    harness::replay("sentencepiece", rebuilt::sentencepiece);
+}
+
+#[test]
+fn vocab_merges_inputs() {
+    harness::replay("vocab_merges", rebuilt::vocab_merges);
 }
 
 #[test]
@@ -197,7 +209,9 @@ mod links {
 #[test]
 fn the_first_inputs_are_sound() {
     let _alone = harness::alone();
-    for (target, least) in [("model_folder", 15), ("gguf", 5), ("tokenizer", 5)] {
+    for (target, least) in
+        [("model_folder", 15), ("gguf", 5), ("tokenizer", 5), ("sentencepiece", 4), ("vocab_merges", 2)]
+    {
         let sound = seeds(target).iter().filter(|seed| sound(target, seed)).count();
         assert!(sound >= least, "{sound} of {target}");
     }
@@ -207,6 +221,14 @@ fn sound(target: &str, seed: &[u8]) -> bool {
     use model_hooks::{LoadOptions, load};
     match target {
         "gguf" => load(&harness::file("sound.gguf", seed), &LoadOptions::default()).is_ok(),
+        "sentencepiece" | "vocab_merges" => {
+            if target == "sentencepiece" {
+                rebuilt::sentencepiece(seed)
+            } else {
+                rebuilt::vocab_merges(seed)
+            }
+            Tokenizer::from_folder(harness::folder().join("rebuilt")).is_ok()
+        }
         "tokenizer" => {
             tokenizer::read(seed);
             Tokenizer::from_folder(harness::folder()).is_ok()

@@ -12,6 +12,8 @@ use tensor_files::read_weight_map;
 
 const SMALL: [&str; 4] =
     ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json"];
+/// What a tokenizer is built from where there is no `tokenizer.json`.
+const TOKENIZER_PARTS: [&str; 4] = ["tokenizer.model", "vocab.json", "merges.txt", "added_tokens.json"];
 /// One file of weights, or the index of its shards: the first that a repository has is fetched.
 const WEIGHTS: [(&str, &str); 2] =
     [("model.safetensors", "model.safetensors.index.json"), ("pytorch_model.bin", "pytorch_model.bin.index.json")];
@@ -59,7 +61,11 @@ impl Pretrained {
         let session = self.model_session(name)?;
         let mut required = vec!["config.json".to_owned()];
         required.extend(weights(&session, name)?);
-        let files = session.get(&required, &SMALL.map(str::to_owned))?;
+        let mut optional = SMALL.map(str::to_owned).to_vec();
+        if !session.has("tokenizer.json") {
+            optional.extend(TOKENIZER_PARTS.map(str::to_owned));
+        }
+        let files = session.get(&required, &optional)?;
         let name = name.rsplit('/').next().unwrap_or(name).into();
         Ok(Model { name, path: session.folder()?, files, revision: Some(session.commit) })
     }

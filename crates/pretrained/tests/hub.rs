@@ -177,6 +177,27 @@ fn a_model_arrives_by_an_alias_and_loads() {
     assert_eq!(setup.server.requests().len(), before.len());
 }
 
+#[test]
+fn a_model_without_a_tokenizer_json_comes_with_its_parts() {
+    let mut repos = repos();
+    let files = repos.get_mut("models:openai-community/gpt2-medium").unwrap();
+    for file in ["tokenizer.model", "vocab.json", "merges.txt"] {
+        files.insert(file.into(), b"part".to_vec());
+    }
+    let fetched = |repos: Repos| -> Vec<String> {
+        let setup = Setup::of(repos, as_it_is);
+        let files = setup.hub().model("gpt2-medium").unwrap().files;
+        files.iter().map(|file| file.file_name().unwrap().to_string_lossy().into_owned()).collect()
+    };
+    assert!(!fetched(repos.clone()).iter().any(|file| file == "merges.txt"), "tokenizer.json says it all");
+    repos.get_mut("models:openai-community/gpt2-medium").unwrap().remove("tokenizer.json");
+    let files = fetched(repos);
+    assert!(
+        ["tokenizer.model", "vocab.json", "merges.txt"].iter().all(|part| files.iter().any(|file| file == part)),
+        "{files:?}"
+    );
+}
+
 fn sharded(index: &str) -> Repos {
     let mut repos = Repos::new();
     for (file, body) in [

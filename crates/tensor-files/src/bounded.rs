@@ -37,6 +37,20 @@ pub fn read_bounded(path: impl AsRef<Path>, most: u64) -> Result<Vec<u8>> {
 mod tests {
     use super::*;
 
+    /// Files of `/proc` say that they are empty, as one does that grows after its length was asked for.
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_file_that_is_longer_than_it_said() {
+        let path = "/proc/self/maps";
+        assert_eq!(std::fs::metadata(path).unwrap().len(), 0);
+        let error = read_bounded(path, 20).unwrap_err();
+        assert_eq!(
+            (error.kind(), error.to_string()),
+            (ErrorKind::FileTooLarge, "21 bytes, at most 20 are read".into())
+        );
+        assert!(read_bounded(path, 1 << 24).unwrap().len() > 20);
+    }
+
     #[test]
     fn only_files_and_only_so_much() {
         let dir = tempfile::tempdir().unwrap();

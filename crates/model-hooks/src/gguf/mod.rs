@@ -24,6 +24,7 @@ pub use file::{GgufFile, GgufTensor};
 pub use tensor_type::TensorType;
 pub use value::{Array, Value};
 
+pub(crate) use pre_tokenizer::PreTokenizer;
 pub(crate) use tokenizer::read_tokenizer;
 
 use crate::families::AnyModel;

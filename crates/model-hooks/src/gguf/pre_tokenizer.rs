@@ -19,7 +19,7 @@ use tokenizers::{NormalizerWrapper, PreTokenizerWrapper, SplitDelimiterBehavior}
 ///
 /// `default` is not among them: it is what a converter wrote when it knew no name, and stands for no published tokenizer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum PreTokenizer {
+pub(crate) enum PreTokenizer {
     Gpt2,
     NeoX,
     DigitsThenGpt2,
@@ -67,9 +67,10 @@ impl PreTokenizer {
         matches!(self, Self::NeoX | Self::Qwen2).then(|| NFC.into())
     }
 
-    pub fn build(self) -> tokenizers::Result<PreTokenizerWrapper> {
+    /// `prefix_space`: whether a text that does not begin with a space is given one.
+    pub fn build(self, prefix_space: bool) -> tokenizers::Result<PreTokenizerWrapper> {
         let then = |first: PreTokenizerWrapper, second: ByteLevel| Sequence::new(vec![first, second.into()]).into();
-        let gpt2 = ByteLevel::default().add_prefix_space(false);
+        let gpt2 = ByteLevel::default().add_prefix_space(prefix_space);
         Ok(match self {
             Self::Gpt2 | Self::NeoX => gpt2.into(),
             Self::DigitsThenGpt2 => then(Digits::new(true).into(), gpt2),

@@ -3,6 +3,7 @@
 use super::arch::ARCHITECTURE;
 use super::pre_tokenizer::PreTokenizer;
 use super::{GgufFile, sentencepiece};
+use crate::tokenizer::TokenKind;
 use crate::{Error, LoadWarning, Result, SpecialTokens};
 use std::collections::HashSet;
 use tokenizers::decoders::byte_level::ByteLevel;
@@ -15,17 +16,6 @@ pub(super) const TOKENS: &str = "tokenizer.ggml.tokens";
 const PRE: &str = "tokenizer.ggml.pre";
 const MERGES: &str = "tokenizer.ggml.merges";
 const TYPES: &str = "tokenizer.ggml.token_type";
-
-/// What a token is for, by the numbers in the file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum TokenKind {
-    Normal,
-    Unknown,
-    Control,
-    UserDefined,
-    Unused,
-    Byte,
-}
 
 /// The tokens of a file with their kinds, checked to be distinct.
 pub(super) struct Vocabulary<'a> {
@@ -72,15 +62,8 @@ impl<'a> Vocabulary<'a> {
 }
 
 fn token_kind(file: &GgufFile, id: usize, kind: i32) -> Result<TokenKind> {
-    Ok(match kind {
-        1 => TokenKind::Normal,
-        2 => TokenKind::Unknown,
-        3 => TokenKind::Control,
-        4 => TokenKind::UserDefined,
-        5 => TokenKind::Unused,
-        6 => TokenKind::Byte,
-        _ => return Err(file.bad_key(TYPES, "types from 1 to 6", format!("{kind} at id {id}"))),
-    })
+    let bad = || file.bad_key(TYPES, "types from 1 to 6", format!("{kind} at id {id}"));
+    TokenKind::from_number(kind).ok_or_else(bad)
 }
 
 /// The tokenizer of a file, its special tokens and what is odd about them, or nothing if the file says that it has none.
@@ -151,7 +134,7 @@ fn byte_level(file: &GgufFile, vocabulary: &Vocabulary<'_>) -> Result<(Tokenizer
         let bpe = BPE::builder().vocab_and_merges(vocab, merges).ignore_merges(pre.ignores_merges()).build()?;
         let mut tokenizer = Tokenizer::new(bpe);
         tokenizer.with_normalizer(pre.normalizer())?;
-        tokenizer.with_pre_tokenizer(Some(pre.build()?));
+        tokenizer.with_pre_tokenizer(Some(pre.build(false)?));
         tokenizer.with_decoder(Some(ByteLevel::default()));
         Ok(tokenizer)
     };

@@ -1,7 +1,7 @@
 //! Tokens that the files beside a tokenizer add to it.
 
 use super::side_files::{SideFile, SideFiles, unusable};
-use crate::{LoadWarning, Result};
+use crate::{LoadWarning, Result, SpecialTokens};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use tokenizers::AddedToken;
@@ -35,6 +35,27 @@ pub(super) fn add(files: &SideFiles, inner: &mut tokenizers::Tokenizer, warnings
     }
     let failed = |e: tokenizers::Error| unusable(&file.path, format!("its added tokens: {e}"));
     inner.add_tokens(list).map_err(failed)?;
+    Ok(())
+}
+
+/// Makes tokens with a role special tokens, which are found in texts, where the tokenizer does not say so itself.
+pub(super) fn add_roles(files: &SideFiles, inner: &mut tokenizers::Tokenizer, special: &SpecialTokens) -> Result<()> {
+    let said = [&files.tokenizer_config, &files.special_tokens_map];
+    let said: Vec<AddedToken> =
+        said.iter().flat_map(|file| file.keys.values()).filter_map(|value| added(value, Some(true))).collect();
+    let roles = [special.bos, special.eos, special.pad, special.unk, special.sep, special.cls, special.mask];
+    let mut list: Vec<AddedToken> = Vec::new();
+    for id in roles.into_iter().flatten() {
+        let new = !inner.get_added_tokens_decoder().contains_key(&id);
+        let Some(text) = inner.id_to_token(id).filter(|text| new && list.iter().all(|token| token.content != *text))
+        else {
+            continue;
+        };
+        let flags = said.iter().find(|token| token.content == text).cloned();
+        list.push(flags.unwrap_or_else(|| AddedToken::from(text, true)).special(true).normalized(false));
+    }
+    let failed = |e: tokenizers::Error| unusable(&files.tokenizer_config.path, format!("its special tokens: {e}"));
+    inner.add_special_tokens(list).map_err(failed)?;
     Ok(())
 }
 

@@ -148,6 +148,18 @@ fn fallback_byte(entry: &str) -> Option<u8> {
     (hex.len() == 2).then(|| u8::from_str_radix(hex, 16).ok()).flatten()
 }
 
+/// GPT-2's printable characters for the 256 bytes, in the order of bytes.
+pub(super) fn byte_level_characters() -> [char; 256] {
+    let byte_of = byte_level_alphabet();
+    let mut characters = ['\0'; 256];
+    for c in (0x21..0x144).filter_map(char::from_u32) {
+        if let Some(byte) = byte_of(c) {
+            characters[usize::from(byte)] = c;
+        }
+    }
+    characters
+}
+
 /// GPT-2's map from printable character to byte: printable Latin-1 stands for itself, the others follow from U+0100 on.
 fn byte_level_alphabet() -> impl Fn(char) -> Option<u8> {
     let prints_itself = |b: u8| matches!(b, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF);

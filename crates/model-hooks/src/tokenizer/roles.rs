@@ -11,12 +11,12 @@ const BOS: usize = 0;
 const EOS: usize = 1;
 
 /// The roles that a kind of tokenizer gives to tokens when no file says anything else.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct RoleDefaults {
-    pub bos: Option<&'static str>,
-    pub eos: Option<&'static str>,
-    pub pad: Option<&'static str>,
-    pub unk: Option<&'static str>,
+    pub bos: Option<String>,
+    pub eos: Option<String>,
+    pub pad: Option<String>,
+    pub unk: Option<String>,
     pub adds_bos: Option<bool>,
 }
 
@@ -71,7 +71,7 @@ impl Roles<'_> {
             let reason = "add_bos_token is true, but bos_token is not in the vocabulary: there is no BOS to add";
             return Err(unusable(&config.path, reason.into()));
         }
-        let defaults = [defaults.bos, defaults.eos, defaults.pad, defaults.unk];
+        let defaults = [&defaults.bos, &defaults.eos, &defaults.pad, &defaults.unk];
         for ((role, slot), default) in ROLES.into_iter().zip(&mut named).zip(defaults) {
             let silent = !files.tokenizer_config.keys.contains_key(role);
             if let (Some(token), None, true) = (default, &slot, silent) {

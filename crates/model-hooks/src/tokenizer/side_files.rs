@@ -26,6 +26,15 @@ impl SideFile {
         self.keys.get(key).filter(|value| !value.is_null())
     }
 
+    /// A text that may be absent or null.
+    pub fn text(&self, key: &str) -> Result<Option<&str>> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(other) => Err(unusable(&self.path, format!("{key} is {other}, expected a text"))),
+        }
+    }
+
     /// A truth value that may be absent or null.
     pub fn flag(&self, key: &str) -> Result<Option<bool>> {
         match self.get(key) {
@@ -50,7 +59,16 @@ pub(super) struct SideFiles {
     pub generation_config: SideFile,
 }
 
+/// Classes that can be any kind of tokenizer.
+const ANY_CLASS: [&str; 4] =
+    ["PreTrainedTokenizerFast", "PreTrainedTokenizer", "TokenizersBackend", "SentencePieceBackend"];
+
 impl SideFiles {
+    /// The kind of tokenizer that `tokenizer_config.json` names, if it does.
+    pub fn tokenizer_class(&self) -> Result<Option<&str>> {
+        Ok(self.tokenizer_config.text("tokenizer_class")?.filter(|class| !ANY_CLASS.contains(class)))
+    }
+
     /// Reads them. What says how texts become tokens must be sound; of the others a damaged file is left out with a warning.
     pub fn read(dir: &Path, warnings: &mut Vec<LoadWarning>) -> Result<Self> {
         Ok(Self {
