@@ -43,7 +43,8 @@ fn run(args: &Args) -> Outcome {
     }
     println!("{}\n{}\n\n{table}", setup.describe_model(), setup.describe_sae());
     println!(
-        "logits of W_dec W_U with the model's weights processed {}; nothing was run on any text",
+        "{}, with the model's weights processed {}; nothing was run on any text",
+        common::projection(lens.at),
         common::processing_name(lens.processing)
     );
     Ok(())

@@ -1,4 +1,4 @@
-//! Adds a feature's direction to the residual stream, more and more of it, and draws how the next-token predictions answer.
+//! Adds a feature's direction to the value at the hook point that its SAE writes, more and more of it, and draws how the next-token predictions answer.
 //!
 //! ```sh
 //! cargo run --release --example steer -- --feature 1890 --prompt "He came home on" --strengths=-40,-20,0,20,40
@@ -11,7 +11,8 @@ use common::{Outcome, Source};
 use indicatif::ProgressBar;
 use saescope::feature_analysis::page::{Page, Section};
 use saescope::feature_analysis::plot::{Align, LineOptions, LineSeries, Table, lines, visible_token};
-use saescope::model_hooks::{Edit, HookPoint, PromptReport, Tokenizer, test_prompt_tokens};
+use saescope::feature_analysis::splice::SaeAt;
+use saescope::model_hooks::{Edit, HookRows, PromptReport, Tokenizer, test_prompt_tokens};
 use saescope::sae_core::SparseCoder;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -64,12 +65,26 @@ pub fn run(args: &Args) -> Outcome {
         return Err(format!("a strength is {bad}, expected a finite number").into());
     }
     let setup = args.source.open()?;
-    let hook: HookPoint = setup.sae.hook_name()?.parse()?;
-    let direction = setup.sae.decoder_rows(&[args.feature])?.squeeze(0)?;
+    let hook = SaeAt::home_in(setup.model.hooked(), &setup.sae)?.output();
+    let rows = HookRows::resolve(hook, setup.model.shape())?;
+    let direction = setup.sae.decoder_rows(&[args.feature])?;
+    if direction.dims() != [1, rows.width()] {
+        let (found, width) = (setup.sae.d_out(), rows.width());
+        return Err(format!("the SAE writes {found} numbers, but {hook} is {width} wide in this model").into());
+    }
+    // Heads side by side become an axis of their own, as in the value.
+    let direction = match rows.head_width() {
+        Some(d_head) => direction.reshape(((), d_head))?,
+        None => direction.squeeze(0)?,
+    };
     let tokenizer = setup.model.require_tokenizer()?;
     let prompt = tokenizer.to_tokens(&args.prompt, setup.bos(), None)?.ids;
     let answer = |strength: f64, follow: &[u32], top_k| -> Outcome<PromptReport> {
-        let mut steer = Edit::add(hook, (&direction * strength)?);
+        let steer = Edit::add(hook.point, (&direction * strength)?);
+        let mut steer = match hook.head {
+            Some(head) => steer.head(head),
+            None => steer,
+        };
         let follow: Vec<&[u32]> = follow.iter().map(std::slice::from_ref).collect();
         Ok(test_prompt_tokens(&setup.model, &prompt, &follow, top_k, &mut steer)?)
     };
@@ -120,10 +135,12 @@ pub fn run(args: &Args) -> Outcome {
 
     let mut page = Page::new(
         "Dose and response",
-        "A feature's direction added to the residual stream, and what the model then predicts.",
+        "A feature's direction added at its hook point, and what the model then predicts.",
     );
     page.fact("model", setup.describe_model()).fact("SAE", setup.describe_sae());
-    page.fact("feature", args.feature.to_string()).fact("prompt", args.prompt.as_str());
+    page.fact("hook point", hook.to_string())
+        .fact("feature", args.feature.to_string())
+        .fact("prompt", args.prompt.as_str());
     let figure = |title: &str, y_label: &str, series: &[LineSeries]| {
         let (title, x_label, y_label) = (title.into(), "how many times the direction is added".into(), y_label.into());
         lines(series, &LineOptions { title, x_label, y_label, ..LineOptions::default() })

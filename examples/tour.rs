@@ -24,7 +24,7 @@ use saescope::feature_analysis::{
     FrameOptions, KeptExamples, LensOptions, PositiveActivations, SeedLoopOptions, beside, collect, feature_frame,
     logit_lens, token_frame, top_frame, write_csv, write_parquet,
 };
-use saescope::model_hooks::{NoTap, TokenBatch};
+use saescope::model_hooks::{Error as ModelError, NoTap, TokenBatch};
 use saescope::sae_core::{Sae, SparseCoder};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -193,12 +193,14 @@ fn lens(setup: &Setup, features: &[u32], page: &mut Page) -> Outcome {
     let shape = setup.model.shape();
     println!("shape of the decoder weights [{}, {}]", setup.sae.d_sae(), setup.sae.d_out());
     println!("shape of the model unembed [{}, {}]", shape.d_model, shape.d_vocab);
-    if setup.sae.d_out() != shape.d_model {
-        println!("the SAE does not write to the residual stream: no lens");
-        return Ok(());
-    }
     let options = LensOptions { top: 10, bottom: 5, ..LensOptions::default() };
-    let lens = logit_lens(&setup.model, &setup.sae, Some(features), &options)?;
+    let lens = match logit_lens(&setup.model, &setup.sae, Some(features), &options) {
+        Err(saescope::feature_analysis::Error::Model(error)) if matches!(*error, ModelError::NotWritten { .. }) => {
+            println!("no lens: {error}");
+            return Ok(());
+        }
+        lens => lens?,
+    };
     let rows = lens_rows(&lens, setup.model.require_tokenizer()?);
     let shown = &rows[..rows.len().min(7)];
     let mut table = Table::new(
@@ -211,7 +213,8 @@ fn lens(setup: &Setup, features: &[u32], page: &mut Page) -> Outcome {
         table.row([format!("token_{i}")].into_iter().chain(cells));
     }
     println!("{table}({} of {} features; all are on the page)", shown.len(), rows.len());
-    let note = format!("Rows of W_dec W_U, weights processed {}.", common::processing_name(lens.processing));
+    let note =
+        format!("{}, weights processed {}.", common::projection(lens.at), common::processing_name(lens.processing));
     page.section(Section::new("lens", "The logit lens").text(note).markup(lens_table(&rows)));
     Ok(())
 }

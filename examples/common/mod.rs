@@ -11,7 +11,7 @@ use feature_analysis::Progress;
 use indicatif::{ProgressBar, ProgressStyle};
 use saescope::activation_store::{ActivationStore, DocumentOptions, Documents, StoreOptions, StoreReport};
 use saescope::feature_analysis;
-use saescope::model_hooks::{Bos, LanguageModel, LoadOptions, Processing, ProcessingSteps, load};
+use saescope::model_hooks::{Bos, HookSelector, LanguageModel, LoadOptions, Processing, ProcessingSteps, Site, load};
 use saescope::sae_core::{self, Dictionary, SparseCoder, dialects};
 use saescope::tensor_kernels::Engine;
 use std::path::{Path, PathBuf};
@@ -196,6 +196,16 @@ fn trained_on(sae: Option<&Dictionary>) -> ProcessingSteps {
     steps.center_unembed = said("center_unembed", steps.center_unembed);
     steps.fold_value_biases = said("fold_value_biases", steps.fold_value_biases);
     steps
+}
+
+/// What a logit lens multiplies, with the weights between the hook point and the residual stream.
+pub fn projection(at: HookSelector) -> String {
+    let between = match at.point.site() {
+        Some(Site::Z) => "W_O ",
+        Some(Site::MlpPost | Site::MlpPre) => "W_out ",
+        _ => "",
+    };
+    format!("rows of W_dec {between}W_U, W_dec at {at}")
 }
 
 /// `all of TransformerLens' steps`, `none`, or the list of steps.

@@ -27,7 +27,7 @@ impl Spec {
 
     /// Random unit directions, read and written by the same rows; the 32 strongest of each token are kept.
     pub fn build(&self, model: &LanguageModel, engine: Engine, seed: u64) -> Outcome<Sae> {
-        let width = HookRows::of(self.hook.into(), model.shape())?.width;
+        let width = HookRows::resolve(self.hook, model.shape())?.width();
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut rows = vec![0_f32; self.d_sae * width];
         for row in rows.chunks_exact_mut(width) {

@@ -98,7 +98,10 @@ fn prompt(args: &Args, setup: &Setup, page: &mut Page) -> Outcome {
         None => first(&ask(&[], &mut NoTap)?)?.top.iter().take(1).map(|top| top.token).collect(),
     };
     let plain = ask(&[&answer], &mut NoTap)?;
-    let with_sae = ask(&[&answer], &mut Splice::on(setup.model.hooked()).with(SaeAt::home(&setup.sae)?)?)?;
+    let with_sae = ask(
+        &[&answer],
+        &mut Splice::on(setup.model.hooked()).with(SaeAt::home_in(setup.model.hooked(), &setup.sae)?)?,
+    )?;
     let (plain, with_sae) = (first(&plain)?, first(&with_sae)?);
     let mut table = Table::new([
         ("rank", Align::Right),

@@ -306,12 +306,6 @@ pub enum Error {
         /// How many layers it has.
         n_layers: usize,
     },
-    /// A hook point without one row for each position.
-    #[error("{hook} does not hold one row for each position, so that it cannot be stored as rows")]
-    NotRows {
-        /// The hook point.
-        hook: model_hooks::HookPoint,
-    },
     /// An activation batch whose tensors do not fit its addresses or its spec.
     #[error("an activation batch has tensors of shapes {found}, expected {expected}")]
     BatchShape {

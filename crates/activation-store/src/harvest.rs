@@ -5,7 +5,7 @@ use crate::{
     KeepRows, PackingReport, ResolvedFilter, Result, RowIndex, TokenFilter, TokenPos, TokenRow, TokenRows,
 };
 use candle_core::{DType, Tensor};
-use model_hooks::{Capture, HookPoint, LanguageModel, TokenBatch, Tokenizer};
+use model_hooks::{Capture, HookPoint, HookRows, LanguageModel, TokenBatch, Tokenizer};
 use std::collections::HashSet;
 
 /// Rows of tokens for one forward pass.
@@ -142,18 +142,13 @@ impl Harvest {
     /// # Errors
     /// The model's.
     pub fn activations(&self, batch: &TokenRowBatch) -> Result<Vec<Tensor>> {
-        let mut capture = Capture::of(self.spec.hooks.iter().map(|hook| hook.point));
+        let mut capture = Capture::of(self.spec.hooks.iter().map(HookRows::point));
         self.model.hooked().forward_until(&batch.tokens()?, self.last, &mut capture)?;
-        self.spec.hooks.iter().map(|hook| self.as_rows(capture.get(hook.point)?, hook.head)).collect()
+        self.spec.hooks.iter().map(|hook| self.kept(&hook.gather(capture.get(hook.point())?)?)).collect()
     }
 
-    /// `[batch, pos, (head,) d]` -> `[batch, pos', width]`.
-    fn as_rows(&self, x: &Tensor, head: Option<usize>) -> Result<Tensor> {
-        let x = match head {
-            Some(head) => x.narrow(2, head, 1)?.squeeze(2)?,
-            None if x.rank() > 3 => x.flatten_from(2)?,
-            None => x.clone(),
-        };
+    /// The kept positions: `[batch, pos, width]` -> `[batch, pos', width]`.
+    fn kept(&self, x: &Tensor) -> Result<Tensor> {
         let kept = &self.spec.positions;
         let x = match kept.last() {
             Some(&end) if (end - kept[0]) as usize + 1 == kept.len() => x.narrow(1, kept[0] as usize, kept.len())?,

@@ -91,7 +91,7 @@ impl<S: ActivationSource> Shuffled<S> {
             mix_fraction: options.mix_fraction,
             ..source.spec().clone()
         };
-        let widths: Vec<usize> = spec.hooks.iter().map(|hook| hook.width).collect();
+        let widths: Vec<usize> = spec.hooks.iter().map(|hook| hook.width()).collect();
         let ring = Ring::new(&widths, spec.ring_slots, shuffle)?;
         Ok(Self { source, options, spec, ring, waiting: None, to_serve: 0, dropped: 0, exhausted: false, over: false })
     }

@@ -1,11 +1,11 @@
 //! The store: documents in, batches of activations out.
 
 use crate::{
-    ActivationBatch, ActivationSource, ActivationSpec, DocumentSource, Error, Harvest, HookChoice, HookRows, Result,
-    RowIndex, ShuffleOptions, Shuffled, StoreOptions, StoreReport, TokenRowBatch, TokenRows, Tokenise, Tokenised,
+    ActivationBatch, ActivationSource, ActivationSpec, DocumentSource, Error, Harvest, Result, RowIndex,
+    ShuffleOptions, Shuffled, StoreOptions, StoreReport, TokenRowBatch, TokenRows, Tokenise, Tokenised,
 };
 use candle_core::Tensor;
-use model_hooks::{HookPoint, LanguageModel, Tokenizer};
+use model_hooks::{HookPoint, HookRows, HookSelector, LanguageModel, Tokenizer};
 use sae_core::{Provenance, SparseCoder};
 use std::sync::Arc;
 
@@ -33,33 +33,33 @@ impl ActivationStore {
     ) -> Result<Self> {
         let options = options.or_metadata(sae.provenance().unwrap_or(&Provenance::default()))?;
         let name = options.hook_name.as_deref().unwrap_or_default();
-        let choice = HookChoice { point: find_hook(model, name)?, head: options.hook_head_index };
-        let hook = HookRows::of(choice, model.shape())?;
-        if hook.width != sae.d_in() {
+        let selector = HookSelector { point: find_hook(model, name)?, head: options.hook_head_index };
+        let hook = HookRows::resolve(selector, model.shape())?;
+        if hook.width() != sae.d_in() {
             return Err(Error::Width {
                 hook: hook.to_string(),
                 model: model.name().into(),
-                found: hook.width,
+                found: hook.width(),
                 expected: sae.d_in(),
             });
         }
-        Self::new(model, [choice], documents, options)
+        Self::new(model, [selector], documents, options)
     }
 
     /// A store of the activations at these hook points, one tensor each in every batch, all from one forward pass.
     /// `options.hook_name` is not read; `options.context_size` must be set.
     ///
     /// # Errors
-    /// [`Error::MissingHook`] for a point that the model lacks, [`Error::NotRows`] for scores and patterns, [`Error::Option`] for a
-    /// context longer than `n_ctx` and other values that cannot work.
-    pub fn new<H: Into<HookChoice>>(
+    /// [`Error::MissingHook`] for a point that the model lacks, [`model_hooks::Error::NotRows`] for scores and patterns,
+    /// [`model_hooks::Error::NoSuchHead`], [`Error::Option`] for a context longer than `n_ctx` and other values that cannot work.
+    pub fn new<H: Into<HookSelector>>(
         model: &LanguageModel,
         hooks: impl IntoIterator<Item = H>,
         documents: impl DocumentSource + 'static,
         options: StoreOptions,
     ) -> Result<Self> {
         let hooks = hooks.into_iter().map(|hook| hook_rows(model, hook.into())).collect::<Result<Vec<_>>>()?;
-        let last = hooks.iter().map(|hook| hook.point).max().ok_or_else(|| Error::Option {
+        let last = hooks.iter().map(HookRows::point).max().ok_or_else(|| Error::Option {
             option: "hooks",
             found: "an empty list".into(),
             expected: "at least one hook point".into(),
@@ -187,21 +187,21 @@ impl ActivationSource for ActivationStore {
 }
 
 fn find_hook(model: &LanguageModel, name: &str) -> Result<HookPoint> {
-    let point: HookPoint = name.parse()?;
-    check_hook(model, point)?;
-    Ok(point)
-}
-
-fn hook_rows(model: &LanguageModel, choice: HookChoice) -> Result<HookRows> {
-    check_hook(model, choice.point)?;
-    HookRows::of(choice, model.shape())
-}
-
-fn check_hook(model: &LanguageModel, point: HookPoint) -> Result<()> {
-    if model.hooked().hook_points().contains(&point) {
-        return Ok(());
+    match model.hooked().hook_point(name) {
+        Err(model_hooks::Error::NoSuchPoint { point, .. }) => Err(missing(model, point)),
+        found => Ok(found?),
     }
-    Err(Error::MissingHook { hook: point, model: model.name().into(), n_layers: model.shape().n_layers })
+}
+
+fn hook_rows(model: &LanguageModel, selector: HookSelector) -> Result<HookRows> {
+    match model.hooked().hook_points().contains(&selector.point) {
+        true => Ok(HookRows::resolve(selector, model.shape())?),
+        false => Err(missing(model, selector.point)),
+    }
+}
+
+fn missing(model: &LanguageModel, hook: HookPoint) -> Error {
+    Error::MissingHook { hook, model: model.name().into(), n_layers: model.shape().n_layers }
 }
 
 /// The model's tokenizer, shared with the threads that tokenise.

@@ -5,7 +5,7 @@ use activation_store::{
     Shuffled, TokenPos,
 };
 use candle_core::{Device, Tensor};
-use model_hooks::HookPoint;
+use model_hooks::{HookPoint, ModelShape};
 use proptest::prelude::*;
 
 /// Rows 0, 1, 2, ... in chunks of the given sizes: row `i` is `[i]` at the first hook, `[-i, i + 0.5]` at the second.
@@ -18,7 +18,7 @@ struct Counting {
 impl Counting {
     fn new(sizes: impl Into<Vec<usize>>) -> Self {
         let sizes = sizes.into();
-        let hook = |point, width| HookRows { point, head: None, width };
+        let hook = |point: HookPoint, width| HookRows::resolve(point, &ModelShape::new(width, 1, 1, 1)).unwrap();
         let hooks = vec![hook(HookPoint::Embed, 1), hook(HookPoint::PosEmbed, 2)];
         let spec = ActivationSpec::new("counting", hooks, sizes.iter().copied().max().unwrap_or(0));
         Self { spec, sizes: sizes.into_iter(), next: 0 }

@@ -3,7 +3,7 @@
 mod common;
 
 use activation_store::{
-    ActivationBatch, ActivationSource, ActivationStore, Content, DocId, Error, HookChoice, KeepRows, Shuffle,
+    ActivationBatch, ActivationSource, ActivationStore, Content, DocId, Error, HookSelector, KeepRows, Shuffle,
     StoreOptions, TokenDocuments, TokenFilter, TokenPos, memory_bytes,
 };
 use candle_core::{Device, Tensor};
@@ -143,11 +143,11 @@ fn seed_and_batch_size_decide_nothing_else() {
 #[test]
 fn heads_are_flattened_or_chosen() {
     let z = hook("blocks.1.attn.hook_z");
-    let choices = [HookChoice { point: z, head: None }, HookChoice { point: z, head: Some(2) }, hook(RESID).into()];
+    let choices = [HookSelector { point: z, head: None }, HookSelector { point: z, head: Some(2) }, hook(RESID).into()];
     let options = StoreOptions { shuffle: Shuffle::Unshuffled, ..small() };
     let mut store = ActivationStore::new(&GPT2, choices, tokens(rows(2, 16)), options).unwrap();
-    assert_eq!(store.spec().hooks.iter().map(|h| h.width).collect::<Vec<_>>(), [64, 16, 64]);
-    assert_eq!(store.spec().hooks[1].to_string(), "blocks.1.attn.hook_z (head 2)");
+    assert_eq!(store.spec().hooks.iter().map(|h| h.width()).collect::<Vec<_>>(), [64, 16, 64]);
+    assert_eq!(store.spec().hooks[1].to_string(), "blocks.1.attn.hook_z[2]");
     let batch = store.next_batch().unwrap().unwrap();
     let direct = direct("blocks.1.attn.hook_z", 1); // [pos, head, d_head]
     let rows_of = |i: usize| batch.rows[i].narrow(0, 16, 16).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
@@ -259,11 +259,11 @@ fn from_sae_reads_the_metadata() {
     let options = StoreOptions { context_size: None, ..small() };
     let store = ActivationStore::from_sae(&GPT2, &sae(64, with.clone()), documents(), options.clone()).unwrap();
     let spec = store.spec();
-    assert_eq!((spec.hooks[0].point, spec.context_size, spec.positions.len()), (hook(RESID), 16, 14));
+    assert_eq!((spec.hooks[0].point(), spec.context_size, spec.positions.len()), (hook(RESID), 16, 14));
     assert_eq!(spec.filter, TokenFilter::everything().with_ids([7]));
     let head = Provenance { hook_name: Some("blocks.2.attn.hook_z".into()), hook_head_index: Some(1), ..with.clone() };
     let store = ActivationStore::from_sae(&GPT2, &sae(16, head), documents(), options.clone()).unwrap();
-    assert_eq!((store.spec().hooks[0].head, store.spec().hooks[0].width), (Some(1), 16));
+    assert_eq!((store.spec().hooks[0].head(), store.spec().hooks[0].width()), (Some(1), 16));
     let set = StoreOptions {
         filter: Some(TokenFilter::everything()),
         hook_name: Some("blocks.0.hook_mlp_out".into()),
@@ -272,7 +272,7 @@ fn from_sae_reads_the_metadata() {
     };
     let store = ActivationStore::from_sae(&GPT2, &sae(64, with), documents(), set).unwrap();
     assert!(store.spec().filter == TokenFilter::everything() && store.spec().positions.len() == 16);
-    assert_eq!(store.spec().hooks[0].point, hook("blocks.0.hook_mlp_out"));
+    assert_eq!(store.spec().hooks[0].point(), hook("blocks.0.hook_mlp_out"));
 }
 
 #[test]
@@ -300,7 +300,7 @@ fn a_ring_smaller_than_a_batch_matters_only_to_who_draws_from_it() {
 fn what_cannot_work_is_refused_at_construction() {
     let documents = || tokens(rows(1, 16));
     let from_sae = |sae: &Sae, options| ActivationStore::from_sae(&GPT2, sae, documents(), options).err().unwrap();
-    let new = |choice: HookChoice, options| {
+    let new = |choice: HookSelector, options| {
         ActivationStore::new(&GPT2, [choice], documents(), options).err().unwrap().to_string()
     };
     let width = from_sae(&sae(32, metadata()), small()).to_string();
@@ -321,15 +321,15 @@ fn what_cannot_work_is_refused_at_construction() {
     }
     let long = new(hook(RESID).into(), StoreOptions { context_size: Some(257), ..small() });
     assert!(long.contains("257") && long.contains("n_ctx = 256"), "{long}");
-    assert!(new(hook("blocks.1.attn.hook_pattern").into(), small()).contains("one row for each position"));
-    let head = HookChoice { point: hook("blocks.1.attn.hook_z"), head: Some(4) };
+    assert!(new(hook("blocks.1.attn.hook_pattern").into(), small()).contains("one vector for each position"));
+    let head = HookSelector { point: hook("blocks.1.attn.hook_z"), head: Some(4) };
     assert!(new(head, small()).contains("4 heads"));
-    let no_heads = HookChoice { point: hook(RESID), head: Some(0) };
+    let no_heads = HookSelector { point: hook(RESID), head: Some(0) };
     assert!(new(no_heads, small()).contains("no heads"));
     assert!(new(hook(RESID).into(), StoreOptions { store_batch_size_prompts: 0, ..small() }).contains("prompts is 0"));
     let special = StoreOptions { filter: Some(TokenFilter::structural()), ..small() };
     assert!(new(hook(RESID).into(), special).contains("tokenizer"));
-    let none: [HookChoice; 0] = [];
+    let none: [HookSelector; 0] = [];
     assert!(ActivationStore::new(&GPT2, none, documents(), small()).is_err());
 }
 

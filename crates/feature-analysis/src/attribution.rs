@@ -4,7 +4,7 @@ use crate::plot::{Align, Table, visible_token};
 use crate::splice::{FeatureEdit, SaeAt, Splice};
 use crate::{Error, Result, check_features};
 use candle_core::{DType, Device, IndexOp, Tensor};
-use model_hooks::{Capture, HookPoint, HookedModel, Site, Start, TokenBatch, Tokenizer, gradients};
+use model_hooks::{Capture, HookPoint, HookRows, HookedModel, Site, Start, TokenBatch, Tokenizer, gradients};
 use sae_core::{FeatureId, SparseFeatures};
 
 /// The logit of the answers less that of the wrong tokens at a position, means of both lists.
@@ -41,7 +41,7 @@ pub struct FeatureEffect {
 /// ```text
 /// direct[pos, f] = activation[pos, f] n[pos] W_dec[f] . g[pos]      g = d metric / d value at the output hook, of the plain model
 /// exact[pos, f]  = metric - metric with f silent at pos alone       spliced in with the error term
-/// sum_f direct + bias + error  =  sum_pos value[pos] . g[pos]
+/// sum_f direct + bias + skip + error  =  sum_pos value[pos] . g[pos]
 /// ```
 ///
 /// `n[pos]` is 1, or what undoes the SAE's per-token norm; it and the error term are held fixed, as a [`Splice`] holds them.
@@ -53,6 +53,8 @@ pub struct Attribution {
     pub metric: f64,
     /// What the decoder's bias (and the mean that a per-token norm adds back) contributes to the first order.
     pub bias: f64,
+    /// The same of what passes the features by: the skip connection of a transcoder. 0 where there is none.
+    pub skip: f64,
     /// The same of the SAE's error.
     pub error: f64,
     tokens: TokenBatch,
@@ -122,22 +124,27 @@ pub fn direct_effects(
 ) -> Result<Attribution> {
     let position = difference.check(model, tokens)?;
     drop(Splice::on(model).with(sae.borrowed())?);
-    let (input, output, _) = sae.places();
-    let found = gradients(model, tokens, &[input, output], |logits| difference.of(logits, position))?;
+    let [from, to] = [sae.input(), sae.output()].map(|at| HookRows::resolve(at, model.shape()));
+    let (from, to) = (from?, to?);
+    let found = gradients(model, tokens, &[from.point(), to.point()], |logits| difference.of(logits, position))?;
     let rows = |x: Tensor| Ok::<_, Error>(x.squeeze(0)?.to_dtype(DType::F32)?.to_vec2::<f32>()?);
-    let original = rows(sae.output_vectors(found.value(output)?)?)?;
-    let gradient = rows(sae.output_vectors(found.gradient(output)?)?)?;
+    let original = rows(to.gather(found.value(to.point())?)?)?;
+    let gradient = rows(to.gather(found.gradient(to.point())?)?)?;
 
-    let codes = sae.coder().encode(&sae.input_vectors(found.value(input)?)?)?;
+    let x = from.gather(found.value(from.point())?)?;
+    let codes = sae.coder().encode(&x)?;
     let (pos, d_out) = (tokens.pos(), sae.coder().d_out());
     let decoded = |codes| Ok::<_, Error>(sae.coder().decode(codes)?.reshape((pos, d_out))?.to_vec2::<f32>()?);
     let silent = SparseFeatures::new(vec![0; pos + 1], Vec::new(), Vec::new(), codes.features.d_sae() as u32)?;
     let (x_hat, bias) = (decoded(&codes)?, decoded(&codes.with_features(silent)?)?);
+    let skip = sae.coder().skip(&x)?.map(|skip| skip.reshape((pos, d_out))?.to_dtype(DType::F32)?.to_vec2::<f32>());
+    let skip = skip.transpose()?;
 
     let mut made = Attribution {
         rows: Vec::new(),
         metric: found.scalar(),
         bias: 0.0,
+        skip: 0.0,
         error: 0.0,
         tokens: tokens.clone(),
         difference: LogitDifference { position: Some(position), ..difference.clone() },
@@ -148,7 +155,9 @@ pub fn direct_effects(
             continue;
         }
         made.bias += dot(&bias[pos], g);
-        made.error += dot(&original[pos], g) - dot(&x_hat[pos], g);
+        let skipped = skip.as_ref().map_or(0.0, |skip| dot(&skip[pos], g));
+        made.skip += skipped;
+        made.error += dot(&original[pos], g) - dot(&x_hat[pos], g) - skipped;
         let norm = codes.scale.as_ref().map_or(1.0, |scale| f64::from(scale.multiply[pos]));
         let (features, activations) = codes.features.row(pos);
         if features.is_empty() {
@@ -211,7 +220,7 @@ impl Attribution {
         progress: &mut dyn FnMut(usize),
     ) -> Result<()> {
         let position = self.difference.check(model, &self.tokens)?;
-        let (input, output, _) = sae.places();
+        let (input, output) = (sae.input().point, sae.output().point);
         // What comes before the block of the input hook is the same in every run.
         let entry = input.layer().map(|layer| HookPoint::Block { layer: layer as u16, site: Site::ResidPre });
         let mut before = None;

@@ -2,6 +2,7 @@
 
 use crate::{Error, Result};
 use candle_core::{DType, Tensor};
+use model_hooks::HookSelector;
 use std::ops::Range;
 use tensor_kernels::{Arithmetic, MatrixRef, Operand, PackedMatrix, PackedRows};
 
@@ -16,6 +17,8 @@ pub struct LensOptions {
     pub block_features: usize,
     /// Columns of `W_U` per block; a `W_U` that is packed already is taken as it is.
     pub block_tokens: usize,
+    /// Where the decoder rows of an SAE write (see [`logit_lens`](crate::logit_lens)); `None`: where its metadata say.
+    pub at: Option<HookSelector>,
     /// What computes the products; a `W_U` that is packed already has been packed for one, which is used instead.
     pub arithmetic: Arithmetic,
 }
@@ -23,7 +26,7 @@ pub struct LensOptions {
 impl Default for LensOptions {
     fn default() -> Self {
         let arithmetic = Arithmetic::default();
-        Self { top: 10, bottom: 10, block_features: 1024, block_tokens: 8192, arithmetic }
+        Self { top: 10, bottom: 10, block_features: 1024, block_tokens: 8192, at: None, arithmetic }
     }
 }
 
@@ -32,7 +35,8 @@ const COLUMN_PARTS: usize = 16;
 
 impl LensOptions {
     /// Peak memory in bytes of a projection of `features` directions, beyond the model and the SAE: a block of `W_U` (as a tensor, copied from it, and
-    /// packed), a block of directions (the same), the candidates of a block of directions, and what is kept of all of them.
+    /// packed), a block of directions (the same), the candidates of a block of directions, and what is kept of all of them. For an SAE inside
+    /// attention or an MLP, a copy of the block's `W_O` or `W_out` comes on top.
     #[must_use]
     pub fn bytes(&self, features: usize, d_model: usize) -> usize {
         let (rows, columns) = (self.block_features.min(features), self.block_tokens);

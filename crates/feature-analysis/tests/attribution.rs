@@ -4,7 +4,7 @@
 #[allow(dead_code, reason = "shared with the tests of the splice")]
 mod support;
 
-use feature_analysis::{Attribution, FeatureEdit, LogitDifference, SaeAt, Splice, direct_effects};
+use feature_analysis::{Attribution, FeatureEdit, LogitDifference, SaeAt, SaePoint, SaeSite, Splice, direct_effects};
 use model_hooks::{Engine, HookedModel, NoTap, TokenBatch, gradients};
 use sae_core::{Normalisation, Sae, SaeParts, SparseCoder};
 use support::*;
@@ -78,6 +78,43 @@ fn features_bias_and_error_add_up_to_gradient_times_value() {
         let size = found.rows.iter().map(|row| row.direct.abs()).sum::<f64>();
         assert!((sum - f64::from(total)).abs() < 1e-4 * size, "{name}: {sum} against {total}");
     });
+}
+
+/// What a skip connection carries is no error of the transcoder: a splice with the error term holds it fixed beside the features.
+#[test]
+fn a_skip_connection_is_not_counted_as_error() {
+    let model = model_on("gpt2", Engine::Reference);
+    let (model, tokens) = (model.hooked(), one_row(model.hooked()));
+    let d = model.shape().d_model;
+    let rng = &mut <rand_chacha::ChaCha8Rng as rand::SeedableRng>::seed_from_u64(8);
+    let (enc, dec, skip) = (normal(rng, 0.2, &[d, 64]), normal(rng, 0.2, &[64, d]), normal(rng, 0.1, &[d, d]));
+    let (read, write) = (at("blocks.1.hook_resid_mid"), at("blocks.1.hook_mlp_out"));
+    let mut parts = SaeParts::new(enc, vec![0.05; 64], dec, vec![0.1; d]);
+    (parts.w_skip, parts.transcoder) = (Some(skip), true);
+    let transcoder = Sae::on(Engine::Reference, parts).unwrap();
+    let place = SaeAt::between(read, write, &transcoder).error_term(true);
+    let found = direct_effects(model, &tokens, &place, &difference()).unwrap();
+
+    let last = tokens.pos() - 1;
+    let gradient = gradients(model, &tokens, &[read, write], |logits| {
+        let pick = |id: u32| logits.narrow(1, last, 1)?.narrow(2, id as usize, 1)?.sum_all();
+        Ok((((pick(4)? + pick(9)?)? * 0.5)? - pick(11)?)?)
+    })
+    .unwrap();
+    let (x, g) = (gradient.value(read).unwrap(), gradient.gradient(write).unwrap());
+    let along = |y: &candle_core::Tensor| f64::from(flat(&(y * g).unwrap()).iter().sum::<f32>());
+    let skip = along(&transcoder.skip(x).unwrap().unwrap());
+    // The error that the splice adds back: what decode and skip together miss.
+    let mut splice = Splice::on(model).with(place).unwrap().capture([SaePoint::new(write, SaeSite::Error)]).unwrap();
+    model.forward(&tokens, &mut splice).unwrap();
+    let error = along(&splice.captured().tensor(SaePoint::new(write, SaeSite::Error)).unwrap());
+    let size = found.rows.iter().map(|row| row.direct.abs()).sum::<f64>();
+    assert!(skip.abs() > 1e-2 * size, "the skip connection must show: {skip} of {size}");
+    assert!((found.skip - skip).abs() < 1e-4 * size, "{} {skip}", found.skip);
+    assert!((found.error - error).abs() < 1e-4 * size, "{} {error}", found.error);
+    let sum = found.rows.iter().map(|row| row.direct).sum::<f64>() + found.bias + found.skip + found.error;
+    let total = along(gradient.value(write).unwrap());
+    assert!((sum - total).abs() < 1e-4 * size, "{sum} {total}");
 }
 
 /// Exact effects are those of ablations in whole runs; the smaller the contribution, the nearer the direct effect comes.

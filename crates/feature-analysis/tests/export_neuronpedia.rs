@@ -1,11 +1,12 @@
 //! Neuronpedia's dashboards of the demo, against sums over all its activations in f64.
 
 use activation_store::{ActivationSource, ActivationStore, DocumentOptions, Documents, StoreOptions};
+use candle_core::{Device, Tensor};
 use feature_analysis::Error;
 use feature_analysis::export::neuronpedia::*;
 use feature_analysis::export::{ExportError, ExportStage};
-use model_hooks::{LanguageModel, LoadOptions, Processing, Tokenizer, load};
-use sae_core::{Sae, SparseCoder};
+use model_hooks::{BlockPart, HookPoint, LanguageModel, LoadOptions, Processing, Tokenizer, load};
+use sae_core::{Provenance, Sae, SaeParts, SparseCoder};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
@@ -211,5 +212,44 @@ fn what_is_no_batch_is_refused() {
         std::fs::write(&path, text).unwrap();
         let refused = NeuronpediaBatch::open(&path);
         assert!(matches!(export_error(refused), ExportError::Malformed { .. }), "{text}");
+    }
+}
+
+/// An SAE on all heads' `z`, as wide as the stream: its logits go through `W_O`.
+#[test]
+fn logits_of_an_sae_on_attention_go_through_w_o() {
+    let d_model = MODEL.shape().d_model;
+    let row =
+        |feature: usize| (0..d_model).map(move |i| ((feature * 5003 + i * 7919 + 13) % 1009) as f32 / 504.5 - 1.0);
+    let flat: Vec<f32> = (0..4).flat_map(row).collect();
+    let w_dec = Tensor::from_vec(flat, (4, d_model), &Device::Cpu).unwrap();
+    let z: HookPoint = "blocks.1.attn.hook_z".parse().unwrap();
+    let mut parts = SaeParts::new(w_dec.t().unwrap().contiguous().unwrap(), vec![0.0; 4], w_dec, vec![0.0; d_model]);
+    parts.metadata = Provenance {
+        hook_name: Some(z.to_string()),
+        prepend_bos: Some(true),
+        context_size: Some(32),
+        ..Provenance::default()
+    };
+    let sae = Sae::on(MODEL.engine(), parts).unwrap();
+    let text = Documents::open(&[root("assets/demo/text.jsonl")], DocumentOptions::default()).unwrap();
+    let store = StoreOptions::default();
+    let mut source = ActivationStore::from_sae(&MODEL, &sae, text, store).unwrap().into_harvest();
+    let target = NeuronpediaTarget { hook: 0, coder: &sae, model: &MODEL, tokenizer: tokenizer() };
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("np");
+    write_neuronpedia(&mut source, &target, &out, &NeuronpediaOptions { rows: Some(2), ..options() }, &mut |_| {})
+        .unwrap();
+    let batch: NeuronpediaBatch = serde_json::from_slice(&std::fs::read(out.join("batch-0.json")).unwrap()).unwrap();
+    let w_u = MODEL.hooked().w_u_columns(0, MODEL.shape().d_vocab).unwrap().contiguous().unwrap();
+    let w_o = MODEL.hooked().output_weights(1, BlockPart::Attention).unwrap().w;
+    let logits = sae.w_dec().matmul(&w_o).unwrap().matmul(&w_u).unwrap().to_vec2::<f32>().unwrap();
+    for (feature, (logits, row)) in batch.features.iter().zip(logits.iter().zip(sae.w_dec().to_vec2::<f32>().unwrap()))
+    {
+        let norm = row.iter().map(|x| x * x).sum::<f32>().sqrt();
+        let largest = logits.iter().copied().fold(f32::MIN, f32::max) / norm;
+        let smallest = logits.iter().copied().fold(f32::MAX, f32::min) / norm;
+        assert!((f64::from(largest) - feature.pos_values[0]).abs() < 2e-3, "{largest} {:?}", feature.pos_values);
+        assert!((f64::from(smallest) - feature.neg_values[0]).abs() < 2e-3, "{smallest} {:?}", feature.neg_values);
     }
 }

@@ -1,8 +1,12 @@
-//! The blockwise projection against the whole matrix, sorted.
+//! The blockwise projection against the whole matrix, sorted; SAEs inside attention and MLP through the weights between them and the stream.
 
 use candle_core::{Device, Tensor};
-use feature_analysis::{Error, Extremes, LensOptions, project_directions, project_directions_on};
+use feature_analysis::{Error, Extremes, LensOptions, logit_lens, project_directions, project_directions_on};
+use model_hooks::{Engine, LanguageModel, LoadOptions, Processing, load};
 use proptest::prelude::*;
+use sae_core::{Provenance, Sae, SaeParts};
+use std::path::{Path, PathBuf};
+use tensor_files::SafetensorsFile;
 use tensor_kernels::{MatrixRef, Operand, PackedMatrix};
 
 fn project(directions: &Tensor, w_u: &Tensor, options: &LensOptions) -> Result<Vec<Extremes>, Error> {
@@ -70,4 +74,103 @@ proptest! {
             prop_assert_eq!(&got.bottom[..], &all[..bottom.min(vocab)]);
         }
     }
+}
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../model-hooks/tests/golden").join(name)
+}
+
+fn model(name: &str) -> LanguageModel {
+    load(&golden(name), &LoadOptions::new(Processing::None).engine(Engine::Reference)).unwrap()
+}
+
+/// Numbers between -1 and 1 that differ.
+fn numbers(rows: usize, width: usize) -> Tensor {
+    let values = (0..rows * width).map(|i| ((i * 7919 + 13) % 1009) as f32 / 504.5 - 1.0).collect();
+    Tensor::from_vec(values, (rows, width), &Device::Cpu).unwrap()
+}
+
+/// Five features whose decoder rows write at a hook point.
+fn sae_at(hook: &str, head: Option<usize>, out: Option<&str>, [d_in, d_out]: [usize; 2]) -> Sae {
+    let w_enc = Tensor::zeros((d_in, 5), candle_core::DType::F32, &Device::Cpu).unwrap();
+    let mut parts = SaeParts::new(w_enc, vec![0.0; 5], numbers(5, d_out), vec![0.0; d_out]);
+    parts.transcoder = out.is_some();
+    parts.metadata = Provenance {
+        hook_name: Some(hook.into()),
+        hook_name_out: out.map(Into::into),
+        hook_head_index: head,
+        ..Provenance::default()
+    };
+    Sae::on(Engine::Reference, parts).unwrap()
+}
+
+/// The lens of all five features is `directions W_U`.
+#[track_caller]
+fn assert_lens(model: &LanguageModel, sae: &Sae, directions: &Tensor) {
+    let w_u = model.hooked().w_u_columns(0, model.shape().d_vocab).unwrap().contiguous().unwrap();
+    let expected = project(directions, &w_u, &options(6, 4, 2, 100)).unwrap();
+    let lens = logit_lens(model, sae, None, &options(6, 4, 2, 100)).unwrap();
+    for (found, expected) in lens.features.iter().zip(&expected) {
+        let (found, expected) = ([&found.tokens.top, &found.tokens.bottom], [&expected.top, &expected.bottom]);
+        for (found, expected) in found.into_iter().zip(expected) {
+            let ids = |list: &[(u32, f32)]| list.iter().map(|(id, _)| *id).collect::<Vec<_>>();
+            assert_eq!(ids(found), ids(expected));
+            assert!(found.iter().zip(expected).all(|(a, b)| (a.1 - b.1).abs() < 1e-4 * b.1.abs().max(1.0)));
+        }
+    }
+}
+
+/// `n_heads d_head` is `d_model` in both models: the widths do not show where the SAE is.
+#[test]
+fn an_sae_inside_attention_or_the_mlp_is_projected_through_the_weights_after_it() {
+    let weight = |name: &str, tensor: &str| {
+        SafetensorsFile::open(golden(name).join("model.safetensors")).unwrap().load(tensor).unwrap()
+    };
+    let times = |rows: &Tensor, w: &Tensor| rows.matmul(&w.contiguous().unwrap()).unwrap();
+    let llama = model("llama");
+    let w_o = weight("llama", "model.layers.1.self_attn.o_proj.weight").t().unwrap();
+    let z = "blocks.1.attn.hook_z";
+    assert_lens(&llama, &sae_at(z, None, None, [64, 64]), &times(&numbers(5, 64), &w_o));
+    let head = w_o.narrow(0, 3 * 16, 16).unwrap();
+    assert_lens(&llama, &sae_at(z, Some(3), None, [16, 16]), &times(&numbers(5, 16), &head));
+    let w_out = weight("llama", "model.layers.1.mlp.down_proj.weight").t().unwrap();
+    let post = "blocks.1.mlp.hook_post";
+    assert_lens(&llama, &sae_at(post, None, None, [160, 160]), &times(&numbers(5, 160), &w_out));
+    let gpt2 = model("gpt2");
+    let w_out = weight("gpt2", "transformer.h.0.mlp.c_proj.weight");
+    let pre = "blocks.0.mlp.hook_pre";
+    assert_lens(&gpt2, &sae_at(pre, None, None, [256, 256]), &times(&numbers(5, 256), &w_out));
+
+    // On the stream, and of a transcoder what it writes, whatever it reads.
+    assert_lens(&llama, &sae_at("blocks.1.hook_resid_pre", None, None, [64, 64]), &numbers(5, 64));
+    assert_lens(&llama, &sae_at("model.layers.1.mlp", None, None, [64, 64]), &numbers(5, 64));
+    let out = Some("blocks.1.hook_mlp_out");
+    assert_lens(&llama, &sae_at("blocks.1.ln2.hook_normalized", None, out, [64, 64]), &numbers(5, 64));
+    assert_lens(&llama, &sae_at("blocks.1.mlp.hook_in", None, out, [64, 64]), &numbers(5, 64));
+}
+
+#[test]
+fn there_is_no_lens_where_nothing_is_written_to_the_stream() {
+    let (llama, gemma2) = (model("llama"), model("gemma2"));
+    let lens = |model: &LanguageModel, sae: &Sae| logit_lens(model, sae, None, &LensOptions::default());
+    let refused =
+        |model: &LanguageModel, hook: &str, width: usize| match lens(model, &sae_at(hook, None, None, [width; 2])) {
+            Err(Error::Model(error)) if matches!(*error, model_hooks::Error::NotWritten { .. }) => error.to_string(),
+            found => panic!("{hook}: {found:?}"),
+        };
+    assert!(refused(&llama, "blocks.1.hook_mlp_in", 64).contains("hook_mlp_in"));
+    assert!(refused(&llama, "blocks.1.attn.hook_q", 64).contains("does not write"));
+    refused(&llama, "blocks.1.ln1.hook_normalized", 64);
+    refused(&llama, "blocks.1.mlp.hook_pre", 160);
+    assert!(refused(&gemma2, "blocks.1.attn.hook_z", 128).contains("norm"));
+    let wide = lens(&llama, &sae_at("blocks.1.attn.hook_z", Some(0), None, [64, 64])).unwrap_err();
+    assert!(matches!(wide, Error::Misfit { left_size: 64, right_size: 16, .. }), "{wide}");
+    // Where nothing says where it writes, the caller must.
+    let mut parts = SaeParts::new(numbers(64, 5), vec![0.0; 5], numbers(5, 64), vec![0.0; 64]);
+    parts.metadata = Provenance::default();
+    let nameless = Sae::on(Engine::Reference, parts).unwrap();
+    assert!(lens(&llama, &nameless).unwrap_err().to_string().contains("hook_name"));
+    let at: model_hooks::HookSelector = "blocks.1.attn.hook_z".parse().unwrap();
+    let told = logit_lens(&llama, &nameless, None, &LensOptions { at: Some(at), ..LensOptions::default() }).unwrap();
+    assert_eq!(told.at, at);
 }

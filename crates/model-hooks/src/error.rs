@@ -1,4 +1,4 @@
-use crate::HookPoint;
+use crate::{HookPoint, HookSelector};
 use std::path::PathBuf;
 
 /// `std::result::Result` with this crate's [`Error`].
@@ -23,6 +23,47 @@ pub enum Error {
         point: HookPoint,
         /// The nearest points that the model has.
         nearest: Vec<String>,
+    },
+    /// The name of a module in Hugging Face's words whose output is a hook point in some families only.
+    #[error("`{name}` is the output of a module: {reason}")]
+    ModuleName {
+        /// The name as given.
+        name: String,
+        /// Why it is no hook point, and what to do.
+        reason: String,
+    },
+    /// A hook point without one row for each position.
+    #[error(
+        "`{point}` has axes [{}], expected one vector for each position: [batch, pos, d] or [batch, pos, head, d]",
+        point.axes().join(", ")
+    )]
+    NotRows {
+        /// The hook point.
+        point: HookPoint,
+    },
+    /// A head of a value that has no heads, or not so many.
+    #[error("`{point}` has no head {head}; it has {}", match heads { 0 => "no heads".into(), n => format!("{n} heads") })]
+    NoSuchHead {
+        /// The hook point.
+        point: HookPoint,
+        /// The head that was asked for.
+        head: usize,
+        /// How many there are.
+        heads: usize,
+    },
+    /// Directions at a hook point from which no linear map leads to the residual stream.
+    #[error("directions at `{at}` have no linear map to the residual stream: {reason}")]
+    NotWritten {
+        /// The hook point, or one head of it.
+        at: HookSelector,
+        /// Why there is none, and what can be used instead.
+        reason: &'static str,
+    },
+    /// A model that does not give a weight that is needed.
+    #[error("this model does not expose {what}")]
+    NotExposed {
+        /// The weight, and the method of `HookedModel` that would give it.
+        what: &'static str,
     },
     /// A tapped point that comes after the last point of the run, so it would never fire.
     #[error("hook point `{point}` comes after `{last}`, where this run stops")]

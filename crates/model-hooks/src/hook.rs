@@ -1,9 +1,13 @@
 //! Where a forward pass can be watched or changed: [`HookPoint`], with TransformerLens' names.
 
+mod modules;
 mod names;
+mod rows;
 mod sites;
 
-pub(crate) use names::nearest;
+pub(crate) use modules::Module;
+pub(crate) use names::{known_to, nearest};
+pub use rows::{HookRows, HookSelector};
 pub use sites::Site;
 
 /// A place in the final norm.

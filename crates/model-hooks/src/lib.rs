@@ -45,6 +45,7 @@ mod ops;
 mod path;
 mod processing;
 mod prompt;
+mod residual_map;
 mod run;
 mod tap;
 mod tokenizer;
@@ -60,15 +61,16 @@ pub use generate::{
     generate,
 };
 pub use gradients::{Gradients, gradients, gradients_from};
-pub use hook::{HookPoint, NormSite, Site};
+pub use hook::{HookPoint, HookRows, HookSelector, NormSite, Site};
 pub use interventions::{Chosen, ChosenRange, Intervention, Interventions, Op, Replay, Vector};
 pub use language_model::LanguageModel;
 pub use load::{LoadOptions, load};
 pub use loss::{Predictions, next_token_loss, next_token_loss_per_token};
-pub use model::{FinalNorm, HookedModel, ModelShape, Start};
+pub use model::{BlockPart, FinalNorm, HookedModel, ModelShape, OutputWeights, PostNorm, Start};
 pub use path::{Frozen, PathPatch};
 pub use processing::{Processing, ProcessingSteps};
 pub use prompt::{PositionReport, Prediction, PromptOptions, PromptReport, test_prompt, test_prompt_tokens};
+pub use residual_map::{ResidualMap, residual_directions};
 pub use run::{Block, Halt, Stage, Step, Tapped};
 pub use tap::{Capture, Cut, Cx, Edit, Indices, Interest, NoTap, Place, Tap, edit_at};
 pub use tensor_kernels::{Arithmetic, Backend, Engine, Precision};

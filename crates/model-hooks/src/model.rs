@@ -1,5 +1,6 @@
 //! The [`HookedModel`] trait: what every model family offers, and what a user's own model can implement.
 
+use crate::hook::{Module, known_to};
 use crate::{Error, Generate, HookPoint, Result, Tap, TokenBatch};
 use candle_core::Tensor;
 use tensor_kernels::{Engine, Operand};
@@ -63,6 +64,52 @@ pub struct FinalNorm {
     pub b_u: Option<Tensor>,
 }
 
+/// A part of a block that writes to the residual stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum BlockPart {
+    /// Attention: `z W_O + b_O`.
+    Attention,
+    /// The MLP: `post W_out + b_out`.
+    Mlp,
+}
+
+/// How a part of a block writes to the residual stream: `norm(x W + b)`, the norm only in families that have one there.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct OutputWeights {
+    /// `W_O` `[head * d_head, d_model]`, heads one after the other (query heads, in grouped attention too), or `W_out` `[d_mlp, d_model]`.
+    pub w: Tensor,
+    /// The norm behind it.
+    pub post_norm: Option<PostNorm>,
+    /// Whether the MLP is gated (`post = act(pre) * pre_linear`).
+    pub gated: bool,
+}
+
+impl OutputWeights {
+    /// Without a norm behind it, of no gated MLP.
+    #[must_use]
+    pub fn new(w: Tensor) -> Self {
+        Self { w, post_norm: None, gated: false }
+    }
+}
+
+/// A norm between a part's output and the residual stream: `(x - mean(x)) / scale * gain`, the mean only in layer norms.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct PostNorm {
+    /// `[d_model]`; `None` where it is 1.
+    pub gain: Option<Tensor>,
+}
+
+impl PostNorm {
+    /// A norm with this gain.
+    #[must_use]
+    pub fn new(gain: Option<Tensor>) -> Self {
+        Self { gain }
+    }
+}
+
 /// A transformer whose forward pass can be tapped at named points.
 pub trait HookedModel: Send + Sync {
     /// The model's dimensions.
@@ -121,6 +168,30 @@ pub trait HookedModel: Send + Sync {
     /// The model as one that can go on from cached keys and values; `None` where it cannot.
     fn generator(&self) -> Option<&dyn Generate> {
         None
+    }
+
+    /// The matrix through which attention or the MLP of a block writes to the residual stream, and the gain of the norm behind it where
+    /// there is one, as this model holds them (after processing). The provided body is an error.
+    ///
+    /// # Errors
+    /// [`Error::NotExposed`] from a model that does not give its weights, [`Error::OutOfRange`] for a layer that it does not have.
+    fn output_weights(&self, layer: usize, part: BlockPart) -> Result<OutputWeights> {
+        let _ = (layer, part);
+        Err(Error::NotExposed { what: "W_O and W_out (HookedModel::output_weights)" })
+    }
+
+    /// The hook point of a name: TransformerLens', old or new, or a module in Hugging Face's words (`model.layers.7.mlp`), as the hook
+    /// point that its output is in this model.
+    ///
+    /// # Errors
+    /// [`Error::UnknownHookName`], [`Error::ModuleName`] for a module whose output is no hook point of this model,
+    /// [`Error::NoSuchPoint`] for a hook point that this model does not have.
+    fn hook_point(&self, name: &str) -> Result<HookPoint> {
+        let point = match Module::parse(name) {
+            Some(module) => module.among(name, self.hook_points())?,
+            None => name.parse()?,
+        };
+        known_to(self.hook_points(), point)
     }
 
     /// Logits `[batch, pos, d_vocab]` at all positions.

@@ -2,7 +2,7 @@
 //!
 //! A model's forward is written as equations that call [`Stage::tap`] at each point; everything else is here.
 
-use crate::hook::nearest;
+use crate::hook::known_to;
 use crate::tap::guarded_edit;
 use crate::{Cx, Error, HookPoint, Interest, KvCache, Result, Site, Tap, TokenBatch};
 use candle_core::Tensor;
@@ -183,10 +183,7 @@ impl<'a> Stage<'a> {
         tap: &'a mut dyn Tap,
     ) -> Result<Self> {
         let within = |point: HookPoint| {
-            if !model.contains(&point) {
-                let known = model.iter().map(ToString::to_string);
-                return Err(Error::NoSuchPoint { point, nearest: nearest(&point.to_string(), known) });
-            }
+            known_to(model, point)?;
             match start {
                 Some(start) if point < start => Err(Error::PointBeforeStart { point, start }),
                 _ => Ok(()),

@@ -5,7 +5,7 @@ mod common;
 use candle_core::{Device, IndexOp, Tensor};
 use common::{Golden, MODELS, assert_close, engines, folder, model, model_on, tolerance, values};
 use model_hooks::{
-    ActivationCache, Capture, Error, HookPoint, LanguageModel, NormSite, Processing, Site, Stack, TokenBatch,
+    ActivationCache, Capture, Edit, Error, HookPoint, LanguageModel, NormSite, Processing, Site, Stack, TokenBatch,
 };
 use tensor_files::SafetensorsFile;
 
@@ -49,6 +49,39 @@ fn parts_add_up_to_the_stream() {
             if has_mid { &["0_pre", "0_mid", "1_pre", "1_mid", "2_pre"] } else { &["0_pre", "1_pre", "2_pre"] };
         assert_eq!(incl_mid.labels(), expected);
     });
+}
+
+/// With norms after attention, each head's part is `result / scale * gain` with the gain of the weights, also where an edit has changed what
+/// attention's output shows of it.
+#[test]
+fn heads_behind_a_norm_have_its_gain_whatever_is_edited() {
+    for (name, plus) in [("gemma2", 1.0), ("gemma3", 1.0), ("olmo2", 0.0)] {
+        for engine in engines() {
+            let (model, tokens) = (model_on(name, Processing::None, engine), Golden::open(name).tokens());
+            let point = |site| HookPoint::Block { layer: 0, site };
+            let points = model.hooked().hook_points().iter().copied();
+            let mut taps = (
+                (Edit::zero(point(Site::AttnOut)).positions(3..), Edit::zero(point(Site::Ln1PostNormalized)).rows(0)),
+                Capture::of(points.filter(|point| point.layer().is_none_or(|layer| layer == 0))),
+            );
+            model.hooked().forward(&tokens, &mut taps).unwrap();
+            let [result, scale] =
+                [Site::Result, Site::Ln1PostScale].map(|site| taps.1.get(point(site)).unwrap().clone());
+            let heads = ActivationCache::new(model.hooked(), taps.1).stack_head_results(Some(1)).unwrap();
+            let gain = SafetensorsFile::open(folder(name).join("model.safetensors")).unwrap();
+            let prefix = if gain.contains("model.layers.0.post_attention_layernorm.weight") {
+                "model"
+            } else {
+                "model.language_model"
+            };
+            let gain =
+                (gain.load(&format!("{prefix}.layers.0.post_attention_layernorm.weight")).unwrap() + plus).unwrap();
+            let expected = result.broadcast_div(&scale.unsqueeze(2).unwrap()).unwrap().broadcast_mul(&gain).unwrap();
+            let expected = expected.permute((2, 0, 1, 3)).unwrap().contiguous().unwrap();
+            let tolerance = tolerance(engine, 1e-5);
+            assert_close(&format!("{name}, {engine}"), heads.components(), &expected, tolerance);
+        }
+    }
 }
 
 /// Contributions and biases are the logit, before a soft-cap.

@@ -140,6 +140,8 @@ fn means_and_resamples_come_from_another_run() {
     assert_same_bits("row 1", &part(&swapped, 1), &part(&plain, 0));
     assert_same_bits("elsewhere", &swapped.narrow(1, 6, 18).unwrap(), &plain.narrow(1, 6, 18).unwrap());
     assert!(matches!(Edit::resample(point, &plain, &[2]), Err(Error::NoSuchIndex { index: 2, what: "row", .. })));
+    // As an empty choice of rows, positions or heads: not all of them.
+    assert!(matches!(Edit::resample(point, &plain, &[]), Err(Error::BadOption { .. })));
     let scalar = Tensor::new(1f32, &Device::Cpu).unwrap();
     assert!(matches!(Edit::mean_of(point, &scalar), Err(Error::EditShape { .. })));
 }

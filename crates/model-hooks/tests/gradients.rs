@@ -37,7 +37,8 @@ fn precise(logits: &Tensor) -> f64 {
 fn groups(model: &LanguageModel) -> [Vec<HookPoint>; 2] {
     let in_ln1 = |p: &HookPoint| matches!(p.site(), Some(Site::Ln1Scale | Site::Ln1Normalized));
     let points = model.hooked().hook_points().to_vec();
-    let split = |p: &HookPoint| p.site() != Some(Site::MlpIn) && p.site().is_some_and(Site::is_input_copy);
+    let of_mlp = |p: &HookPoint| matches!(p.site(), Some(Site::MlpIn | Site::MlpInput));
+    let split = |p: &HookPoint| !of_mlp(p) && p.site().is_some_and(Site::is_input_copy);
     let without = |excluded: &dyn Fn(&HookPoint) -> bool| points.iter().filter(|p| !excluded(p)).copied().collect();
     [without(&split), without(&in_ln1)]
 }

@@ -88,8 +88,8 @@ fn page() -> String {
         writeln!(out, "| `{}` | {} | {formula} |", name(point), axes(point)).unwrap();
     }
     out.push_str("\n## Which family has which\n\nA dot: the family has the point. ");
-    out.push_str("The copies of the stream (`hook_attn_in`, `hook_q_input`, `hook_k_input`, `hook_v_input`, `hook_mlp_in`) and `hook_result` are\n");
-    out.push_str("made only when a tap names them. `hook_attn_in` exists where every head has its own key and value: grouped heads have none.\n\n");
+    out.push_str("The copies of the stream (`hook_attn_in`, `hook_q_input`, `hook_k_input`, `hook_v_input`, `hook_mlp_in`), `mlp.hook_in` and `hook_result`\n");
+    out.push_str("are made only when a tap names them. `hook_attn_in` exists where every head has its own key and value: grouped heads have none.\n\n");
     writeln!(out, "| point | {} |", models.iter().map(|(family, _)| *family).collect::<Vec<_>>().join(" | ")).unwrap();
     writeln!(out, "|---|{}", ":-:|".repeat(models.len())).unwrap();
     for &point in &points {

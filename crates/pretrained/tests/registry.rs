@@ -1,5 +1,6 @@
 //! Names of published SAEs: found, searched for, mistyped; tables that are not in order.
 
+use model_hooks::{HookRows, HookSelector, ModelShape};
 use pretrained::{Error, Query, Registry};
 use sae_core::dialects::Dialect;
 
@@ -20,6 +21,45 @@ fn every_line_of_the_table_is_found_again() {
     }
     assert_eq!((found, registry.len()), (13_857, 13_857));
     assert!(registry.memory_bytes() < 2 << 20, "{} bytes", registry.memory_bytes());
+}
+
+/// Every hook point of the table, read and written, is one and has rows, and those are as wide as the table says.
+#[test]
+fn every_hook_of_the_table_has_rows() {
+    // d_model, query heads, d_head, blocks.
+    let shapes =
+        [("gemma-2-2b", [2304, 8, 256, 26]), ("gemma-2-9b", [3584, 16, 256, 42]), ("gemma-2-27b", [4608, 32, 128, 46])];
+    let shape = |model: &str, d_in: Option<usize>| {
+        let known = shapes.iter().find(|(name, _)| model.strip_suffix("-it").unwrap_or(model) == *name);
+        let [d_model, n_heads, d_head, n_layers] =
+            known.map_or([d_in.unwrap_or(768), 12, 64, 100], |(_, known)| *known);
+        let mut shape = ModelShape::new(d_model, n_layers, 1000, 1024);
+        (shape.n_heads, shape.n_kv_heads, shape.d_head) = (n_heads, n_heads, d_head);
+        (shape, known.is_some())
+    };
+    let registry = Registry::built_in();
+    let (mut hooks, mut widths, mut nameless) = (0, 0, Vec::new());
+    for entry in registry.releases().flat_map(|release| registry.entries(&release.name).unwrap()) {
+        if entry.hook.is_none() {
+            nameless.push(entry.release.name.clone());
+        }
+        let (shape, known) = shape(entry.model(), entry.d_in);
+        for (name, width) in [(&entry.hook, entry.d_in), (&entry.hook_out, None)] {
+            let Some(name) = name else { continue };
+            let what = format!("{} {}: {name}", entry.release.name, entry.sae_id);
+            let selector: HookSelector = name.parse().unwrap_or_else(|error| panic!("{what}: {error}"));
+            let rows = HookRows::resolve(selector, &shape).unwrap_or_else(|error| panic!("{what}: {error}"));
+            hooks += 1;
+            if let Some(width) = width.filter(|_| known || selector.point.head_axis().is_none()) {
+                assert_eq!(rows.width(), width, "{what}");
+                widths += 1;
+            }
+        }
+    }
+    // The layers of a cross-layer transcoder, whose hook points its files say.
+    nameless.dedup();
+    assert_eq!(nameless, ["mntss-gemma-2-2b-2.5m-clt-as-per-layer"]);
+    assert!(hooks > 17_000 && widths > 3_000, "{hooks} hook points, {widths} widths");
 }
 
 #[test]

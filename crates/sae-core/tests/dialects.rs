@@ -183,7 +183,9 @@ fn sizes_hooks_and_models_are_what_saelens_says() {
             continue;
         }
         let (ours, said) = (sae.metadata(), &config["metadata"]);
-        assert_eq!(ours.hook_name.as_deref(), said["hook_name"].as_str(), "{name}");
+        // SAELens' name of where Gemma Scope 2's transcoders read lies before the norm; they were trained behind it.
+        let expected = said["hook_name"].as_str().map(|hook| hook.replace("hook_mlp_in", "mlp.hook_in"));
+        assert_eq!(ours.hook_name, expected, "{name}");
         assert_eq!(ours.hook_name_out.as_deref(), said["hook_name_out"].as_str(), "{name}");
         assert_eq!(ours.model_name.as_deref(), said["model_name"].as_str(), "{name}");
         assert_eq!(Some(sae.architecture()), config["architecture"].as_str(), "{name}");

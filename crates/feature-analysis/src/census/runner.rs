@@ -282,7 +282,7 @@ impl<'a> CensusRun<'a> {
                 let found = target.hook.to_string();
                 return Err(Error::Option { option: "hook", expected: "one of the source's hooks", found });
             };
-            misfit("the hook's width", hook.width, "the SAE's d_in", target.coder.d_in())?;
+            misfit("the hook's width", hook.width(), "the SAE's d_in", target.coder.d_in())?;
         }
         Ok(())
     }

@@ -3,23 +3,23 @@
 use super::Bootstrap;
 use crate::splice::SaeAt;
 use crate::{Error, Result};
-use activation_store::{HookChoice, TokenFilter};
-use model_hooks::HookPoint;
+use activation_store::TokenFilter;
+use model_hooks::{HookPoint, HookSelector, HookedModel};
 use sae_core::SparseCoder;
 
 /// Where a coder reads and where it writes: one place for an SAE, two for a transcoder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EvalHooks {
     /// Whose activations go in.
-    pub input: HookChoice,
+    pub input: HookSelector,
     /// Whose activations it reconstructs, and replaces.
-    pub output: HookChoice,
+    pub output: HookSelector,
 }
 
 impl EvalHooks {
     /// An SAE at this hook point (or one head of it).
     #[must_use]
-    pub fn sae(at: impl Into<HookChoice>) -> Self {
+    pub fn sae(at: impl Into<HookSelector>) -> Self {
         let at = at.into();
         Self { input: at, output: at }
     }
@@ -29,8 +29,19 @@ impl EvalHooks {
     /// # Errors
     /// As [`SaeAt::home`].
     pub fn home(coder: &dyn SparseCoder) -> Result<Self> {
-        let (input, output, head) = SaeAt::home(coder)?.places();
-        Ok(Self { input: HookChoice { point: input, head }, output: HookChoice { point: output, head } })
+        Ok(Self::of(&SaeAt::home(coder)?))
+    }
+
+    /// As [`home`](Self::home), in a model: also where the metadata name a module in Hugging Face's words.
+    ///
+    /// # Errors
+    /// As [`SaeAt::home_in`].
+    pub fn home_in(model: &dyn HookedModel, coder: &dyn SparseCoder) -> Result<Self> {
+        Ok(Self::of(&SaeAt::home_in(model, coder)?))
+    }
+
+    fn of(at: &SaeAt<'_>) -> Self {
+        Self { input: at.input(), output: at.output() }
     }
 
     /// A transcoder from one hook point to another that is not before it.

@@ -183,7 +183,7 @@ impl Evaluation {
 
     fn settings(&self) -> Value {
         let EvalOptions { batch_size_prompts, filter, spare_excluded, bootstrap, .. } = &self.options;
-        let name = |hook: activation_store::HookChoice| hook.point.to_string();
+        let name = |hook: model_hooks::HookSelector| hook.point.to_string();
         json!({
             "hook_name": name(self.hooks.input),
             "hook_name_out": name(self.hooks.output),

@@ -115,7 +115,7 @@ struct Compared {
 impl Run<'_, '_> {
     /// The mean of the counted tokens' activations at the output hook; nothing where none counts.
     fn mean_at_hook(&mut self, rows: &[TokenRow]) -> Result<Option<Vec<f32>>> {
-        let (mut sum, mut count) = (vec![0.0; self.sites.output.width], 0_u64);
+        let (mut sum, mut count) = (vec![0.0; self.sites.output.width()], 0_u64);
         let mut done = 0;
         for rows in rows.chunks(self.options.batch_size_prompts) {
             let plain = self.sites.plain(&tokens_of(rows)?, false)?;
@@ -147,7 +147,7 @@ impl Run<'_, '_> {
             for rows in batch.chunks(at_once) {
                 self.forward(rows, state, &mut collected)?;
             }
-            state.batches.extend(collected.add_to(&mut state.units, self.sites.output.width)?);
+            state.batches.extend(collected.add_to(&mut state.units, self.sites.output.width())?);
             (self.progress)(EvalProgress { phase: EvalPhase::Runs, rows_done: state.rows, rows: self.total });
         }
     }
@@ -167,7 +167,7 @@ impl Run<'_, '_> {
         let compared = self.compare(&tokens, &mut plain, &target, &x_hat, &excluded)?;
         excluded.iter().flatten().for_each(|exclusion| state.excluded.count(*exclusion));
 
-        let (pos, width) = (tokens.pos(), self.sites.output.width);
+        let (pos, width) = (tokens.pos(), self.sites.output.width());
         for (r, row) in rows.iter().enumerate() {
             let units = units_of_row(row);
             for (p, unit) in units.into_iter().enumerate().filter(|(p, _)| excluded[r * pos + p].is_none()) {
@@ -230,7 +230,7 @@ impl Run<'_, '_> {
 
     /// Puts the original activation back at the excluded tokens.
     fn pass_excluded(&self, excluded: &[Option<Exclusion>], value: &mut [f32], target: &[f32]) {
-        let width = self.sites.output.width;
+        let width = self.sites.output.width();
         let vectors = value.chunks_exact_mut(width).zip(target.chunks_exact(width)).zip(excluded);
         vectors.filter(|(_, exclusion)| exclusion.is_some()).for_each(|((value, x), _)| value.copy_from_slice(x));
     }

@@ -2,9 +2,8 @@
 
 use super::{EvalError, EvalHooks};
 use crate::{Error, Result};
-use activation_store::HookRows;
 use candle_core::{DType, Tensor};
-use model_hooks::{Capture, Edit, HookPoint, HookedModel, LanguageModel, NoTap, Site, Start, TokenBatch};
+use model_hooks::{Capture, Edit, HookPoint, HookRows, HookedModel, LanguageModel, NoTap, Site, Start, TokenBatch};
 use sae_core::SparseCoder;
 
 /// Where a run with another value at the output hook begins: what comes before is the same in every run.
@@ -43,14 +42,14 @@ impl<'a> Sites<'a> {
     /// Checks that the coder fits the hook points.
     pub(super) fn new(model: &'a LanguageModel, coder: &dyn SparseCoder, hooks: EvalHooks) -> Result<Self> {
         let (shape, model) = (model.shape(), model.hooked());
-        let (input, output) = (HookRows::of(hooks.input, shape)?, HookRows::of(hooks.output, shape)?);
-        let fits = |side, hook: HookRows, found: usize| match hook.width == found {
+        let (input, output) = (HookRows::resolve(hooks.input, shape)?, HookRows::resolve(hooks.output, shape)?);
+        let fits = |side, hook: HookRows, found: usize| match hook.width() == found {
             true => Ok(()),
-            false => Err(EvalError::Width { side, hook: hook.to_string(), expected: hook.width, found }),
+            false => Err(EvalError::Width { side, hook: hook.to_string(), expected: hook.width(), found }),
         };
         fits("d_in", input, coder.d_in())?;
         fits("d_out", output, coder.d_out())?;
-        if output.point < input.point {
+        if output.point() < input.point() {
             return Err(EvalError::Order { input: input.to_string(), output: output.to_string() }.into());
         }
         Ok(Self { model, input, output, resume: resume(model, output) })
@@ -62,16 +61,16 @@ impl<'a> Sites<'a> {
             Resume::InBlock(layer) if logits => Some(resid_pre(layer)),
             _ => None,
         };
-        let points = [self.input.point, self.output.point].into_iter().chain(entered);
+        let points = [self.input.point(), self.output.point()].into_iter().chain(entered);
         let mut capture = Capture::of(points);
         let logits = match logits {
             true => Some(self.model.forward(tokens, &mut capture)?),
-            false => self.model.forward_until(tokens, self.output.point, &mut capture).map(|()| None)?,
+            false => self.model.forward_until(tokens, self.output.point(), &mut capture).map(|()| None)?,
         };
         Ok(Plain {
-            x: as_rows(capture.get(self.input.point)?, self.input)?,
-            target: as_rows(capture.get(self.output.point)?, self.output)?,
-            shape: capture.get(self.output.point)?.dims().to_vec(),
+            x: as_rows(capture.get(self.input.point())?, self.input)?,
+            target: as_rows(capture.get(self.output.point())?, self.output)?,
+            shape: capture.get(self.output.point())?.dims().to_vec(),
             resid: entered.map(|point| capture.take(point)).transpose()?,
             logits,
         })
@@ -81,13 +80,13 @@ impl<'a> Sites<'a> {
     pub(super) fn rerun(&self, tokens: &TokenBatch, plain: &Plain, value: Vec<f32>) -> Result<Tensor> {
         let device = plain.target.device();
         let mut shape = plain.shape.clone();
-        if self.output.head.is_some() {
+        if self.output.head().is_some() {
             shape[2] = 1;
         }
         let value = Tensor::from_vec(value, shape, device)?;
-        let patch = |value| match self.output.head {
-            Some(head) => Edit::patch(self.output.point, value).head(head),
-            None => Edit::patch(self.output.point, value),
+        let patch = |value| match self.output.head() {
+            Some(head) => Edit::patch(self.output.point(), value).head(head),
+            None => Edit::patch(self.output.point(), value),
         };
         let logits = match (self.resume, &plain.resid) {
             (Resume::WithValue(layer), _) => {
@@ -109,12 +108,12 @@ fn resid_pre(layer: usize) -> HookPoint {
 fn resume(model: &dyn HookedModel, output: HookRows) -> Resume {
     let has = |layer: usize| model.hook_points().contains(&resid_pre(layer));
     let layers = model.shape().n_layers;
-    let layer = match output.point {
+    let layer = match output.point() {
         HookPoint::Block { layer, .. } => usize::from(layer),
         HookPoint::FinalNorm(_) | HookPoint::Logits => layers.saturating_sub(1),
         _ => return Resume::AtTokens,
     };
-    match output.point.site() {
+    match output.point().site() {
         Some(Site::ResidPre) if has(layer) => Resume::WithValue(layer),
         Some(Site::ResidPost) if layer + 1 < layers && has(layer + 1) => Resume::WithValue(layer + 1),
         _ if has(layer) => Resume::InBlock(layer),
@@ -122,11 +121,7 @@ fn resume(model: &dyn HookedModel, output: HookRows) -> Resume {
     }
 }
 
-/// `[batch, pos, (head,) d]` -> `[batch * pos, width]`, one head or all side by side.
+/// The rows of all tokens, `[batch * pos, width]`.
 fn as_rows(x: &Tensor, hook: HookRows) -> Result<Tensor> {
-    let x = match hook.head {
-        Some(head) => x.narrow(2, head, 1)?,
-        None => x.clone(),
-    };
-    Ok(x.to_dtype(DType::F32)?.contiguous()?.reshape(((), hook.width))?)
+    Ok(hook.gather(x)?.to_dtype(DType::F32)?.contiguous()?.reshape(((), hook.width()))?)
 }

@@ -20,7 +20,7 @@ fn check_width(source: &dyn ActivationSource, hook: usize, coder: &dyn SparseCod
     let Some(found) = source.spec().hooks.get(hook) else {
         return Err(Error::Option { option: "hook", expected: "one of the source's hooks", found: hook.to_string() });
     };
-    let (left_size, right_size) = (found.width, coder.d_in());
+    let (left_size, right_size) = (found.width(), coder.d_in());
     if left_size == right_size {
         return Ok(());
     }

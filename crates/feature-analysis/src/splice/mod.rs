@@ -34,7 +34,6 @@ mod captured;
 mod error;
 mod feature_edit;
 mod feature_name;
-mod place;
 mod point;
 mod sae_at;
 mod spliced;

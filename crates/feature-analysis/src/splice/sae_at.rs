@@ -1,9 +1,7 @@
 //! One SAE and where it goes.
 
-use super::place::Place;
 use crate::Result;
-use candle_core::Tensor;
-use model_hooks::{HookPoint, SpecialTokens};
+use model_hooks::{HookPoint, HookSelector, HookedModel, SpecialTokens};
 use sae_core::SparseCoder;
 use std::collections::BTreeSet;
 use std::fmt;
@@ -41,18 +39,38 @@ impl<'a> SaeAt<'a> {
     /// A coder where its metadata say that it belongs: `hook_name`, `hook_name_out` and `hook_head_index`.
     ///
     /// # Errors
-    /// [`sae_core::Error::MissingMetadata`] without a hook name, [`model_hooks::Error::UnknownHookName`].
+    /// [`sae_core::Error::MissingMetadata`] without a hook name, [`model_hooks::Error::UnknownHookName`], [`model_hooks::Error::ModuleName`]
+    /// for a module whose hook point depends on the model's family: [`home_in`](Self::home_in) reads those too.
     pub fn home(coder: &'a dyn SparseCoder) -> Result<Self> {
+        Self::named(coder, &|name| name.parse())
+    }
+
+    /// As [`home`](Self::home), in a model: also where the metadata name a module in Hugging Face's words (`model.layers.7.mlp`).
+    ///
+    /// # Errors
+    /// [`sae_core::Error::MissingMetadata`] without a hook name; as [`HookedModel::hook_point`].
+    pub fn home_in(model: &dyn HookedModel, coder: &'a dyn SparseCoder) -> Result<Self> {
+        Self::named(coder, &|name| model.hook_point(name))
+    }
+
+    fn named(coder: &'a dyn SparseCoder, find: &dyn Fn(&str) -> model_hooks::Result<HookPoint>) -> Result<Self> {
         let missing = sae_core::Error::MissingMetadata { key: "hook_name" };
         let metadata = coder.provenance().filter(|metadata| metadata.hook_name.is_some()).ok_or(missing)?;
-        let input: HookPoint = metadata.hook_name.as_deref().unwrap_or_default().parse()?;
-        let output = metadata.hook_name_out.as_deref().map_or(Ok(input), str::parse)?;
+        let input = find(metadata.hook_name.as_deref().unwrap_or_default())?;
+        let output = metadata.hook_name_out.as_deref().map_or(Ok(input), find)?;
         Ok(Self { head: metadata.hook_head_index, ..Self::between(input, output, coder) })
     }
 
-    /// Where it reads, where it writes, and which head alone.
-    pub(crate) fn places(&self) -> (HookPoint, HookPoint, Option<usize>) {
-        (self.input, self.output, self.head)
+    /// What it reads: a hook point, or one head of it.
+    #[must_use]
+    pub fn input(&self) -> HookSelector {
+        HookSelector { point: self.input, head: self.head }
+    }
+
+    /// What it writes. Of a transcoder only the input can be a head of its own.
+    #[must_use]
+    pub fn output(&self) -> HookSelector {
+        HookSelector { point: self.output, head: self.head.filter(|_| self.input == self.output) }
     }
 
     /// The same with a borrowed coder.
@@ -67,17 +85,6 @@ impl<'a> SaeAt<'a> {
 
     pub(crate) fn excludes(&self, token: u32) -> bool {
         self.excluded.contains(&token)
-    }
-
-    /// What the coder reads of the value at the input hook, `[batch, pos, d_in]`.
-    pub(crate) fn input_vectors(&self, x: &Tensor) -> Result<Tensor> {
-        self.head.map_or(Place::Whole, Place::Head).vectors(self.input, x)
-    }
-
-    /// What the coder writes of the value at the output hook, `[batch, pos, d_out]`.
-    pub(crate) fn output_vectors(&self, x: &Tensor) -> Result<Tensor> {
-        let head = self.head.filter(|_| self.input == self.output);
-        head.map_or(Place::Whole, Place::Head).vectors(self.output, x)
     }
 
     /// Whether what the SAE misses is added to its output, so that the output is the original value as long as nothing is edited. Off

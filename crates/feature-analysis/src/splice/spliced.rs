@@ -1,10 +1,9 @@
 //! One SAE in a forward pass: what it is handed, what it changes, what it hands back.
 
-use super::place::Place;
 use super::{FeatureEdit, SaeAt, SaePoint, SaeSite, SpliceCapture, SpliceError};
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
-use model_hooks::{Cx, HookPoint, ModelShape};
+use model_hooks::{Cx, HookPoint, HookRows, HookSelector, ModelShape};
 use sae_core::Codes;
 use std::collections::BTreeSet;
 
@@ -21,8 +20,8 @@ pub(super) enum Edit<'a> {
 /// A checked [`SaeAt`] with its edits, and its input while a run is between its two hooks.
 pub(super) struct Spliced<'a> {
     pub(super) sae: SaeAt<'a>,
-    from: Place,
-    to: Place,
+    from: HookRows,
+    to: HookRows,
     /// A transcoder's input, from its input hook to its output hook of one run.
     pending: Option<Tensor>,
     pub(super) edits: Vec<Edit<'a>>,
@@ -31,13 +30,12 @@ pub(super) struct Spliced<'a> {
 
 impl<'a> Spliced<'a> {
     pub(super) fn check(sae: SaeAt<'a>, shape: &ModelShape) -> Result<Self> {
-        let SaeAt { input, output, head, .. } = sae;
+        let SaeAt { input, output, .. } = sae;
         if output < input {
             return Err(SpliceError::OutputBeforeInput { input, output }.into());
         }
-        let from = Place::check(input, shape, head, "d_in", sae.coder.d_in())?;
-        // Of a transcoder only the input can be a head of its own.
-        let to = Place::check(output, shape, head.filter(|_| input == output), "d_out", sae.coder.d_out())?;
+        let from = rows(sae.input(), shape, "d_in", sae.coder.d_in())?;
+        let to = rows(sae.output(), shape, "d_out", sae.coder.d_out())?;
         Ok(Self { sae, from, to, pending: None, edits: Vec::new(), captured: BTreeSet::new() })
     }
 
@@ -52,7 +50,7 @@ impl<'a> Spliced<'a> {
 
     /// A transcoder's input.
     pub(super) fn see_input(&mut self, x: &Tensor) -> Result<()> {
-        self.pending = Some(self.from.vectors(self.sae.input, x)?);
+        self.pending = Some(self.from.gather(x)?);
         Ok(())
     }
 
@@ -70,7 +68,7 @@ impl<'a> Spliced<'a> {
             return Err(SpliceError::Gradients { hook }.into());
         }
         let x = match self.is_transcoder() {
-            false => self.from.vectors(hook, &original)?,
+            false => self.from.gather(&original)?,
             true => self.pending.take().ok_or(SpliceError::NoInput { input: self.sae.input, output: hook })?,
         };
         let excluded = self.excluded(cx, &original)?;
@@ -104,9 +102,9 @@ impl<'a> Spliced<'a> {
             let untouched = untouched.unwrap_or_else(|| output.clone());
             let error = self.error(cx, &original, &untouched, excluded.as_ref())?;
             self.keep(kept, SaeSite::Error, &error);
-            output = (output + self.to.vectors(hook, &error)?.to_dtype(DType::F32)?)?;
+            output = (output + self.to.gather(&error)?.to_dtype(DType::F32)?)?;
         }
-        let mut output = self.to.put(&original, &output)?;
+        let mut output = self.to.scatter(&original, &output)?;
         if let Some(excluded) = excluded {
             output = excluded.broadcast_as(output.shape())?.where_cond(&original, &output)?;
         }
@@ -117,8 +115,8 @@ impl<'a> Spliced<'a> {
 
     /// What the SAE misses of the original value, in its shape; zero where it is passed by.
     fn error(&mut self, cx: &Cx<'_>, original: &Tensor, recons: &Tensor, excluded: Option<&Tensor>) -> Result<Tensor> {
-        let vectors = self.to.vectors(self.sae.output, original)?.to_dtype(DType::F32)?;
-        let error = self.to.put(&original.zeros_like()?, &(vectors - recons)?)?;
+        let vectors = self.to.gather(original)?.to_dtype(DType::F32)?;
+        let error = self.to.scatter(&original.zeros_like()?, &(vectors - recons)?)?;
         let error = match excluded {
             Some(excluded) => excluded.broadcast_as(error.shape())?.where_cond(&error.zeros_like()?, &error)?,
             None => error,
@@ -205,6 +203,33 @@ impl<'a> Spliced<'a> {
         shape.resize(2 + rest.len(), 1);
         Ok(Some(Tensor::from_vec(mask, shape, &Device::Cpu)?.to_device(original.device())?))
     }
+}
+
+/// The rows at a hook point that a coder of this width fits.
+fn rows(at: HookSelector, shape: &ModelShape, side: &'static str, found: usize) -> Result<HookRows> {
+    let hook = at.point;
+    // What a norm divides by is a number.
+    if hook.axes().last() == Some(&"1") {
+        return Err(SpliceError::NotVectors { hook }.into());
+    }
+    let rows = HookRows::resolve(at, shape).map_err(|error| match error {
+        model_hooks::Error::NotRows { point } => SpliceError::NotVectors { hook: point }.into(),
+        model_hooks::Error::NoSuchHead { point, head, heads } => {
+            SpliceError::NoSuchHead { hook: point, head, heads }.into()
+        }
+        error => Error::from(error),
+    })?;
+    let expected = rows.width();
+    if found == expected {
+        return Ok(rows);
+    }
+    let all = HookRows::resolve(hook, shape)?;
+    let hint = match at.head {
+        None if Some(found) == rows.head_width() => " over all heads; name one with `SaeAt::head`",
+        Some(_) if found == all.width() => " in one head; this SAE takes all of them",
+        _ => "",
+    };
+    Err(SpliceError::Width { hook, side, expected, found, hint }.into())
 }
 
 fn plus(x: Tensor, skip: Option<&Tensor>) -> Result<Tensor> {

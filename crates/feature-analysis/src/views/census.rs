@@ -3,13 +3,14 @@
 
 use super::{Contexts, lens_rows};
 use crate::census::{CensusExample, FeatureCensus, FeatureStats};
+use crate::lens::written;
 use crate::page::Section;
 use crate::plot::{
     FeatureCard, FeatureNumbers, Figure, HistogramOptions, LensToken, density, feature_cards, grouped, histogram,
     numbers_table, percent,
 };
-use crate::{FrameOptions, LensOptions, Result, logit_lens};
-use activation_store::ActivationStore;
+use crate::{Error, FrameOptions, LensOptions, Result, logit_lens};
+use activation_store::{ActivationSource, ActivationStore};
 use sae_core::SparseCoder;
 use std::collections::BTreeSet;
 
@@ -51,7 +52,7 @@ impl Default for CensusViewOptions {
 
 impl CensusView {
     /// Of a census: all its numbers, and its strongest features with the text around their examples, which is read from `store` (at the start of
-    /// the text that was counted, packed in the same way). What features promote is shown where the SAE is as wide as the residual stream.
+    /// the text that was counted, packed in the same way). What features promote is shown where a linear map leads from the SAE's hook point to the residual stream.
     ///
     /// # Errors
     /// [`crate::Error::OtherText`] when the store does not have the token of an example where the census found it: it reads another text, or packs it
@@ -167,7 +168,7 @@ impl CensusView {
     }
 }
 
-/// The tokens that each of these features makes likelier; none where the SAE does not write to the residual stream.
+/// The tokens that each of these features makes likelier; none where no linear map leads from the SAE to the residual stream.
 fn promotes(
     coder: &dyn SparseCoder,
     store: &ActivationStore,
@@ -175,11 +176,17 @@ fn promotes(
     top: usize,
 ) -> Result<Vec<Vec<LensToken>>> {
     let model = store.model();
-    if features.is_empty() || coder.d_out() != model.shape().d_model {
-        return Ok(vec![Vec::new(); features.len()]);
+    if features.is_empty() {
+        return Ok(Vec::new());
     }
-    let options = LensOptions { top, bottom: 0, ..LensOptions::default() };
-    let lens = logit_lens(model, coder, Some(features), &options)?;
+    let at = written(model, coder, store.spec().hooks[0].selector())?;
+    let options = LensOptions { top, bottom: 0, at: Some(at), ..LensOptions::default() };
+    let lens = match logit_lens(model, coder, Some(features), &options) {
+        Err(Error::Model(error)) if matches!(*error, model_hooks::Error::NotWritten { .. }) => {
+            return Ok(vec![Vec::new(); features.len()]);
+        }
+        lens => lens?,
+    };
     Ok(lens_rows(&lens, model.require_tokenizer()?).into_iter().map(|row| row.top).collect())
 }
 

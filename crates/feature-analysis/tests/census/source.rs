@@ -3,11 +3,10 @@
 
 use crate::support::Random;
 use activation_store::{
-    ActivationBatch, ActivationSource, ActivationSpec, DocId, HookChoice, HookRows, Origin, Result, RowIndex, TokenPos,
-    TokenRow,
+    ActivationBatch, ActivationSource, ActivationSpec, DocId, HookRows, Origin, Result, RowIndex, TokenPos, TokenRow,
 };
 use candle_core::{Device, Tensor};
-use model_hooks::{HookPoint, Site};
+use model_hooks::{HookPoint, ModelShape, Site};
 use sae_core::{Codes, Coupling, SparseCoder, SparseFeatures};
 
 pub const WIDTH: usize = 64;
@@ -27,8 +26,7 @@ pub struct Synthetic {
 impl Synthetic {
     pub fn new(batches: usize) -> Self {
         let point = HookPoint::Block { layer: 0, site: Site::ResidPre };
-        let HookChoice { point, head } = point.into();
-        let hook = HookRows { point, head, width: WIDTH };
+        let hook = HookRows::resolve(point, &ModelShape::new(WIDTH, 1, 1, CONTEXT)).unwrap();
         let spec = ActivationSpec::new("synthetic", vec![hook, hook], BATCH);
         Self { spec, batch: BATCH, tokens: batches * BATCH, next: 0, rows: Some(RowIndex::new()) }
     }

@@ -1,7 +1,7 @@
 //! Against SAELens' own `run_evals`, and against an oracle in f64 that also knows what SAELens does not compute (`tests/golden/evals`).
 
 use crate::toy::{at, plain};
-use activation_store::{HookChoice, TokenFilter, TokenRow};
+use activation_store::{HookSelector, TokenFilter, TokenRow};
 use feature_analysis::evals::{Bootstrap, EvalHooks, EvalOptions, Evaluation, FeatureWeights};
 use model_hooks::{Arithmetic, Engine, HookPoint, LanguageModel, LoadOptions, Precision, Processing, load};
 use sae_core::{Sae, SaeParts};
@@ -66,7 +66,7 @@ fn options(case: &str) -> EvalOptions {
 fn hooks(input: &str, output: Option<&str>) -> EvalHooks {
     let input: HookPoint = input.parse().unwrap();
     match output {
-        None => EvalHooks::sae(HookChoice::from(input)),
+        None => EvalHooks::sae(HookSelector::from(input)),
         Some(output) => EvalHooks::transcoder(input, output.parse().unwrap()),
     }
 }

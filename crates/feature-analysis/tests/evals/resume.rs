@@ -2,7 +2,7 @@
 
 use crate::laws::{DEMO, root, rows};
 use crate::toy::{at, batch, plain};
-use activation_store::{HookChoice, HookRows, TokenFilter, TokenRow};
+use activation_store::{HookRows, HookSelector, TokenFilter, TokenRow};
 use candle_core::{Device, Tensor};
 use feature_analysis::evals::{EvalHooks, EvalOptions};
 use feature_analysis::splice::{SaeAt, Splice};
@@ -13,7 +13,7 @@ use sae_core::{Activation, Sae, SaeParts, SparseCoder};
 
 /// A random TopK SAE for a hook point.
 fn random(hook: HookRows) -> Sae {
-    let (width, d_sae) = (hook.width, 64);
+    let (width, d_sae) = (hook.width(), 64);
     let number = |i: usize| (i as f32 * 0.7 + width as f32).sin() / (width as f32).sqrt();
     let w_dec = Tensor::from_vec((0..d_sae * width).map(number).collect(), (d_sae, width), &Device::Cpu).unwrap();
     let mut parts = SaeParts::new(w_dec.t().unwrap().contiguous().unwrap(), vec![0.1; d_sae], w_dec, vec![0.05; width]);
@@ -112,10 +112,10 @@ fn runs_from_the_hook_are_whole_runs_in_every_family() {
 }
 
 fn resumes(model: &LanguageModel, name: &str, head: Option<usize>, rows: &[TokenRow], excluded: u32) {
-    let hook = HookRows::of(HookChoice { point: name.parse().unwrap(), head }, model.shape()).unwrap();
+    let hook = HookRows::resolve(HookSelector { point: name.parse().unwrap(), head }, model.shape()).unwrap();
     let sae = random(hook);
     let options = EvalOptions { filter: TokenFilter::everything().with_ids([excluded]), ..plain() };
-    let found = at(model, &sae, EvalHooks::sae(HookChoice { point: hook.point, head }), rows, &options).unwrap();
+    let found = at(model, &sae, EvalHooks::sae(hook.selector()), rows, &options).unwrap();
     let check = |keys: [&str; 2], right: [f64; 2]| {
         for (key, right) in keys.into_iter().zip(right) {
             let value = found.value(key);
@@ -125,13 +125,13 @@ fn resumes(model: &LanguageModel, name: &str, head: Option<usize>, rows: &[Token
     };
     let plain_loss = whole_pass(model, rows, &[excluded], &mut NoTap)[0];
     assert!((found.value("ce_loss_without_sae") - plain_loss).abs() < 1e-12);
-    let mut splice = SaeAt::new(hook.point, &sae).exclude_tokens([excluded]);
+    let mut splice = SaeAt::new(hook.point(), &sae).exclude_tokens([excluded]);
     if let Some(head) = head {
         splice = splice.head(head);
     }
     let mut with_sae = Splice::on(model.hooked()).with(splice).unwrap();
     check(["ce_loss_with_sae", "kl_div_with_sae"], whole_pass(model, rows, &[excluded], &mut with_sae));
-    let zero = Edit::zero(hook.point);
+    let zero = Edit::zero(hook.point());
     let mut with_zeros = head.map_or(zero.clone(), |head| zero.head(head));
     check(["ce_loss_with_ablation", "kl_div_with_ablation"], whole_pass(model, rows, &[excluded], &mut with_zeros));
 }
@@ -140,7 +140,7 @@ fn resumes(model: &LanguageModel, name: &str, head: Option<usize>, rows: &[Token
 fn spared_tokens_keep_their_activation_under_ablation() {
     let bos = DEMO.tokenizer().unwrap().bos().unwrap();
     let (rows, point) = (rows(), "blocks.1.hook_resid_pre".parse::<HookPoint>().unwrap());
-    let sae = random(HookRows::of(point.into(), DEMO.shape()).unwrap());
+    let sae = random(HookRows::resolve(point, DEMO.shape()).unwrap());
     let found = |spare_excluded| {
         let options = EvalOptions { filter: TokenFilter::everything().with_ids([bos]), spare_excluded, ..plain() };
         at(&DEMO, &sae, EvalHooks::sae(point), &rows, &options).unwrap()
@@ -157,7 +157,7 @@ fn spared_tokens_keep_their_activation_under_ablation() {
 fn a_transcoder_reads_at_one_place_and_is_measured_at_the_other() {
     let (input, output): (HookPoint, HookPoint) =
         ("blocks.2.ln2.hook_normalized".parse().unwrap(), "blocks.2.hook_mlp_out".parse().unwrap());
-    let coder = random(HookRows::of(input.into(), DEMO.shape()).unwrap());
+    let coder = random(HookRows::resolve(input, DEMO.shape()).unwrap());
     let rows = rows();
     let found = at(&DEMO, &coder, EvalHooks::transcoder(input, output), &rows, &plain()).unwrap();
     let mut capture = Capture::of([input, output]);

@@ -1,7 +1,7 @@
 //! Attention's output, head by head.
 
 use super::{ActivationCache, Part};
-use crate::{Result, Site};
+use crate::{BlockPart, Result, Site};
 use candle_core::Tensor;
 
 impl ActivationCache<'_> {
@@ -28,14 +28,13 @@ impl ActivationCache<'_> {
         if !self.has(layer, Site::Ln1PostScale) {
             return Ok(results.clone());
         }
-        let [scale, normalized, out] =
-            [Site::Ln1PostScale, Site::Ln1PostNormalized, Site::AttnOut].map(|site| self.at(layer, site));
-        let (scale, normalized, out) = (scale?, normalized?, out?);
-        // out = gain * normalized in every token, so that the gain is the quotient of these sums wherever it matters at all.
-        let square = normalized.sqr()?.sum((0, 1))?;
-        let product = (out * normalized)?.sum((0, 1))?;
-        let nothing = square.eq(0f32)?.to_dtype(square.dtype())?;
-        let gain = product.div(&(square + nothing)?)?;
-        Ok(results.broadcast_div(&scale.unsqueeze(2)?)?.broadcast_mul(&gain)?)
+        let scale = self.at(layer, Site::Ln1PostScale)?.unsqueeze(2)?;
+        let results = results.broadcast_div(&scale)?;
+        // From the weights: activations do not show it where an edit has changed them.
+        let norm = self.model.output_weights(layer, BlockPart::Attention)?.post_norm;
+        Ok(match norm.and_then(|norm| norm.gain) {
+            Some(gain) => results.broadcast_mul(&gain)?,
+            None => results,
+        })
     }
 }

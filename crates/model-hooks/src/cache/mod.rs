@@ -104,7 +104,8 @@ impl<'m> ActivationCache<'m> {
     /// head's result is divided by the scale of the sum and multiplied by the gain, so that the heads still add up.
     ///
     /// # Errors
-    /// [`Error::OutOfRange`] (also for `up_to` 0, before which there are no heads), [`Error::NotCaptured`].
+    /// [`Error::OutOfRange`] (also for `up_to` 0, before which there are no heads), [`Error::NotCaptured`], [`Error::NotExposed`] from a model
+    /// with a norm after attention that does not give its weights.
     pub fn stack_head_results(&self, up_to: Option<usize>) -> Result<Stack> {
         Stack::of(self.heads(self.layer(up_to)?)?.0)
     }
@@ -158,7 +159,7 @@ type Part = (String, Tensor);
 fn needed(point: &HookPoint) -> bool {
     let Some(site) = point.site() else { return !matches!(point, HookPoint::Logits) && *point != NORMALIZED };
     let stream = [Site::ResidPre, Site::ResidMid, Site::ResidPost, Site::AttnOut, Site::MlpOut, Site::Result];
-    stream.contains(&site) || [Site::Ln1PostScale, Site::Ln1PostNormalized].contains(&site)
+    stream.contains(&site) || site == Site::Ln1PostScale
 }
 
 const NORMALIZED: HookPoint = HookPoint::FinalNorm(NormSite::Normalized);

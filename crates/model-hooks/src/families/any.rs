@@ -18,8 +18,8 @@ use crate::config::Config;
 use crate::folder::WeightFolder;
 use crate::weights::TensorSource;
 use crate::{
-    FinalNorm, Generate, HookPoint, HookedModel, LoadWarning, ModelShape, ProcessingSteps, Result, Start, Tap,
-    TokenBatch,
+    BlockPart, FinalNorm, Generate, HookPoint, HookedModel, LoadWarning, ModelShape, OutputWeights, ProcessingSteps,
+    Result, Start, Tap, TokenBatch,
 };
 use candle_core::Tensor;
 use std::path::Path;
@@ -154,6 +154,10 @@ impl HookedModel for AnyModel {
 
     fn final_norm(&self) -> Result<Option<FinalNorm>> {
         self.model.final_norm()
+    }
+
+    fn output_weights(&self, layer: usize, part: BlockPart) -> Result<OutputWeights> {
+        self.model.output_weights(layer, part)
     }
 
     fn engine(&self) -> Engine {

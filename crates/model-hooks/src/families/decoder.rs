@@ -6,8 +6,8 @@ use crate::ops::{Norm, NormKind};
 use crate::run::{Block, Stage, Step};
 use crate::weights::{BlockWeights, Ends, Hold, Raw, RawEnds, TensorSource, Weights};
 use crate::{
-    Error, FinalNorm, Generate, HookPoint, HookedModel, Interest, KvCache, ModelShape, NormSite, ProcessingSteps,
-    Result, Site, Start, Tap, TokenBatch,
+    BlockPart, Error, FinalNorm, Generate, HookPoint, HookedModel, Interest, KvCache, ModelShape, NormSite,
+    OutputWeights, PostNorm, ProcessingSteps, Result, Site, Start, Tap, TokenBatch,
 };
 use candle_core::Tensor;
 use tensor_kernels::{Engine, Operand};
@@ -139,6 +139,22 @@ impl<F: Family> Decoder<F> {
             gain: tensor(&ln_final.w)?,
             bias: tensor(&ln_final.b)?,
             b_u: tensor(&u.b)?,
+        })
+    }
+
+    fn output_on<M: Math>(&self, (m, w): (&M, &Weights<M>), layer: usize, part: BlockPart) -> Result<OutputWeights> {
+        let Some(block) = w.blocks.get(layer) else {
+            return Err(Error::OutOfRange { what: "layer", found: layer, limit: w.blocks.len() });
+        };
+        let (linear, norm, site) = match part {
+            BlockPart::Attention => (&block.o, &block.ln1_post, Site::Ln1PostScale),
+            BlockPart::Mlp => (&block.mlp_out, &block.ln2_post, Site::Ln2PostScale),
+        };
+        let gain = norm.w.as_ref().map(|w| m.vector(w)).transpose()?;
+        Ok(OutputWeights {
+            w: m.columns(&linear.w, 0, self.family.shape().d_model)?.contiguous()?,
+            post_norm: self.family.has(site).then(|| PostNorm::new(gain)),
+            gated: part == BlockPart::Mlp && block.gate.is_some(),
         })
     }
 
@@ -290,6 +306,13 @@ impl<F: Family> HookedModel for Decoder<F> {
             Held::Kernels(m, w) => self.final_norm_on((m, w)),
         }
         .map(Some)
+    }
+
+    fn output_weights(&self, layer: usize, part: BlockPart) -> Result<OutputWeights> {
+        match &self.held {
+            Held::Reference(m, w) => self.output_on((m, w), layer, part),
+            Held::Kernels(m, w) => self.output_on((m, w), layer, part),
+        }
     }
 
     fn engine(&self) -> Engine {

@@ -120,6 +120,7 @@ impl Family for Olmo2 {
         let attn_out = at.tap(Site::AttnOut, attn_out)?;
         let resid_mid = at.tap(Site::ResidMid, m.add(resid_pre, attn_out)?)?;
         let mlp_in = at.tap(Site::MlpIn, m.copy(&resid_mid)?)?;
+        let mlp_in = at.tap(Site::MlpInput, mlp_in)?;
         let mlp_out = gated_mlp(m, at, w, self.config.activation, &m.rows(mlp_in)?)?;
         let points = [Site::Ln2PostScale, Site::Ln2PostNormalized];
         let mlp_out = post_norm(m, at, points, self.norm(), &w.ln2_post, mlp_out)?;

@@ -159,11 +159,18 @@ pub(super) fn mlp_input<M: Math>(
     resid: &M::Value,
 ) -> Step<M::Rows> {
     let points = [at.point(Site::Ln2Scale), at.point(Site::Ln2Normalized)];
-    if at.interest(Site::MlpIn).is_none() {
+    let [stream, input] = [Site::MlpIn, Site::MlpInput].map(|site| at.interest(site).is_some());
+    if !stream && !input {
         return m.norm(at.stage(), points, norm, &w.ln2, resid);
     }
-    let mlp_in = at.tap(Site::MlpIn, m.copy(resid)?)?;
-    m.norm(at.stage(), points, norm, &w.ln2, &mlp_in)
+    let mlp_in = m.copy(resid)?;
+    let mlp_in = if stream { at.tap(Site::MlpIn, mlp_in)? } else { mlp_in };
+    if !input {
+        return m.norm(at.stage(), points, norm, &w.ln2, &mlp_in);
+    }
+    let x = m.norm_value(at.stage(), points, norm, &w.ln2, mlp_in, NormOver::Width)?;
+    let x = at.tap(Site::MlpInput, x)?;
+    Ok(m.rows(x)?)
 }
 
 /// `act(x W_in + b_in) W_out + b_out`, which no tap has seen yet.

@@ -1,12 +1,13 @@
 //! TransformerLens' names of the hook points, in both directions.
 
-use super::{HookPoint, NormSite, Site};
+use super::{HookPoint, Module, NormSite, Site};
 use crate::{Error, Result};
 use std::fmt;
 use std::str::FromStr;
 
 /// Names of TransformerLens' newer bridge that denote one of the tensors above in every family. `mlp.in.hook_out` is not
-/// among them: it is `hook_pre` in a plain MLP and `hook_pre_linear` in a gated one.
+/// among them: it is `hook_pre` in a plain MLP and `hook_pre_linear` in a gated one. `mlp.hook_in` is no alias of `hook_mlp_in`: it is
+/// a tensor of its own, behind the norm.
 const SITE_ALIASES: [(Site, &str); 14] = [
     (Site::ResidPre, "hook_in"),
     (Site::ResidPre, "ln1.hook_in"),
@@ -59,10 +60,11 @@ impl fmt::Display for HookPoint {
 impl FromStr for HookPoint {
     type Err = Error;
 
-    /// Reads a TransformerLens name, old or new.
+    /// Reads a TransformerLens name, old or new, or the name of a module in Hugging Face's words whose output is the same hook point in every
+    /// family (`model.layers.7`, `transformer.h.1.mlp`); [`HookedModel::hook_point`](crate::HookedModel::hook_point) reads the others too.
     ///
     /// # Errors
-    /// [`Error::UnknownHookName`] with the nearest names.
+    /// [`Error::UnknownHookName`] with the nearest names, [`Error::ModuleName`] for a module whose hook point depends on the family.
     fn from_str(name: &str) -> Result<Self> {
         let found = match split_block(name) {
             Some((layer, rest)) => {
@@ -70,8 +72,20 @@ impl FromStr for HookPoint {
             }
             None => OUTSIDE.iter().chain(&OUTSIDE_ALIASES).find(|(_, known)| *known == name).map(|&(point, _)| point),
         };
+        if let Some(module) = Module::parse(name).filter(|_| found.is_none()) {
+            return module.alone(name);
+        }
         found.ok_or_else(|| Error::UnknownHookName { name: name.into(), nearest: nearest_known(name) })
     }
+}
+
+/// The point, where the model has it.
+pub(crate) fn known_to(points: &[HookPoint], point: HookPoint) -> Result<HookPoint> {
+    if points.contains(&point) {
+        return Ok(point);
+    }
+    let known = points.iter().map(ToString::to_string);
+    Err(Error::NoSuchPoint { point, nearest: nearest(&point.to_string(), known) })
 }
 
 /// Every name of a place in a block, canonical ones first.

@@ -62,6 +62,9 @@ sites! {
     MlpIn "hook_mlp_in" [batch pos d_model] "the stream as the MLP reads it, before its norm";
     Ln2Scale "ln2.hook_scale" [batch pos 1] "`sqrt(mean((x - m)^2) + eps)` of what the MLP reads";
     Ln2Normalized "ln2.hook_normalized" [batch pos d_model] "`(x - m) / scale`, before gain and bias";
+    /// What the MLP as a module is given, which is not [`MlpIn`](Self::MlpIn): that is the stream before the norm. Made only when tapped. A
+    /// gain that is folded into `W_in` (`fold_ln`) is not in it.
+    MlpInput "mlp.hook_in" [batch pos d_model] "what `W_in` and `W_gate` read: the norm's output with its gain and bias";
     MlpPre "mlp.hook_pre" [batch pos d_mlp] "`x W_in + b_in`; in gated MLPs `x W_gate`";
     MlpPreLinear "mlp.hook_pre_linear" [batch pos d_mlp] "`x W_in` (gated MLPs)";
     MlpPost "mlp.hook_post" [batch pos d_mlp] "`act(pre)`; in gated MLPs `act(pre) * pre_linear`";
@@ -96,11 +99,11 @@ impl Site {
         SITES[self as usize].3
     }
 
-    /// Whether the value is a copy of the residual stream for one of its readers. Such values are made only for a tap that names them
+    /// Whether the value is a copy, for one of its readers, of the residual stream or its norm. Such values are made only for a tap that names them
     /// ([`Capture::all`](crate::Capture::all) does not); editing one changes what that reader reads, and nothing else.
     #[must_use]
     pub fn is_input_copy(self) -> bool {
-        matches!(self, Self::AttnIn | Self::QInput | Self::KInput | Self::VInput | Self::MlpIn)
+        matches!(self, Self::AttnIn | Self::QInput | Self::KInput | Self::VInput | Self::MlpIn | Self::MlpInput)
     }
 
     /// Whether it is a place in a norm that only some families have: of queries, of keys, after attention, after the MLP.

@@ -160,11 +160,11 @@ fn of_inputs(trial: &Trial<'_>, subject: &Subject<'_>, place: &Place, measured: 
 const PLACES_AT_MOST: usize = 128;
 
 fn of_places(model: &LanguageModel, subject: &Subject<'_>, place: &Place, sample: &Sample) -> Result<Vec<Found>> {
-    if !statics::is_written(place.read) {
+    if !statics::is_written(place.read.point()) {
         return Ok(Vec::new());
     }
     let others = |p: &&HookPoint| {
-        **p != place.read
+        **p != place.read.point()
             && p.head_axis().is_none()
             && statics::is_written(**p)
             && !p.site().is_some_and(|s| s.is_input_copy())
@@ -184,9 +184,9 @@ fn of_places(model: &LanguageModel, subject: &Subject<'_>, place: &Place, sample
 
 /// The other heads of the point, of an SAE on one.
 fn of_heads(model: &LanguageModel, subject: &Subject<'_>, place: &Place, sample: &Sample) -> Result<Vec<Found>> {
-    let Some(own) = place.head else { return Ok(Vec::new()) };
+    let Some(own) = place.read.head() else { return Ok(Vec::new()) };
     let d_in = subject.coder().d_in();
-    let values = sample.at(model, &[place.read])?.swap_remove(0);
+    let values = sample.at(model, &[place.read.point()])?.swap_remove(0);
     let tokens = sample.x.len() / d_in;
     let width = values.len() / tokens.max(1);
     let mut found = Vec::new();

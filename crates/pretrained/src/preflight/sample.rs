@@ -4,7 +4,7 @@ use super::measure::LeftOut;
 use super::statics::{Place, kept_positions};
 use super::{PreflightOptions, Result, stats};
 use candle_core::{DType, Tensor};
-use model_hooks::{Capture, HookPoint, LanguageModel, Side, TokenBatch};
+use model_hooks::{Capture, HookPoint, HookRows, LanguageModel, Side, TokenBatch};
 
 /// Rows in one forward pass.
 const ROWS_AT_ONCE: usize = 8;
@@ -30,7 +30,8 @@ impl Sample {
 
     /// The values of the kept tokens at another point.
     pub(super) fn at(&self, model: &LanguageModel, points: &[HookPoint]) -> Result<Vec<Vec<f32>>> {
-        let all = run(model, &self.rows, points, None)?;
+        let rows = points.iter().map(|point| HookRows::resolve(*point, model.shape()));
+        let all = run(model, &self.rows, &rows.collect::<model_hooks::Result<Vec<_>>>()?)?;
         let tokens = self.keep.len();
         Ok(all.into_iter().map(|values| keep(&values, values.len() / tokens.max(1), &self.keep)).collect())
     }
@@ -56,7 +57,7 @@ pub(super) fn take(
 ) -> Result<Sample> {
     let rows = choose(tokens, options.tokens);
     let points = if place.is_transcoder() { vec![place.read, place.target] } else { vec![place.read] };
-    let mut values = run(model, &rows, &points, place.head)?;
+    let mut values = run(model, &rows, &points)?;
     let y = if place.is_transcoder() { values.pop().unwrap_or_default() } else { Vec::new() };
     let x = values.pop().unwrap_or_default();
     let (keep_these, left_out) = kept(model, place, &rows, &x);
@@ -65,19 +66,16 @@ pub(super) fn take(
     Ok(Sample { rows, x: x_kept, y: y_kept, left_out, keep: keep_these })
 }
 
-/// Values of all tokens at each point, `[tokens, width]`, heads side by side.
-fn run(model: &LanguageModel, rows: &[Vec<u32>], points: &[HookPoint], head: Option<usize>) -> Result<Vec<Vec<f32>>> {
+/// Values of all tokens at each point, `[tokens, width]`.
+fn run(model: &LanguageModel, rows: &[Vec<u32>], points: &[HookRows]) -> Result<Vec<Vec<f32>>> {
     let mut values = vec![Vec::new(); points.len()];
-    let Some(&last) = points.iter().max() else { return Ok(values) };
+    let Some(last) = points.iter().map(HookRows::point).max() else { return Ok(values) };
     for part in rows.chunks(ROWS_AT_ONCE) {
         let batch = TokenBatch::padded(part, 0, Side::Right)?;
-        let mut capture = Capture::of(points.iter().copied());
-        if let Some(head) = head {
-            capture = capture.head(head);
-        }
+        let mut capture = Capture::of(points.iter().map(HookRows::point));
         model.hooked().forward_until(&batch, last, &mut capture)?;
         for (point, values) in points.iter().zip(&mut values) {
-            let x = capture.get(*point)?.to_dtype(DType::F32)?.flatten_from(2)?;
+            let x = point.gather(capture.get(point.point())?)?.to_dtype(DType::F32)?;
             for (row, ids) in part.iter().enumerate() {
                 let of_row: Tensor = x.get(row)?.narrow(0, 0, ids.len())?;
                 values.extend(of_row.flatten_all()?.to_vec1::<f32>()?);

@@ -2,15 +2,14 @@
 
 use super::reason::{Check, Level, Reason};
 use super::{PreflightOptions, Subject, names, stats};
-use model_hooks::{HookPoint, LanguageModel, ModelShape, Precision, ProcessingSteps, Site, TokenBatch};
+use model_hooks::{HookPoint, HookRows, HookSelector, LanguageModel, Precision, ProcessingSteps, Site, TokenBatch};
 use sae_core::{Provenance, SeqposSlice, SparseCoder};
 
 /// What to read, where everything needed for it is there.
 pub(super) struct Place {
-    pub read: HookPoint,
-    pub head: Option<usize>,
+    pub read: HookRows,
     /// What the reconstruction is held against: of a transcoder another point.
-    pub target: HookPoint,
+    pub target: HookRows,
     pub positions: Option<SeqposSlice>,
     /// Whether the value is made of what blocks write, of a model whose norms remove the mean: where centring shows.
     pub centrable: bool,
@@ -20,7 +19,7 @@ pub(super) struct Place {
 
 impl Place {
     pub(super) fn is_transcoder(&self) -> bool {
-        self.read != self.target
+        self.read.point() != self.target.point()
     }
 }
 
@@ -93,14 +92,14 @@ fn place(
         Some(out) => find(model, out, Check::OutputHook)?,
         None => read,
     };
-    width(model, read, metadata.hook_head_index, subject.coder().d_in(), "d_in")?;
-    let head = if target == read { metadata.hook_head_index } else { None };
-    width(model, target, head, subject.coder().d_out(), "d_out")?;
+    let at = HookSelector { point: read, head: metadata.hook_head_index };
+    let read_rows = width(model, at, subject.coder().d_in(), "d_in")?;
+    let at = if target == read { at } else { target.into() };
+    let target = width(model, at, subject.coder().d_out(), "d_out")?;
     let centres = model.hooked().final_norm().ok().flatten().is_none_or(|norm| norm.centres);
     let kwargs = &metadata.model_from_pretrained_kwargs;
     Ok(Place {
-        read,
-        head: metadata.hook_head_index,
+        read: read_rows,
         target,
         positions: metadata.seqpos_slice,
         centrable: centres && is_written(read),
@@ -119,9 +118,9 @@ pub(super) fn is_written(point: HookPoint) -> bool {
 
 fn find(model: &LanguageModel, name: &str, check: Check) -> Result<HookPoint, Reason> {
     let points = model.hooked().hook_points();
-    let (found, nearest) = match name.parse::<HookPoint>() {
-        Ok(point) if points.contains(&point) => return Ok(point),
-        Ok(point) => {
+    let (found, nearest) = match model.hooked().hook_point(name) {
+        Ok(point) => return Ok(point),
+        Err(model_hooks::Error::NoSuchPoint { point, .. }) => {
             let layers = model.shape().n_layers;
             let same = points.iter().rev().find(|p| p.site().is_some() && p.site() == point.site());
             let other = same.map(|p| format!("`{p}` is the last of its kind"));
@@ -137,32 +136,28 @@ fn find(model: &LanguageModel, name: &str, check: Check) -> Result<HookPoint, Re
     Err(Reason::new(Level::Fail, check, "one of the model's hook points", found, change))
 }
 
-fn width(
-    model: &LanguageModel,
-    point: HookPoint,
-    head: Option<usize>,
-    expected: usize,
-    side: &str,
-) -> Result<(), Reason> {
-    let Some((heads, width)) = row_width(point, model.shape()) else {
-        let change = "Use a hook point that has one vector for each position.";
-        let found = format!("`{point}` has axes {:?}", point.axes());
-        return Err(Reason::new(Level::Fail, Check::Hook, "a vector for each position", found, change));
-    };
-    let found = match head {
-        Some(head) if head >= heads => {
-            let expected = if heads > 1 { format!("a head below {heads}") } else { "no single head".into() };
+/// The rows at a hook point, where a side of the SAE is as wide as they are.
+fn width(model: &LanguageModel, at: HookSelector, expected: usize, side: &str) -> Result<HookRows, Reason> {
+    let HookSelector { point, head } = at;
+    let rows = match HookRows::resolve(at, model.shape()) {
+        Ok(rows) => rows,
+        Err(model_hooks::Error::NoSuchHead { head, heads, .. }) => {
+            let expected = if heads > 0 { format!("a head below {heads}") } else { "no single head".into() };
             let found = format!("head {head} of `{point}`");
             let change = "Load the model that the SAE was trained on: `hook_head_index` is none of this one's heads.";
             return Err(Reason::new(Level::Fail, Check::Head, expected, found, change));
         }
-        Some(_) => width,
-        None => heads * width,
+        Err(_) => {
+            let change = "Use a hook point that has one vector for each position.";
+            let found = format!("`{point}` has axes {:?}", point.axes());
+            return Err(Reason::new(Level::Fail, Check::Hook, "a vector for each position", found, change));
+        }
     };
+    let found = rows.width();
     if found == expected {
-        return Ok(());
+        return Ok(rows);
     }
-    let change = match (head, heads > 1 && width == expected) {
+    let change = match (head, rows.head_width() == Some(expected)) {
         (None, true) => "The SAE is of one head: set `hook_head_index` in its metadata.".to_owned(),
         _ => format!("Load a model in which `{point}` is {expected} wide, or the SAE of this model."),
     };
@@ -170,31 +165,11 @@ fn width(
     Err(Reason::new(Level::Fail, Check::Width, format!("{side} = {expected}"), found, change))
 }
 
-/// Heads (1 where there are none) and the width of one; `None` where there is no vector for each position.
-fn row_width(point: HookPoint, shape: &ModelShape) -> Option<(usize, usize)> {
-    let ["batch", "pos", rest @ ..] = point.axes() else { return None };
-    let size = |axis: &str| match axis {
-        "1" => Some(1),
-        "d_model" => Some(shape.d_model),
-        "d_head" => Some(shape.d_head),
-        "d_mlp" => Some(shape.d_mlp),
-        "d_vocab" => Some(shape.d_vocab),
-        "head" => Some(shape.n_heads),
-        "kv_head" => Some(shape.n_kv_heads),
-        _ => None,
-    };
-    match rest {
-        [width] => Some((1, size(width)?)),
-        [heads, width] => Some((size(heads)?, size(width)?)),
-        _ => None,
-    }
-}
-
 /// Steps that change the value at the point, where the metadata say them and the model was loaded otherwise.
 fn processing(model: &LanguageModel, place: &Place, metadata: &Provenance) -> Option<Reason> {
     let ProcessingSteps { center_writing_weights, fold_value_biases, .. } = model.processing();
     let said = |key: &str| metadata.model_from_pretrained_kwargs.get(key).and_then(serde_json::Value::as_bool);
-    let value = matches!(place.read.site(), Some(Site::Z | Site::V | Site::Result));
+    let value = matches!(place.read.point().site(), Some(Site::Z | Site::V | Site::Result));
     let (key, wanted, is) = match (place.centrable, value) {
         (true, _) => ("center_writing_weights", place.centred?, center_writing_weights),
         (_, true) => ("fold_value_biases", said("fold_value_biases")?, fold_value_biases),

@@ -9,7 +9,8 @@
 //! A cross-layer file holds `w_dec [d_sae, layers, d_out]`, entry l for layer l. As in SAELens it is opened with the sum over layers: good for
 //! codes, not for the reconstruction of any one layer (metadata: `w_dec_summed_over_layers`).
 //!
-//! Transcoders were trained on `pre_feedforward_layernorm.output`, which `hf_hook_name` says; `hook_mlp_in`, SAELens' name, lies before that norm.
+//! Transcoders were trained on `pre_feedforward_layernorm.output`, which `hf_hook_name` says: `mlp.hook_in`. (SAELens 6.54 names `hook_mlp_in`, which lies
+//! before that norm, so that a transcoder there reads other values than it was trained on.)
 
 use super::source::{Files, Source, at};
 use super::weights::{agree, number_after, refuse_strangers, sizes, transposed, vector};
@@ -58,7 +59,7 @@ fn hooks(path: &str, module: &str) -> Option<(String, Option<String>)> {
     let layer = number_after(path, "layer_").or_else(|| number_after(module, "layers."))?;
     let block = |point: &str| format!("blocks.{layer}.{point}");
     Some(if told("transcoder", "pre_feedforward_layernorm.output") || path.contains("clt/") {
-        (block("hook_mlp_in"), Some(block("hook_mlp_out")))
+        (block("mlp.hook_in"), Some(block("hook_mlp_out")))
     } else if told("attn_out", "self_attn.o_proj.input") {
         (block("attn.hook_z"), None)
     } else if told("mlp_out", "post_feedforward_layernorm.output") {

@@ -3,6 +3,7 @@
 use super::NeuronpediaTarget;
 use crate::{Error, Result};
 use candle_core::Tensor;
+use model_hooks::ResidualMap;
 
 /// Columns of `W_U` in one product.
 const COLUMNS: usize = 8192;
@@ -15,7 +16,7 @@ pub(super) struct Direction {
     pub(super) norm: f32,
     /// The row of norm 1.
     pub(super) row: Vec<f32>,
-    /// That row times `W_U`.
+    /// What that row adds to every logit: the row, through the weights between its hook point and the residual stream, times `W_U`.
     pub(super) logits: Vec<f32>,
 }
 
@@ -24,8 +25,12 @@ pub(super) fn at_once(target: &NeuronpediaTarget<'_>) -> usize {
     (HELD / target.model.shape().d_vocab.max(1)).max(1)
 }
 
-/// The directions of some features.
-pub(super) fn directions(target: &NeuronpediaTarget<'_>, features: &[u32]) -> Result<Vec<Direction>> {
+/// The directions of some features; `map` leads from decoder rows to the residual stream.
+pub(super) fn directions(
+    target: &NeuronpediaTarget<'_>,
+    map: &ResidualMap,
+    features: &[u32],
+) -> Result<Vec<Direction>> {
     let rows: Vec<Vec<f32>> = target.coder.decoder_rows(features)?.to_vec2()?;
     let mut found: Vec<Direction> = rows
         .into_iter()
@@ -35,9 +40,9 @@ pub(super) fn directions(target: &NeuronpediaTarget<'_>, features: &[u32]) -> Re
             Direction { norm, row: row.iter().map(|v| v / norm).collect(), logits: Vec::new() }
         })
         .collect();
-    let d_model = target.model.shape().d_model;
     let units: Vec<f32> = found.iter().flat_map(|direction| direction.row.iter().copied()).collect();
-    let units = Tensor::from_vec(units, (features.len(), d_model), &candle_core::Device::Cpu)?;
+    let units = Tensor::from_vec(units, (features.len(), map.width()), &candle_core::Device::Cpu)?;
+    let units = map.apply(&units)?;
     let d_vocab = target.model.shape().d_vocab;
     for start in (0..d_vocab).step_by(COLUMNS) {
         let w_u = target.model.hooked().w_u_columns(start, COLUMNS.min(d_vocab - start))?;

@@ -10,7 +10,7 @@
 //!
 //! * activations `f n[j]`, and 0 on the tokens that [`NeuronpediaOptions::filter`] excludes;
 //! * `frac_nonzero`, and 50 bins of the activations that are not 0, from the smallest to the largest;
-//! * the 10 tokens with the largest and the smallest logits `W_dec[j] W_U / n[j]`, and 50 bins of all of them;
+//! * the 10 tokens with the largest and the smallest logits `W_dec[j] M W_U / n[j]` (`M`: from the SAE's hook point to the residual stream), and 50 bins of all of them;
 //! * the 3 largest entries of the decoder row;
 //! * examples: the 20 strongest tokens, then 5 drawn from each fifth between 0 and the largest activation, strongest fifth first. An example is
 //!   its whole row but the first position.
@@ -41,7 +41,7 @@ use sae_core::SparseCoder;
 pub struct NeuronpediaTarget<'a> {
     /// Which of the source's hooks.
     pub hook: usize,
-    /// What encodes; its output is as wide as the model.
+    /// What encodes. It writes where its metadata say, or, of an SAE that has none, at the source's hook.
     pub coder: &'a dyn SparseCoder,
     /// Whose `W_U`.
     pub model: &'a LanguageModel,

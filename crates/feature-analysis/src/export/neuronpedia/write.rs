@@ -6,8 +6,10 @@ use super::{NeuronpediaOptions, NeuronpediaTarget};
 use crate::export::folder::begin;
 use crate::export::tokens::Tokens;
 use crate::export::{ExportError, ExportProgress, check_width};
+use crate::lens::{residual_map, written};
 use crate::{Error, Result};
 use activation_store::{ActivationBatch, ActivationSource, ExclusionCounts, ResolvedFilter, RowIndex};
+use model_hooks::ResidualMap;
 use serde_json::{Value, json};
 use std::io::Write;
 use std::ops::Range;
@@ -58,12 +60,14 @@ pub fn write_neuronpedia(
 ) -> Result<NeuronpediaReport> {
     options.check()?;
     check_width(source, target.hook, target.coder)?;
-    let (left_size, right_size) = (target.coder.d_out(), target.model.shape().d_model);
-    if left_size != right_size {
-        return Err(Error::Misfit { left: "the SAE's output width", left_size, right: "d_model", right_size });
-    }
+    let (left, right_size) = ("the source's hooks", target.hook + 1);
+    let read = source.spec().hooks.get(target.hook);
+    let read =
+        read.ok_or(Error::Misfit { left, left_size: source.spec().hooks.len(), right: "the target's", right_size })?;
+    let at = written(target.model, target.coder, read.selector())?;
+    let map = residual_map(target.model, target.coder, at)?;
     let folder = begin(out)?;
-    let mut text = Text::new(target, options, &folder)?;
+    let mut text = Text::new(target, map, options, &folder)?;
     let (mut seen, wanted) = (0, options.rows.unwrap_or(u64::MAX));
     while !text.full(wanted) {
         let Some(batch) = source.next().transpose()? else { break };
@@ -79,6 +83,8 @@ pub fn write_neuronpedia(
 /// What has been seen so far.
 struct Text<'a> {
     target: &'a NeuronpediaTarget<'a>,
+    /// From decoder rows to the residual stream.
+    map: ResidualMap,
     options: &'a NeuronpediaOptions,
     files: Vec<Range<u32>>,
     spools: Vec<Spool>,
@@ -90,7 +96,12 @@ struct Text<'a> {
 }
 
 impl<'a> Text<'a> {
-    fn new(target: &'a NeuronpediaTarget<'a>, options: &'a NeuronpediaOptions, folder: &AtomicFolder) -> Result<Self> {
+    fn new(
+        target: &'a NeuronpediaTarget<'a>,
+        map: ResidualMap,
+        options: &'a NeuronpediaOptions,
+        folder: &AtomicFolder,
+    ) -> Result<Self> {
         let files = options.files(target.coder.d_sae());
         let n = files.len().min(MOST_SPOOLS);
         let border = |i: usize| i * files.len() / n;
@@ -101,7 +112,7 @@ impl<'a> Text<'a> {
         let spools = (0..n).map(spool).collect::<Result<_>>()?;
         let filter = options.filter.resolve(Some(target.tokenizer))?;
         let (tokens, excluded) = (Tokens::new(folder)?, ExclusionCounts::default());
-        Ok(Self { target, options, files, spools, tokens, filter, excluded, latest: None })
+        Ok(Self { target, map, options, files, spools, tokens, filter, excluded, latest: None })
     }
 
     fn full(&self, rows: u64) -> bool {
@@ -207,7 +218,7 @@ impl<'a> Text<'a> {
             write!(out, "{},\"features\":[", head.trim_end_matches('}')).map_err(io)?;
             let all: Vec<u32> = features.clone().collect();
             for part in all.chunks(at_once(self.target)) {
-                for (&feature, direction) in part.iter().zip(directions(self.target, part)?) {
+                for (&feature, direction) in part.iter().zip(directions(self.target, &self.map, part)?) {
                     let held = &mut firings[(feature - features.start) as usize];
                     held.iter_mut().for_each(|firing| firing.value *= direction.norm);
                     let entry = self.entry(feature, held, &direction)?;

@@ -70,16 +70,20 @@ impl Edit {
     /// Resample ablation: row `i` gets row `from[i]` of `captured` `[rows, ..]`, the value at this point in another run.
     ///
     /// # Errors
-    /// [`Error::EditShape`] where `captured` has no rows, [`Error::NoSuchIndex`] where it lacks one of `from`.
+    /// [`Error::EditShape`] where `captured` has no rows, [`Error::NoSuchIndex`] where it lacks one of `from`, [`Error::BadOption`] where
+    /// `from` is empty.
     pub fn resample(point: HookPoint, captured: &Tensor, from: &[usize]) -> Result<Self> {
         let rows = needs_rows(point, "resample", captured)?.dim(0)?;
         if let Some(&index) = from.iter().find(|&&row| row >= rows) {
             return Err(Error::NoSuchIndex { point, what: "row", index, shape: captured.dims().to_vec() });
         }
+        if from.is_empty() {
+            let expected = "a row of the other run for each row of the batch".into();
+            return Err(Error::BadOption { what: "`from` of a resample", expected, found: "an empty list".into() });
+        }
         let parts: Vec<Tensor> =
             from.iter().map(|&row| captured.narrow(0, row, 1)).collect::<candle_core::Result<_>>()?;
-        let chosen = if parts.is_empty() { captured.narrow(0, 0, rows)? } else { Tensor::cat(&parts, 0)? };
-        Ok(Self::patch(point, chosen))
+        Ok(Self::patch(point, Tensor::cat(&parts, 0)?))
     }
 
     /// Takes the component along `direction` `[width of the last axis]` out of every vector: `x - (x . d) d / |d|^2`.
