@@ -31,9 +31,23 @@ const EXCEPTIONS: &[(&str, &str, &str)] = &[
 
 /// Crates whose types appear in public signatures or whose kernels decide results: two versions of one would be two incompatible types.
 fn must_be_unique(name: &str) -> bool {
-    const NAMES: &[&str] =
-        &["half", "ndarray", "linfa", "linfa-reduction", "safetensors", "tokenizers", "parquet", "rayon", "serde", "faer"];
-    NAMES.contains(&name) || name.starts_with("candle-") || name == "arrow" || name.starts_with("arrow-") || name == "gemm"
+    const NAMES: &[&str] = &[
+        "half",
+        "ndarray",
+        "linfa",
+        "linfa-reduction",
+        "safetensors",
+        "tokenizers",
+        "parquet",
+        "rayon",
+        "serde",
+        "faer",
+    ];
+    NAMES.contains(&name)
+        || name.starts_with("candle-")
+        || name == "arrow"
+        || name.starts_with("arrow-")
+        || name == "gemm"
 }
 
 /// The resolved packages of this workspace on the platform of the test.
@@ -137,12 +151,15 @@ fn every_dependency_has_an_allowed_license() {
         .iter()
         .filter(|package| {
             let allowed = |license: &str| {
-                let excepted = EXCEPTIONS.iter().any(|(name, named, _)| *name == text(package, "name") && *named == license);
+                let excepted =
+                    EXCEPTIONS.iter().any(|(name, named, _)| *name == text(package, "name") && *named == license);
                 excepted || ALLOWED.contains(&license)
             };
             !satisfied(text(package, "license"), &allowed)
         })
-        .map(|package| format!("{} {}: `{}`", text(package, "name"), text(package, "version"), text(package, "license")))
+        .map(|package| {
+            format!("{} {}: `{}`", text(package, "name"), text(package, "version"), text(package, "license"))
+        })
         .collect();
     assert!(refused.is_empty(), "licenses that are not in the list of this test:\n{}", refused.join("\n"));
 }
