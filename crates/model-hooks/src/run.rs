@@ -92,6 +92,8 @@ pub struct Stage<'a> {
     columns: Columns,
     /// Where keys and values of earlier columns are, and those of this run go.
     cache: Option<&'a mut KvCache>,
+    /// Whether the logits of the last column are all that is wanted of them.
+    last_alone: bool,
 }
 
 /// Where the columns of a run stand in their sequences. Cheap to clone.
@@ -201,12 +203,17 @@ impl<'a> Stage<'a> {
             let most = interests.entry(point).or_insert(interest);
             *most = interest.max(*most);
         }
-        Ok(Self { reached, tokens, tap, interests, last, columns: Columns::of(tokens), cache: None })
+        Ok(Self { reached, tokens, tap, interests, last, columns: Columns::of(tokens), cache: None, last_alone: false })
     }
 
     /// The same with these columns behind those that a cache holds.
-    pub(crate) fn caching(self, columns: Columns, cache: &'a mut KvCache) -> Self {
-        Self { columns, cache: Some(cache), ..self }
+    pub(crate) fn caching(self, columns: Columns, cache: &'a mut KvCache, last_alone: bool) -> Self {
+        Self { columns, cache: Some(cache), last_alone, ..self }
+    }
+
+    /// Whether only the last column's logits are wanted, but for taps.
+    pub(crate) fn last_alone(&self) -> bool {
+        self.last_alone
     }
 
     /// Runs the equations. `None` when they stopped at the last wanted point.

@@ -78,7 +78,7 @@ fn old_and_new_spellings_of_rotary_parameters() {
     assert!(
         common::error(&logits(&rope(linear(4.0)).load(Processing::None).unwrap(), "llama"), &plain("llama")) > 1e-3
     );
-    refused(&rope(json!({"type": "yarn", "factor": 4.0})), &["rope_scaling.type", "yarn", "llama3"]);
+    refused(&rope(json!({"type": "mrope", "factor": 4.0})), &["rope_scaling.type", "mrope", "yarn or dynamic"]);
     refused(&rope(json!({"rope_type": "linear"})), &["rope_scaling.factor"]);
     // Two spellings that disagree: neither is dropped.
     let both = Pieces::of("llama").with("rope_scaling", linear(4.0));

@@ -264,8 +264,8 @@ fn keys_of_other_architectures_and_missing_ones_are_named() {
     refused(&gguf("gpt2", "gpt2").entry("gpt2.attention.key_length", Value::Unsigned(32)), "expected 16");
     let capped = gguf("gemma3", "gemma3").entry("gemma3.final_logit_softcapping", Value::F32(30.0));
     refused(&capped, "key `gemma3.final_logit_softcapping` is the f32 30");
-    let yarn = gguf("qwen3", "qwen3").entry("qwen3.rope.scaling.type", Value::String("yarn".into()));
-    refused(&yarn, "expected none or linear");
+    let longrope = gguf("qwen3", "qwen3").entry("qwen3.rope.scaling.type", Value::String("longrope".into()));
+    refused(&longrope, "expected none, linear, yarn or dynamic");
 }
 
 #[test]

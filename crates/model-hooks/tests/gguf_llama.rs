@@ -244,8 +244,8 @@ fn keys_that_would_change_the_model_are_named() {
     refused(with("llama.expert_count", Value::Unsigned(8)), "expected 0: mixtures of experts");
     refused(with("llama.attention.causal", Value::Bool(false)), "expected true");
     refused(
-        with("llama.rope.scaling.type", Value::String("yarn".into())),
-        "key `llama.rope.scaling.type` is the string \"yarn\"",
+        with("llama.rope.scaling.type", Value::String("longrope".into())),
+        "key `llama.rope.scaling.type` is the string \"longrope\"",
     );
     refused(with("llama.rope.dimension_count", Value::Unsigned(8)), "expected the width of a head, 16");
     refused(with("llama.attention.value_length", Value::Unsigned(32)), "expected the width of a head, 16");

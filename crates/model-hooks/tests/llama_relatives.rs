@@ -113,8 +113,8 @@ fn old_and_new_spellings_of_gemma_3() {
 fn what_gemma_3_does_not_have() {
     let flat = json!({"rope_type": "default", "rope_theta": 1e6});
     refused(&Pieces::of("gemma3").with("rope_parameters", flat), &["rope_parameters.rope_theta", "full_attention"]);
-    let yarn = json!({"rope_type": "yarn", "factor": 2.0});
-    refused(&old_gemma3().with("rope_scaling", yarn), &["rope_scaling.rope_type", "yarn"]);
+    let longrope = json!({"rope_type": "longrope", "factor": 2.0});
+    refused(&old_gemma3().with("rope_scaling", longrope), &["rope_scaling.rope_type", "longrope"]);
     refused(&old_gemma3().with("rope_local_base_freq", -1.0), &["rope_local_base_freq"]);
     refused(&old_gemma3().with("sliding_window_pattern", 0), &["sliding_window_pattern"]);
     refused(&Pieces::of("gemma3").with("partial_rotary_factor", 0.5), &["partial_rotary_factor"]);

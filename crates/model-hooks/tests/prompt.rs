@@ -132,3 +132,22 @@ fn answers_that_no_run_checks_are_checked() {
     assert!(matches!(ask(&[], &[]), Err(Error::EmptyPrompt { what: "prompt" })));
     assert!(matches!(ask(&[0], &[&[]]), Err(Error::EmptyPrompt { what: "answer" })));
 }
+
+/// A tokenizer with more tokens than the model: of several answers, only the prompt runs through the model.
+#[test]
+fn an_answer_outside_the_models_vocabulary_is_an_error() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let dir = tempfile::tempdir().unwrap();
+    for file in ["config.json", "model.safetensors"] {
+        std::fs::copy(folder.join("tests/golden/llama").join(file), dir.path().join(file)).unwrap();
+    }
+    std::fs::copy(folder.join("../../assets/demo/lm/tokenizer.json"), dir.path().join("tokenizer.json")).unwrap();
+    let model = load(dir.path(), &LoadOptions::new(Processing::None)).unwrap();
+    let options = PromptOptions { bos: Bos::Never, ..Default::default() };
+    let within = model.require_tokenizer().unwrap().encode("a").unwrap().ids;
+    assert!(within.iter().all(|id| *id < 384), "{within:?}");
+    for answers in [&["a", "Wednesday"][..], &["Wednesday"], &["Wednesday", "a"]] {
+        let error = test_prompt(&model, "a", answers, &options, &mut NoTap).unwrap_err();
+        assert!(matches!(error, Error::TokenOutOfVocabulary { d_vocab: 384, .. }), "{answers:?}: {error}");
+    }
+}

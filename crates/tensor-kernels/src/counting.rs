@@ -1,11 +1,30 @@
-//! An allocator that counts, for tests and benchmarks that state how much memory something takes: [`CountingAllocator`].
+//! What tests and benchmarks count instead of measuring time: memory ([`CountingAllocator`]), and weights that were packed
+//! ([`panels_packed`]).
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 static LIVE: AtomicU64 = AtomicU64::new(0);
 static PEAK: AtomicU64 = AtomicU64::new(0);
 static CALLS: AtomicU64 = AtomicU64::new(0);
+
+thread_local! {
+    static PANELS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// How many panels of [`TILE_COLS`](crate::TILE_COLS) columns this thread has packed so far: of weights, once when they are loaded and
+/// again in every product with a plain matrix, and of keys and values that attention was given unpacked. A test that counts them runs
+/// on a pool of one thread.
+#[must_use]
+pub fn panels_packed() -> u64 {
+    PANELS.get()
+}
+
+/// A panel has been packed.
+pub(crate) fn panel_packed() {
+    PANELS.set(PANELS.get() + 1);
+}
 
 /// The system's allocator, counting. A test or benchmark makes it the allocator of its whole binary:
 ///

@@ -50,7 +50,7 @@ mod sparse;
 pub use activation::{Activation, activate, activate_gated};
 pub use arithmetic::{Arithmetic, Backend, Precision};
 pub use attention::{AttentionOptions, AttentionShape, AttentionTaps, attention, attention_mix, attention_scores};
-pub use counting::CountingAllocator;
+pub use counting::{CountingAllocator, panels_packed};
 pub use elementwise::{add_to, gather_rows, softcap};
 pub use engine::Engine;
 pub use epilogue::{Activate, AddTo, Epilogue, Gate, Store, Tile};

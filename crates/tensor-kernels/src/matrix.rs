@@ -2,7 +2,8 @@
 
 use crate::buffer::Buffer;
 use crate::kernel::transpose;
-use crate::{Arithmetic, Error, Result, TILE_COLS};
+use crate::scratch::{self, Slot};
+use crate::{Arithmetic, Error, Precision, Result, TILE_COLS};
 use rayon::prelude::*;
 use std::fmt;
 use std::ops::Range;
@@ -112,6 +113,7 @@ impl<'a> MatrixRef<'a> {
 
     /// Packs the panel that starts at column `first`.
     pub(crate) fn pack_panel(&self, arithmetic: Arithmetic, first: usize, panel: &mut [u8]) {
+        crate::counting::panel_packed();
         arithmetic.kernel().pack_columns(*self, first, panel);
     }
 }
@@ -185,6 +187,47 @@ impl PackedMatrix {
         }
         self.arithmetic.kernel().unpack_column(self.panel(j / TILE_COLS), j % TILE_COLS, out);
         Ok(())
+    }
+
+    /// Columns in any order, as products see them, one after another: rows of a table that is held as its transpose.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] for a column that there is not, [`Error::Length`] for an `out` that is not `[columns, k]`.
+    pub fn read_columns(&self, columns: &[u32], out: &mut [f32]) -> Result<()> {
+        if let Some(&j) = columns.iter().find(|&&j| j as usize >= self.n) {
+            return Err(self.no_column(j as usize));
+        }
+        if out.len() != columns.len() * self.k {
+            let (expected, found) = (columns.len() * self.k, out.len());
+            return Err(Error::Length { what: "columns", expected, found });
+        }
+        let kernel = self.arithmetic.kernel();
+        out.par_chunks_exact_mut(self.k.max(1)).zip(columns).for_each(|(out, &j)| {
+            let j = j as usize;
+            kernel.unpack_column(self.panel(j / TILE_COLS), j % TILE_COLS, out);
+        });
+        Ok(())
+    }
+
+    /// Whether products see every entry of `matrix`, from which this one was packed, as it is: always where they are computed in f32,
+    /// else where nothing had to be rounded.
+    #[must_use]
+    pub fn is_exact(&self, matrix: MatrixRef<'_>) -> bool {
+        if (self.k, self.n) != (matrix.k, matrix.n) {
+            return false;
+        }
+        if self.arithmetic.precision() == Precision::F32 {
+            return true;
+        }
+        (0..self.n).into_par_iter().all(|j| {
+            scratch::with(Slot::Operand, self.k * size_of::<f32>(), |buffer| {
+                let column = &mut buffer.as_mut_slice::<f32>()[..self.k];
+                self.arithmetic.kernel().unpack_column(self.panel(j / TILE_COLS), j % TILE_COLS, column);
+                let start = j * matrix.stride_n;
+                let right = |(k, x): (usize, &f32)| x.to_bits() == matrix.data[start + k * matrix.stride_k].to_bits();
+                column.iter().enumerate().all(right)
+            })
+        })
     }
 
     /// The matrix of these columns, in this order, copied from the packed ones: products with it equal those columns of products with

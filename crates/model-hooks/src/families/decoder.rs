@@ -1,6 +1,7 @@
 //! A decoder of any family as a [`HookedModel`]: loading, checks before a run, the loop over blocks, unembedding.
 
 use crate::config::Config;
+use crate::generate::last_column;
 use crate::math::{Kernels, Math, Reference};
 use crate::ops::{Norm, NormKind};
 use crate::run::{Block, Stage, Step};
@@ -110,6 +111,10 @@ impl<F: Family> Decoder<F> {
                 resid = self.family.block(m, &mut at.block(layer as u16), block, layer, resid)?;
             }
             let points = [NormSite::Scale, NormSite::Normalized].map(HookPoint::FinalNorm);
+            let watched = points.into_iter().chain([HookPoint::Logits]).any(|point| at.interest(point).is_some());
+            if at.last_alone() && !watched {
+                resid = m.last_column(resid)?;
+            }
             let x = m.norm(at, points, self.family.norm(), &w.ends.ln_final, &resid)?;
             at.tap(HookPoint::Logits, m.logits(&x, &w.ends.u, self.family.logit_softcap())?)
         })
@@ -329,7 +334,7 @@ impl<F: Family> HookedModel for Decoder<F> {
     fn w_u_operand(&self) -> Option<Operand<'_>> {
         match &self.held {
             Held::Reference(..) => None,
-            Held::Kernels(_, w) => w.ends.u.w.operand().ok(),
+            Held::Kernels(_, w) => Some(w.ends.u.w.operand()),
         }
     }
 }
@@ -340,12 +345,30 @@ impl<F: Family> Generate for Decoder<F> {
     }
 
     fn forward_cached(&self, tokens: &TokenBatch, cache: &mut KvCache, tap: &mut dyn Tap) -> Result<Tensor> {
+        self.run_cached(tokens, cache, tap, false)
+    }
+
+    fn next_logits(&self, tokens: &TokenBatch, cache: &mut KvCache, tap: &mut dyn Tap) -> Result<Tensor> {
+        last_column(&self.run_cached(tokens, cache, tap, true)?)
+    }
+}
+
+impl<F: Family> Decoder<F> {
+    /// Logits of new columns; only of the last one where `last_alone` is set and no tap sees those of the others.
+    fn run_cached(
+        &self,
+        tokens: &TokenBatch,
+        cache: &mut KvCache,
+        tap: &mut dyn Tap,
+        last_alone: bool,
+    ) -> Result<Tensor> {
         cache.check_model(self.family.shape())?;
         let columns = cache.plan(tokens)?;
         let stage = self.plan(tokens, Start::Tokens, None, tap)?;
         cache.begin(tokens.batch(), &columns);
         // Whatever fails on the way leaves the cache with the columns that it had.
-        let logits = self.run_through(stage.caching(columns.clone(), cache), Start::Tokens)?.ok_or(Error::NoLogits)?;
+        let stage = stage.caching(columns.clone(), cache, last_alone);
+        let logits = self.run_through(stage, Start::Tokens)?.ok_or(Error::NoLogits)?;
         cache.commit(tokens.batch(), &columns);
         Ok(logits)
     }

@@ -1,8 +1,9 @@
 //! Gemma 2: Gemma with norms before and after attention and MLP, soft-caps on scores and logits, windows in every other layer.
 
 use super::Family;
+use super::angles::KeptAngles;
 use super::grouped::{Biases, Checkpoint, parse_shape, parse_windows, spares};
-use super::rope::{KeptAngles, Rope};
+use super::rope::Rope;
 use super::steps::{attention, gated_mlp, mlp_input, post_norm, qkv, rotate};
 use crate::config::Config;
 use crate::math::{AttentionRule, Math};

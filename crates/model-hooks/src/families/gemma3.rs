@@ -2,8 +2,9 @@
 //! one in every sixth, which has none. Of checkpoints that also see, the text model is read.
 
 use super::Family;
+use super::angles::KeptAngles;
 use super::grouped::{Biases, Checkpoint, parse_shape, parse_windows, spares};
-use super::rope::{KeptAngles, Rope};
+use super::rope::Rope;
 use super::steps::{attention, gated_mlp, mlp_input, post_norm, qk_norm, qkv, rotate};
 use crate::config::Config;
 use crate::math::{AttentionRule, Math, NormOver};
@@ -183,7 +184,7 @@ impl Family for Gemma3 {
 mod tests {
     use super::*;
     use crate::families::published::published;
-    use crate::families::rope::RopeScaling;
+    use crate::families::rope_scaling::RopeScaling;
 
     #[test]
     fn every_sixth_layer_sees_everything() {

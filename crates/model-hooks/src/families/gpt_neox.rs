@@ -1,8 +1,10 @@
 //! GPT-NeoX, Pythia: layer norms with bias, rotary positions on a part of each head, attention and MLP side by side or in turn.
 
 use super::Family;
+use super::angles::KeptAngles;
 use super::read::{layer_norm, linear};
-use super::rope::{KeptAngles, Rope, RopeKeys};
+use super::rope::{Rope, RopeKeys};
+use super::rope_scaling::context;
 use super::steps::{attention, mlp_input, plain_mlp, qkv, rotate};
 use crate::config::Config;
 use crate::math::{AttentionRule, Math};
@@ -28,7 +30,7 @@ pub(crate) struct GptNeoX {
 impl Family for GptNeoX {
     fn parse(c: &Config) -> Result<Self> {
         let (n_heads, d_head) = c.heads("num_attention_heads", "hidden_size")?;
-        let (n_layers, n_ctx) = (c.layers("num_hidden_layers")?, c.size("max_position_embeddings")?);
+        let (n_layers, n_ctx) = (c.layers("num_hidden_layers")?, context(c)?);
         let mut shape = ModelShape::new(c.size("hidden_size")?, n_layers, c.size("vocab_size")?, n_ctx);
         (shape.n_heads, shape.n_kv_heads, shape.d_head) = (n_heads, n_heads, d_head);
         shape.d_mlp = c.size("intermediate_size")?;

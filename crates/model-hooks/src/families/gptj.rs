@@ -1,8 +1,10 @@
 //! GPT-J: attention and MLP side by side behind one layer norm, rotary positions on neighbouring pairs, an unembedding with bias.
 
 use super::Family;
+use super::angles::KeptAngles;
 use super::read::{layer_norm, linear};
-use super::rope::{KeptAngles, Rope, RopeScaling};
+use super::rope::Rope;
+use super::rope_scaling::RopeScaling;
 use super::steps::{attention, mlp_input, plain_mlp, qkv, rotate};
 use crate::config::Config;
 use crate::math::{AttentionRule, Math};

@@ -2,6 +2,7 @@
 //! gated MLP, and the names of keys and tensors.
 
 use super::read::linear;
+use super::rope_scaling::context;
 use crate::config::Config;
 use crate::weights::{BlockWeights, NormWeights, Raw, RawEnds, TensorSource};
 use crate::{ModelShape, Result};
@@ -20,7 +21,7 @@ pub(super) fn parse_shape(c: &Config) -> Result<ModelShape> {
     if d_head % 2 != 0 {
         return Err(c.bad("head_dim", "an even number: rotary embeddings turn pairs"));
     }
-    let n_ctx = c.size("max_position_embeddings")?;
+    let n_ctx = context(c)?;
     let mut shape = ModelShape::new(d_model, c.layers("num_hidden_layers")?, c.size("vocab_size")?, n_ctx);
     (shape.n_heads, shape.n_kv_heads, shape.d_head) = (n_heads, n_kv_heads, d_head);
     shape.d_mlp = c.size("intermediate_size")?;

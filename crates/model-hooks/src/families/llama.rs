@@ -1,8 +1,9 @@
 //! Llama: RMS norms, rotary positions, grouped key-value heads, a gated MLP.
 
 use super::Family;
+use super::angles::KeptAngles;
 use super::grouped::{Biases, Checkpoint, parse_shape, spares};
-use super::rope::{KeptAngles, Rope};
+use super::rope::Rope;
 use super::steps::{attention, gated_mlp, mlp_input, qkv, rotate};
 use crate::config::Config;
 use crate::math::{AttentionRule, Math};

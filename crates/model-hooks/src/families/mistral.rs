@@ -1,8 +1,9 @@
 //! Mistral: Llama with a window, the same in every layer, or none.
 
 use super::Family;
+use super::angles::KeptAngles;
 use super::grouped::{Biases, Checkpoint, parse_shape, spares};
-use super::rope::{KeptAngles, Rope};
+use super::rope::Rope;
 use super::steps::{attention, gated_mlp, mlp_input, qkv, rotate};
 use crate::config::Config;
 use crate::math::{AttentionRule, Math};

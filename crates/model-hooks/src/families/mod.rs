@@ -3,8 +3,11 @@
 //! A [`Family`] reads its configuration and weights, and writes its equations in the words of [`Math`](crate::math::Math);
 //! [`Decoder`] makes a [`HookedModel`](crate::HookedModel) of it, on either engine; [`KNOWN`] says which one a `model_type` means.
 
+pub(crate) mod angles;
 mod any;
 mod decoder;
+#[cfg(test)]
+mod flat_cost;
 mod gemma;
 mod gemma2;
 mod gemma3;
@@ -24,6 +27,7 @@ mod qwen3;
 mod read;
 pub(crate) mod rope;
 mod rope_by_length;
+pub(crate) mod rope_scaling;
 mod steps;
 
 pub use any::AnyModel;

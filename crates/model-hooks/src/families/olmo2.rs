@@ -3,8 +3,9 @@
 //! TransformerLens calls the two norms `ln1` and `ln2`. Here they have the names of norms in this place, `ln1_post` and `ln2_post`.
 
 use super::Family;
+use super::angles::KeptAngles;
 use super::grouped::{Biases, Checkpoint, parse_shape, spares};
-use super::rope::{KeptAngles, Rope};
+use super::rope::Rope;
 use super::steps::{attention, gated_mlp, post_norm, qk_norm, qkv_unnormed, rotate};
 use crate::config::Config;
 use crate::math::{AttentionRule, Math, NormOver};

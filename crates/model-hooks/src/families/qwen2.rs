@@ -1,8 +1,9 @@
 //! Qwen 2 and 2.5: Llama with biases on queries, keys and values, and windows in upper layers where a configuration asks for them.
 
 use super::Family;
+use super::angles::KeptAngles;
 use super::grouped::{Biases, Checkpoint, parse_shape, parse_windows, spares};
-use super::rope::{KeptAngles, Rope};
+use super::rope::Rope;
 use super::steps::{attention, gated_mlp, mlp_input, qkv, rotate};
 use crate::config::Config;
 use crate::math::{AttentionRule, Math};

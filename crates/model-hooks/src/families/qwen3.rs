@@ -1,9 +1,10 @@
 //! Qwen 3: Llama with each head's query and key normalised before rotation, heads of their own width, and windows as in Qwen 2.
 
 use super::Family;
+use super::angles::KeptAngles;
 use super::grouped::{Biases, Checkpoint, parse_shape, spares};
 use super::qwen2::parse_upper_windows;
-use super::rope::{KeptAngles, Rope};
+use super::rope::Rope;
 use super::steps::{attention, gated_mlp, mlp_input, qk_norm, qkv, rotate};
 use crate::config::Config;
 use crate::math::{AttentionRule, Math, NormOver};

@@ -1,8 +1,8 @@
-//! Rotary position embeddings and the ways in which configurations stretch them.
+//! Rotary position embeddings: how fast each pair of entries turns.
 
+use super::rope_scaling::RopeScaling;
 use crate::Result;
 use crate::config::Config;
-use std::sync::{Arc, Mutex, PoisonError};
 use tensor_kernels::RopePairs;
 
 /// How fast each pair of a head turns.
@@ -16,81 +16,6 @@ pub(crate) struct Rope {
     pub d_rotary: usize,
     /// Which two entries make a pair.
     pub pairs: RopePairs,
-}
-
-/// `cos` and `sin` of every `(position, pair)`, row after row. Angles are products of f32, as in transformers.
-#[derive(Debug)]
-pub(crate) struct Angles {
-    /// How many positions they reach.
-    pub positions: usize,
-    /// How many entries of a head are turned, the first ones.
-    pub d_rotary: usize,
-    /// Which two entries make a pair.
-    pub pairs: RopePairs,
-    /// `[positions * d_rotary / 2]`
-    pub cos: Vec<f32>,
-    /// `[positions * d_rotary / 2]`
-    pub sin: Vec<f32>,
-}
-
-impl Angles {
-    /// `cos` and `sin` of each pair at a position.
-    pub fn at(&self, position: usize) -> (&[f32], &[f32]) {
-        let half = self.d_rotary / 2;
-        (&self.cos[position * half..][..half], &self.sin[position * half..][..half])
-    }
-}
-
-/// The angles of a model, kept between runs: those of more positions begin with those of fewer.
-#[derive(Debug, Default)]
-pub(crate) struct KeptAngles(Mutex<Option<Arc<Angles>>>);
-
-impl KeptAngles {
-    /// Angles of at least so many positions.
-    pub fn get(&self, rope: &Rope, positions: usize) -> Arc<Angles> {
-        // A poisoned lock only means that another thread panicked; whatever it left is a whole table.
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*kept {
-            Some(angles) if angles.positions >= positions => angles.clone(),
-            _ => kept.insert(Arc::new(rope.angles(positions))).clone(),
-        }
-    }
-}
-
-/// A stretch of the rotary angles.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum RopeScaling {
-    /// None.
-    Default,
-    /// Every speed divided by `factor`.
-    Linear {
-        /// The divisor.
-        factor: f64,
-    },
-    /// Each pair's speed divided by its own factor: how GGUF files spell Llama 3.1's scaling. `per_pair` is no word of Hugging
-    /// Face's.
-    PerPair {
-        /// `d_head / 2` divisors.
-        factors: Vec<f32>,
-    },
-    /// Each pair's speed divided by its own factor, `cos` and `sin` multiplied: LongRoPE.
-    Long {
-        /// `d_rotary / 2` divisors.
-        factors: Vec<f32>,
-        /// What `cos` and `sin` are multiplied by.
-        magnitude: f64,
-    },
-    /// Llama 3.1's: slow pairs divided by `factor`, fast ones kept, a ramp between.
-    Llama3 {
-        /// The divisor of slow pairs.
-        factor: f64,
-        /// Pairs that turn fewer times than this in the original context are slow.
-        low_freq_factor: f64,
-        /// Pairs that turn more often than this are fast.
-        high_freq_factor: f64,
-        /// The original context.
-        original_n_ctx: f64,
-    },
 }
 
 impl Default for RopeKeys {
@@ -129,9 +54,7 @@ impl Rope {
     /// As [`parse_partial`](Self::parse_partial), of a family with names of its own at the top level.
     pub fn parse_named(c: &Config, d_head: usize, keys: RopeKeys) -> Result<Self> {
         let (rope, scaling) = Self::parse_unscaled(c, d_head, keys)?;
-        let parse = |c| RopeScaling::parse(c, rope.d_rotary / 2);
-        let scaling = scaling.as_ref().map_or(Ok(RopeScaling::Default), parse)?;
-        Ok(Self { scaling, ..rope })
+        rope.scaled(c, scaling.as_ref())
     }
 
     /// As [`parse_named`](Self::parse_named), without the scaling: also what stands under `rope_parameters` or `rope_scaling`.
@@ -172,9 +95,23 @@ impl Rope {
             Some(new) => (new.positive("rope_theta", Some(old_theta))?, Some(new)),
             None => (old_theta, old_scaling),
         };
-        let parse = |c| RopeScaling::parse(c, d_head / 2);
-        let scaling = scaling.as_ref().map_or(Ok(RopeScaling::Default), parse)?;
-        Ok(Self { theta, scaling, d_rotary: d_head, pairs: RopePairs::Halves })
+        let rope = Self { theta, scaling: RopeScaling::Default, d_rotary: d_head, pairs: RopePairs::Halves };
+        rope.scaled(c, scaling.as_ref())
+    }
+
+    /// With the scaling that a configuration `c` holds, if any.
+    pub fn scaled(self, c: &Config, scaling: Option<&Config>) -> Result<Self> {
+        let parse = |scaling| RopeScaling::parse(c, scaling, &self);
+        let scaling = scaling.map_or(Ok(RopeScaling::Default), parse)?;
+        Ok(Self { scaling, ..self })
+    }
+
+    /// That of a text of so many positions, which differs under dynamic scaling.
+    pub fn at_length(&self, positions: usize) -> Self {
+        let RopeScaling::Dynamic { factor, n_ctx } = self.scaling else { return self.clone() };
+        let width = self.d_rotary as f64;
+        let stretch = factor * positions.max(n_ctx) as f64 / n_ctx as f64 - (factor - 1.0);
+        Self { theta: self.theta * stretch.powf(width / (width - 2.0)), scaling: RopeScaling::Default, ..self.clone() }
     }
 
     /// The angular speed of each of the `d_rotary / 2` pairs, in radians per position.
@@ -183,16 +120,6 @@ impl Rope {
         (0..self.d_rotary / 2)
             .map(|i| self.scaling.apply(i, self.theta.powf(-((2 * i) as f64) / width)) as f32)
             .collect()
-    }
-
-    /// The angles of the first positions.
-    pub fn angles(&self, positions: usize) -> Angles {
-        let speeds = self.speeds();
-        let angles = (0..positions).flat_map(|pos| speeds.iter().map(move |speed| pos as f32 * speed));
-        let magnitude = self.scaling.magnitude();
-        let (cos, sin) =
-            angles.map(f64::from).map(|angle| (angle.cos() as f32 * magnitude, angle.sin() as f32 * magnitude)).unzip();
-        Angles { positions, d_rotary: self.d_rotary, pairs: self.pairs, cos, sin }
     }
 }
 
@@ -205,60 +132,4 @@ pub(crate) fn part_of(c: &Config, key: &str, d_head: usize, default: f64) -> Res
         return Err(c.bad(key, &format!("a share of d_head = {d_head} that is a positive even number of entries")));
     }
     Ok(d_rotary)
-}
-
-/// The divisors of `per_pair`, one for each pair that is turned.
-fn factors(c: &Config, pairs: usize) -> Result<Vec<f32>> {
-    let expected = format!("positive factors, one for each of the {pairs} pairs");
-    let factors = c.numbers("factors", &expected)?;
-    if factors.len() != pairs || !factors.iter().all(|x| x.is_finite() && *x > 0.0) {
-        return Err(c.bad("factors", &expected));
-    }
-    Ok(factors.into_iter().map(|x| x as f32).collect())
-}
-
-impl RopeScaling {
-    fn parse(c: &Config, pairs: usize) -> Result<Self> {
-        let key = if c.has("rope_type") { "rope_type" } else { "type" };
-        match c.text(key)?.unwrap_or("default") {
-            "default" => Ok(Self::Default),
-            "linear" => Ok(Self::Linear { factor: c.positive("factor", None)? }),
-            "llama3" => {
-                let low_freq_factor = c.positive("low_freq_factor", None)?;
-                let high_freq_factor = c.positive("high_freq_factor", None)?;
-                if high_freq_factor <= low_freq_factor {
-                    return Err(c.bad("high_freq_factor", "more than low_freq_factor"));
-                }
-                Ok(Self::Llama3 {
-                    factor: c.positive("factor", None)?,
-                    low_freq_factor,
-                    high_freq_factor,
-                    original_n_ctx: c.size("original_max_position_embeddings")? as f64,
-                })
-            }
-            "per_pair" => Ok(Self::PerPair { factors: factors(c, pairs)? }),
-            _ => Err(c.bad(key, "default, linear or llama3")),
-        }
-    }
-
-    /// What `cos` and `sin` are multiplied by.
-    fn magnitude(&self) -> f32 {
-        match *self {
-            Self::Long { magnitude, .. } => magnitude as f32,
-            _ => 1.0,
-        }
-    }
-
-    fn apply(&self, pair: usize, speed: f64) -> f64 {
-        match *self {
-            Self::PerPair { ref factors } | Self::Long { ref factors, .. } => speed / f64::from(factors[pair]),
-            Self::Default => speed,
-            Self::Linear { factor } => speed / factor,
-            Self::Llama3 { factor, low_freq_factor, high_freq_factor, original_n_ctx } => {
-                let turns = original_n_ctx * speed / std::f64::consts::TAU;
-                let ramp = ((turns - low_freq_factor) / (high_freq_factor - low_freq_factor)).clamp(0.0, 1.0);
-                (1.0 - ramp) * speed / factor + ramp * speed
-            }
-        }
-    }
 }

@@ -1,6 +1,8 @@
 //! LongRoPE: one set of rotary speeds for texts of the length that the model was trained on, another for longer ones.
 
-use super::rope::{Angles, KeptAngles, Rope, RopeScaling};
+use super::angles::{Angles, KeptAngles};
+use super::rope::Rope;
+use super::rope_scaling::{RopeScaling, type_key};
 use crate::config::Config;
 use crate::run::Columns;
 use crate::{Error, Result};
@@ -23,7 +25,7 @@ impl RopeByLength {
     pub fn parse(c: &Config, scaling: Option<&Config>, rope: Rope, n_ctx: usize) -> Result<Self> {
         let plain = |rope| Self { short: rope, short_angles: KeptAngles::default(), long: None };
         let Some(scaling) = scaling else { return Ok(plain(rope)) };
-        let key = if scaling.has("rope_type") { "rope_type" } else { "type" };
+        let key = type_key(scaling);
         match scaling.text(key)?.unwrap_or("default") {
             "default" => return Ok(plain(rope)),
             // Older Phi-3 files call it so.
@@ -51,7 +53,7 @@ impl RopeByLength {
                 Err(Error::CachedAngles { cached: columns.offset, pos: end, n_ctx: *n_ctx })
             }
             Some((n_ctx, rope, angles)) if end > *n_ctx => Ok(angles.get(rope, end)),
-            _ => Ok(self.short_angles.get(&self.short, end)),
+            _ => self.short_angles.of_run(&self.short, columns),
         }
     }
 }

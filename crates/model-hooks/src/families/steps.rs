@@ -1,6 +1,7 @@
 //! Steps that several families share, with the names of their hook points.
 
-use super::rope::{KeptAngles, Rope};
+use super::angles::KeptAngles;
+use super::rope::Rope;
 use crate::math::{AttentionRule, Math, NormOver};
 use crate::ops::{Activation, Norm};
 use crate::run::{Block, Step};
@@ -120,7 +121,7 @@ pub(super) fn rotate<M: Math>(
     [q, k]: [M::Value; 2],
 ) -> Step<[M::Value; 2]> {
     let columns = at.stage().columns().clone();
-    let angles = angles.get(rope, columns.end());
+    let angles = angles.of_run(rope, &columns)?;
     let q = at.tap(Site::RotQ, m.rotate(q, &angles, &columns)?)?;
     let k = at.tap(Site::RotK, m.rotate(k, &angles, &columns)?)?;
     Ok([q, k])

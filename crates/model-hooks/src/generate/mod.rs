@@ -35,4 +35,20 @@ pub trait Generate: HookedModel {
     /// [`Error::CacheOfOtherModel`](crate::Error::CacheOfOtherModel), [`Error::GradientsThroughCache`](crate::Error::GradientsThroughCache)
     /// on the reference engine. After an error the cache is as it was.
     fn forward_cached(&self, tokens: &TokenBatch, cache: &mut KvCache, tap: &mut dyn Tap) -> Result<Tensor>;
+
+    /// As [`forward_cached`](Self::forward_cached), the logits of the last column alone, `[batch, 1, d_vocab]`: those that the next
+    /// token of each row is chosen from. The models of this crate then compute the final norm and the logits of the other columns only
+    /// for a tap that is attached there; the provided body computes them all.
+    ///
+    /// # Errors
+    /// As [`forward_cached`](Self::forward_cached).
+    fn next_logits(&self, tokens: &TokenBatch, cache: &mut KvCache, tap: &mut dyn Tap) -> Result<Tensor> {
+        last_column(&self.forward_cached(tokens, cache, tap)?)
+    }
+}
+
+/// The last column of `[batch, pos, width]`.
+pub(crate) fn last_column(x: &Tensor) -> Result<Tensor> {
+    let (_, pos, _) = x.dims3()?;
+    Ok(x.narrow(1, pos.saturating_sub(1), 1)?)
 }

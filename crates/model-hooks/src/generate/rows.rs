@@ -132,7 +132,7 @@ pub fn generate<R: AsRef<[u32]>>(
     let mut cache = model.new_cache();
     cache.reserve(tokens.pos().saturating_add(options.max_new_tokens));
     while rows.any_open() {
-        let logits = model.forward_cached(&tokens, &mut cache, tap)?;
+        let logits = model.next_logits(&tokens, &mut cache, tap)?;
         let chosen = rows.choose(&logits)?;
         if rows.take(&chosen, on_token).is_break() {
             break;
@@ -169,11 +169,10 @@ impl<'o> Rows<'o> {
         self.rows.iter().any(|row| row.stopped.is_none())
     }
 
-    /// The next token of each row that is open, from the last column.
+    /// The next token of each row that is open, from logits `[batch, 1, d_vocab]`.
     fn choose(&mut self, logits: &Tensor) -> Result<Vec<Option<u32>>> {
-        let (_, pos, d_vocab) = logits.dims3()?;
-        let last = logits.narrow(1, pos - 1, 1)?;
-        with_slice(&last, |logits| {
+        let (_, _, d_vocab) = logits.dims3()?;
+        with_slice(logits, |logits| {
             let rows = self.rows.iter_mut().zip(logits.chunks_exact(d_vocab.max(1))).enumerate();
             rows.map(|(i, (row, logits))| {
                 if row.stopped.is_some() {

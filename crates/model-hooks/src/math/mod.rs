@@ -8,9 +8,11 @@ mod kernels;
 mod reference;
 
 pub(crate) use kernels::Kernels;
+#[cfg(test)]
+pub(crate) use kernels::LOGITS_OF;
 pub(crate) use reference::Reference;
 
-use crate::families::rope::Angles;
+use crate::families::angles::Angles;
 use crate::ops::{Activation, Norm};
 use crate::run::{Block, Columns, Stage, Step, Tapped};
 use crate::weights::{Hold, Linear, NormWeights};
@@ -62,6 +64,10 @@ pub(crate) trait Math: Hold {
 
     /// A residual stream `[batch, pos, d_model]` that a user gives.
     fn residual(&self, resid: &Tensor) -> Result<Self::Value>;
+
+    /// The last column of a residual stream `[batch, 1, d_model]`, for what is wanted of it alone; or all of it, where fewer columns would
+    /// have other values.
+    fn last_column(&self, x: Self::Value) -> Result<Self::Value>;
 
     /// The norm of `x` with gain and bias where they are not folded away, for products to read. `scale` and `normalized` (before
     /// gain and bias) are tapped at `points`.

@@ -2,7 +2,7 @@
 
 use super::{MIN_PART, exp, map_rows, max, tracked};
 use crate::Result;
-use crate::families::rope::Angles;
+use crate::families::angles::Angles;
 use crate::math::AttentionRule;
 use crate::run::Columns;
 use candle_core::{CpuStorage, Error as TensorError, InplaceOp1, Layout, Tensor};

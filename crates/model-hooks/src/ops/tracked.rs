@@ -4,7 +4,7 @@
 use super::attention::seen;
 use super::{Activation, Norm, NormKind};
 use crate::Result;
-use crate::families::rope::Angles;
+use crate::families::angles::Angles;
 use crate::math::AttentionRule;
 use crate::run::Columns;
 use candle_core::{CpuStorage, CustomOp1, D, Device, Layout, Shape, Tensor};

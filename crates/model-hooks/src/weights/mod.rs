@@ -144,8 +144,8 @@ pub(crate) trait Hold: Form {
     /// Takes a table.
     fn hold_table(&self, raw: Plain) -> Result<Self::Table>;
 
-    /// The transpose of a table as a matrix, in the table's memory.
-    fn hold_tied(&self, table: &Self::Table) -> Result<Self::Matrix>;
+    /// Takes a table whose transpose is a matrix too, in one memory where one form serves both.
+    fn hold_tied(&self, raw: Plain) -> Result<(Self::Table, Self::Matrix)>;
 
     /// Takes all that there is of a linear map.
     fn hold_linear(&self, raw: Linear<Raw>) -> Result<Linear<Self>> {
@@ -180,10 +180,9 @@ pub(crate) trait Hold: Form {
     /// Takes the ends.
     fn hold_ends(&self, raw: RawEnds) -> Result<Ends<Self>> {
         let w_u = raw.w_u.map(|w_u| self.hold_matrix(w_u)).transpose()?;
-        let w_e = self.hold_table(raw.w_e)?;
-        let w_u = match w_u {
-            Some(w_u) => w_u,
-            None => self.hold_tied(&w_e)?,
+        let (w_e, w_u) = match w_u {
+            Some(w_u) => (self.hold_table(raw.w_e)?, w_u),
+            None => self.hold_tied(raw.w_e)?,
         };
         Ok(Ends {
             w_e,

@@ -36,11 +36,6 @@ impl Plain {
         &self.data
     }
 
-    /// The number of rows.
-    pub fn k(&self) -> usize {
-        self.k
-    }
-
     /// The number of columns.
     pub fn n(&self) -> usize {
         self.n

@@ -85,6 +85,7 @@ fn describe_gemma3(words: &mut Words<'_>, sizes: &Sizes) -> Result<()> {
     }
     let local = words.positive(LOCAL_BASE)?.unwrap_or(10_000.0);
     let global = words.rope_parameters()?;
+    words.refuse_attn_factor(&global)?;
     words.set("rope_parameters", json!({ "full_attention": global, "sliding_attention": { "rope_theta": local } }));
     words.came_from("rope_parameters.full_attention.rope_theta", "rope.freq_base");
     words.came_from("rope_parameters.full_attention.factor", "rope.scaling.factor");

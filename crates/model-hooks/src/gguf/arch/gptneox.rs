@@ -43,6 +43,7 @@ fn describe(words: &mut Words<'_>, sizes: &Sizes) -> Result<()> {
     words.say("use_parallel_residual", parallel, PARALLEL);
     words.set("attention_bias", words.holds("blk.0.attn_qkv.bias"));
     let (rope, _) = words.partial_rope(sizes)?;
+    words.refuse_attn_factor(&rope)?;
     words.say_rope(rope);
     Ok(())
 }

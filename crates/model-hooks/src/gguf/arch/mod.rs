@@ -9,7 +9,7 @@ mod phi3;
 mod qwen;
 
 use super::words::{SizeWords, Sizes, Words};
-use super::{GgufFile, Value, rope};
+use super::{GgufFile, Value};
 use crate::Result;
 
 /// The key that names the architecture.
@@ -130,8 +130,6 @@ impl Architecture {
         let read_here = self.keys.iter().any(|keys| keys.contains(&key));
         match (key, value) {
             _ if read_here => None,
-            (rope::ATTN_FACTOR, Value::F32(1.0)) => None,
-            (rope::ATTN_FACTOR, _) => Some("1"),
             ("attention.causal", Value::Bool(true)) | ("use_parallel_residual", Value::Bool(false)) => None,
             ("attention.causal", _) => Some("true"),
             ("use_parallel_residual", _) => Some("false"),

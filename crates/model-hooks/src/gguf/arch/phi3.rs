@@ -14,7 +14,7 @@ const WINDOW: &str = "attention.sliding_window";
 pub(super) const PHI3: Architecture = Architecture {
     name: "phi3",
     model_type: "phi3",
-    keys: &[RMS_NORM, rope::KEYS, &[ATTN_FACTOR, WINDOW]],
+    keys: &[RMS_NORM, rope::KEYS, &[WINDOW]],
     sizes: SizeWords::USUAL,
     describe,
     factors: &[FACTORS[0].1, FACTORS[1].1],
@@ -43,6 +43,9 @@ fn describe(words: &mut Words<'_>, sizes: &Sizes) -> Result<()> {
         words.say("original_max_position_embeddings", context, ORIGINAL_CONTEXT);
     }
     let (mut rope, turned) = words.partial_rope(sizes)?;
+    if rope.get("rope_type").is_some_and(|kind| kind == "yarn" || kind == "dynamic") {
+        return Err(words.bad("rope.scaling.type", "none or linear: Phi-3 has LongRoPE alone"));
+    }
     let stretched = FACTORS.iter().any(|(_, tensor)| words.holds(tensor));
     if stretched {
         add_longrope(words, &mut rope, turned / 2)?;

@@ -8,7 +8,7 @@ mod workspace;
 pub(crate) use value::{Rows, Value};
 
 use super::{AttentionRule, Math, NormOver};
-use crate::families::rope::Angles;
+use crate::families::angles::Angles;
 use crate::ops::{Activation, Norm, NormKind, with_slice};
 use crate::run::{Block, Columns, Stage, Step};
 use crate::weights::{Form, Hold, Linear, NormWeights, Plain};
@@ -26,6 +26,12 @@ use workspace::{Packed, Workspace};
 
 /// Values that one thread scales at a time; fewer cost more to hand over than to compute.
 const SCALED_AT_ONCE: usize = 16_384;
+
+#[cfg(test)]
+thread_local! {
+    /// Tokens whose logits this thread computed, for tests that state how many a run takes.
+    pub(crate) static LOGITS_OF: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
 
 /// The project's own kernels in one arithmetic, and the memory that forward passes borrow.
 #[derive(Clone, Debug)]
@@ -72,54 +78,75 @@ impl Kernels {
     }
 }
 
-/// A weight matrix that products read.
+/// A weight matrix that products read: packed once, when it is loaded.
 #[derive(Clone, Debug)]
-pub(crate) enum Held {
-    /// Packed: in no other form anywhere.
-    Packed(Arc<PackedMatrix>),
-    /// The transpose of an embedding that it is tied to; its panels are packed when they are needed.
-    Tied(Arc<Plain>),
-}
+pub(crate) struct Held(Arc<PackedMatrix>);
 
 impl Held {
     /// As the right-hand side of a product.
-    pub fn operand(&self) -> Result<Operand<'_>> {
-        Ok(match self {
-            Self::Packed(matrix) => Operand::Packed(matrix),
-            Self::Tied(table) => Operand::Plain(table.transposed_view()?),
-        })
+    pub fn operand(&self) -> Operand<'_> {
+        Operand::Packed(&self.0)
     }
 
     /// Number of columns.
     pub fn n(&self) -> usize {
+        self.0.n()
+    }
+}
+
+/// Rows that are looked up.
+#[derive(Clone, Debug)]
+pub(crate) enum Table {
+    /// As they lie in the file.
+    Plain(Arc<Plain>),
+    /// The columns of an unembedding that is tied to it, and that packing did not round.
+    Tied(Arc<PackedMatrix>),
+}
+
+impl Table {
+    /// Width of a row.
+    fn width(&self) -> usize {
         match self {
-            Self::Packed(matrix) => matrix.n(),
-            Self::Tied(table) => table.k(),
+            Self::Plain(table) => table.n(),
+            Self::Tied(matrix) => matrix.k(),
         }
+    }
+
+    /// Copies rows.
+    fn gather(&self, rows: &[u32], out: &mut [f32]) -> Result<()> {
+        match self {
+            Self::Plain(table) => gather_rows(table.data(), table.n(), rows, out)?,
+            Self::Tied(matrix) => matrix.read_columns(rows, out)?,
+        }
+        Ok(())
     }
 }
 
 impl Form for Kernels {
     type Matrix = Held;
     type Vector = Arc<[f32]>;
-    type Table = Arc<Plain>;
+    type Table = Table;
 }
 
 impl Hold for Kernels {
     fn hold_matrix(&self, raw: Plain) -> Result<Held> {
-        Ok(Held::Packed(Arc::new(PackedMatrix::pack(self.arithmetic, raw.view()?)?)))
+        Ok(Held(Arc::new(PackedMatrix::pack(self.arithmetic, raw.view()?)?)))
     }
 
     fn hold_vector(&self, raw: Vec<f32>) -> Result<Arc<[f32]>> {
         Ok(raw.into())
     }
 
-    fn hold_table(&self, raw: Plain) -> Result<Arc<Plain>> {
-        Ok(Arc::new(raw))
+    fn hold_table(&self, raw: Plain) -> Result<Table> {
+        Ok(Table::Plain(Arc::new(raw)))
     }
 
-    fn hold_tied(&self, table: &Arc<Plain>) -> Result<Held> {
-        Ok(Held::Tied(table.clone()))
+    /// Packed alone where packing rounds nothing (always in f32; in bf16 where the file is in bf16), else in both forms.
+    fn hold_tied(&self, raw: Plain) -> Result<(Table, Held)> {
+        let packed = Arc::new(PackedMatrix::pack(self.arithmetic, raw.transposed_view()?)?);
+        let exact = packed.is_exact(raw.transposed_view()?);
+        let table = if exact { Table::Tied(packed.clone()) } else { Table::Plain(Arc::new(raw)) };
+        Ok((table, Held(packed)))
     }
 }
 
@@ -127,17 +154,17 @@ impl Math for Kernels {
     type Value = Value;
     type Rows = Rows;
 
-    fn embed(&self, table: &Arc<Plain>, tokens: &TokenBatch) -> Result<Value> {
-        let axes = Axes { batch: tokens.batch(), pos: tokens.pos(), heads: None, width: table.n() };
-        Value::new(self, axes, |out| Ok(gather_rows(table.data(), table.n(), tokens.ids(), out)?))
+    fn embed(&self, table: &Table, tokens: &TokenBatch) -> Result<Value> {
+        let axes = Axes { batch: tokens.batch(), pos: tokens.pos(), heads: None, width: table.width() };
+        Value::new(self, axes, |out| table.gather(tokens.ids(), out))
     }
 
-    fn positions(&self, table: &Arc<Plain>, batch: usize, columns: &Columns) -> Result<Value> {
-        let axes = Axes { batch, pos: columns.pos, heads: None, width: table.n() };
+    fn positions(&self, table: &Table, batch: usize, columns: &Columns) -> Result<Value> {
+        let axes = Axes { batch, pos: columns.pos, heads: None, width: table.width() };
         let places =
             (0..batch).flat_map(|row| (0..columns.pos).map(move |column| columns.position(row, column) as u32));
         let places: Vec<u32> = places.collect();
-        Value::new(self, axes, |out| Ok(gather_rows(table.data(), table.n(), &places, out)?))
+        Value::new(self, axes, |out| table.gather(&places, out))
     }
 
     fn residual(&self, resid: &Tensor) -> Result<Value> {
@@ -149,6 +176,19 @@ impl Math for Kernels {
                 out.copy_from_slice(x);
                 Ok(())
             })
+        })
+    }
+
+    fn last_column(&self, x: Value) -> Result<Value> {
+        let (axes, width) = (x.axes, x.axes.row());
+        if axes.pos <= 1 {
+            return Ok(x);
+        }
+        let data = x.data()?;
+        Value::new(self, Axes { pos: 1, ..axes }, |out| {
+            let rows = data.chunks_exact(axes.pos * width);
+            out.chunks_exact_mut(width).zip(rows).for_each(|(out, row)| out.copy_from_slice(&row[row.len() - width..]));
+            Ok(())
         })
     }
 
@@ -300,8 +340,10 @@ impl Math for Kernels {
     }
 
     fn logits(&self, x: &Rows, w_u: &Linear<Self>, cap: Option<f64>) -> Result<Tensor> {
+        #[cfg(test)]
+        LOGITS_OF.set(LOGITS_OF.get() + x.axes.tokens());
         let mut out = vec![0.0; x.axes.tokens() * w_u.w.n()];
-        product(&x.packed, w_u.w.operand()?, Store::new(&mut out, w_u.w.n(), w_u.b.as_deref())?)?;
+        product(&x.packed, w_u.w.operand(), Store::new(&mut out, w_u.w.n(), w_u.b.as_deref())?)?;
         if let Some(cap) = cap {
             softcap(self.arithmetic.backend(), &mut out, cap as f32);
         }
@@ -309,16 +351,10 @@ impl Math for Kernels {
     }
 
     fn columns(&self, w: &Held, start: usize, len: usize) -> Result<Tensor> {
-        let transposed = match w {
-            Held::Tied(table) => table.data()[start * table.n()..(start + len) * table.n()].to_vec(),
-            Held::Packed(matrix) => {
-                let mut out = vec![0.0; matrix.k() * len];
-                let mut columns = out.chunks_exact_mut(matrix.k()).enumerate();
-                columns.try_for_each(|(j, out)| matrix.column(start + j, out))?;
-                out
-            }
-        };
-        let k = transposed.len() / len.max(1);
+        let k = w.0.k();
+        let mut transposed = vec![0.0; k * len];
+        let mut columns = transposed.chunks_exact_mut(k.max(1)).enumerate();
+        columns.try_for_each(|(j, out)| w.0.column(start + j, out))?;
         Ok(to_tensor(transposed, vec![len, k])?.t()?)
     }
 

@@ -152,7 +152,7 @@ impl Value {
 }
 
 fn run(x: &Rows, w: &Linear<Kernels>, epilogue: impl Epilogue) -> Result<()> {
-    Ok(product(&x.packed, w.w.operand()?, epilogue)?)
+    Ok(product(&x.packed, w.w.operand(), epilogue)?)
 }
 
 impl Tapped for Value {
