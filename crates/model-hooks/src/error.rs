@@ -279,6 +279,16 @@ pub enum Error {
         /// The cache's.
         found: [usize; 3],
     },
+    /// A cache that was made for the same model on another engine.
+    #[error(
+        "the cache is of a model that {found} computes, this one is computed by {expected}: keys are held as an engine reads them"
+    )]
+    CacheOfOtherEngine {
+        /// What computes the model.
+        expected: tensor_kernels::Engine,
+        /// What the cache was made for.
+        found: tensor_kernels::Engine,
+    },
     /// Gradients were asked through a cache, which would cut them off at the columns before.
     #[error(
         "{what} of a cached run track gradients, which do not reach cached keys and values: run all columns uncached"

@@ -9,6 +9,7 @@ use candle_core::Tensor;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
+use tensor_kernels::KeyValuePanels;
 
 /// Why a forward pass ended before its logits. `?` on [`Stage::tap`] carries it out of the equations, so that nothing after the
 /// last wanted point is computed.
@@ -276,13 +277,13 @@ impl<'a> Stage<'a> {
     }
 }
 
-/// Keys and values of a block, `[batch, room, n_kv_heads * d_head]`.
+/// Keys and values of a block.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Cached<'c> {
-    pub keys: &'c [f32],
-    pub values: &'c [f32],
-    /// Columns that a row has memory for; the first of them hold something.
-    pub room: usize,
+pub(crate) enum Cached<'c> {
+    /// `[batch, room, n_kv_heads * d_head]`; the first columns of the room hold something.
+    Plain { keys: &'c [f32], values: &'c [f32], room: usize },
+    /// As the kernels read them.
+    Packed(&'c KeyValuePanels),
 }
 
 /// A [`Stage`] inside one block.

@@ -49,7 +49,10 @@ mod sparse;
 
 pub use activation::{Activation, activate, activate_gated};
 pub use arithmetic::{Arithmetic, Backend, Precision};
-pub use attention::{AttentionOptions, AttentionShape, AttentionTaps, attention, attention_mix, attention_scores};
+pub use attention::{
+    AttentionOptions, AttentionShape, AttentionTaps, KeyValuePanels, KeyValues, attention, attention_mix,
+    attention_scores,
+};
 pub use counting::{CountingAllocator, panels_packed};
 pub use elementwise::{add_to, gather_rows, softcap};
 pub use engine::Engine;

@@ -1,4 +1,5 @@
-//! Scratch memory of a thread, kept between calls so that nothing is allocated once a loop has warmed up.
+//! Scratch memory of a thread, kept between calls so that nothing is allocated once a loop has warmed up, up to [`KEPT`] bytes: what a
+//! call needs beyond that is given back when it ends.
 
 use crate::buffer::Buffer;
 use std::cell::Cell;
@@ -6,6 +7,10 @@ use std::cell::Cell;
 thread_local! {
     static SCRATCH: [Cell<Option<Buffer>>; 3] = const { [const { Cell::new(None) }; 3] };
 }
+
+/// The most bytes that a thread keeps in each of its buffers. Attention needs that many for 32 queries of 16 thousand keys; what takes
+/// more takes long enough that asking for memory again costs little beside it.
+pub(crate) const KEPT: usize = 8 << 20;
 
 /// Which of a thread's scratch buffers: a kernel that runs inside another one's scratch needs its own.
 #[derive(Clone, Copy)]
@@ -24,6 +29,8 @@ pub(crate) fn with<R>(slot: Slot, bytes: usize, work: impl FnOnce(&mut Buffer) -
     let mut buffer = SCRATCH.with(|all| all[slot as usize].take()).unwrap_or_default();
     buffer.reserve(bytes);
     let result = work(&mut buffer);
-    SCRATCH.with(|all| all[slot as usize].set(Some(buffer)));
+    if buffer.len() <= KEPT {
+        SCRATCH.with(|all| all[slot as usize].set(Some(buffer)));
+    }
     result
 }

@@ -4,8 +4,8 @@ mod common;
 
 use common::{bits, normal, on_pools};
 use tensor_kernels::{
-    Arithmetic, AttentionOptions, AttentionShape, AttentionTaps, Error, attention, attention_mix, attention_scores,
-    softmax_rows,
+    Arithmetic, AttentionOptions, AttentionShape, AttentionTaps, Error, KeyValuePanels, attention, attention_mix,
+    attention_scores, panels_packed, softmax_rows,
 };
 
 struct Case {
@@ -255,4 +255,133 @@ fn wrong_shapes_are_errors_and_nothing_is_fine() {
         let huge = AttentionShape { keys: usize::MAX / 2, room: usize::MAX / 2, ..shape };
         assert!(matches!(run(huge, &options, &x, &x, &x), Err(Error::TooLarge { .. })));
     }
+}
+
+impl Case {
+    /// Keys and values packed in pieces of so many, in turn; room grows on the way.
+    fn panels(&self, arithmetic: Arithmetic, pieces: &[usize]) -> KeyValuePanels {
+        let AttentionShape { batch, keys, room, n_kv_heads, d_head, .. } = self.shape;
+        let width = n_kv_heads * d_head;
+        let piece = |x: &[f32], first: usize, pos: usize| -> Vec<f32> {
+            (0..batch).flat_map(|b| x[(b * room + first) * width..][..pos * width].to_vec()).collect()
+        };
+        let mut panels = KeyValuePanels::new(arithmetic, batch, pieces[0].min(keys), n_kv_heads, d_head).unwrap();
+        let (mut done, mut pieces) = (0, pieces.iter().cycle());
+        while done < keys {
+            let pos = (*pieces.next().unwrap()).min(keys - done);
+            if done + pos > panels.room() {
+                panels = panels.with_room(done + pos, done).unwrap();
+            }
+            panels.append(done, pos, &piece(&self.k, done, pos), &piece(&self.v, done, pos)).unwrap();
+            done += pos;
+        }
+        panels
+    }
+}
+
+#[test]
+fn packed_keys_and_values_have_the_bits_of_plain_ones() {
+    for arithmetic in Arithmetic::available() {
+        for (i, mut case) in cases().into_iter().enumerate() {
+            // A value that is not finite, at a key that most queries weigh.
+            let small = case.shape.queries * case.shape.keys < 17_000;
+            for bad in [None, Some(f32::INFINITY), Some(f32::NAN)].into_iter().filter(|bad| small || bad.is_none()) {
+                let (row, at) = (case.shape.n_kv_heads * case.shape.d_head, case.shape.keys / 2);
+                if let Some(bad) = bad {
+                    case.v[at * row..(at + 1) * row].fill(bad);
+                    case.v[at * row / 2] = bad;
+                }
+                let plain = case.run(arithmetic);
+                for pieces in [&[7, 1, 1, 40][..], &[1], &[1000]].into_iter().take(if bad.is_none() { 3 } else { 1 }) {
+                    let panels = case.panels(arithmetic, pieces).clone();
+                    let what = format!("{arithmetic:?}, case {i}, {bad:?}, {pieces:?}");
+                    let (options, [mut z, mut alone]) =
+                        (case.options(), [(); 2].map(|()| vec![f32::NAN; case.q.len()]));
+                    let [mut scores, mut pattern] = [(); 2].map(|()| vec![f32::NAN; case.scores_len()]);
+                    let taps = AttentionTaps { scores: Some(&mut scores), pattern: Some(&mut pattern) };
+                    attention(arithmetic, &case.shape, &options, &case.q, &panels, &panels, taps, &mut z).unwrap();
+                    let none = AttentionTaps::default();
+                    attention(arithmetic, &case.shape, &options, &case.q, &panels, &panels, none, &mut alone).unwrap();
+                    for (found, right) in [&scores, &pattern, &z, &alone].into_iter().zip([0, 1, 2, 2]) {
+                        assert_eq!(bits(found), bits(&plain[right]), "{what}: {right}");
+                    }
+                    scores.fill(f32::NAN);
+                    attention_scores(arithmetic, &case.shape, &options, &case.q, &panels, &mut scores).unwrap();
+                    assert_eq!(bits(&scores), bits(&plain[0]), "{what}: scores");
+                    attention_mix(arithmetic, &case.shape, &pattern, &panels, &mut z).unwrap();
+                    assert_eq!(bits(&z), bits(&plain[2]), "{what}: mix");
+                }
+            }
+        }
+    }
+}
+
+/// A text that is cut back and goes on otherwise: nothing of what was there matters.
+#[test]
+fn packed_keys_and_values_are_replaced() {
+    for arithmetic in Arithmetic::available() {
+        for kept in [0, 1, 31, 33, 40] {
+            let shape = AttentionShape { queries: 3, ..AttentionShape::new(2, 45, 2, 1, 20) };
+            let (case, mut other) = (Case::new(shape, 1), Case::new(AttentionShape { keys: 60, room: 60, ..shape }, 2));
+            let row = 20;
+            for b in 0..2 {
+                for (to, from) in [(&mut other.k, &case.k), (&mut other.v, &case.v)] {
+                    to[b * 60 * row..][..kept * row].copy_from_slice(&from[b * 45 * row..][..kept * row]);
+                }
+                other.v[(b * 60 + kept) * row..(b + 1) * 60 * row].fill(f32::NAN);
+            }
+            let mut panels = other.panels(arithmetic, &[60]);
+            let rest = |x: &[f32]| -> Vec<f32> {
+                (0..2).flat_map(|b| x[(b * 45 + kept) * row..(b + 1) * 45 * row].to_vec()).collect()
+            };
+            panels.append(kept, 45 - kept, &rest(&case.k), &rest(&case.v)).unwrap();
+            let mut z = vec![f32::NAN; case.q.len()];
+            let none = AttentionTaps::default();
+            attention(arithmetic, &case.shape, &case.options(), &case.q, &panels, &panels, none, &mut z).unwrap();
+            assert_eq!(bits(&z), bits(&case.run(arithmetic)[2]), "{arithmetic:?}, {kept}");
+        }
+    }
+}
+
+#[test]
+fn a_query_packs_nothing_of_packed_keys() {
+    for arithmetic in Arithmetic::available() {
+        let case = Case::new(AttentionShape { queries: 1, ..AttentionShape::new(1, 300, 4, 2, 33) }, 3);
+        let panels = case.panels(arithmetic, &[300]);
+        let one = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+        let packed = one.install(|| {
+            let (mut z, before) = (vec![0.0; case.q.len()], panels_packed());
+            let none = AttentionTaps::default();
+            attention(arithmetic, &case.shape, &case.options(), &case.q, &panels, &panels, none, &mut z).unwrap();
+            panels_packed() - before
+        });
+        assert_eq!(packed, 0, "{arithmetic:?}");
+    }
+}
+
+#[test]
+fn panels_of_other_shapes_are_errors() {
+    let shape = AttentionShape::new(1, 40, 2, 2, 8);
+    let all: Vec<_> = Arithmetic::available().collect();
+    let case = Case::new(shape, 4);
+    let run = |arithmetic, panels: &KeyValuePanels| {
+        let (mut z, none) = (vec![0.0; case.q.len()], AttentionTaps::default());
+        attention(arithmetic, &shape, &case.options(), &case.q, panels, panels, none, &mut z)
+    };
+    let new = |batch, room, heads, d_head| KeyValuePanels::new(all[0], batch, room, heads, d_head).unwrap();
+    run(all[0], &new(1, 40, 2, 8)).unwrap();
+    for wrong in [new(2, 40, 2, 8), new(1, 32, 2, 8), new(1, 40, 1, 8), new(1, 40, 2, 4)] {
+        assert!(matches!(run(all[0], &wrong), Err(Error::Mismatch { .. })), "{wrong:?}");
+    }
+    for other in &all[1..] {
+        assert!(matches!(run(*other, &new(1, 40, 2, 8)), Err(Error::Mismatch { .. })));
+    }
+    let mut panels = new(1, 40, 2, 8);
+    assert_eq!(panels.room(), 64);
+    let x = vec![0.0; 16 * 65];
+    assert!(matches!(panels.append(0, 65, &x, &x), Err(Error::Mismatch { .. })));
+    assert!(matches!(panels.append(usize::MAX, 2, &x, &x), Err(Error::Mismatch { .. })));
+    assert!(matches!(panels.append(0, 2, &x, &x[..32]), Err(Error::Length { .. })));
+    assert!(matches!(panels.with_room(40, 65), Err(Error::Mismatch { .. })));
+    assert!(matches!(KeyValuePanels::new(all[0], 1, usize::MAX, 2, 8), Err(Error::TooLarge { .. })));
 }

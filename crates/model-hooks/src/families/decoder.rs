@@ -341,7 +341,7 @@ impl<F: Family> HookedModel for Decoder<F> {
 
 impl<F: Family> Generate for Decoder<F> {
     fn new_cache(&self) -> KvCache {
-        KvCache::new(self.family.shape())
+        KvCache::new(self.family.shape(), HookedModel::engine(self))
     }
 
     fn forward_cached(&self, tokens: &TokenBatch, cache: &mut KvCache, tap: &mut dyn Tap) -> Result<Tensor> {
@@ -362,10 +362,10 @@ impl<F: Family> Decoder<F> {
         tap: &mut dyn Tap,
         last_alone: bool,
     ) -> Result<Tensor> {
-        cache.check_model(self.family.shape())?;
+        cache.check_model(self.family.shape(), HookedModel::engine(self))?;
         let columns = cache.plan(tokens)?;
         let stage = self.plan(tokens, Start::Tokens, None, tap)?;
-        cache.begin(tokens.batch(), &columns);
+        cache.begin(tokens.batch(), &columns)?;
         // Whatever fails on the way leaves the cache with the columns that it had.
         let stage = stage.caching(columns.clone(), cache, last_alone);
         let logits = self.run_through(stage, Start::Tokens)?.ok_or(Error::NoLogits)?;

@@ -3,6 +3,7 @@
 use crate::run::{Cached, Columns};
 use crate::{Error, ModelShape, Result, TokenBatch};
 use std::ops::Range;
+use tensor_kernels::{Engine, KeyValuePanels};
 
 /// The keys (after rotation) and values of every layer, for all columns that have run so far.
 ///
@@ -11,33 +12,51 @@ use std::ops::Range;
 /// there; memory grows by doubling, or at once with [`reserve`](Self::reserve). It takes
 ///
 /// ```text
-/// 8 n_layers n_kv_heads d_head bytes for a column of a row
+/// 4 n_layers n_kv_heads (d_head + d) bytes for a column of a row, d = d_head           reference engine
+///                                                                 d_head up to 32 n    kernels (bf16: half of it)
 /// ```
-/// times the room. A clone is a branch: two continuations of one prompt share nothing afterwards.
+/// times the room, which the kernels round up to a multiple of 32: they hold keys and values packed as attention reads them, so that a
+/// further token costs what its products cost, and nothing is packed again for it. A clone is a branch: two continuations of one prompt
+/// share nothing afterwards.
 #[derive(Clone, Debug)]
 pub struct KvCache {
-    /// `[keys, values]` of each layer, `[batch, room, width]`.
-    layers: Vec<[Vec<f32>; 2]>,
-    /// `n_kv_heads * d_head`
-    width: usize,
+    layers: Vec<Layer>,
+    engine: Engine,
+    n_kv_heads: usize,
+    d_head: usize,
     n_ctx: usize,
     columns: usize,
     room: usize,
+    /// Room that the next run makes at least.
+    reserved: usize,
     /// For each row the columns that hold tokens.
     real: Vec<Range<usize>>,
+}
+
+/// Keys and values of a layer.
+#[derive(Clone, Debug)]
+enum Layer {
+    /// `[keys, values]`, `[batch, room, n_kv_heads * d_head]`, for the reference engine.
+    Plain([Vec<f32>; 2]),
+    /// Packed for the kernels.
+    Packed(KeyValuePanels),
 }
 
 /// Room of a cache that grows for the first time.
 const SMALLEST_ROOM: usize = 32;
 
 impl KvCache {
-    pub(crate) fn new(shape: &ModelShape) -> Self {
+    pub(crate) fn new(shape: &ModelShape, engine: Engine) -> Self {
+        let layer = || Layer::Plain(Default::default());
         Self {
-            layers: vec![Default::default(); shape.n_layers],
-            width: shape.n_kv_heads * shape.d_head,
+            layers: std::iter::repeat_with(layer).take(shape.n_layers).collect(),
+            engine,
+            n_kv_heads: shape.n_kv_heads,
+            d_head: shape.d_head,
             n_ctx: shape.n_ctx,
             columns: 0,
             room: 0,
+            reserved: 0,
             real: Vec::new(),
         }
     }
@@ -69,7 +88,11 @@ impl KvCache {
     /// Bytes of memory that keys and values take.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.layers.iter().flatten().map(|x| x.capacity() * size_of::<f32>()).sum()
+        let bytes = |layer: &Layer| match layer {
+            Layer::Plain(both) => both.iter().map(|x| x.capacity() * size_of::<f32>()).sum(),
+            Layer::Packed(panels) => panels.bytes(),
+        };
+        self.layers.iter().map(bytes).sum()
     }
 
     /// Forgets everything but the columns before `columns`, as if no others had run. With 0 the next run may have other rows.
@@ -86,10 +109,7 @@ impl KvCache {
     /// Makes room for so many columns in all, for the rows that are there or come with the next run, so that memory does not grow on the
     /// way. No more than the context is taken beyond what is needed.
     pub fn reserve(&mut self, columns: usize) {
-        let columns = columns.min(self.n_ctx.max(self.columns));
-        if columns > self.room {
-            self.grow(self.batch(), columns);
-        }
+        self.reserved = self.reserved.max(columns.min(self.n_ctx.max(self.columns)));
     }
 
     /// What the columns of a run on these tokens are.
@@ -119,42 +139,62 @@ impl KvCache {
     }
 
     /// Makes room for a run's columns.
-    pub(crate) fn begin(&mut self, batch: usize, columns: &Columns) {
-        if columns.end() > self.room {
+    pub(crate) fn begin(&mut self, batch: usize, columns: &Columns) -> Result<()> {
+        let needed = columns.end().max(self.reserved);
+        if needed > self.room {
             let doubled = (2 * self.room).max(SMALLEST_ROOM).min(self.n_ctx);
-            self.grow(batch, columns.end().max(doubled));
+            let room = if self.reserved >= columns.end() { needed } else { columns.end().max(doubled) };
+            self.grow(batch, room)
         } else if self.is_empty() {
-            self.grow(batch, self.room);
+            self.grow(batch, self.room)
+        } else {
+            Ok(())
         }
     }
 
     /// Puts every row of every layer where it lies with more room.
-    fn grow(&mut self, batch: usize, room: usize) {
-        let (old, kept, len) = (self.room * self.width, self.columns * self.width, room * self.width);
-        for layer in self.layers.iter_mut().flatten() {
-            if kept == 0 && layer.len() == batch * len {
-                continue;
+    fn grow(&mut self, batch: usize, room: usize) -> Result<()> {
+        let (kept, width) = (self.columns, self.n_kv_heads * self.d_head);
+        for layer in &mut self.layers {
+            match (self.engine, layer) {
+                (Engine::Kernels(arithmetic), layer) => {
+                    let grown = match layer {
+                        Layer::Packed(old) if kept > 0 => old.with_room(room, kept)?,
+                        Layer::Packed(old) if (old.batch(), old.room()) == (batch, room) => continue,
+                        _ => KeyValuePanels::new(arithmetic, batch, room, self.n_kv_heads, self.d_head)?,
+                    };
+                    *layer = Layer::Packed(grown);
+                }
+                (_, Layer::Plain(both)) => {
+                    for x in both.iter_mut().filter(|x| kept > 0 || x.len() != batch * room * width) {
+                        *x = with_room(x, [self.room * width, room * width], kept * width, batch);
+                    }
+                }
+                (_, layer) => *layer = Layer::Plain([(); 2].map(|()| vec![0.0; batch * room * width])),
             }
-            let mut larger = vec![0.0; batch * len];
-            if kept > 0 {
-                let rows = larger.chunks_exact_mut(len).zip(layer.chunks_exact(old));
-                rows.for_each(|(to, from)| to[..kept].copy_from_slice(&from[..kept]));
-            }
-            *layer = larger;
         }
-        self.room = room;
+        self.room = match self.layers.first() {
+            Some(Layer::Packed(panels)) => panels.room(),
+            _ => room,
+        };
+        Ok(())
     }
 
     /// Writes a layer's keys and values of this run, `[batch, pos, width]`, behind those of earlier ones. They count when the run has
     /// [ended](Self::commit).
     pub(crate) fn append(&mut self, layer: usize, columns: &Columns, new: [&[f32]; 2]) -> Result<()> {
-        let (first, pos, room) = (columns.offset * self.width, columns.pos * self.width, self.room * self.width);
+        let width = self.n_kv_heads * self.d_head;
+        let (first, pos, room) = (columns.offset * width, columns.pos * width, self.room * width);
         let layers = self.layers.len();
         let held = self.layers.get_mut(layer).ok_or(Error::OutOfRange {
             what: "layer of the cache",
             found: layer,
             limit: layers,
         })?;
+        let held = match held {
+            Layer::Packed(panels) => return Ok(panels.append(columns.offset, columns.pos, new[0], new[1])?),
+            Layer::Plain(both) => both,
+        };
         for (held, new) in held.iter_mut().zip(new) {
             let rows = held.chunks_exact_mut(room.max(1)).zip(new.chunks_exact(pos.max(1)));
             rows.for_each(|(held, new)| held[first..first + pos].copy_from_slice(new));
@@ -164,8 +204,10 @@ impl KvCache {
 
     /// Keys and values of a layer.
     pub(crate) fn layer(&self, layer: usize) -> Option<Cached<'_>> {
-        let [keys, values] = self.layers.get(layer)?;
-        Some(Cached { keys, values, room: self.room })
+        Some(match self.layers.get(layer)? {
+            Layer::Plain([keys, values]) => Cached::Plain { keys, values, room: self.room },
+            Layer::Packed(panels) => Cached::Packed(panels),
+        })
     }
 
     /// The run's columns are part of the cache from now on.
@@ -174,13 +216,29 @@ impl KvCache {
         self.real = (0..batch).map(|row| columns.real(row)).collect();
     }
 
-    /// Whether it was made for a model of this shape.
+    /// Whether it was made for a model of this shape, computed by this engine.
     ///
     /// # Errors
-    /// [`Error::CacheOfOtherModel`].
-    pub(crate) fn check_model(&self, shape: &ModelShape) -> Result<()> {
+    /// [`Error::CacheOfOtherModel`], [`Error::CacheOfOtherEngine`].
+    pub(crate) fn check_model(&self, shape: &ModelShape, engine: Engine) -> Result<()> {
         let expected = [shape.n_layers, shape.n_kv_heads * shape.d_head, shape.n_ctx];
-        let found = [self.layers.len(), self.width, self.n_ctx];
-        if found == expected { Ok(()) } else { Err(Error::CacheOfOtherModel { expected, found }) }
+        let found = [self.layers.len(), self.n_kv_heads * self.d_head, self.n_ctx];
+        if found != expected || self.d_head != shape.d_head {
+            return Err(Error::CacheOfOtherModel { expected, found });
+        }
+        if self.engine != engine {
+            return Err(Error::CacheOfOtherEngine { expected: engine, found: self.engine });
+        }
+        Ok(())
     }
+}
+
+/// Rows of `old[0]` with room for `old[1]`, their beginnings kept.
+fn with_room(x: &[f32], [old, new]: [usize; 2], kept: usize, batch: usize) -> Vec<f32> {
+    let mut larger = vec![0.0; batch * new];
+    if kept > 0 {
+        let rows = larger.chunks_exact_mut(new.max(1)).zip(x.chunks_exact(old.max(1)));
+        rows.for_each(|(to, from)| to[..kept].copy_from_slice(&from[..kept]));
+    }
+    larger
 }

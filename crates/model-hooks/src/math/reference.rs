@@ -219,7 +219,7 @@ fn with_cached(at: &mut Block<'_, '_>, q: &Tensor, [k, v]: [Tensor; 2], columns:
     }
     ops::with_slice(&k, |k| ops::with_slice(&v, |v| at.append([k, v])))?;
     let (batch, _, heads, d_head) = k.dims4()?;
-    let Some(Cached { keys, values, room }) = at.cached() else { return Ok([k, v]) };
+    let Some(Cached::Plain { keys, values, room }) = at.cached() else { return Ok([k, v]) };
     let (row, shape) = (heads * d_head, (batch, columns.end(), heads, d_head));
     let held = |x: &[f32]| -> Result<Tensor> {
         let rows = x.chunks_exact((room * row).max(1)).flat_map(|x| &x[..columns.end() * row]);

@@ -2,12 +2,14 @@
 
 mod masks;
 mod mix;
+mod panels;
 mod scores;
 mod task;
 
 use crate::epilogue::SharedOut;
 use crate::parallel::check_len;
 use crate::{Arithmetic, Error, Result};
+pub use panels::{KeyValuePanels, KeyValues};
 use task::{Job, Output};
 
 /// Shapes of attention: `q` and `z` are `[batch, queries, n_heads, d_head]`, `k` and `v` `[batch, room, n_kv_heads, d_head]` of which the
@@ -113,8 +115,11 @@ pub struct AttentionTaps<'a> {
 /// `j <= p` (with a window: `p - window < j <= p`) that are not left out.
 ///
 /// Works on a few rows of one head at a time, in scratch that stays in the cache: scores and pattern lie in memory only where they are
-/// tapped. Products are computed by the kernels that multiply with weights, in the same [`Arithmetic`](crate::Arithmetic). A row's
+/// tapped. A thread keeps its scratch for the next call, up to 8 MiB of it. Products are computed by the kernels that multiply with weights, in the same [`Arithmetic`](crate::Arithmetic). A row's
 /// bits do not depend on the batch, the threads, the number of queries, on taps, or on whether the stages run one by one.
+///
+/// Keys and values lie as `[batch, room, n_kv_heads, d_head]`, and are packed for the call, or are packed already
+/// ([`KeyValuePanels`], the same for both): then a query costs what its products cost. The bits are the same.
 ///
 /// A key whose weight is exactly 0 has no influence, whatever its value: an infinity or NaN at a position that a query does not see
 /// does not reach it. (IEEE's `0 * inf` would make it NaN.)
@@ -122,18 +127,19 @@ pub struct AttentionTaps<'a> {
 /// # Errors
 /// [`Error::Length`], [`Error::Mismatch`] for shapes that do not fit.
 #[allow(clippy::too_many_arguments)]
-pub fn attention(
+pub fn attention<'a>(
     arithmetic: Arithmetic,
     shape: &AttentionShape,
     options: &AttentionOptions<'_>,
     q: &[f32],
-    k: &[f32],
-    v: &[f32],
+    k: impl Into<KeyValues<'a>>,
+    v: impl Into<KeyValues<'a>>,
     taps: AttentionTaps<'_>,
     z: &mut [f32],
 ) -> Result<()> {
-    let (_, kv_len, scores_len) = check_scores(shape, options, q, k)?;
-    check_len("values of attention", kv_len, v.len())?;
+    let (k, v) = (k.into(), v.into());
+    let (_, kv_len, scores_len) = check_scores(arithmetic, shape, options, q, k)?;
+    check_held("values of attention", arithmetic, shape, kv_len, v)?;
     check_len("the output of attention", q.len(), z.len())?;
     let tap = |what, tap: Option<&mut [f32]>| tap.map_or(Ok(()), |tap| check_len(what, scores_len, tap.len()));
     let AttentionTaps { mut scores, mut pattern } = taps;
@@ -153,18 +159,19 @@ pub fn attention(
 ///
 /// # Errors
 /// [`Error::Length`], [`Error::Mismatch`] for shapes that do not fit.
-pub fn attention_scores(
+pub fn attention_scores<'a>(
     arithmetic: Arithmetic,
     shape: &AttentionShape,
     options: &AttentionOptions<'_>,
     q: &[f32],
-    k: &[f32],
+    k: impl Into<KeyValues<'a>>,
     scores: &mut [f32],
 ) -> Result<()> {
-    let (_, _, scores_len) = check_scores(shape, options, q, k)?;
+    let k = k.into();
+    let (_, _, scores_len) = check_scores(arithmetic, shape, options, q, k)?;
     check_len("attention scores", scores_len, scores.len())?;
     let output = Output { scores: Some(SharedOut::new(scores, shape.keys)?), pattern: None, z: None };
-    Job::new(arithmetic, *shape, *options).attend(q, k, &[], &output);
+    Job::new(arithmetic, *shape, *options).attend(q, k, KeyValues::Plain(&[]), &output);
     Ok(())
 }
 
@@ -172,16 +179,17 @@ pub fn attention_scores(
 ///
 /// # Errors
 /// [`Error::Length`], [`Error::Mismatch`] for shapes that do not fit.
-pub fn attention_mix(
+pub fn attention_mix<'a>(
     arithmetic: Arithmetic,
     shape: &AttentionShape,
     pattern: &[f32],
-    v: &[f32],
+    v: impl Into<KeyValues<'a>>,
     z: &mut [f32],
 ) -> Result<()> {
+    let v = v.into();
     let (q_len, kv_len, scores_len) = shape.lengths()?;
     check_len("an attention pattern", scores_len, pattern.len())?;
-    check_len("values of attention", kv_len, v.len())?;
+    check_held("values of attention", arithmetic, shape, kv_len, v)?;
     check_len("the output of attention", q_len, z.len())?;
     let z = SharedOut::new(z, shape.n_heads * shape.d_head)?;
     Job::new(arithmetic, *shape, AttentionOptions::new(1.0)).mix(pattern, v, &z);
@@ -189,16 +197,40 @@ pub fn attention_mix(
 }
 
 fn check_scores(
+    arithmetic: Arithmetic,
     shape: &AttentionShape,
     options: &AttentionOptions<'_>,
     q: &[f32],
-    k: &[f32],
+    k: KeyValues<'_>,
 ) -> Result<(usize, usize, usize)> {
     let lengths = shape.lengths()?;
     check_len("queries of attention", lengths.0, q.len())?;
-    check_len("keys of attention", lengths.1, k.len())?;
+    check_held("keys of attention", arithmetic, shape, lengths.1, k)?;
     if let Some(kept) = options.kept_keys {
         check_len("kept keys of attention", shape.batch * shape.keys, kept.len())?;
     }
     Ok(lengths)
+}
+
+/// Whether keys or values are as long, or as large, as the shape says.
+fn check_held(
+    what: &'static str,
+    arithmetic: Arithmetic,
+    shape: &AttentionShape,
+    len: usize,
+    held: KeyValues<'_>,
+) -> Result<()> {
+    let &AttentionShape { batch, keys, n_kv_heads, d_head, .. } = shape;
+    match held {
+        KeyValues::Plain(x) => check_len(what, len, x.len()),
+        KeyValues::Packed(panels)
+            if panels.fits(arithmetic, batch, n_kv_heads, d_head) && panels.room() >= shape.keys =>
+        {
+            Ok(())
+        }
+        KeyValues::Packed(panels) => {
+            let expected = format!("[{batch}, at least {keys}, {n_kv_heads}, {d_head}] in {arithmetic}");
+            Err(Error::Mismatch { what, expected, found: format!("{panels:?}") })
+        }
+    }
 }

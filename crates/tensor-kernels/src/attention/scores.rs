@@ -1,5 +1,6 @@
 //! Scores of a block of queries.
 
+use super::KeyValues;
 use super::masks::{mask_row, seen};
 use super::task::{Block, Job, Scratch};
 use crate::kernel::Part;
@@ -8,8 +9,9 @@ use crate::{MatrixRef, TILE_COLS};
 use std::ops::Range;
 
 impl Job<'_> {
-    /// Packs keys of one head as columns.
-    pub fn pack_keys(&self, k: &[f32], batch: usize, kv_head: usize, keys: &Range<usize>, panels: &mut [u8]) {
+    /// Packs keys of one head as columns, where they are not packed yet.
+    pub fn pack_keys(&self, k: KeyValues<'_>, batch: usize, kv_head: usize, keys: &Range<usize>, panels: &mut [u8]) {
+        let KeyValues::Plain(k) = k else { return };
         let d_head = self.shape.d_head;
         let bytes = self.arithmetic.kernel().panel_bytes(d_head);
         let stride = self.shape.n_kv_heads * d_head;
@@ -21,8 +23,9 @@ impl Job<'_> {
         }
     }
 
-    /// Scores of a block into `scratch.scores`, `[rows, block.keys]`; the panels hold `packed`.
-    pub fn scores(&self, q: &[f32], block: &Block, packed: &Range<usize>, scratch: &mut Scratch<'_>) {
+    /// Scores of a block into `scratch.scores`, `[rows, block.keys]`; the scratch's panels hold `packed`.
+    pub fn scores(&self, q: &[f32], k: KeyValues<'_>, block: &Block, packed: &Range<usize>, scratch: &mut Scratch<'_>) {
+        let held = k;
         let rows = block.queries.len();
         let width = block.keys.len();
         self.pack_queries(q, block, scratch);
@@ -32,8 +35,15 @@ impl Job<'_> {
         let blocks = &scratch.blocks[..padded / kernel.block_rows() * kernel.block_bytes(k)];
         let sums = &mut scratch.sums[..padded * TILE_COLS];
         for first in block.keys.clone().step_by(TILE_COLS) {
-            let panel = (first - packed.start) / TILE_COLS * kernel.panel_bytes(k);
-            let panel = &scratch.k_panels[panel..][..kernel.panel_bytes(k)];
+            let panel = match held {
+                KeyValues::Packed(held) => {
+                    held.key_panel(block.batch, block.head / self.shape.group(), first / TILE_COLS)
+                }
+                KeyValues::Plain(_) => {
+                    let panel = (first - packed.start) / TILE_COLS * kernel.panel_bytes(k);
+                    &scratch.k_panels[panel..][..kernel.panel_bytes(k)]
+                }
+            };
             multiply(kernel, blocks, rows, panel, k, sums);
             let at = first - block.keys.start;
             let out = &mut scratch.scores[..rows * width];

@@ -1,7 +1,7 @@
 //! Attention divided into tasks: some heads and rows of queries that share a head of keys.
 
 use super::masks::{extent, seen};
-use super::{AttentionOptions, AttentionShape};
+use super::{AttentionOptions, AttentionShape, KeyValues};
 use crate::epilogue::SharedOut;
 use crate::scratch::{self, Slot};
 use crate::softmax::softmax_causal;
@@ -78,12 +78,13 @@ impl<'a> Job<'a> {
         let kernel = arithmetic.kernel();
         let parked = kernel.k_block() * kernel.k_step();
         let key_group = parked / gcd(parked, SUM_GROUP) * SUM_GROUP;
-        Self { arithmetic, shape, options, rows: ROWS.next_multiple_of(kernel.block_rows()), key_group }
+        let rows = ROWS.min(shape.queries.max(1)).next_multiple_of(kernel.block_rows());
+        Self { arithmetic, shape, options, rows, key_group }
     }
 
     /// Scores and, if the output has `z`, pattern and mix.
-    pub fn attend(&self, q: &[f32], k: &[f32], v: &[f32], output: &Output<'_>) {
-        self.for_each_task(|task, scratch| {
+    pub fn attend(&self, q: &[f32], k: KeyValues<'_>, v: KeyValues<'_>, output: &Output<'_>) {
+        self.for_each_task([k, v], |task, scratch| {
             let keys = self.keys_of(task, |block| self.seen_by(block));
             self.pack_keys(k, task.batch, task.kv_head, &keys, scratch.k_panels);
             let mix = output.z.is_some();
@@ -91,7 +92,7 @@ impl<'a> Job<'a> {
             for block in task.blocks.clone() {
                 let block = self.block(task, block, |block| self.seen_by(block));
                 let width = block.keys.len();
-                self.scores(q, &block, &keys, scratch);
+                self.scores(q, k, &block, &keys, scratch);
                 copy_out(output.scores.as_ref(), &self.shape, &block, scratch.scores, f32::NEG_INFINITY);
                 if let Some(z) = &output.z {
                     let rows = &mut scratch.scores[..block.queries.len() * width];
@@ -105,13 +106,13 @@ impl<'a> Job<'a> {
     }
 
     /// The mix of values by a pattern.
-    pub fn mix(&self, pattern: &[f32], v: &[f32], z: &SharedOut<'_>) {
+    pub fn mix(&self, pattern: &[f32], v: KeyValues<'_>, z: &SharedOut<'_>) {
         let keys = self.shape.keys;
         let rows_of = |block: &Block| {
             let first = (block.batch * self.shape.n_heads + block.head) * self.shape.queries;
             &pattern[(first + block.queries.start) * keys..(first + block.queries.end) * keys]
         };
-        self.for_each_task(|task, scratch| {
+        self.for_each_task([v, v], |task, scratch| {
             let range = |block: &Block| extent(rows_of(block), keys);
             let packed = self.keys_of(task, range);
             let finite = self.pack_values(v, task.batch, task.kv_head, &packed, scratch.v_panels);
@@ -126,7 +127,7 @@ impl<'a> Job<'a> {
         });
     }
 
-    fn for_each_task(&self, work: impl Fn(&Task, &mut Scratch<'_>) + Sync) {
+    fn for_each_task(&self, held: [KeyValues<'_>; 2], work: impl Fn(&Task, &mut Scratch<'_>) + Sync) {
         let AttentionShape { batch, n_kv_heads, .. } = self.shape;
         let (shared, blocks) = (batch * n_kv_heads, self.shape.group() * self.blocks_of_head());
         if shared * blocks == 0 {
@@ -144,7 +145,7 @@ impl<'a> Job<'a> {
             let (head, part) = (i / parts, i % parts);
             let blocks = part * blocks / parts..(part + 1) * blocks / parts;
             let task = Task { batch: head / n_kv_heads, kv_head: head % n_kv_heads, blocks };
-            self.with_scratch(|scratch| work(&task, scratch));
+            self.with_scratch(held, |scratch| work(&task, scratch));
         };
         if wanted == 1 {
             return (0..shared * parts).for_each(run);
@@ -179,14 +180,15 @@ impl<'a> Job<'a> {
         blocks.reduce(|a, b| a.start.min(b.start)..a.end.max(b.end)).unwrap_or(0..0)
     }
 
-    fn with_scratch(&self, work: impl FnOnce(&mut Scratch<'_>)) {
+    fn with_scratch(&self, held: [KeyValues<'_>; 2], work: impl FnOnce(&mut Scratch<'_>)) {
         let kernel = self.arithmetic.kernel();
         let AttentionShape { keys, d_head, .. } = self.shape;
         let blocks = self.rows / kernel.block_rows();
         let f32s = |n: usize| n * size_of::<f32>();
+        let plain = |held: KeyValues<'_>, bytes: usize| if matches!(held, KeyValues::Plain(_)) { bytes } else { 0 };
         let lengths = [
-            kernel.panel_bytes(d_head) * keys.div_ceil(TILE_COLS),
-            kernel.panel_bytes(keys) * d_head.div_ceil(TILE_COLS),
+            plain(held[0], kernel.panel_bytes(d_head) * keys.div_ceil(TILE_COLS)),
+            plain(held[1], kernel.panel_bytes(keys) * d_head.div_ceil(TILE_COLS)),
             blocks * kernel.block_bytes(d_head).max(kernel.block_bytes(keys)),
             f32s(self.rows * d_head),
             f32s(self.rows * keys),

@@ -76,6 +76,10 @@ impl Kernel for DotBf16 {
         pack::copy_column(from, from_col, to, to_col);
     }
 
+    fn copy_row(&self, from: &[u8], from_k: usize, to: &mut [u8], to_k: usize) {
+        pack::copy_row_bf16(from, from_k, to, to_k);
+    }
+
     fn multiply(&self, part: &Part<'_>, sums: &mut [f32]) {
         part.check(self, sums);
         let steps = part.steps.clone();

@@ -68,6 +68,9 @@ pub(crate) trait Kernel: Send + Sync + RefUnwindSafe {
     /// Copies one column of a panel to a column of another, bit for bit.
     fn copy_column(&self, from: &[u8], from_col: usize, to: &mut [u8], to_col: usize);
 
+    /// Copies one `k` of a panel, a value of each column, to a `k` of another panel, bit for bit.
+    fn copy_row(&self, from: &[u8], from_k: usize, to: &mut [u8], to_k: usize);
+
     /// The product of a part's rows and columns over its steps: written to `sums` where the steps start at 0, else added to what
     /// is there. `sums` is `[whole blocks of rows, TILE_COLS]`, 64-byte aligned; rows past [`Part::rows`] may be written or not.
     ///

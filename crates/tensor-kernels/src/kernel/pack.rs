@@ -163,6 +163,27 @@ pub(crate) fn unpack_bf16(panel: &[u8], col: usize, out: &mut [f32]) {
     out.iter_mut().zip(values).for_each(|(out, value)| *out = bf16::widen(value));
 }
 
+/// Copies a `k` of a panel that is made of lines of f32.
+pub(crate) fn copy_row_f32(from: &[u8], from_k: usize, to: &mut [u8], to_k: usize) {
+    let bytes = TILE_COLS * size_of::<f32>();
+    to[to_k * bytes..][..bytes].copy_from_slice(&from[from_k * bytes..][..bytes]);
+}
+
+/// Copies a `k` of a panel of [`columns_bf16`].
+pub(crate) fn copy_row_bf16(from: &[u8], from_k: usize, to: &mut [u8], to_k: usize) {
+    let to = &mut as_u32_mut(to).as_chunks_mut::<TILE_COLS>().0[to_k / 2];
+    copy_halves(&as_pairs(from)[from_k / 2], from_k, to, to_k);
+}
+
+/// Copies the even or odd `k` of pairs to the even or odd `k` of others.
+pub(crate) fn copy_halves(from: &[u32], from_k: usize, to: &mut [u32], to_k: usize) {
+    let shift = |k: usize| 16 * (k % 2) as u32;
+    let kept = !(0xffff << shift(to_k));
+    for (to, from) in to.iter_mut().zip(from) {
+        *to = *to & kept | (from >> shift(from_k) & 0xffff) << shift(to_k);
+    }
+}
+
 /// Copies a column of a panel that is made of lines of [`TILE_COLS`] values of 4 bytes, whatever the values are: one f32, two bf16.
 pub(crate) fn copy_column(from: &[u8], from_col: usize, to: &mut [u8], to_col: usize) {
     let from = as_u32(from).as_chunks::<TILE_COLS>().0;

@@ -94,6 +94,10 @@ impl<S: Single> Kernel for InF32<S> {
         pack::copy_column(from, from_col, to, to_col);
     }
 
+    fn copy_row(&self, from: &[u8], from_k: usize, to: &mut [u8], to_k: usize) {
+        pack::copy_row_f32(from, from_k, to, to_k);
+    }
+
     fn multiply(&self, part: &Part<'_>, sums: &mut [f32]) {
         part.check(self, sums);
         let w = &as_f32(part.panel)[part.steps.start * TILE_COLS..part.steps.end * TILE_COLS];
@@ -146,6 +150,10 @@ impl<S: Single> Kernel for Widened<S> {
 
     fn copy_column(&self, from: &[u8], from_col: usize, to: &mut [u8], to_col: usize) {
         pack::copy_column(from, from_col, to, to_col);
+    }
+
+    fn copy_row(&self, from: &[u8], from_k: usize, to: &mut [u8], to_k: usize) {
+        pack::copy_row_bf16(from, from_k, to, to_k);
     }
 
     fn multiply(&self, part: &Part<'_>, sums: &mut [f32]) {

@@ -3,14 +3,14 @@
 use super::Kernels;
 use super::value::{Axes, Value};
 use crate::math::AttentionRule;
-use crate::run::{Block, Step};
+use crate::run::{Block, Cached, Step};
 use crate::weights::Linear;
 use crate::{Result, Site};
 use candle_core::Tensor;
 use rayon::prelude::*;
 use tensor_kernels::{
-    AttentionOptions, AttentionShape, AttentionTaps, MatrixRef, Store, attention_mix, attention_scores, product,
-    softmax_rows,
+    AttentionOptions, AttentionShape, AttentionTaps, KeyValues, MatrixRef, Store, attention_mix, attention_scores,
+    product, softmax_rows,
 };
 
 /// As [`Math::attention`](crate::math::Math::attention). Scores and pattern lie in memory only if they are tapped; then the three stages
@@ -29,14 +29,14 @@ pub(super) fn attention(
     if at.cached().is_some() {
         at.append([k.data()?, v.data()?])?;
     }
-    if let Some(cached) = at.cached() {
-        (shape.keys, shape.room) = (columns.end(), cached.room);
+    if let Some(Cached::Packed(panels)) = at.cached() {
+        (shape.keys, shape.room) = (columns.end(), panels.room());
     }
     let mut options = AttentionOptions::new(rule.divisor as f32);
     (options.softcap, options.window) = (rule.softcap.map(|cap| cap as f32), rule.window);
     options.kept_keys = columns.kept();
     if [Site::AttnScores, Site::Pattern].into_iter().all(|site| at.interest(site).is_none()) {
-        let (q_data, k, v) = (q.data()?, keys(at, &k)?, values(at, &v)?);
+        let (q_data, k, v) = (q.data()?, held(at, &k)?, held(at, &v)?);
         let z = |z: &mut [f32]| {
             let taps = AttentionTaps::default();
             Ok(tensor_kernels::attention(arithmetic, &shape, &options, q_data, k, v, taps, z)?)
@@ -44,24 +44,22 @@ pub(super) fn attention(
         return Ok(Value::new(kernels, q.axes, z)?);
     }
     let square = Axes { batch, pos: heads(&q), heads: Some(pos), width: shape.keys };
-    let (q_data, k) = (q.data()?, keys(at, &k)?);
+    let (q_data, k) = (q.data()?, held(at, &k)?);
     let scores =
         Value::new(kernels, square, |out| Ok(attention_scores(arithmetic, &shape, &options, q_data, k, out)?))?;
     let mut scores = at.tap(Site::AttnScores, scores)?;
     softmax_rows(arithmetic.backend(), scores.data_mut()?, shape.keys)?;
     let pattern = at.tap(Site::Pattern, scores)?;
-    let (pattern, v) = (pattern.data()?, values(at, &v)?);
+    let (pattern, v) = (pattern.data()?, held(at, &v)?);
     Ok(Value::new(kernels, q.axes, |z| Ok(attention_mix(arithmetic, &shape, pattern, v, z)?))?)
 }
 
-/// All keys that the queries may see: this run's own, or what the cache holds of them and of earlier ones.
-fn keys<'v>(at: &'v Block<'_, '_>, own: &'v Value) -> Result<&'v [f32]> {
-    at.cached().map_or_else(|| own.data(), |cached| Ok(cached.keys))
-}
-
-/// As [`keys`], of the values.
-fn values<'v>(at: &'v Block<'_, '_>, own: &'v Value) -> Result<&'v [f32]> {
-    at.cached().map_or_else(|| own.data(), |cached| Ok(cached.values))
+/// All keys that the queries may see: this run's own, or what the cache holds of them and of earlier ones. The same of values.
+fn held<'v>(at: &'v Block<'_, '_>, own: &'v Value) -> Result<KeyValues<'v>> {
+    match at.cached() {
+        Some(Cached::Packed(panels)) => Ok(KeyValues::Packed(panels)),
+        _ => own.data().map(KeyValues::Plain),
+    }
 }
 
 /// `z[h] W_O[h]` for each head. The rows of `W_O` are read back from its packed form, as the path's product sees them.

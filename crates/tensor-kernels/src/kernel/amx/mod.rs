@@ -102,6 +102,10 @@ impl<const P: usize> Kernel for Amx<P> {
         pack::copy_column(from, from_col, to, to_col);
     }
 
+    fn copy_row(&self, from: &[u8], from_k: usize, to: &mut [u8], to_k: usize) {
+        pack::copy_row::<P>(from, from_k, to, to_k);
+    }
+
     fn multiply(&self, part: &Part<'_>, sums: &mut [f32]) {
         part.check(self, sums);
         // SAFETY: the kernel is only handed out where `is_available`; the operands' lengths were checked.

@@ -2,7 +2,8 @@
 
 use super::{ROWS, STEP, TILE};
 use crate::TILE_COLS;
-use crate::kernel::bf16;
+use crate::kernel::pack::copy_halves;
+use crate::kernel::{as_u32, as_u32_mut, bf16};
 use crate::matrix::MatrixRef;
 
 /// Two bf16 of one column or row, as they lie in memory.
@@ -96,6 +97,15 @@ pub(super) fn copy_column(from: &[u8], from_col: usize, to: &mut [u8], to_col: u
         for pair in 0..STEP / 2 {
             to[pair_at(tiles, pair, to_col)] = from[pair_at(tiles, pair, from_col)];
         }
+    }
+}
+
+/// Copies a `k` of a panel to a `k` of another: a line of each of a step's tiles.
+pub(super) fn copy_row<const P: usize>(from: &[u8], from_k: usize, to: &mut [u8], to_k: usize) {
+    let (from, to) = (as_u32(from).as_chunks::<16>().0, as_u32_mut(to).as_chunks_mut::<16>().0);
+    let line = |k: usize, tile: usize| (k / STEP * 2 * P + tile) * 16 + k % STEP / 2;
+    for tile in 0..2 * P {
+        copy_halves(&from[line(from_k, tile)], from_k, &mut to[line(to_k, tile)], to_k);
     }
 }
 
