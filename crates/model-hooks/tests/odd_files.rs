@@ -257,6 +257,14 @@ fn tokens_that_the_configuration_adds() {
     assert!(said[2].contains("token 400 is \"<far>\""), "{said:?}");
     assert!(said[3].contains("the tokenizer has 386 ids, the model embeds 384"), "{said:?}");
 
+    // How a token is found is as the configuration says.
+    let mut strips = token("<|bos|>");
+    strips["rstrip"] = true.into();
+    let strips = llama(&[("tokenizer_config.json", json!({"added_tokens_decoder": {"1": strips}}))]);
+    let strips = open(&strips);
+    let ids = |text: &str| strips.tokenizer().unwrap().encode(text).unwrap().ids;
+    assert_eq!(ids("<|bos|>  a"), ids("<|bos|>a"));
+
     let listed = llama(&[("added_tokens.json", json!({"<b>": 385, "<a>": 384}))]);
     assert_eq!(open(&listed).tokenizer().unwrap().encode("<a><b>").unwrap().ids, [384, 385]);
     for (file, json) in [
@@ -394,4 +402,42 @@ fn a_tokenizer_that_is_longer_than_the_embeddings_is_reported() {
     let error = model.hooked().forward(&tokens, &mut NoTap).unwrap_err().to_string();
     assert!(error.contains("token id 383 at row 0, position 1"), "{error}");
     assert_eq!(model.tokenizer().unwrap().special_ids(), &BTreeSet::from([0, 1, 2]));
+}
+
+/// What Python writes for "no limit", no class, null roles, and templates that are none of the tokenizer's business.
+#[test]
+fn tokenizer_configurations_as_they_come() {
+    let dir = llama(&[config(json!({"bos_token_id": 1, "eos_token_id": 2}))]);
+    for text in [
+        r#"{"model_max_length": 1000000000000000019884624838656, "bos_token": null, "tokenizer_class": null}"#,
+        r#"{"chat_template": "{{ messages }}", "clean_up_tokenization_spaces": true}"#,
+        r#"{"chat_template": [{"name": "default", "template": "x"}], "added_tokens_decoder": {}}"#,
+        r#"{"extra_special_tokens": {"image_token": "<tool>"}, "auto_map": {"AutoTokenizer": ["a.B", null]}}"#,
+        "{}",
+    ] {
+        write(dir.path(), "tokenizer_config.json", text);
+        let model = open(&dir);
+        assert_eq!((model.tokenizer().unwrap().bos(), warnings(&model).len()), (Some(1), 0), "{text}");
+    }
+}
+
+/// Ids that no token has, and a token that is listed twice.
+#[test]
+fn vocabularies_with_holes_and_repetitions() {
+    let dir = llama(&[]);
+    let mut tokenizer: Json =
+        serde_json::from_slice(&std::fs::read(dir.path().join("tokenizer.json")).unwrap()).unwrap();
+    let added = tokenizer["added_tokens"].as_array_mut().unwrap();
+    added.push(added[1].clone());
+    let vocab = tokenizer["model"]["vocab"].as_object_mut().unwrap();
+    let hole = vocab.iter().find(|(_, id)| id.as_u64() == Some(200)).map(|(token, _)| token.clone()).unwrap();
+    vocab.remove(&hole);
+    tokenizer["model"]["merges"] = json!([]);
+    write(dir.path(), "tokenizer.json", &tokenizer.to_string());
+    let model = open(&dir);
+    let tokenizer = model.tokenizer().unwrap();
+    assert_eq!(tokenizer.encode("<|bos|>").unwrap().ids, [1]);
+    assert_eq!((tokenizer.decode(&[200]).unwrap(), tokenizer.piece(200)), ("[200]".into(), None));
+    let (text, ids, _) = told(&model, &[200, 1]);
+    assert_eq!((text.as_str(), ids), ("[200]<|bos|>", vec![200, 1]));
 }

@@ -6,10 +6,12 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use tokenizers::AddedToken;
 
-/// Adds what `added_tokens_decoder` of `tokenizer_config.json` has beyond the tokenizer, or where that is absent `added_tokens.json`. A token
-/// that would not get the id that the file gives it is left out with a warning.
+/// Adds what `added_tokens_decoder` of `tokenizer_config.json` has beyond the tokenizer, or where that is absent `added_tokens.json`; how a
+/// token is found in a text is as `added_tokens_decoder` says, as in transformers. A token that would not get the id that the file gives it
+/// is left out with a warning.
 pub(super) fn add(files: &SideFiles, inner: &mut tokenizers::Tokenizer, warnings: &mut Vec<LoadWarning>) -> Result<()> {
     let config = &files.tokenizer_config;
+    let says_how = config.get("added_tokens_decoder").is_some();
     let (file, tokens) = match config.get("added_tokens_decoder") {
         Some(Value::Object(by_id)) => (config, from_decoder(config, by_id)?),
         Some(other) => {
@@ -25,7 +27,7 @@ pub(super) fn add(files: &SideFiles, inner: &mut tokenizers::Tokenizer, warnings
         let held = inner.token_to_id(&token.content);
         if held == Some(id) || (held.is_none() && id == next) {
             next = next.saturating_add(u32::from(held.is_none()));
-            if !inner.get_added_tokens_decoder().contains_key(&id) {
+            if inner.get_added_tokens_decoder().get(&id).is_none_or(|known| says_how && *known != token) {
                 list.push(token);
             }
         } else {
