@@ -20,7 +20,10 @@ use std::process::ExitCode;
 struct Args {
     /// SAELens folder or the files of another published format [default: the embedded demo].
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/demo/sae"))]
-    sae: PathBuf,
+    sae: String,
+    /// How the SAE's files are read.
+    #[command(flatten)]
+    sae_flags: common::SaeFlags,
     /// The file with the activations, `[.., d_in]` (or `[.., head, d_head]` for an SAE on `hook_z`).
     #[arg(long)]
     input: PathBuf,
@@ -40,7 +43,7 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> Outcome {
     let engine = args.engine.start_in(Precision::F32)?;
-    let sae = common::load_sae(&args.sae, engine)?;
+    let (sae, _) = common::load_sae(&args.sae, engine, &args.sae_flags)?;
     let x = SafetensorsFile::open(&args.input)?.load_f32(&args.key)?;
     let feature_acts = sae.encode_dense(&x)?;
     let sae_out = sae.forward(&x)?.x_hat;

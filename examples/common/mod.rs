@@ -12,6 +12,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use saescope::activation_store::{ActivationStore, DocumentOptions, Documents, StoreOptions, StoreReport};
 use saescope::feature_analysis;
 use saescope::model_hooks::{Bos, HookSelector, LanguageModel, LoadOptions, Processing, ProcessingSteps, Site, load};
+use saescope::pretrained::{Entry, Pretrained, Registry};
 use saescope::sae_core::{self, Dictionary, SparseCoder, dialects};
 use saescope::tensor_kernels::Engine;
 use std::path::{Path, PathBuf};
@@ -28,10 +29,13 @@ pub struct Source {
     /// Hugging Face folder or GGUF file [default: the embedded demo]
     #[arg(long, value_name = "DIR|FILE.gguf")]
     pub model: Option<PathBuf>,
-    /// SAE or transcoder: a SAELens folder or the files of another published format, or random:D_SAE@HOOK for one of random weights
-    /// [default: the embedded demo's]
-    #[arg(long, value_name = "DIR|FILE")]
+    /// SAE or transcoder: a SAELens folder or the files of another published format, RELEASE:SAE_ID of the table of published SAEs, or
+    /// random:D_SAE@HOOK for one of random weights [default: the embedded demo's]
+    #[arg(long, value_name = "DIR|FILE|RELEASE:SAE_ID")]
     pub sae: Option<String>,
+    /// How the SAE's files are read.
+    #[command(flatten)]
+    pub sae_flags: SaeFlags,
     /// .txt, .jsonl (also .gz, .zst) or .parquet files, or globs [default: the embedded demo's held-out text]
     #[arg(long, value_name = "FILES", num_args = 1..)]
     pub text: Vec<PathBuf>,
@@ -45,6 +49,17 @@ pub struct Source {
     /// Seed of every random choice
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
+}
+
+/// How an SAE's files are read.
+#[derive(Args, Clone, Debug, Default)]
+pub struct SaeFlags {
+    /// Keys of the SAE's configuration that are unknown and known to be without effect
+    #[arg(long, value_name = "KEYS", value_delimiter = ',')]
+    pub ignore_keys: Vec<String>,
+    /// The factor that the SAE's training multiplied activations by, in place of the files' own; 1: activations as they are
+    #[arg(long, value_name = "FACTOR")]
+    pub norm_factor: Option<f32>,
 }
 
 /// Names of weight processing.
@@ -62,6 +77,8 @@ pub struct Setup {
     pub model: LanguageModel,
     /// The SAE.
     pub sae: Dictionary,
+    /// What the table of published SAEs says of it, if it lists it.
+    pub entry: Option<Entry>,
     /// What the SAE is called in outputs.
     pub sae_name: String,
     /// The text's files.
@@ -95,7 +112,10 @@ impl Source {
         };
         let model_path = self.model.clone().unwrap_or_else(|| demo.join("lm"));
         let random = random_sae::Spec::parse(&sae_flag)?;
-        let loaded = if random.is_none() { Some(load_sae(Path::new(&sae_flag), engine)?) } else { None };
+        let (loaded, entry) = match &random {
+            Some(_) => (None, None),
+            None => load_sae(&sae_flag, engine, &self.sae_flags).map(|(sae, entry)| (Some(sae), entry))?,
+        };
         let processing = self.processing.map_or_else(|| trained_on(loaded.as_ref()), ProcessingFlag::steps);
         let model = load_model(&model_path, &LoadOptions::new(processing).engine(engine))?;
         let sae = match (loaded, &random) {
@@ -106,7 +126,7 @@ impl Source {
         let sae_name =
             if random.is_some() { format!("random weights, {sae_flag}") } else { short(Path::new(&sae_flag)) };
         let text = if self.text.is_empty() { vec![demo.join("text.jsonl")] } else { self.text.clone() };
-        Ok(Setup { model, sae, sae_name, text, documents: self.documents() })
+        Ok(Setup { model, sae, entry, sae_name, text, documents: self.documents() })
     }
 }
 
@@ -135,7 +155,8 @@ impl Setup {
     pub fn describe_sae(&self) -> String {
         let hook = self.sae.metadata().hook_name.as_deref().unwrap_or("no hook named");
         let kind = self.sae.architecture();
-        format!("{}: {kind}, {} -> {} at {hook}", self.sae_name, self.sae.d_in(), self.sae.d_sae())
+        let notes: String = self.sae.metadata().notes.iter().map(|note| format!("; {note}")).collect();
+        format!("{}: {kind}, {} -> {} at {hook}{notes}", self.sae_name, self.sae.d_in(), self.sae.d_sae())
     }
 
     /// The model in words.
@@ -178,10 +199,28 @@ pub fn print_warnings(model: &LanguageModel) {
     model.warnings().iter().for_each(|warning| eprintln!("warning: {warning}"));
 }
 
-/// An SAE of any format for this engine.
-pub fn load_sae(path: &Path, engine: Engine) -> Outcome<Dictionary> {
-    let load = sae_core::LoadOptions { engine, ..Default::default() };
-    Ok(dialects::open(path, &dialects::OpenOptions { load, ..Default::default() })?)
+/// An SAE of any format for this engine, by path or by name, and the table's entry of it; prints what was folded, ignored or left out.
+pub fn load_sae(flag: &str, engine: Engine, flags: &SaeFlags) -> Outcome<(Dictionary, Option<Entry>)> {
+    let mut fetched = match of_a_release(flag) {
+        Some((release, sae_id)) => Some(Pretrained::from_env()?.fetch_sae(release, sae_id)?),
+        None if Path::new(flag).exists() => Some(Pretrained::new().fetch_sae(flag, "")?),
+        None => None,
+    };
+    let mut options = fetched.as_mut().map(|fetched| std::mem::take(&mut fetched.options)).unwrap_or_default();
+    options.load = sae_core::LoadOptions { engine, ignore_keys: flags.ignore_keys.clone() };
+    options.norm_scaling_factor = flags.norm_factor.or(options.norm_scaling_factor);
+    let path = fetched.as_ref().map_or(Path::new(flag), |fetched| &fetched.path);
+    let sae = dialects::open(path, &options)?;
+    for note in &sae.metadata().notes {
+        eprintln!("note: {note}");
+    }
+    Ok((sae, fetched.and_then(|fetched| fetched.entry)))
+}
+
+/// `RELEASE:SAE_ID` of the table of published SAEs.
+fn of_a_release(flag: &str) -> Option<(&str, &str)> {
+    let (release, sae_id) = flag.split_once(':').filter(|_| !Path::new(flag).exists())?;
+    Registry::built_in().release(release).is_ok().then_some((release, sae_id))
 }
 
 /// The weights that an SAE was trained on: TransformerLens' default, changed by `model_from_pretrained_kwargs`.

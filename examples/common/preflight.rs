@@ -4,7 +4,7 @@ use super::{Outcome, Setup, Source};
 use clap::Args;
 use saescope::activation_store::StoreOptions;
 use saescope::model_hooks::TokenBatch;
-use saescope::pretrained::preflight::{PreflightOptions, preflight};
+use saescope::pretrained::preflight::{Expected, PreflightOptions, preflight};
 
 /// Whether to ask first.
 #[derive(Args, Clone, Debug)]
@@ -24,7 +24,8 @@ impl PreflightFlags {
         if self.no_preflight || random {
             return Ok(());
         }
-        let options = PreflightOptions::default();
+        let mut options = PreflightOptions::default();
+        options.expected = setup.entry.as_ref().map(Expected::from);
         let mut store = setup.store_with(store)?;
         let mut rows: Vec<Vec<u32>> = Vec::new();
         while rows.iter().map(Vec::len).sum::<usize>() < options.tokens {

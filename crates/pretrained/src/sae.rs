@@ -3,7 +3,7 @@
 use crate::cache::Kind;
 use crate::pretrained::is_local;
 use crate::session::Session;
-use crate::{Entry, Error, Pretrained, Result, names};
+use crate::{Entry, Error, Pretrained, Registry, Result, names};
 use sae_core::Dictionary;
 use sae_core::LoadOptions;
 use sae_core::dialects::{self, Dialect, Files, OpenOptions, Origin};
@@ -43,6 +43,9 @@ impl Pretrained {
     /// Opens an SAE: a release of the table and its name there, or a repository `owner/name` of the hub and a folder or file in it, or a
     /// local folder and a folder or file in it (`""` for itself).
     ///
+    /// A repository's folder or file that the table lists is opened as the table says, by whichever way it is named: the repository's and
+    /// its own name, or the local path of its snapshot in a cache. Only the table has the norm factor of some.
+    ///
     /// # Errors
     /// [`Error::UnknownSae`], [`Error::UnknownName`] with names that are like it, everything that a download can meet, and [`Error::Sae`].
     pub fn sae(&self, release: &str, sae_id: &str) -> Result<Published> {
@@ -62,6 +65,10 @@ impl Pretrained {
                     "" => Path::new(release).to_path_buf(),
                     _ => Path::new(release).join(sae_id),
                 };
+                if let Some(entry) = in_a_cache(&path).and_then(|(repo, inside)| self.listed(&repo, &inside)) {
+                    let options = OpenOptions { load, ..entry.open_options() };
+                    return Ok(Fetched { path, options, entry: Some(entry), files: Vec::new(), revision: None });
+                }
                 let options = OpenOptions { dialect: self.dialect, load, ..OpenOptions::default() };
                 Ok(Fetched { path, options, entry: None, files: Vec::new(), revision: None })
             }
@@ -92,6 +99,9 @@ impl Pretrained {
         if !path.is_empty() {
             names::file(path)?;
         }
+        if let Some(entry) = self.listed(repo, path) {
+            return self.of_the_table(entry, load);
+        }
         let session = match self.dialect {
             Some(dialect) => self.session(repo, &dialect.files(path)?)?,
             None => Session::open(self, Kind::Model, repo, self.revision_or_main())?,
@@ -106,6 +116,13 @@ impl Pretrained {
         let at = session.folder()?;
         let at = if path.is_empty() { at } else { at.join(path) };
         Ok(Fetched { path: at, options, entry: None, files: paths, revision: Some(session.commit) })
+    }
+
+    /// The table's entry of a folder or file, unless another format was asked for.
+    fn listed(&self, repo: &str, path: &str) -> Option<Entry> {
+        let own = self.tables.iter().find_map(|table| table.find_path(repo, path));
+        let entry = own.or_else(|| Registry::built_in().find_path(repo, path))?;
+        self.dialect.is_none_or(|dialect| dialect == entry.dialect()).then_some(entry)
     }
 
     fn session(&self, repo: &str, files: &Files) -> Result<Session<'_>> {
@@ -126,6 +143,14 @@ impl Fetched {
         let dictionary = dialects::open(&self.path, &self.options)?;
         Ok(Published { dictionary, entry: self.entry, files: self.files, revision: self.revision })
     }
+}
+
+/// Repository and path in it of a file in a cache of Python's layout: `models--OWNER--NAME/snapshots/COMMIT/PATH`.
+fn in_a_cache(path: &Path) -> Option<(String, String)> {
+    let parts: Vec<&str> = path.iter().map(|part| part.to_str()).collect::<Option<_>>()?;
+    let at = parts.iter().rposition(|part| *part == "snapshots").filter(|at| *at > 0 && at + 2 < parts.len())?;
+    let (owner, name) = parts[at - 1].strip_prefix("models--")?.split_once("--")?;
+    Some((format!("{owner}/{name}"), parts[at + 2..].join("/")))
 }
 
 /// The files of every format that a folder could be in; which one it is, the files will tell.

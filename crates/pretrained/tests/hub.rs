@@ -29,7 +29,9 @@ fn repos() -> Repos {
         repos.entry(repo.into()).or_default().insert(file.into(), body);
     };
     for file in ["cfg.json", "sae_weights.safetensors"] {
-        put("models:me/saes", &format!("a/standard/{file}"), golden(&format!("sae-core/tests/golden/standard/{file}")));
+        let body = golden(&format!("sae-core/tests/golden/standard/{file}"));
+        put("models:me/saes", &format!("a/standard/{file}"), body.clone());
+        put("models:me/other", &format!("standard/{file}"), body);
     }
     put("models:me/saes", "a/standard/huge.safetensors", vec![7; 1000]);
     put("models:me/saes", "README.md", b"no".to_vec());
@@ -133,9 +135,17 @@ fn an_sae_of_the_table_arrives_and_opens() {
 #[test]
 fn a_repository_and_a_folder_open_without_the_table() {
     let setup = Setup::new(as_it_is);
-    let published = setup.hub().sae("me/saes", "a/standard").unwrap();
+    let published = setup.hub().sae("me/other", "standard").unwrap();
     assert!(published.entry.is_none());
     assert_eq!(published.dictionary.d_in(), setup.hub().sae("mine", "blocks.0").unwrap().dictionary.d_in());
+    // One that the table lists is the table's, by whichever name.
+    let listed = setup.hub().sae("me/saes", "a/standard").unwrap();
+    assert_eq!(listed.entry.unwrap().sae_id, "blocks.0");
+    assert_eq!(listed.dictionary.metadata().context_size, Some(99));
+    let snapshot = setup.repo().join("snapshots").join(COMMIT).join("a/standard");
+    let local = setup.hub().sae(snapshot.to_str().unwrap(), "").unwrap();
+    assert_eq!(local.entry.unwrap().sae_id, "blocks.0");
+    assert_eq!(local.dictionary.metadata().context_size, Some(99));
     match setup.hub().sae("me/saes", "a/standart") {
         Err(Error::NoSae { folders, .. }) => assert_eq!(folders, ["a/standard"]),
         other => panic!("{other:?}"),

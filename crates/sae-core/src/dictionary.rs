@@ -1,6 +1,7 @@
+use crate::dialects::{self, Dialect, OpenOptions};
 use crate::{
     Codes, Coupling, Error, FeatureId, LoadOptions, MatchingPursuit, Provenance, Reconstruction, Result, Sae,
-    SparseCoder, TemporalSae, saelens,
+    SparseCoder, TemporalSae,
 };
 use candle_core::Tensor;
 use std::path::Path;
@@ -32,7 +33,7 @@ macro_rules! each {
 }
 
 impl Dictionary {
-    /// Opens a SAELens folder of any architecture and version; otherwise as [`Sae::load`].
+    /// Opens a SAELens folder of any architecture and version; otherwise as [`Sae::load`]. [`dialects::open`] opens every other format as well.
     ///
     /// # Errors
     /// As [`Sae::load`].
@@ -45,7 +46,8 @@ impl Dictionary {
     /// # Errors
     /// As [`load`](Self::load).
     pub fn load_with(folder: impl AsRef<Path>, options: &LoadOptions) -> Result<Self> {
-        saelens::load(folder.as_ref(), options)
+        let options = OpenOptions { dialect: Some(Dialect::SaeLens), load: options.clone(), ..OpenOptions::default() };
+        dialects::open(folder, &options)
     }
 
     /// Saves it as a folder that SAELens opens; see [`Sae::save`].

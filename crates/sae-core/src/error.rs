@@ -56,7 +56,7 @@ pub enum Error {
     },
     /// A current configuration holds keys that no known version writes, which could change what the SAE computes.
     #[error(
-        "{path}: unknown keys {keys:?}; they could change what the SAE computes, so they must be named in `LoadOptions::ignore_keys` to be ignored"
+        "{path}: unknown keys {keys:?}; they could change what the SAE computes, so they must be named in `LoadOptions::ignore_keys` (`--ignore-keys` of the examples) to be ignored"
     )]
     UnknownKeys {
         /// The file.
@@ -200,6 +200,36 @@ pub enum Error {
         fold: &'static str,
         /// Why it is not a mere rewriting.
         reason: &'static str,
+    },
+    /// Training multiplied activations by a factor that is neither in the weights nor known.
+    #[error(
+        "this SAE reads activations multiplied by a norm factor (`normalize_activations: expected_average_only_in`), and that factor is not known; \
+         SAELens writes it to `activation_scaler.json` beside the weights (`scaling_factor`), the table of releases has it for published SAEs \
+         (open them by release and name), and sqrt(d_in) / (mean norm of the activations) estimates it; give it as \
+         `OpenOptions::norm_scaling_factor` or to `fold_norm_factor` (`--norm-factor` of the examples), 1 for activations as they are"
+    )]
+    NormFactorMissing,
+    /// Training multiplied activations by a factor that the files do not hold; the table of releases alone does.
+    #[error(
+        "{path}: the norm factor of this SAE is not in its files, only in the table of releases: open it by name, release `{release}`, \
+         with `pretrained::sae`, or give the factor as `OpenOptions::norm_scaling_factor` (`--norm-factor` of the examples), 1 for \
+         activations as they are"
+    )]
+    NormFactorOfRelease {
+        /// The configuration of the files.
+        path: PathBuf,
+        /// The release of the table that lists it.
+        release: &'static str,
+    },
+    /// A file that changes what the SAE computes cannot be used.
+    #[error("{path}: {reason}; it changes what the SAE computes, expected {expected}")]
+    BadAuxiliary {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+        /// What it should hold, or what to give in its place.
+        expected: &'static str,
     },
     /// Pre-activations of a coder that does not show them.
     #[error("this coder does not show its pre-activations (it does not implement `SparseCoder::pre_acts`)")]

@@ -66,7 +66,7 @@ impl Sae {
     ///
     /// Feature activations are those of `self(x * s)`; where features compete by decoder norm they come out divided by `s`, because the
     /// norms do (as in SAELens). A transcoder's output is divided too; its skip connection does not change, because
-    /// `(x * s) W_skip^T / s = x W_skip^T`.
+    /// `(x * s) W_skip^T / s = x W_skip^T`. A factor of 1 says that activations go in as they are: no weight changes.
     ///
     /// # Errors
     /// [`Error::Parameter`] unless `s` is finite and positive; [`Error::UnsafeFold`] with a per-token normalisation, which
@@ -79,6 +79,9 @@ impl Sae {
             input_shift: self.input_shift().map(over),
             ..self.input.clone()
         };
+        if s == 1.0 {
+            return Ok(self.with_input(input));
+        }
         let factor = Tensor::new(&[[s]], &Device::Cpu)?;
         self.rebuilt(Weights {
             input,

@@ -316,10 +316,12 @@ impl SparseCoder for MatchingPursuit {
     }
 
     fn decode(&self, codes: &Codes) -> Result<Tensor> {
+        self.input.check_scale()?;
         self.decoder.decode(self.engine(), codes)
     }
 
     fn decoder_rows(&self, features: &[FeatureId]) -> Result<Tensor> {
+        self.input.check_scale()?;
         check_features(features, self.d_sae())?;
         gather_rows(&self.decoder.w_dec, features, None)
     }

@@ -7,7 +7,8 @@ use std::sync::Arc;
 /// What happens to each activation vector before encoding, and is undone after decoding.
 ///
 /// ```text
-/// None, ExpectedAverageOnlyIn   x                            x_hat
+/// None                          x                            x_hat
+/// ExpectedAverageOnlyIn         x * s                        x_hat / s                  s is not known: to be folded first
 /// ConstantNormRescale           x * c,  c = sqrt(d_in)/|x|   x_hat / c
 /// LayerNorm                     (x - mu) / (sd + 1e-5)       x_hat * sd + mu     sd with d_in - 1 below the line
 /// ```
@@ -19,8 +20,8 @@ use std::sync::Arc;
 pub enum Normalisation {
     /// Vectors as they are.
     None,
-    /// Vectors as they are: a training-time factor that is meant to be folded with
-    /// [`fold_norm_factor`](crate::Sae::fold_norm_factor). Until then the SAE expects vectors of mean norm `sqrt(d_in)`.
+    /// A training-time factor that brings the mean norm to `sqrt(d_in)` and is not in the weights yet. Until it is folded
+    /// ([`fold_norm_factor`](crate::Sae::fold_norm_factor)), encoding and decoding are [`Error::NormFactorMissing`].
     ExpectedAverageOnlyIn,
     /// Every vector to norm `sqrt(d_in)`.
     ConstantNormRescale,
@@ -63,6 +64,14 @@ impl Rows<'_> {
 }
 
 impl InputMap {
+    /// Inputs and outputs are in the units of the model's activations.
+    pub(crate) fn check_scale(&self) -> Result<()> {
+        match self.normalisation {
+            Normalisation::ExpectedAverageOnlyIn => Err(Error::NormFactorMissing),
+            _ => Ok(()),
+        }
+    }
+
     /// Prepares an input and lends it, with what the way back needs and its shape. Contiguous f32 inputs on the CPU that need no
     /// normalisation are not copied.
     pub(crate) fn with_rows<R>(
@@ -70,6 +79,7 @@ impl InputMap {
         x: &Tensor,
         work: impl FnOnce(&Rows<'_>, Option<RowNorm>, Layout) -> Result<R>,
     ) -> Result<R> {
+        self.check_scale()?;
         let layout = Layout::of(x.dims(), self.d_in, self.act_shape)?;
         if !x.dtype().is_float() {
             return Err(Error::InputType { found: x.dtype() });

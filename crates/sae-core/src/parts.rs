@@ -28,7 +28,7 @@ pub struct SaeParts {
     pub act_shape: ActShape,
     /// Where the SAE belongs.
     pub metadata: Provenance,
-    /// `[d_sae]`: log10 of each feature's firing frequency on the training data, if known.
+    /// `[d_sae]`: log10 of each feature's firing frequency on the training data, if known; -inf: never fired.
     pub sparsity: Option<Vec<f32>>,
 }
 
@@ -108,7 +108,12 @@ fn check_vectors(parts: &SaeParts, d_in: usize, d_sae: usize) -> Result<()> {
         vector("input_shift", shift, d_in)?;
     }
     if let Some(sparsity) = &parts.sparsity {
-        vector("sparsity", sparsity, d_sae)?;
+        if sparsity.len() != d_sae {
+            return Err(Error::Shape { name: "sparsity", expected: vec![d_sae], found: vec![sparsity.len()] });
+        }
+        if let Some(column) = sparsity.iter().position(|log| log.is_nan() || *log == f32::INFINITY) {
+            return Err(Error::NotFinite { name: "sparsity", value: sparsity[column], row: 0, column });
+        }
     }
     match &parts.activation {
         Activation::JumpRelu { threshold } => vector("threshold", threshold, d_sae),

@@ -1,3 +1,4 @@
+use crate::OpenNote;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -34,6 +35,8 @@ pub struct Provenance {
     pub neuronpedia_id: Option<String>,
     /// All other keys, as they were.
     pub other: Map<String, Value>,
+    /// What was noted when the files were opened: a factor that was folded, a file that could not be used. Not saved.
+    pub notes: Vec<OpenNote>,
 }
 
 impl Provenance {

@@ -132,6 +132,10 @@ impl Sae {
         })
     }
 
+    pub(crate) fn with_input(&self, input: InputMap) -> Self {
+        Self { input, ..self.clone() }
+    }
+
     pub(crate) fn with_sparsity(self, sparsity: Option<Arc<[f32]>>) -> Self {
         Self { sparsity, ..self }
     }
@@ -170,6 +174,7 @@ impl Sae {
     /// # Errors
     /// [`Error::CodesMismatch`].
     pub fn decode_dense(&self, features: &Tensor) -> Result<Tensor> {
+        self.input.check_scale()?;
         let mut codes = Codes::from_features(SparseFeatures::from_dense(features)?);
         codes.layout = crate::Layout::of(features.dims(), codes.features.d_sae(), ActShape::Flat)?;
         self.decoder.decode(self.engine(), &codes)
@@ -306,7 +311,7 @@ impl Sae {
         self.metadata.hook_name.as_deref().ok_or(Error::MissingMetadata { key: "hook_name" })
     }
 
-    /// log10 of each feature's firing frequency on the training data, `[d_sae]`, if the folder had it.
+    /// log10 of each feature's firing frequency on the training data, `[d_sae]`, if the folder had it; -inf: never fired.
     #[must_use]
     pub fn sparsity(&self) -> Option<&[f32]> {
         self.sparsity.as_deref()
@@ -358,10 +363,12 @@ impl SparseCoder for Sae {
     }
 
     fn decode(&self, codes: &Codes) -> Result<Tensor> {
+        self.input.check_scale()?;
         self.decoder.decode(self.engine(), codes)
     }
 
     fn decoder_rows(&self, features: &[FeatureId]) -> Result<Tensor> {
+        self.input.check_scale()?;
         check_features(features, self.d_sae_())?;
         gather_rows(&self.decoder.w_dec, features, self.decoder.scale.as_deref())
     }

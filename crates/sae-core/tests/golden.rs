@@ -4,6 +4,7 @@ mod common;
 
 use candle_core::Tensor;
 use common::{error, flat, golden};
+use sae_core::dialects::{OpenOptions, open};
 use sae_core::{Arithmetic, Dictionary, Engine, Error, LoadOptions, Precision, SparseCoder};
 use tensor_files::SafetensorsFile;
 
@@ -17,6 +18,9 @@ fn tolerance(engine: Engine) -> f64 {
     }
 }
 
+/// The folder whose norm factor is neither in its weights nor beside them.
+const UNFOLDED: &str = "standard_expected_average_only_in";
+
 struct Golden {
     name: &'static str,
     sae: Dictionary,
@@ -26,9 +30,12 @@ struct Golden {
 impl Golden {
     fn open(name: &'static str, engine: Engine) -> Self {
         let folder = golden(name);
-        let options = LoadOptions { engine, ..LoadOptions::default() };
+        let load = LoadOptions { engine, ..LoadOptions::default() };
+        // SAELens computes without the factor that it was not told of; here that has to be said.
+        let norm_scaling_factor = (name == UNFOLDED).then_some(1.0);
+        let options = OpenOptions { load, norm_scaling_factor, ..OpenOptions::default() };
         let file = SafetensorsFile::open(folder.join("golden.safetensors")).unwrap();
-        Self { name, sae: Dictionary::load_with(&folder, &options).unwrap(), file }
+        Self { name, sae: open(&folder, &options).unwrap(), file }
     }
 
     /// Where hardly a feature fires, the rms of the codes is small beside the terms that were summed.

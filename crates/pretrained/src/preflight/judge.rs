@@ -54,12 +54,17 @@ fn centring(place: &Place, measured: &Measured, options: &PreflightOptions) -> O
     }
 }
 
-/// An SAE whose norm factor is not folded reads vectors of mean norm `sqrt(d_in)`.
+/// An SAE whose norm factor is not folded reads vectors of mean norm `sqrt(d_in)`, and refuses to encode before the factor is known.
 fn norm(subject: &Subject<'_>, measured: &Measured, options: &PreflightOptions) -> Option<Reason> {
     let (ratio, limit) = (measured.norm_over_sqrt_d, options.thresholds.norm_factor);
     let expects = subject.normalisation() == Normalisation::ExpectedAverageOnlyIn;
-    (expects && !within(ratio, limit)).then(|| {
+    expects.then(|| {
         let factor = if ratio > 0.0 { 1.0 / ratio } else { 1.0 };
+        if within(ratio, limit) {
+            let change = "Give the factor, 1 for activations as they are: `sae.fold_norm_factor(1.0)`.";
+            let expected = "a norm factor that is folded: without one the SAE does not encode";
+            return Reason::new(Level::Fail, Check::Norm, expected, format!("{ratio:.2} of sqrt(d_in)"), change);
+        }
         let change = format!("Fold the release's norm factor, about {factor:.4}: `sae.fold_norm_factor({factor:.4})`.");
         let expected = "a mean norm of sqrt(d_in): `expected_average_only_in` is not folded";
         let found = format!("{ratio:.2} of that");

@@ -77,7 +77,10 @@ pub fn preflight<'a>(
     let (mut reasons, place) = statics::check(model, &subject, tokens, options);
     let Some(place) = place else { return Ok(Verdict::new(reasons, None, started.elapsed())) };
     let sample = sample::take(model, &place, tokens, options)?;
-    let measured = match measure::measure(model, &subject, &sample, options)? {
+    // An SAE whose norm factor is missing computes nothing; what it would make of the activations as they are still tells about the rest.
+    let unscaled = subject.unscaled()?;
+    let measured_subject = unscaled.as_ref().map_or(subject, Subject::from);
+    let measured = match measure::measure(model, &measured_subject, &sample, options)? {
         Ok(measured) => measured,
         Err(reason) => {
             reasons.push(reason);
@@ -86,7 +89,7 @@ pub fn preflight<'a>(
     };
     judge::judge(&subject, &place, &measured, options, &mut reasons);
     if options.remedies && !place.is_transcoder() {
-        reasons.extend(remedies::look(model, &subject, &place, &sample, &measured, options)?);
+        reasons.extend(remedies::look(model, &measured_subject, &place, &sample, &measured, options)?);
     }
     judge::forgive_the_name(&measured, options, &mut reasons);
     Ok(Verdict::new(reasons, Some(measured), started.elapsed()))

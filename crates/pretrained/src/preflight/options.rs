@@ -1,4 +1,5 @@
 use super::Thresholds;
+use crate::Entry;
 
 /// What is known of the SAE beforehand, and how much to look at.
 #[derive(Clone, Debug)]
@@ -39,10 +40,10 @@ impl Default for PreflightOptions {
 }
 
 impl PreflightOptions {
-    /// With what the release says.
+    /// With what the release says: [`Expected`], or the table's entry of the SAE (`&Entry`).
     #[must_use]
-    pub fn expecting(mut self, expected: Expected) -> Self {
-        self.expected = Some(expected);
+    pub fn expecting(mut self, expected: impl Into<Expected>) -> Self {
+        self.expected = Some(expected.into());
         self
     }
 
@@ -62,4 +63,11 @@ pub struct Expected {
     pub l0: Option<f64>,
     /// Share of the variance that the reconstruction keeps.
     pub variance_explained: Option<f64>,
+}
+
+/// What the table of releases says of an SAE; what it does not know stays unknown.
+impl From<&Entry> for Expected {
+    fn from(entry: &Entry) -> Self {
+        Self { l0: entry.l0, variance_explained: entry.variance_explained }
+    }
 }

@@ -33,6 +33,12 @@ impl<'a> Subject<'a> {
         self.sae.map_or(Normalisation::None, Sae::normalisation)
     }
 
+    /// The SAE with its missing norm factor taken for 1, if one is missing.
+    pub(super) fn unscaled(&self) -> sae_core::Result<Option<Sae>> {
+        let missing = self.sae.filter(|sae| sae.normalisation() == Normalisation::ExpectedAverageOnlyIn);
+        missing.map(|sae| sae.fold_norm_factor(1.0)).transpose()
+    }
+
     /// log10 of the frequencies in training.
     pub(super) fn sparsity(&self) -> Option<&'a [f32]> {
         self.sae.and_then(Sae::sparsity)

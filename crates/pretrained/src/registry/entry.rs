@@ -53,6 +53,11 @@ pub(super) fn id(line: &str) -> &str {
     line.split('\t').next().unwrap_or(line)
 }
 
+/// The folder or file in the repository; `=` means the same as the name.
+pub(super) fn path(line: &str) -> &str {
+    line.split('\t').nth(1).filter(|path| !path.is_empty() && *path != "=").unwrap_or_else(|| id(line))
+}
+
 impl Release {
     /// From its line, which `parse::read` has checked.
     pub(super) fn read(line: &str) -> Self {
@@ -75,11 +80,10 @@ impl Entry {
         let fields: Vec<&str> = line.split('\t').collect();
         let field = |i: usize| fields.get(i).copied().filter(|field| !field.is_empty());
         let text = |i: usize| field(i).map(str::to_owned);
-        let path = field(1).filter(|path| *path != "=").unwrap_or(fields[0]);
         Self {
             release: release.clone(),
             sae_id: fields[0].into(),
-            path: path.into(),
+            path: path(line).into(),
             hook: text(2),
             hook_out: text(3),
             d_in: field(4).and_then(|x| x.parse().ok()),

@@ -131,6 +131,16 @@ impl Registry {
         }
     }
 
+    /// The SAE that a release publishes as this folder or file of a repository; where several do, that of the first release.
+    #[must_use]
+    pub fn find_path(&self, repo: &str, path: &str) -> Option<Entry> {
+        let of_repo = self.releases.iter().filter(|at| self.line(at.line).split('\t').nth(2) == Some(repo));
+        of_repo.into_iter().find_map(|at| {
+            let line = self.lines_of(at).find(|line| entry::path(line) == path)?;
+            Some(Entry::read(&Arc::new(self.release_at(at)), line))
+        })
+    }
+
     /// The SAEs that a query asks for, sorted by release and by name (layer 2 before layer 10).
     #[must_use]
     pub fn search(&self, query: &Query) -> Vec<Entry> {

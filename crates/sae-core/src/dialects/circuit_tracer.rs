@@ -98,9 +98,8 @@ impl Config {
         for key in ["scan", "scan_name", "repo_id", "revision", "subfolder"] {
             keys.take(key);
         }
-        let ignored = |key: &String| source.options.load.ignore_keys.contains(key);
-        let strangers: Vec<String> =
-            keys.map.into_iter().filter(|(key, value)| !value.is_null() && !ignored(key)).map(|(key, _)| key).collect();
+        let unknown = keys.map.into_iter().filter(|(_, value)| !value.is_null()).map(|(key, _)| key);
+        let strangers: Vec<String> = unknown.filter(|key| !source.ignores(&path, key)).collect();
         if strangers.is_empty() { Ok(config) } else { Err(Error::UnknownKeys { path, keys: strangers }) }
     }
 

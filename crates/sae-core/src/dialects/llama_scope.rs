@@ -18,7 +18,7 @@ use super::source::{Files, Source, at};
 use super::weights::{agree, refuse_strangers, sizes, transposed, vector};
 use super::{Dialect, Reader};
 use crate::saelens::json::{Keys, read_object};
-use crate::{Activation, Dictionary, Provenance, Result, Sae, SaeParts};
+use crate::{Activation, Dictionary, Engine, Error, OpenNote, Provenance, Result, Sae, SaeParts};
 use candle_core::Tensor;
 use serde_json::Value;
 use std::path::Path;
@@ -42,6 +42,8 @@ const WEIGHTS: &str = "checkpoints/final.safetensors";
 const R1_CONFIG: &str = "config.json";
 const R1_WEIGHTS: &str = "sae_weights.safetensors";
 const LOG_THRESHOLD: &str = "log_jumprelu_threshold";
+/// The one release of the format, in the table of releases.
+const R1_RELEASE: &str = "llama_scope_r1_distill";
 const NORMS: &str = "sparsity_include_decoder_norm";
 const TENSORS: [&str; 5] = ["encoder.weight", "encoder.bias", "decoder.weight", "decoder.bias", LOG_THRESHOLD];
 
@@ -75,7 +77,7 @@ fn check(keys: &mut Keys<'_>, source: &Source<'_>, [d_sae, d_in]: [usize; 2]) ->
     Ok(())
 }
 
-fn metadata(keys: &mut Keys<'_>) -> Result<Provenance> {
+fn metadata(keys: &mut Keys<'_>, dialect: Dialect) -> Result<Provenance> {
     let (hook, out) = (keys.string("hook_point_in")?, keys.string("hook_point_out")?);
     if let (Some(hook), Some(out)) = (&hook, &out)
         && hook != out
@@ -83,12 +85,17 @@ fn metadata(keys: &mut Keys<'_>) -> Result<Provenance> {
         let expected = format!("\"{hook}\", as hook_point_in: transcoders of this format are not read");
         return Err(keys.bad("hook_point_out", expected, &out.as_str().into()));
     }
+    let (model, dataset) = match dialect {
+        // Its SAEs were trained on several mixtures of two data sets.
+        Dialect::LlamaScopeR1 => ("deepseek-ai/DeepSeek-R1-Distill-Llama-8B", None),
+        _ => ("meta-llama/Llama-3.1-8B", Some("cerebras/SlimPajama-627B".into())),
+    };
     Ok(Provenance {
-        model_name: Some("meta-llama/Llama-3.1-8B".into()),
+        model_name: Some(model.into()),
         hook_name: hook,
         context_size: Some(1024),
         prepend_bos: Some(true),
-        dataset_path: Some("cerebras/SlimPajama-627B".into()),
+        dataset_path: dataset,
         ..Provenance::default()
     })
 }
@@ -128,6 +135,9 @@ fn open(source: &Source<'_>, dialect: Dialect, config: &str, weights: &str) -> R
     check(&mut keys, source, [d_sae, d_in])?;
     let said = said_factor(&mut keys, d_in)?;
     let factor = source.options.norm_scaling_factor.or(said);
+    if factor.is_none() && dialect == Dialect::LlamaScopeR1 {
+        return Err(Error::NormFactorOfRelease { path, release: R1_RELEASE });
+    }
     let mut threshold = match dialect {
         Dialect::LlamaScopeR1 => vector(&file, LOG_THRESHOLD, d_sae)?.into_iter().map(f32::exp).collect(),
         _ => {
@@ -139,8 +149,8 @@ fn open(source: &Source<'_>, dialect: Dialect, config: &str, weights: &str) -> R
         }
     };
     let w_dec = transposed(&file, "decoder.weight", d_sae, d_in)?;
-    let ignored = source.options.load.ignore_keys.iter().any(|key| key == NORMS);
-    if keys.boolean(NORMS)? == Some(true) && !ignored && dialect == Dialect::LlamaScope {
+    let norms = keys.boolean(NORMS)? == Some(true) && dialect == Dialect::LlamaScope;
+    if norms && !source.ignores(&path, NORMS) {
         over_norms(&mut threshold, &w_dec)?;
     }
     let b_dec = match keys.boolean("use_decoder_bias")? {
@@ -154,11 +164,14 @@ fn open(source: &Source<'_>, dialect: Dialect, config: &str, weights: &str) -> R
     let mut parts = SaeParts::new(w_enc, vector(&file, "encoder.bias", d_sae)?, w_dec, b_dec.clone());
     parts.activation = Activation::JumpRelu { threshold: threshold.into() };
     parts.input_shift = keys.boolean("apply_decoder_bias_to_pre_encoder")?.unwrap_or(false).then_some(b_dec);
-    parts.metadata = metadata(&mut keys)?;
+    parts.metadata = metadata(&mut keys, dialect)?;
     let engine = source.options.load.engine;
     match said.filter(|_| source.options.norm_scaling_factor.is_none()) {
         // The fold needs the exact weights, which packing for the engine may round.
-        Some(said) => Ok(Sae::new(parts)?.fold_norm_factor(said)?.with_engine(engine)?.into()),
+        Some(said) => {
+            source.note(OpenNote::NormFactorFolded { factor: said, path: Some(path.clone()) });
+            Ok(Sae::on(Engine::Reference, parts)?.fold_norm_factor(said)?.with_engine(engine)?.into())
+        }
         None => Ok(Sae::on(engine, parts)?.into()),
     }
 }

@@ -62,7 +62,8 @@ const READERS: &[Reader] = &[
 /// Opens an SAE of any format.
 ///
 /// `path` is a folder, or a file of the formats that publish one file per SAE. What is read is brought to the convention of
-/// [`Sae`](crate::Sae); [`OpenOptions::norm_scaling_factor`] is folded into the weights.
+/// [`Sae`](crate::Sae); [`OpenOptions::norm_scaling_factor`], or the factor that the files hold, is folded into the weights. What was folded,
+/// ignored or left out is in [`Provenance::notes`](crate::Provenance::notes).
 ///
 /// # Errors
 /// [`Error::UnknownDialect`] when no format recognises the files, and everything that reading can find: each error names the file.
@@ -70,12 +71,12 @@ pub fn open(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Dictionary>
     let path = path.as_ref();
     let dialect = options.dialect.map_or_else(|| detect(path), Ok)?;
     let read = |options: &OpenOptions| {
-        let source = Source { path, options };
+        let source = Source::new(path, options);
         let opened = (reader(dialect)?.open)(&source)?;
         source.finish(dialect, opened)
     };
     // A fold needs the exact weights, which packing for the engine may round: so it comes first.
-    if options.norm_scaling_factor.is_some() {
+    if options.norm_scaling_factor.is_some() && dialect != Dialect::SaeLens {
         let load = LoadOptions { engine: Engine::Reference, ..options.load.clone() };
         if let Dictionary::Sae(sae) = read(&OpenOptions { load, ..options.clone() })? {
             return Ok(sae.with_engine(options.load.engine)?.into());

@@ -2,6 +2,8 @@
 
 use super::source::{Files, Source};
 use super::{Dialect, Reader};
+use crate::saelens::auxiliary::{SCALER_FILE, WHITENING_FILE};
+use crate::saelens::load;
 use crate::{Dictionary, Result};
 use std::path::Path;
 
@@ -13,9 +15,10 @@ fn recognises(path: &Path) -> bool {
 
 fn files(path: &str) -> Files {
     let at = |name: &str| format!("{path}/{name}");
-    Files { required: vec![at("cfg.json"), at("sae_weights.safetensors")], optional: vec![at("sparsity.safetensors")] }
+    let optional = ["sparsity.safetensors", SCALER_FILE, WHITENING_FILE].map(at);
+    Files { required: vec![at("cfg.json"), at("sae_weights.safetensors")], optional: optional.into() }
 }
 
 fn open(source: &Source<'_>) -> Result<Dictionary> {
-    Dictionary::load_with(source.path, &source.options.load)
+    load(source.path, &source.options.load, source.options.norm_scaling_factor)
 }

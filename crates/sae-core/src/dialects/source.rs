@@ -1,7 +1,8 @@
 use super::Dialect;
 use crate::saelens::json::{Keys, as_count};
-use crate::{Dictionary, Error, LoadOptions, Result};
+use crate::{Dictionary, Error, LoadOptions, OpenNote, Result};
 use serde_json::{Map, Value};
+use std::cell::RefCell;
 use std::path::Path;
 
 /// Where files were published. Some formats say the layer, the width or k in these names alone.
@@ -24,10 +25,27 @@ pub struct OpenOptions {
     pub layer: Option<usize>,
     /// Put over what the files say, under SAELens' names of a configuration's keys (`hook_name`, `d_sae`, `k`, ..).
     pub overrides: Map<String, Value>,
-    /// The factor that training multiplied activations by: folded into the weights.
+    /// The factor that training multiplied activations by: folded into the weights, in place of one that the files hold. 1: activations go in
+    /// as they are.
     pub norm_scaling_factor: Option<f32>,
     /// The engine, and keys of SAELens' configuration that may be ignored.
     pub load: LoadOptions,
+}
+
+impl OpenOptions {
+    /// With the factor that training multiplied activations by; 1: activations go in as they are.
+    #[must_use]
+    pub fn norm_scaling_factor(mut self, factor: f32) -> Self {
+        self.norm_scaling_factor = Some(factor);
+        self
+    }
+
+    /// With a key of the configuration that is unknown here and that the caller knows to be without effect.
+    #[must_use]
+    pub fn ignore_key(mut self, key: impl Into<String>) -> Self {
+        self.load.ignore_keys.push(key.into());
+        self
+    }
 }
 
 /// Files of one SAE within a repository; paths divided by `/`.
@@ -48,9 +66,19 @@ pub(super) fn at(folder: &str, name: &str) -> String {
 pub(super) struct Source<'a> {
     pub(super) path: &'a Path,
     pub(super) options: &'a OpenOptions,
+    notes: RefCell<Vec<OpenNote>>,
 }
 
-impl Source<'_> {
+impl<'a> Source<'a> {
+    pub(super) fn new(path: &'a Path, options: &'a OpenOptions) -> Self {
+        Self { path, options, notes: RefCell::default() }
+    }
+
+    /// Adds to the notes of what is opened.
+    pub(super) fn note(&self, note: OpenNote) {
+        self.notes.borrow_mut().push(note);
+    }
+
     /// The path in the repository, or else the local one: what names of layers and widths are looked for in.
     pub(super) fn published_path(&self) -> String {
         match &self.options.origin {
@@ -69,22 +97,32 @@ impl Source<'_> {
         self.options.overrides.get(key).and_then(as_count)
     }
 
+    /// Whether the caller says that a key may be ignored; if so it is noted.
+    pub(super) fn ignores(&self, path: &Path, key: &str) -> bool {
+        let ignored = self.options.load.ignore_keys.iter().any(|name| name == key);
+        if ignored {
+            self.note(OpenNote::KeysIgnored { path: path.into(), keys: vec![key.into()] });
+        }
+        ignored
+    }
+
     /// Keys of a configuration that nothing took: they could change what is computed.
     pub(super) fn refuse_keys(&self, keys: &Keys<'_>) -> Result<()> {
-        let ignored = |key: &String| self.options.load.ignore_keys.contains(key);
-        let unknown: Vec<String> = keys.map.keys().filter(|key| !ignored(key)).cloned().collect();
+        let unknown: Vec<String> = keys.map.keys().filter(|key| !self.ignores(keys.path, key)).cloned().collect();
         if unknown.is_empty() { Ok(()) } else { Err(Error::UnknownKeys { path: keys.path.into(), keys: unknown }) }
     }
 
     /// What is the same for every format: overrides of the metadata, and the factor of the norms.
     pub(super) fn finish(&self, dialect: Dialect, opened: Dictionary) -> Result<Dictionary> {
-        let metadata = opened.metadata().overridden(self.path, &self.options.overrides)?;
+        let mut metadata = opened.metadata().overridden(self.path, &self.options.overrides)?;
+        metadata.notes.append(&mut self.notes.borrow_mut());
+        let factor = match dialect {
+            // Their readers have folded the factor, or compared it with that of the files.
+            Dialect::Temporal | Dialect::SaeLens => None,
+            _ => self.options.norm_scaling_factor,
+        };
+        metadata.notes.extend(factor.map(|factor| OpenNote::NormFactorFolded { factor, path: None }));
         let opened = opened.with_metadata(metadata);
-        match self.options.norm_scaling_factor {
-            // Its files bring the factor, and its reader has compared the two.
-            Some(_) if dialect == Dialect::Temporal => Ok(opened),
-            Some(factor) => opened.fold_norm_factor(factor),
-            None => Ok(opened),
-        }
+        factor.map_or_else(|| Ok(opened.clone()), |factor| opened.fold_norm_factor(factor))
     }
 }

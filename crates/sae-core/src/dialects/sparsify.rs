@@ -15,7 +15,7 @@ use super::source::{Files, Source, at};
 use super::weights::{agree, refuse_strangers, sizes, transposed, vector};
 use super::{Dialect, Reader};
 use crate::saelens::json::{Keys, read_object};
-use crate::{Activation, Dictionary, Provenance, Result, Sae, SaeParts, SeparatorToken};
+use crate::{Activation, Dictionary, OpenNote, Provenance, Result, Sae, SaeParts, SeparatorToken};
 use serde_json::Value;
 use std::path::Path;
 use tensor_files::SafetensorsFile;
@@ -53,6 +53,20 @@ fn hooks(module: &str, transcode: bool) -> Option<(String, Option<String>)> {
     Some(if transcode { (from, Some(to)) } else { (to, None) })
 }
 
+/// Model, dataset and context size of a training's configuration: the file is one only where it has sparsify's section.
+fn training(path: &Path) -> Result<Provenance> {
+    let mut keys = Keys { path, prefix: "", map: read_object(path)? };
+    if !keys.object("sae").is_ok_and(|section| section.is_some()) {
+        return Ok(Provenance::default());
+    }
+    Ok(Provenance {
+        model_name: keys.string("model")?,
+        dataset_path: keys.string("dataset")?,
+        context_size: keys.count("ctx_len")?,
+        ..Provenance::default()
+    })
+}
+
 /// What the folder's name and the training's configuration tell.
 fn metadata(source: &Source<'_>, transcode: bool) -> Result<Provenance> {
     let path = source.published_path();
@@ -68,12 +82,13 @@ fn metadata(source: &Source<'_>, transcode: bool) -> Result<Provenance> {
     }
     let above = source.path.join("..").join("config.json");
     if above.is_file() {
-        let mut keys = Keys { path: &above, prefix: "", map: read_object(&above)? };
-        // The file is the training's own only where it has sparsify's section.
-        if keys.object("sae").is_ok_and(|section| section.is_some()) {
-            metadata.model_name = keys.string("model")?;
-            metadata.dataset_path = keys.string("dataset")?;
-            metadata.context_size = keys.count("ctx_len")?;
+        // Nothing of this file is computed with, so that one that cannot be read is not in the way.
+        match training(&above) {
+            Ok(said) => {
+                (metadata.model_name, metadata.dataset_path) = (said.model_name, said.dataset_path);
+                metadata.context_size = said.context_size;
+            }
+            Err(error) => source.note(OpenNote::FileSkipped { path: above, reason: error.to_string() }),
         }
     }
     Ok(metadata)

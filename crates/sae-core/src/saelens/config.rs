@@ -1,6 +1,6 @@
 use super::json::Keys;
 use super::{SUPPORTED, legacy};
-use crate::{ActShape, Error, Normalisation, Provenance, Result};
+use crate::{ActShape, Error, Normalisation, OpenNote, Provenance, Result};
 use serde_json::{Map, Value};
 use std::path::Path;
 
@@ -14,6 +14,8 @@ pub(super) struct Config {
     pub(super) d_out: usize,
     pub(super) apply_b_dec_to_input: bool,
     pub(super) normalisation: Normalisation,
+    /// Whether training whitened activations, so that the whitening has to be folded into the weights.
+    pub(super) whitened: bool,
     pub(super) act_shape: ActShape,
     pub(super) finetuning_scaling_factor: bool,
     pub(super) metadata: Provenance,
@@ -95,20 +97,28 @@ impl Config {
         let d_in = dimension(&mut keys, "d_in")?;
         let d_sae = dimension(&mut keys, "d_sae")?;
         let architecture = architecture(&mut keys, d_sae)?;
-        let config = Self {
+        let whitened = keys.map.get("normalize_activations").and_then(Value::as_str) == Some("covariance_whitening");
+        if whitened {
+            keys.take("normalize_activations");
+        }
+        let mut config = Self {
             architecture,
             d_in,
             d_sae,
             d_out: if architecture.is_transcoder() { dimension(&mut keys, "d_out")? } else { d_in },
             apply_b_dec_to_input: apply_b_dec_to_input(&mut keys, architecture)?,
             normalisation: normalisation(&mut keys)?,
+            whitened,
             act_shape: act_shape(&mut keys)?,
             finetuning_scaling_factor: keys.boolean("finetuning_scaling_factor")?.unwrap_or(false),
             metadata: Provenance::from_json(path, keys.object("metadata")?.unwrap_or_default())?,
         };
         dtype(&mut keys)?;
-        let known = |key: &String| HARMLESS.contains(&key.as_str()) || ignore.contains(key);
-        let unknown: Vec<String> = keys.map.keys().filter(|key| !known(key)).cloned().collect();
+        let unknown = keys.map.into_iter().map(|(key, _)| key).filter(|key| !HARMLESS.contains(&key.as_str()));
+        let (ignored, unknown): (Vec<String>, Vec<String>) = unknown.partition(|key| ignore.contains(key));
+        if !ignored.is_empty() {
+            config.metadata.notes.push(OpenNote::KeysIgnored { path: path.into(), keys: ignored });
+        }
         if unknown.is_empty() {
             return Ok(config);
         }
@@ -213,7 +223,7 @@ fn apply_b_dec_to_input(keys: &mut Keys<'_>, architecture: Architecture) -> Resu
 }
 
 fn normalisation(keys: &mut Keys<'_>) -> Result<Normalisation> {
-    let expected = "none, expected_average_only_in, constant_norm_rescale or layer_norm";
+    let expected = "none, expected_average_only_in, constant_norm_rescale, layer_norm or covariance_whitening";
     let parse = |value: &Value| match value.as_str()? {
         "none" => Some(Normalisation::None),
         "expected_average_only_in" => Some(Normalisation::ExpectedAverageOnlyIn),

@@ -1,6 +1,6 @@
 use super::config::{Architecture, Config};
 use super::json::read_object;
-use super::{CFG_FILE, SPARSITY_FILE, WEIGHTS_FILE};
+use super::{CFG_FILE, WEIGHTS_FILE, auxiliary};
 use crate::{Activation, Dictionary, Error, Result, Sae, SaeParts};
 use candle_core::Tensor;
 use std::path::Path;
@@ -22,15 +22,20 @@ pub struct LoadOptions {
 const SCALING: [&str; 2] = ["scaling_factor", "finetuning_scaling_factor"];
 
 impl Sae {
-    /// Opens a SAELens folder of any version: `cfg.json`, `sae_weights.safetensors`, optionally `sparsity.safetensors`.
+    /// Opens a SAELens folder of any version: `cfg.json`, `sae_weights.safetensors`, and what lies beside them; [`dialects::open`](crate::dialects::open) of a
+    /// known format and type.
     ///
     /// Weights in f16 and bf16 are widened to f32. A fine-tuned `scaling_factor` (SAELens before 6: features are multiplied by
-    /// it before decoding) is taken into `W_dec`, which gives the same function.
+    /// it before decoding) is taken into `W_dec`, which gives the same function. Where the configuration asks for a norm factor or a whitening,
+    /// those of `activation_scaler.json` and `activation_whitening.safetensors` are folded into the weights. [`Provenance::notes`] says
+    /// so, and names a `sparsity.safetensors` that could not be used.
     ///
     /// # Errors
     /// [`Error::Io`], [`Error::NotJson`], [`Error::MissingKey`], [`Error::BadKey`], [`Error::UnknownKeys`],
-    /// [`Error::UnsupportedArchitecture`], [`Error::UnknownTensors`], [`Error::ScalingFactor`], and [`Error::File`] for
-    /// missing, misshapen or non-finite tensors: each names the file, the key or tensor, what was expected and what was found.
+    /// [`Error::UnsupportedArchitecture`], [`Error::UnknownTensors`], [`Error::ScalingFactor`], [`Error::BadAuxiliary`], and [`Error::File`]
+    /// for missing, misshapen or non-finite tensors: each names the file, the key or tensor, what was expected and what was found.
+    ///
+    /// [`Provenance::notes`]: crate::Provenance::notes
     pub fn load(folder: impl AsRef<Path>) -> Result<Self> {
         Self::load_with(folder, &LoadOptions::default())
     }
@@ -40,21 +45,29 @@ impl Sae {
     /// # Errors
     /// As [`load`](Self::load).
     pub fn load_with(folder: impl AsRef<Path>, options: &LoadOptions) -> Result<Self> {
-        match load(folder.as_ref(), options)? {
+        match Dictionary::load_with(&folder, options)? {
             Dictionary::Sae(sae) => Ok(sae),
             other => Err(Error::NotAnSae { path: folder.as_ref().into(), found: other.architecture() }),
         }
     }
 }
 
-/// Opens a folder of any architecture.
-pub(crate) fn load(folder: &Path, options: &LoadOptions) -> Result<Dictionary> {
+/// Opens a folder of any architecture; `given` is folded into the weights in place of the factor that lies beside them.
+pub(crate) fn load(folder: &Path, options: &LoadOptions, given: Option<f32>) -> Result<Dictionary> {
     let cfg_path = folder.join(CFG_FILE);
-    let config = Config::parse(&cfg_path, read_object(&cfg_path)?, &options.ignore_keys)?;
+    let mut config = Config::parse(&cfg_path, read_object(&cfg_path)?, &options.ignore_keys)?;
+    let notes = &mut config.metadata.notes;
+    let factor = auxiliary::norm_factor(folder, config.normalisation, given, notes)?;
+    let whitening = if config.whitened { Some(auxiliary::whitening(folder, config.d_in, notes)?) } else { None };
+    let sparsity = auxiliary::sparsity(folder, config.d_sae, notes);
     let weights = Weights { file: SafetensorsFile::open(folder.join(WEIGHTS_FILE))?, config: &config };
     weights.refuse_strangers()?;
     if let Some(other) = weights.other(options)? {
-        return Ok(other);
+        let other = factor.map_or_else(|| Ok(other.clone()), |factor| other.fold_norm_factor(factor))?;
+        return match &whitening {
+            Some(w) => other.fold_whitening(&w.mean, &w.matrix, &w.inverse),
+            None => Ok(other),
+        };
     }
     let (d_in, d_sae, d_out) = (config.d_in, config.d_sae, config.d_out);
     let b_dec = weights.vector("b_dec", d_out)?;
@@ -73,10 +86,21 @@ pub(crate) fn load(folder: &Path, options: &LoadOptions) -> Result<Dictionary> {
         activation: weights.activation()?,
         normalisation: config.normalisation,
         act_shape: config.act_shape,
-        sparsity: sparsity(&folder.join(SPARSITY_FILE), d_sae)?,
+        sparsity,
         metadata: config.metadata.clone(),
     };
-    Ok(Sae::on(options.engine, parts)?.into())
+    if factor.is_none() && whitening.is_none() {
+        return Ok(Sae::on(options.engine, parts)?.into());
+    }
+    // A fold needs the exact weights, which packing for the engine may round: so it comes first.
+    let mut sae = Sae::on(Engine::Reference, parts)?;
+    if let Some(factor) = factor {
+        sae = sae.fold_norm_factor(factor)?;
+    }
+    if let Some(w) = &whitening {
+        sae = sae.fold_whitening(&w.mean, &w.matrix, &w.inverse)?;
+    }
+    Ok(sae.with_engine(options.engine)?.into())
 }
 
 /// An opened weights file and what the configuration says of it.
@@ -168,11 +192,4 @@ impl Weights<'_> {
         names.sort();
         Err(Error::UnknownTensors { path: self.file.path().into(), names, architecture: architecture.into() })
     }
-}
-
-fn sparsity(path: &Path, d_sae: usize) -> Result<Option<Vec<f32>>> {
-    if !path.exists() {
-        return Ok(None);
-    }
-    Ok(Some(SafetensorsFile::open(path)?.load_f32_shaped("sparsity", &[d_sae])?.to_vec1()?))
 }

@@ -43,6 +43,7 @@ impl Provenance {
             dataset_path: keys.string("dataset_path")?,
             neuronpedia_id: keys.string("neuronpedia_id")?,
             other: keys.map,
+            notes: Vec::new(),
         })
     }
 
@@ -51,7 +52,7 @@ impl Provenance {
         let mut metadata = self.to_json();
         metadata.extend(overrides.iter().map(|(key, value)| (key.clone(), value.clone())));
         NOT_METADATA.iter().for_each(|key| drop(metadata.remove(*key)));
-        Self::from_json(path, metadata)
+        Ok(Self { notes: self.notes.clone(), ..Self::from_json(path, metadata)? })
     }
 
     /// SAELens' `metadata` object.

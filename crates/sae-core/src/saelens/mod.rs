@@ -3,6 +3,7 @@
 //! Configurations of SAELens 6 and later are read as they are; older ones are first rewritten to that form
 //! ([`legacy`]), by SAELens' own rules.
 
+pub(crate) mod auxiliary;
 mod config;
 pub(crate) mod json;
 mod legacy;
