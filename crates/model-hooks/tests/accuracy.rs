@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Golden, MODELS, error, model_on, rms_error};
+use common::{Golden, MODELS, error, model_on, rms_error, tolerances};
 use model_hooks::{Capture, Engine, HookPoint, Precision, Processing, Site};
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -63,12 +63,31 @@ fn docs_accuracy_md() {
          Largest error of any single value against TransformerLens 3.9 in f32, in parts of the rms of the point's values, the worst of all layers\n\
          and of both numeric modes (raw and processed weights), on the small models of `crates/model-hooks/tests/golden` (of `hook_result` one\n\
          layer in most).\n\
-         Written by `cargo test --release --workspace --test accuracy -- --ignored`; `tests/golden.rs` holds every engine to 1e-4.\n\n",
+         Written by `cargo test --release --workspace --test accuracy -- --ignored`.\n\n",
     );
+    out += &tolerances::statement();
+    out.push('\n');
     writeln!(out, "## f32 ({})\n", Engine::kernels(Precision::F32)).unwrap();
     table(&mut out, &of(Precision::F32), |e| e.0);
     let bf16 = of(Precision::Bf16);
     writeln!(out, "\n## bf16 ({}): rms of the errors\n", Engine::kernels(Precision::Bf16)).unwrap();
     table(&mut out, &bf16, |e| e.1);
-    std::fs::write(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs/accuracy.md"), out).unwrap();
+    std::fs::write(page(), out).unwrap();
+}
+
+fn page() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs/accuracy.md")
+}
+
+/// The bounds that the page states are those that the tests use.
+#[test]
+fn docs_accuracy_md_states_the_bounds_of_the_tests() {
+    let text = std::fs::read_to_string(page()).unwrap();
+    let statement = tolerances::statement();
+    let stated = || Some(text.find(tolerances::BEGIN)?..text.find(tolerances::END)? + tolerances::END.len());
+    let range = stated().expect("docs/accuracy.md has the marks of the statement");
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        return std::fs::write(page(), [&text[..range.start], &statement, &text[range.end..]].concat()).unwrap();
+    }
+    assert!(text[range] == statement, "docs/accuracy.md does not state the tests' bounds: run this test with UPDATE_DOCS=1");
 }

@@ -2,11 +2,12 @@
 
 mod common;
 
-use common::{BF16_RMS, Golden, MODELS, assert_close, engines, error, folder, model_on, rms_error, tolerance};
+use common::tolerances::{MODELS as BOUNDS, MODELS_RMS};
+use common::{Golden, MODELS, assert_close, engines, error, folder, model_on, rms_error, tolerance};
 use model_hooks::{Capture, Engine, HookPoint, NoTap, Processing, Site, next_token_loss, next_token_loss_per_token};
 use std::collections::BTreeSet;
 
-const TOLERANCE: f64 = 1e-4;
+const TOLERANCE: f64 = BOUNDS.f32;
 
 fn on_every_engine() -> impl Iterator<Item = (&'static str, Engine)> {
     engines().flat_map(|engine| MODELS.map(|name| (name, engine)))
@@ -44,7 +45,7 @@ fn every_point_equals_transformer_lens() {
                 assert_close(&what, value, &expected, tolerance);
                 rms = rms_error(value, &expected).max(rms);
             }
-            assert!(rms < BF16_RMS, "{name} {mode}, {engine}: {rms}");
+            assert!(rms < MODELS_RMS, "{name} {mode}, {engine}: {rms}");
             println!(
                 "{name} {mode}, {engine}: worst error {:.1e} of the rms, at {}; worst rms {rms:.1e}",
                 worst.0, worst.1

@@ -3,6 +3,8 @@
 mod common;
 #[path = "dialects/page.rs"]
 mod page;
+#[path = "../../../tests/support/tolerances.rs"]
+mod tolerances;
 
 use candle_core::Tensor;
 use common::{error, flat};
@@ -11,6 +13,7 @@ use sae_core::{Arithmetic, Dictionary, Engine, LoadOptions, Precision, Result, S
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use tensor_files::SafetensorsFile;
+use tolerances::FORMATS;
 
 struct Fixture {
     name: String,
@@ -150,18 +153,12 @@ fn error_in_common(name: &str, found: &[f32], expected: &[f32]) -> f64 {
     common::error_of(&found, &expected)
 }
 
-/// Over the rms. In bf16 inputs and weights are rounded by up to 2^-9 each; of the 16 products of a pre-activation the largest are some ten
-/// times the rms of activations, most of which are 0.
-fn tolerance(engine: Engine) -> f64 {
-    if rounds(engine) { 0.06 } else { 1e-4 }
-}
-
 #[test]
 fn values_are_the_tools_own_on_every_engine() {
     for fixture in Fixture::all().into_iter().filter(|fixture| fixture.expected().is_some()) {
         for engine in common::engines() {
             let worst = fixture.worst(engine);
-            assert!(worst <= tolerance(engine), "{}: off by {worst:e} of the rms on {engine}", fixture.name);
+            assert!(worst <= FORMATS.on(engine), "{}: off by {worst:e} of the rms on {engine}", fixture.name);
         }
     }
 }

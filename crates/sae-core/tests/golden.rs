@@ -1,22 +1,15 @@
 //! Every supported SAE that SAELens itself saved, against what SAELens computes with it (see `golden/README.md`).
 
 mod common;
+#[path = "../../../tests/support/tolerances.rs"]
+mod tolerances;
 
 use candle_core::Tensor;
 use common::{error, flat, golden};
 use sae_core::dialects::{OpenOptions, open};
-use sae_core::{Arithmetic, Dictionary, Engine, Error, LoadOptions, Precision, SparseCoder};
+use sae_core::{Arithmetic, Dictionary, Engine, Error, LoadOptions, SparseCoder};
 use tensor_files::SafetensorsFile;
-
-/// Largest allowed error over the reference's rms. In bf16 inputs and weights are rounded to 8 bits: 2^-8 each at worst, of which a sum of
-/// many products of either sign keeps about a third.
-fn tolerance(engine: Engine) -> f64 {
-    match engine.arithmetic().map(Arithmetic::precision) {
-        None | Some(Precision::F32) => 1e-5,
-        Some(Precision::F32Fast) => 5e-5,
-        _ => 0.03,
-    }
-}
+use tolerances::SAES;
 
 /// The folder whose norm factor is neither in its weights nor beside them.
 const UNFOLDED: &str = "standard_expected_average_only_in";
@@ -41,7 +34,7 @@ impl Golden {
     /// Where hardly a feature fires, the rms of the codes is small beside the terms that were summed.
     fn tolerance(&self) -> f64 {
         let few = if self.name == "topk_fewer_positive_than_k" { 4.0 } else { 1.0 };
-        few * tolerance(self.sae.engine())
+        few * SAES.on(self.sae.engine())
     }
 
     fn assert_close(&self, what: &str, found: &Tensor, tolerance: f64) {

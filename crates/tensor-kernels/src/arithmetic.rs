@@ -143,10 +143,11 @@ pub struct Arithmetic {
 }
 
 impl Arithmetic {
-    /// On the machine's best back end.
+    /// On the machine's best back end. Where that is AMX, its kernel is first checked against f64 (once in the life of a process, in
+    /// milliseconds; see [`self_test`](crate::self_test)): one that fails is replaced by that of AVX-512, and `Display` says so.
     #[must_use]
     pub fn new(precision: Precision) -> Self {
-        let backend = Backend::best();
+        let backend = crate::self_test::trusted(Backend::best(), precision);
         Self { backend, precision, kernel: kernel::of(backend, precision) }
     }
 
@@ -221,7 +222,10 @@ impl Default for Arithmetic {
 
 impl fmt::Display for Arithmetic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({})", self.precision, self.kernel_name())
+        match crate::self_test::note(self.backend, self.precision) {
+            None => write!(f, "{} ({})", self.precision, self.kernel_name()),
+            Some(note) => write!(f, "{} ({}, {note})", self.precision, self.kernel_name()),
+        }
     }
 }
 

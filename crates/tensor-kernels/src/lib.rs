@@ -43,6 +43,7 @@ mod product;
 mod rope;
 mod rows;
 mod scratch;
+mod self_test;
 mod simd;
 mod softmax;
 mod sparse;
@@ -67,6 +68,7 @@ pub use norm::{Norm, gain_and_bias, gain_and_bias_row};
 pub use product::{Operand, product, product_on};
 pub use rope::{RopePairs, RopeShape, rope};
 pub use rows::PackedRows;
+pub use self_test::{KernelCheck, KernelFailure, SelfTest, self_test};
 pub use softmax::{log_sum_exp, softmax_rows};
 pub use sparse::{Extremes, SparseEncoder, SparseOut, SparseRef, SparseRule, decode_rows, extremes};
 

@@ -1,5 +1,6 @@
 //! Against SAELens' own `run_evals`, and against an oracle in f64 that also knows what SAELens does not compute (`tests/golden/evals`).
 
+use crate::tolerances::{METRICS, SCORES};
 use crate::toy::{at, plain};
 use activation_store::{HookSelector, TokenFilter, TokenRow};
 use feature_analysis::evals::{Bootstrap, EvalHooks, EvalOptions, Evaluation, FeatureWeights};
@@ -73,10 +74,7 @@ fn hooks(input: &str, output: Option<&str>) -> EvalHooks {
 
 /// Tolerances relative to the value: of sums, and of scores and divergences.
 fn tolerances(engine: Engine) -> (f64, f64) {
-    match engine {
-        Engine::Kernels(arithmetic) if arithmetic.kernel_name() == "amx bf16x3" => (1e-3, 1e-2),
-        _ => (1e-4, 1e-3),
-    }
+    (METRICS.on(engine), SCORES.on(engine))
 }
 
 /// Our key for the oracle's; `None` for what is not computed here.
@@ -197,7 +195,7 @@ fn intervals_from_the_oracles_prompts() {
             };
             let interval = found.get(key).unwrap().interval.unwrap();
             for (ours, right) in [(interval.low, quantile(0.1)), (interval.high, quantile(0.9))] {
-                assert!((ours - right).abs() <= 1e-3 * right.abs(), "{name} {key}: {ours}, golden {right}");
+                assert!((ours - right).abs() <= SCORES.f32 * right.abs(), "{name} {key}: {ours}, golden {right}");
             }
         }
     }

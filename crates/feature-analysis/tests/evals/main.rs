@@ -6,4 +6,6 @@ mod hand;
 mod laws;
 mod refusals;
 mod resume;
+#[path = "../../../../tests/support/tolerances.rs"]
+mod tolerances;
 mod toy;

@@ -1,9 +1,12 @@
 //! What the integration tests share: the golden folders, and how errors are counted.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+#[path = "../../../../tests/support/tolerances.rs"]
+pub mod tolerances;
+
 use candle_core::{DType, Tensor};
 use model_hooks::{
-    Arithmetic, Engine, HookPoint, LanguageModel, LoadOptions, Precision, ProcessingSteps, TokenBatch, load,
+    Arithmetic, Engine, HookPoint, LanguageModel, LoadOptions, ProcessingSteps, TokenBatch, load,
 };
 use std::path::PathBuf;
 use tensor_files::SafetensorsFile;
@@ -48,11 +51,6 @@ pub fn families() -> Vec<(&'static str, &'static str)> {
     ]
 }
 
-/// The largest error of any single value at any hook point of the golden models in bf16, in parts of the point's rms (patterns and the
-/// products of gated MLPs are the worst), and the rms of all errors at any point.
-pub const BF16: f64 = 0.5;
-pub const BF16_RMS: f64 = 0.05;
-
 pub fn folder(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
 }
@@ -71,15 +69,10 @@ pub fn engines() -> impl Iterator<Item = Engine> {
 }
 
 /// The bound on errors of a whole model on this engine, in parts of the rms, where f32 is held to `f32`.
-///
-/// `F32Fast` is f32 but on AMX, whose three products of bf16 are 500 times as exact as one (measured in software: 7e-4 at the last
-/// pattern of the Llama models, 2.4e-4 at their logits).
 pub fn tolerance(engine: Engine, f32: f64) -> f64 {
-    match engine {
-        Engine::Kernels(arithmetic) if arithmetic.kernel_name() == "amx bf16x3" => f32.max(1e-3),
-        Engine::Kernels(arithmetic) if arithmetic.precision() == Precision::Bf16 => BF16,
-        _ => f32,
-    }
+    let bounds = tolerances::MODELS;
+    let (amx_f32fast, bf16) = (bounds.amx_f32fast.max(f32), bounds.bf16);
+    tolerances::Bounds { f32, amx_f32fast, bf16 }.on(engine)
 }
 
 /// A folder's golden tensors, with the ones stored under another name found there.

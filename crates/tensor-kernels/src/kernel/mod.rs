@@ -1,6 +1,6 @@
 //! What a back end has to offer: packing, and the product of blocks of packed rows with a panel of packed columns.
 //!
-//! One file per kernel. Everything above this module is the same for all of them.
+//! One file per kernel, AMX a folder. Everything above this module is the same for all of them.
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
