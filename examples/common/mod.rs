@@ -203,6 +203,10 @@ pub fn print_warnings(model: &LanguageModel) {
 pub fn load_sae(flag: &str, engine: Engine, flags: &SaeFlags) -> Outcome<(Dictionary, Option<Entry>)> {
     let mut fetched = match of_a_release(flag) {
         Some((release, sae_id)) => Some(Pretrained::from_env()?.fetch_sae(release, sae_id)?),
+        // As a path, whatever releases are called.
+        None if Path::new(flag).is_relative() && Path::new(flag).exists() => {
+            Some(Pretrained::new().fetch_sae(&format!("./{flag}"), "")?)
+        }
         None if Path::new(flag).exists() => Some(Pretrained::new().fetch_sae(flag, "")?),
         None => None,
     };

@@ -67,6 +67,7 @@ pub fn statement() -> String {
     out += &row("codes and reconstructions of the other formats of SAEs", FORMATS);
     out += &row("SAELens' metrics of an evaluation", METRICS);
     out += &row("scores and divergences of an evaluation", SCORES);
-    out += &format!("\nThe rms of the errors at any hook point is below {MODELS_RMS} of the point's on every engine.\n");
+    out +=
+        &format!("\nThe rms of the errors at any hook point is below {MODELS_RMS} of the point's on every engine.\n");
     out + END
 }

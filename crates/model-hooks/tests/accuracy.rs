@@ -89,5 +89,8 @@ fn docs_accuracy_md_states_the_bounds_of_the_tests() {
     if std::env::var_os("UPDATE_DOCS").is_some() {
         return std::fs::write(page(), [&text[..range.start], &statement, &text[range.end..]].concat()).unwrap();
     }
-    assert!(text[range] == statement, "docs/accuracy.md does not state the tests' bounds: run this test with UPDATE_DOCS=1");
+    assert!(
+        text[range] == statement,
+        "docs/accuracy.md does not state the tests' bounds: run this test with UPDATE_DOCS=1"
+    );
 }

@@ -85,7 +85,8 @@ fn names_repositories_and_snapshots_open_what_the_path_with_the_tables_numbers_o
             "0.75".into(),
             factor.map_or_else(String::new, |factor| factor.to_string()),
         ];
-        let overrides_text = if overrides.is_empty() { String::new() } else { Value::from(overrides.clone()).to_string() };
+        let overrides_text =
+            if overrides.is_empty() { String::new() } else { Value::from(overrides.clone()).to_string() };
         let table = format!(
             "#saescope-registry\t1\tmine\n>\tmine\t{repo}\t{dialect}\tgpt2\t1\t{overrides_text}\n{}\n",
             line.join("\t")

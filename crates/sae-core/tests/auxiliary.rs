@@ -60,7 +60,8 @@ fn codes(sae: &Dictionary, name: &str) -> Tensor {
 
 #[test]
 fn the_factor_beside_the_weights_is_folded_on_every_engine_and_said() {
-    let (_dir, folder) = with_file(UNFOLDED, SCALER, json!({"scaling_factor": FACTOR, "has_whitening": false}).to_string());
+    let (_dir, folder) =
+        with_file(UNFOLDED, SCALER, json!({"scaling_factor": FACTOR, "has_whitening": false}).to_string());
     for engine in engines() {
         let load = LoadOptions { engine, ..LoadOptions::default() };
         let doors = [
@@ -114,7 +115,9 @@ fn without_a_factor_every_use_is_an_error_that_says_where_one_comes_from() {
         for (at, result) in uses.into_iter().enumerate() {
             let error = result.expect_err(&format!("use {at}"));
             assert!(matches!(error, Error::NormFactorMissing), "{at}: {error}");
-            for word in ["activation_scaler.json", "norm_scaling_factor", "fold_norm_factor", "--norm-factor", "release"] {
+            for word in
+                ["activation_scaler.json", "norm_scaling_factor", "fold_norm_factor", "--norm-factor", "release"]
+            {
                 assert!(error.to_string().contains(word), "{error}: no {word}");
             }
         }
@@ -239,7 +242,12 @@ fn a_frequency_of_minus_infinity_is_a_feature_that_never_fired() {
     assert_eq!(Sae::load(folder.join("saved")).unwrap().sparsity(), Some(values.as_slice()));
     let parts = |sparsity| SaeParts {
         sparsity: Some(sparsity),
-        ..SaeParts::new(sae.w_enc_t().unwrap().t().unwrap(), sae.b_enc().into(), sae.w_dec().clone(), sae.b_dec().into())
+        ..SaeParts::new(
+            sae.w_enc_t().unwrap().t().unwrap(),
+            sae.b_enc().into(),
+            sae.w_dec().clone(),
+            sae.b_dec().into(),
+        )
     };
     assert!(Sae::new(parts(values.clone())).is_ok());
     values[3] = f32::NAN;
@@ -249,7 +257,12 @@ fn a_frequency_of_minus_infinity_is_a_feature_that_never_fired() {
 #[test]
 fn files_that_nothing_reads_may_hold_anything() {
     let (_dir, folder) = copy("standard");
-    for file in ["runner_cfg.json", "trainer_state.pt", "activations_store_state.safetensors", "log_feature_sparsity.safetensors"] {
+    for file in [
+        "runner_cfg.json",
+        "trainer_state.pt",
+        "activations_store_state.safetensors",
+        "log_feature_sparsity.safetensors",
+    ] {
         std::fs::write(folder.join(file), b"\xff\x00no").unwrap();
     }
     assert!(plainly(&folder).metadata().notes.is_empty());

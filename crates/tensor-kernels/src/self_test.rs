@@ -184,7 +184,8 @@ fn not_run(reason: String) -> KernelCheck {
 
 fn all() -> Vec<KernelCheck> {
     let mut checks: Vec<KernelCheck> = Arithmetic::available().map(products).collect();
-    let sparse = Arithmetic::available().map(|arithmetic| ran("sparse encoder", arithmetic, sparse_encoder(arithmetic)));
+    let sparse =
+        Arithmetic::available().map(|arithmetic| ran("sparse encoder", arithmetic, sparse_encoder(arithmetic)));
     checks.extend(sparse);
     checks.extend(Arithmetic::available().map(|arithmetic| ran("attention", arithmetic, attend(arithmetic))));
     for backend in Backend::available() {
@@ -283,7 +284,8 @@ fn sparse_encoder(arithmetic: Arithmetic) -> Result<KernelCheck> {
 /// Causal attention with grouped heads over 37 positions: outputs against f64.
 fn attend(arithmetic: Arithmetic) -> Result<KernelCheck> {
     let (pos, heads, kv_heads, width) = (37, 4, 2, 24);
-    let [q, k, v] = [(heads, 5), (kv_heads, 6), (kv_heads, 7)].map(|(heads, seed)| values(pos * heads * width, seed, false));
+    let [q, k, v] =
+        [(heads, 5), (kv_heads, 6), (kv_heads, 7)].map(|(heads, seed)| values(pos * heads * width, seed, false));
     let (shape, divisor) = (AttentionShape::new(1, pos, heads, kv_heads, width), (width as f32).sqrt());
     let mut z = vec![f32::NAN; pos * heads * width];
     attention(arithmetic, &shape, &AttentionOptions::new(divisor), &q, &k, &v, AttentionTaps::default(), &mut z)?;
@@ -299,7 +301,12 @@ fn attend(arithmetic: Arithmetic) -> Result<KernelCheck> {
         let total: f64 = weights.iter().sum();
         for d in 0..width {
             let mix: f64 = weights.iter().enumerate().map(|(j, w)| w * f64::from(v[kv(j) + d])).sum();
-            check.compare(&|| format!("query {i}, head {h}, entry {d}"), z[(i * heads + h) * width + d], mix / total, bound);
+            check.compare(
+                &|| format!("query {i}, head {h}, entry {d}"),
+                z[(i * heads + h) * width + d],
+                mix / total,
+                bound,
+            );
         }
     }
     Ok(check)

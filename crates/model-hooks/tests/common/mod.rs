@@ -5,9 +5,7 @@
 pub mod tolerances;
 
 use candle_core::{DType, Tensor};
-use model_hooks::{
-    Arithmetic, Engine, HookPoint, LanguageModel, LoadOptions, ProcessingSteps, TokenBatch, load,
-};
+use model_hooks::{Arithmetic, Engine, HookPoint, LanguageModel, LoadOptions, ProcessingSteps, TokenBatch, load};
 use std::path::PathBuf;
 use tensor_files::SafetensorsFile;
 

@@ -67,7 +67,8 @@ fn scaler(path: &Path) -> Result<Option<f32>> {
     match map.get("scaling_factor") {
         Some(Value::Null) => Ok(None),
         Some(value) => {
-            let factor = value.as_f64().map(|factor| factor as f32).filter(|factor| factor.is_finite() && *factor > 0.0);
+            let factor =
+                value.as_f64().map(|factor| factor as f32).filter(|factor| factor.is_finite() && *factor > 0.0);
             factor.map(Some).ok_or_else(|| bad(format!("`scaling_factor` is {value}")))
         }
         None => Err(bad("`scaling_factor` is missing".into())),
@@ -84,7 +85,8 @@ pub(super) struct Whitening {
 /// The whitening of a training checkpoint, which the configuration asks for.
 pub(super) fn whitening(folder: &Path, d_in: usize, notes: &mut Vec<OpenNote>) -> Result<Whitening> {
     let path = folder.join(WHITENING_FILE);
-    let expected = "the `mean`, `matrix` and `inverse_matrix` that SAELens writes beside a checkpoint of `covariance_whitening`";
+    let expected =
+        "the `mean`, `matrix` and `inverse_matrix` that SAELens writes beside a checkpoint of `covariance_whitening`";
     if !path.is_file() {
         return Err(Error::BadAuxiliary { path, reason: "the file is missing".into(), expected });
     }
