@@ -5,12 +5,21 @@
 //! generation_times FOLDER [PRECISION [STEPS [PLACE ...]]]
 //! ```
 //! At each place the cache is filled up to there, then STEPS tokens are carried on one by one, the likeliest each time: the median of
-//! their times. Without a folder it does nothing.
+//! their times, and the processor's time for each of them. Without a folder it does nothing.
 
 use model_hooks::{LoadOptions, NoTap, Precision, Processing, TokenBatch, load};
 use serde_json::json;
 use std::path::Path;
 use std::time::Instant;
+
+/// The processor's time of this process so far, in ms (to 10), where /proc says it.
+fn cpu_ms() -> Option<f64> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // Behind the name in parentheses: user and system time are the 12th and 13th.
+    let fields: Vec<&str> = stat.rsplit(')').next()?.split_whitespace().collect();
+    let ticks = |i: usize| fields.get(i)?.parse::<f64>().ok();
+    Some(10.0 * (ticks(11)? + ticks(12)?))
+}
 
 /// Tokens of a prompt that run at once.
 const CHUNK: usize = 512;
@@ -47,7 +56,7 @@ fn main() {
             next = run(&ids, &mut cache);
         }
         let prompt = started.elapsed().as_secs_f64() * 1e3 / (place - first).max(1) as f64;
-        let mut ids = Vec::with_capacity(steps);
+        let (mut ids, cpu) = (Vec::with_capacity(steps), cpu_ms());
         let mut times: Vec<f64> = (0..steps)
             .map(|_| {
                 let started = Instant::now();
@@ -56,9 +65,10 @@ fn main() {
                 started.elapsed().as_secs_f64() * 1e3
             })
             .collect();
+        let cpu = cpu_ms().zip(cpu).map(|(after, before)| (after - before) / steps.max(1) as f64);
         times.sort_by(f64::total_cmp);
         found.push(json!({
-            "place": place, "ms_per_token": times[times.len() / 2], "ms_per_prompt_token": prompt, "ids": ids,
+            "place": place, "ms_per_token": times[times.len() / 2], "cpu_ms_per_token": cpu, "ms_per_prompt_token": prompt, "ids": ids,
         }));
     }
     let kernel = model.engine().arithmetic().map(|arithmetic| arithmetic.kernel_name());

@@ -8,6 +8,8 @@ make    a Llama with random weights: 8 layers, d_model 512, 8 heads on 4 of keys
 run     in each round every precision of both, one process after the other; BINARY is the benchmark `generation_times` as cargo built it
 table   the medians over rounds, as Markdown
 
+On a machine that does other work, compare the processor's time with `--threads 1`: threads that wait for each other lose most there.
+
 transformers runs with its DynamicCache, `logits_to_keep=1` and scaled-dot-product attention, in inference mode.
 """
 
@@ -68,14 +70,15 @@ def theirs():
             while columns < place:
                 token = run([(i * 7919 + 13) % 32000 for i in range(columns, min(place, columns + CHUNK))])
             prompt = (time.perf_counter() - started) * 1e3 / max(place - first, 1)
-            times, ids = [], []
+            times, ids, cpu = [], [], time.process_time()
             for _ in range(args.steps):
                 started = time.perf_counter()
                 token = run([token])
                 times.append((time.perf_counter() - started) * 1e3)
                 ids.append(token)
+            cpu = (time.process_time() - cpu) * 1e3 / args.steps
             times.sort()
-            found.append(dict(place=place, ms_per_token=times[len(times) // 2], ms_per_prompt_token=prompt, ids=ids))
+            found.append(dict(place=place, ms_per_token=times[len(times) // 2], cpu_ms_per_token=cpu, ms_per_prompt_token=prompt, ids=ids))
     print(json.dumps(dict(who="transformers", found=found)))
 
 
@@ -99,7 +102,7 @@ def table():
         runs = [json.loads(line) for line in raw]
     rounds = len({x["round"] for x in runs})
     print(f"| {rounds} rounds | tokens before | theirs, ms | ours, ms | times faster |\n|---|---|---|---|---|")
-    for what, key in [("a token", "ms_per_token"), ("a prompt's token", "ms_per_prompt_token")]:
+    for what, key in [("a token", "ms_per_token"), ("a token, processor's time", "cpu_ms_per_token"), ("a prompt's token", "ms_per_prompt_token")]:
         for precision in ["f32", "bf16"]:
             for i, place in enumerate(PLACES):
                 of = lambda who: statistics.median(x["found"][i][key] for x in runs if x["who"] == who and x["precision"] == precision)

@@ -205,7 +205,7 @@ pub enum Error {
         /// The size of the vocabulary.
         d_vocab: usize,
     },
-    /// A run on cached keys passes the length above which this model turns all keys by other angles (LongRoPE).
+    /// A run on cached keys passes the length above which this model turns all keys by other angles (LongRoPE, dynamic scaling).
     #[error(
         "{pos} positions need other rotary angles than texts of up to {n_ctx}, by which the {cached} cached keys are turned; run the text whole"
     )]

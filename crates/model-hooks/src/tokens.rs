@@ -9,7 +9,7 @@ use std::ops::Range;
 /// Rows of different lengths are [padded](Self::padded). Which columns of a row hold its tokens is part of the batch, one range for each
 /// row; the others hold padding. Positions count from a row's first token, no query attends to padding, and the values at padded
 /// columns are finite and mean nothing. So a row has the same values as it has alone, at the columns of its tokens. (One exception, as in
-/// transformers: LongRoPE picks its factors by the longest row of the batch.)
+/// transformers: LongRoPE and dynamic scaling turn a batch by the length of its longest row.)
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TokenBatch {

@@ -32,8 +32,10 @@ pub trait Generate: HookedModel {
     /// As [`HookedModel::run`]; [`Error::CacheRows`](crate::Error::CacheRows) for another number of rows,
     /// [`Error::PaddingInside`](crate::Error::PaddingInside) when padding would come between a row's tokens (it was padded on the right),
     /// [`Error::ContextExceeded`](crate::Error::ContextExceeded) when a row outgrows the context,
-    /// [`Error::CacheOfOtherModel`](crate::Error::CacheOfOtherModel), [`Error::GradientsThroughCache`](crate::Error::GradientsThroughCache)
-    /// on the reference engine. After an error the cache is as it was.
+    /// [`Error::CacheOfOtherModel`](crate::Error::CacheOfOtherModel), [`Error::CacheOfOtherEngine`](crate::Error::CacheOfOtherEngine),
+    /// [`Error::CachedAngles`](crate::Error::CachedAngles) where a text with cached keys passes the original context of a model whose
+    /// rotary angles depend on the length of the text (LongRoPE, dynamic scaling),
+    /// [`Error::GradientsThroughCache`](crate::Error::GradientsThroughCache) on the reference engine. After an error the cache is as it was.
     fn forward_cached(&self, tokens: &TokenBatch, cache: &mut KvCache, tap: &mut dyn Tap) -> Result<Tensor>;
 
     /// As [`forward_cached`](Self::forward_cached), the logits of the last column alone, `[batch, 1, d_vocab]`: those that the next
