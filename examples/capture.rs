@@ -10,6 +10,7 @@ mod common;
 use clap::{Parser, ValueEnum};
 use common::Outcome;
 use common::engine::{EngineFlags, Precision};
+use common::out::{print_line, print_note};
 use saescope::model_hooks::{Bos, Capture, HookPoint, LanguageModel, LoadOptions, Processing, TokenBatch};
 use saescope::tensor_files::save_safetensors;
 use std::path::PathBuf;
@@ -51,7 +52,8 @@ enum ProcessingArg {
     Tl,
 }
 
-fn main() -> ExitCode {
+/// The program.
+pub fn main() -> ExitCode {
     common::exit(run(&Args::parse()))
 }
 
@@ -77,12 +79,12 @@ fn run(args: &Args) -> Outcome {
     let mut out = Vec::with_capacity(points.len() + 1);
     for point in points {
         let value = capture.get(point)?;
-        println!("{point} {:?}", value.dims());
+        print_line(format_args!("{point} {:?}", value.dims()));
         out.push((point.to_string(), value.contiguous()?));
     }
     out.push(("tokens".into(), tokens.to_tensor(&candle_core::Device::Cpu)?.to_dtype(candle_core::DType::I64)?));
     save_safetensors(&args.out, &out, None)?;
-    println!("wrote {}", args.out.display());
+    print_line(format_args!("wrote {}", args.out.display()));
     Ok(())
 }
 
@@ -103,11 +105,11 @@ fn read_tokens(args: &Args, model: &LanguageModel) -> Outcome<TokenBatch> {
         return Err("the text is empty: it has no token beside BOS".into());
     }
     if tokens.truncated > 0 {
-        eprintln!(
+        print_note(format_args!(
             "note: {} tokens did not fit into the context of {} and were left out",
             tokens.truncated,
             model.shape().n_ctx
-        );
+        ));
     }
     Ok(TokenBatch::new(&[tokens.ids])?)
 }

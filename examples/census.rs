@@ -11,6 +11,7 @@ mod common;
 use clap::Parser;
 use common::census_folder::CensusFolder;
 use common::engine::{EngineFlags, peak_rss_bytes};
+use common::out::{print_line, print_note};
 use common::preflight::PreflightFlags;
 use common::{Outcome, Setup, Source, left_out, token_bar};
 use saescope::activation_store::{ActivationSource, StoreOptions, StoreReport, TokenFilter};
@@ -52,19 +53,20 @@ struct Args {
     folder: CensusFolder,
 }
 
-fn main() -> ExitCode {
+/// The program.
+pub fn main() -> ExitCode {
     common::exit(run(&Args::parse()))
 }
 
 fn run(args: &Args) -> Outcome {
     let engine = args.engine.start()?;
     let setup = args.source.open_on(engine)?;
-    println!(
+    print_line(format_args!(
         "model  {}\nSAE    {}\ntext   {}\nengine {engine}",
         setup.describe_model(),
         setup.describe_sae(),
         setup.describe_text()
-    );
+    ));
     args.preflight.check(&args.source, &setup, args.store())?;
     let started = Instant::now();
     let (census, report, read) = count(args, &setup, engine)?;
@@ -74,9 +76,9 @@ fn run(args: &Args) -> Outcome {
     let rate = (done > 0).then(|| done as f64 / seconds);
     page(args, &setup, &census, seconds, engine)?;
     if let Some(left_out) = left_out(&read) {
-        println!("text: {left_out}");
+        print_line(format_args!("text: {left_out}"));
     }
-    println!("{} tokens in {seconds:.1} s; open {}", report.tokens, args.folder.page().display());
+    print_line(format_args!("{} tokens in {seconds:.1} s; open {}", report.tokens, args.folder.page().display()));
     let result = serde_json::json!({
         "tokens": report.tokens, "resumed_at": report.resumed_at, "seconds": seconds, "tokens_per_s": rate, "peak_rss_bytes": peak_rss_bytes(),
         "backend": engine.arithmetic().map(|a| a.backend().name()), "precision": engine.arithmetic().map(|a| a.precision().name()),
@@ -85,7 +87,7 @@ fn run(args: &Args) -> Outcome {
         "skipped_documents": read.packing.skipped_documents, "cut_documents": read.packing.cut_documents, "threads": rayon::current_num_threads(),
         "census_bytes": census.options().memory_bytes(census.d_sae()),
     });
-    println!("{result}");
+    print_line(result);
     Ok(())
 }
 
@@ -111,11 +113,11 @@ fn count(args: &Args, setup: &Setup, engine: Engine) -> Outcome<(FeatureCensus, 
     let report = run.run(&mut harvest, &mut |progress| bar.set_position(progress.tokens))?;
     bar.finish();
     for damaged in &report.damaged_checkpoints {
-        eprintln!(
+        print_note(format_args!(
             "note: went on from an earlier checkpoint, since {} cannot be read: {}",
             damaged.path.display(),
             damaged.reason
-        );
+        ));
     }
     if report.tokens == 0 {
         let tokens = harvest.report().packing.tokens;

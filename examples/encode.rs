@@ -10,6 +10,7 @@ mod common;
 use clap::Parser;
 use common::Outcome;
 use common::engine::{EngineFlags, Precision};
+use common::out::print_line;
 use saescope::sae_core::SparseCoder;
 use saescope::tensor_files::{SafetensorsFile, save_safetensors};
 use std::path::PathBuf;
@@ -37,7 +38,8 @@ struct Args {
     out: PathBuf,
 }
 
-fn main() -> ExitCode {
+/// The program.
+pub fn main() -> ExitCode {
     common::exit(run(&Args::parse()))
 }
 
@@ -47,8 +49,8 @@ fn run(args: &Args) -> Outcome {
     let x = SafetensorsFile::open(&args.input)?.load_f32(&args.key)?;
     let feature_acts = sae.encode_dense(&x)?;
     let sae_out = sae.forward(&x)?.x_hat;
-    println!("{sae:?}\nfeature_acts {:?}, sae_out {:?}", feature_acts.dims(), sae_out.dims());
+    print_line(format_args!("{sae:?}\nfeature_acts {:?}, sae_out {:?}", feature_acts.dims(), sae_out.dims()));
     save_safetensors(&args.out, &[("feature_acts", feature_acts), ("sae_out", sae_out)], None)?;
-    println!("wrote {}", args.out.display());
+    print_line(format_args!("wrote {}", args.out.display()));
     Ok(())
 }

@@ -9,6 +9,7 @@ mod common;
 
 use clap::{Parser, ValueEnum};
 use common::engine::EngineFlags;
+use common::out::print_line;
 use common::{Outcome, Setup, Source, row_bar};
 use saescope::activation_store::{StoreOptions, TokenFilter};
 use saescope::feature_analysis::evals::{Bootstrap, EvalOptions, EvalPhase, Evaluation, evaluate_store};
@@ -60,19 +61,20 @@ enum Ablation {
     None,
 }
 
-fn main() -> ExitCode {
+/// The program.
+pub fn main() -> ExitCode {
     common::exit(run(&Args::parse()))
 }
 
 fn run(args: &Args) -> Outcome {
     let engine = args.engine.start()?;
     let setup = args.source.open_on(engine)?;
-    println!(
+    print_line(format_args!(
         "model  {}\nSAE    {}\ntext   {}\nengine {engine}",
         setup.describe_model(),
         setup.describe_sae(),
         setup.describe_text()
-    );
+    ));
     let started = Instant::now();
     let bar = row_bar(args.rows);
     let options = StoreOptions { context_size: args.context, ..StoreOptions::default() };
@@ -91,11 +93,16 @@ fn run(args: &Args) -> Outcome {
         .about("sae", setup.describe_sae())
         .about("text", setup.describe_text())
         .about("engine", engine.to_string());
-    println!("\n{}\n\n{}", evaluation.describe(), evaluation.table());
+    print_line(format_args!("\n{}\n\n{}", evaluation.describe(), evaluation.table()));
     evaluation.write_json(&args.json)?;
     let path = args.page.clone().unwrap_or_else(|| args.json.with_extension("html"));
     page(&setup, &evaluation, engine).write(&path)?;
-    println!("{:.1} s; numbers in {}, page {}", started.elapsed().as_secs_f64(), args.json.display(), path.display());
+    print_line(format_args!(
+        "{:.1} s; numbers in {}, page {}",
+        started.elapsed().as_secs_f64(),
+        args.json.display(),
+        path.display()
+    ));
     Ok(())
 }
 

@@ -11,6 +11,7 @@ mod common;
 
 use clap::{Parser, ValueEnum};
 use common::engine::EngineFlags;
+use common::out::print_line;
 use common::{Outcome, Setup, Source, token_bar};
 use saescope::activation_store::StoreOptions;
 use saescope::feature_analysis::export::ExportStage;
@@ -33,7 +34,7 @@ struct Args {
     #[arg(long)]
     out: PathBuf,
     /// Rows of tokens, for delphi and Neuronpedia [default: the whole text]
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     rows: Option<u64>,
     /// Ranges of features, for delphi
     #[arg(long, default_value_t = 5)]
@@ -56,20 +57,26 @@ enum Format {
     Saelens,
 }
 
-fn main() -> ExitCode {
+/// The program.
+pub fn main() -> ExitCode {
     common::exit(run(&Args::parse()))
 }
 
 fn run(args: &Args) -> Outcome {
     let setup = args.source.open_on(args.engine.start_in(common::engine::Precision::F32)?)?;
-    println!("model  {}\nSAE    {}\ntext   {}", setup.describe_model(), setup.describe_sae(), setup.describe_text());
+    print_line(format_args!(
+        "model  {}\nSAE    {}\ntext   {}",
+        setup.describe_model(),
+        setup.describe_sae(),
+        setup.describe_text()
+    ));
     match args.format {
         Format::Delphi => delphi(args, &setup),
         Format::Neuronpedia => neuronpedia(args, &setup),
         Format::Saelens if args.out.exists() => Err(format!("{} exists already", args.out.display()).into()),
         Format::Saelens => {
             setup.sae.save(&args.out)?;
-            println!("{}", serde_json::json!({ "out": args.out }));
+            print_line(format_args!("{}", serde_json::json!({ "out": args.out })));
             Ok(())
         }
     }
@@ -101,7 +108,7 @@ fn delphi(args: &Args, setup: &Setup) -> Outcome {
     let result = serde_json::json!({
         "out": args.out, "rows": report.rows, "context": report.context, "activations": report.activations[0],
     });
-    println!("{result}");
+    print_line(result);
     Ok(())
 }
 
@@ -128,6 +135,6 @@ fn neuronpedia(args: &Args, setup: &Setup) -> Outcome {
         "out": args.out, "rows": report.rows, "context": report.context, "files": report.files, "alive": report.alive,
         "activations": report.activations, "excluded": report.excluded,
     });
-    println!("{result}");
+    print_line(result);
     Ok(())
 }

@@ -9,9 +9,8 @@ mod common;
 use clap::Parser;
 use common::Outcome;
 use common::engine::EngineFlags;
+use common::out::{print_line, print_note, print_text};
 use saescope::model_hooks::{Bos, GenerateOptions, LoadOptions, NoTap, Processing, Random, Sampling, Stopped};
-use std::io::Write;
-use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -50,7 +49,8 @@ struct Args {
     engine: EngineFlags,
 }
 
-fn main() -> ExitCode {
+/// The program.
+pub fn main() -> ExitCode {
     common::exit(run(&Args::parse()))
 }
 
@@ -58,16 +58,9 @@ fn run(args: &Args) -> Outcome {
     let engine = args.engine.start()?;
     let model = common::load_model(&args.model, &LoadOptions::new(Processing::None).engine(engine))?;
     let started = Instant::now();
-    print!("{}", args.prompt);
-    let mut shown = Ok(());
-    let mut show = |text: &str| {
-        print!("{text}");
-        shown = std::io::stdout().flush();
-        if shown.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-    };
-    let found = model.generate_text(&args.prompt, &options(args)?, &mut NoTap, &mut show)?;
-    shown?;
-    println!();
+    let _ = print_text(&args.prompt);
+    let found = model.generate_text(&args.prompt, &options(args)?, &mut NoTap, &mut |text| print_text(text))?;
+    print_line("");
     let why = match found.stopped {
         Stopped::Token(_) => "a stop token",
         Stopped::Text(_) => "a stop text",
@@ -76,10 +69,10 @@ fn run(args: &Args) -> Outcome {
     };
     let (tokens, seconds) = (found.ids.len(), started.elapsed().as_secs_f64());
     let rate = tokens as f64 / seconds;
-    eprintln!(
+    print_note(format_args!(
         "{tokens} tokens after {} of the prompt, up to {why}; {rate:.1} tokens/s on {engine}",
         found.prompt_ids.len()
-    );
+    ));
     Ok(())
 }
 

@@ -7,6 +7,7 @@
 mod common;
 
 use clap::Parser;
+use common::out::print_line;
 use common::{Features, Outcome, Source};
 use saescope::feature_analysis::plot::{Align, LensToken, Table, visible_token};
 use saescope::feature_analysis::views::lens_rows;
@@ -26,7 +27,8 @@ struct Args {
     top: usize,
 }
 
-fn main() -> ExitCode {
+/// The program.
+pub fn main() -> ExitCode {
     common::exit(run(&Args::parse()))
 }
 
@@ -41,11 +43,11 @@ fn run(args: &Args) -> Outcome {
     for row in lens_rows(&lens, setup.model.require_tokenizer()?) {
         table.row([row.feature.to_string(), words(&row.top), words(&row.bottom)]);
     }
-    println!("{}\n{}\n\n{table}", setup.describe_model(), setup.describe_sae());
-    println!(
+    print_line(format_args!("{}\n{}\n\n{table}", setup.describe_model(), setup.describe_sae()));
+    print_line(format_args!(
         "{}, with the model's weights processed {}; nothing was run on any text",
         common::projection(lens.at),
         common::processing_name(lens.processing)
-    );
+    ));
     Ok(())
 }

@@ -12,6 +12,7 @@ mod common;
 
 use clap::{Args, Parser, Subcommand};
 use common::Outcome;
+use common::out::{print_line, print_note};
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use saescope::pretrained::{Cache, DOWNLOADS, Entry, Pretrained, Progress, Query, Registry};
 use saescope::sae_core::SparseCoder;
@@ -88,7 +89,8 @@ impl From {
     }
 }
 
-fn main() -> ExitCode {
+/// The program.
+pub fn main() -> ExitCode {
     common::exit(run(Flags::parse().command))
 }
 
@@ -103,7 +105,11 @@ fn run(command: Command) -> Outcome {
         Command::Fetch { release, sae_id, from } => fetch(&release, &sae_id, &from.pretrained()?),
         Command::FetchModel { name, from } => {
             let model = from.pretrained()?.model(&name)?;
-            println!("{} at {}", model.path.display(), model.revision.as_deref().unwrap_or("a local path"));
+            print_line(format_args!(
+                "{} at {}",
+                model.path.display(),
+                model.revision.as_deref().unwrap_or("a local path")
+            ));
             Ok(())
         }
     }
@@ -112,16 +118,20 @@ fn run(command: Command) -> Outcome {
 fn search(text: &str, most: usize) -> Outcome {
     let found = Registry::built_in().search(&Query::parse(text)?);
     if found.is_empty() {
-        println!("nothing has all of: {text}");
+        print_line(format_args!("nothing has all of: {text}"));
         // A mistyped name of a release is the likeliest reason.
         if let Some(Err(error)) = text.split_whitespace().next().map(|word| Registry::built_in().release(word)) {
-            println!("{error}");
+            print_line(error);
         }
         return Ok(());
     }
     table(&found[..found.len().min(most)], true);
     if found.len() > most {
-        println!("... and {} more of {} (--most N shows more; more words show fewer)", found.len() - most, found.len());
+        print_line(format_args!(
+            "... and {} more of {} (--most N shows more; more words show fewer)",
+            found.len() - most,
+            found.len()
+        ));
     }
     Ok(())
 }
@@ -129,12 +139,15 @@ fn search(text: &str, most: usize) -> Outcome {
 fn show_release(name: &str) -> Outcome {
     let registry = Registry::built_in();
     let release = registry.release(name)?;
-    println!("{}: {} SAEs of {}, https://huggingface.co/{}", release.name, release.saes, release.model, release.repo);
-    println!("files: {}", release.dialect);
+    print_line(format_args!(
+        "{}: {} SAEs of {}, https://huggingface.co/{}",
+        release.name, release.saes, release.model, release.repo
+    ));
+    print_line(format_args!("files: {}", release.dialect));
     for (key, value) in &release.config_overrides {
-        println!("put over the files' configuration: {key} = {value}");
+        print_line(format_args!("put over the files' configuration: {key} = {value}"));
     }
-    println!();
+    print_line("");
     table(
         &registry
             .search(&Query { release: Some(name.into()), ..Query::default() })
@@ -179,10 +192,10 @@ fn table(entries: &[Entry], with_release: bool) {
         let padded = cells.iter().zip(&widths).zip(&columns).map(|((cell, width), (_, right, _))| {
             if *right { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
         });
-        println!("{}", padded.collect::<Vec<_>>().join("  ").trim_end());
+        print_line(format_args!("{}", padded.collect::<Vec<_>>().join("  ").trim_end()));
     };
     line(columns.iter().map(|(name, ..)| *name).collect());
-    println!("{}", widths.iter().map(|width| "─".repeat(*width)).collect::<Vec<_>>().join("  "));
+    print_line(format_args!("{}", widths.iter().map(|width| "─".repeat(*width)).collect::<Vec<_>>().join("  ")));
     for row in 0..entries.len() {
         line(columns.iter().map(|(_, _, cells)| cells[row].as_str()).collect());
     }
@@ -191,7 +204,7 @@ fn table(entries: &[Entry], with_release: bool) {
 fn show(entry: &Entry) {
     let line = |name: &str, value: Option<String>| {
         if let Some(value) = value {
-            println!("{name:<29} {value}");
+            print_line(format_args!("{name:<29} {value}"));
         }
     };
     line("release", Some(entry.release.name.clone()));
@@ -214,19 +227,19 @@ fn show(entry: &Entry) {
 
 fn fetch(release: &str, sae_id: &str, from: &Pretrained) -> Outcome {
     if !DOWNLOADS {
-        eprintln!("this build does not download (feature `hub` is off); the cache is used");
+        print_note("this build does not download (feature `hub` is off); the cache is used");
     }
     let fetched = from.fetch_sae(release, sae_id)?;
     for file in &fetched.files {
-        println!("{} ({})", file.display(), HumanBytes(std::fs::metadata(file)?.len()));
+        print_line(format_args!("{} ({})", file.display(), HumanBytes(std::fs::metadata(file)?.len())));
     }
     let published = fetched.open()?;
     if let Some(commit) = &published.revision {
-        println!("commit {commit}");
+        print_line(format_args!("commit {commit}"));
     }
     let sae = &published.dictionary;
     let hook = sae.metadata().hook_name.as_deref().unwrap_or("a hook point that is not named");
-    println!("opened: {} -> {} features at {hook}", sae.d_in(), sae.d_sae());
+    print_line(format_args!("opened: {} -> {} features at {hook}", sae.d_in(), sae.d_sae()));
     Ok(())
 }
 
@@ -252,7 +265,7 @@ fn shown() -> impl Fn(&Progress<'_>) + Send + Sync {
                 }
             }
         }
-        Progress::Waiting { reason, wait, .. } => eprintln!("{reason}; again in {:.0?}", wait),
+        Progress::Waiting { reason, wait, .. } => print_note(format_args!("{reason}; again in {:.0?}", wait)),
         _ => {}
     }
 }

@@ -7,6 +7,7 @@
 pub mod common;
 
 use clap::Parser;
+use common::out::print_line;
 use common::{Outcome, Source};
 use indicatif::ProgressBar;
 use saescope::feature_analysis::page::{Page, Section};
@@ -43,7 +44,8 @@ pub struct Args {
 /// How many tokens are drawn.
 const DRAWN: usize = 10;
 
-fn main() -> ExitCode {
+/// The program.
+pub fn main() -> ExitCode {
     common::exit(run(&Args::parse()))
 }
 
@@ -86,7 +88,13 @@ pub fn run(args: &Args) -> Outcome {
             None => steer,
         };
         let follow: Vec<&[u32]> = follow.iter().map(std::slice::from_ref).collect();
-        Ok(test_prompt_tokens(&setup.model, &prompt, &follow, top_k, &mut steer)?)
+        let report = test_prompt_tokens(&setup.model, &prompt, &follow, top_k, &mut steer)?;
+        match report.positions.iter().flat_map(|at| &at.top).find(|token| !token.logit.is_finite()) {
+            Some(token) => {
+                Err(format!("with strength {strength:e} the model's logits are {}: too strong", token.logit).into())
+            }
+            None => Ok(report),
+        }
     };
 
     // First which tokens to follow: those that are likeliest at some strength. They stay ids: not every token is a text of its own.
@@ -109,7 +117,7 @@ pub fn run(args: &Args) -> Outcome {
     likeliest.sort_by(|a, b| b.1.total_cmp(&a.1));
     let mut follow: Vec<u32> = Vec::new();
     for text in &args.follow {
-        follow.extend(tokenizer.encode(text)?.ids.first());
+        follow.push(*tokenizer.encode(text)?.ids.first().ok_or("--follow is empty: it has no token")?);
     }
     follow.extend(likeliest.into_iter().map(|(token, _)| token));
     let mut seen = BTreeSet::new();
@@ -130,8 +138,13 @@ pub fn run(args: &Args) -> Outcome {
         bar.inc(1);
     }
     bar.finish_and_clear();
-    println!("{}\nfeature {} added at {hook}; `{}` goes on with:", setup.describe_sae(), args.feature, args.prompt);
-    println!("{table}");
+    print_line(format_args!(
+        "{}\nfeature {} added at {hook}; `{}` goes on with:",
+        setup.describe_sae(),
+        args.feature,
+        args.prompt
+    ));
+    print_line(&table);
 
     let mut page = Page::new(
         "Dose and response",
@@ -150,6 +163,6 @@ pub fn run(args: &Args) -> Outcome {
         .figure(figure("Its logit", "logit", &logits));
     page.section(figures).section(Section::new("tokens", "The likeliest tokens").table(&table));
     page.write(&args.page)?;
-    println!("page {}", args.page.display());
+    print_line(format_args!("page {}", args.page.display()));
     Ok(())
 }

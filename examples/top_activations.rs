@@ -7,6 +7,7 @@
 mod common;
 
 use clap::Parser;
+use common::out::print_line;
 use common::{Outcome, Source, bar};
 use saescope::feature_analysis::page::{Page, Section};
 use saescope::feature_analysis::plot::{Table, top_table};
@@ -34,7 +35,8 @@ struct Args {
     out: Option<PathBuf>,
 }
 
-fn main() -> ExitCode {
+/// The program.
+pub fn main() -> ExitCode {
     common::exit(run(&Args::parse()))
 }
 
@@ -47,13 +49,13 @@ fn run(args: &Args) -> Outcome {
     bar.finish();
     let positive = PositiveActivations::of(&kept, args.feature)?;
     let fired = kept.activations(args.feature)?.iter().filter(|activation| **activation != 0.0).count();
-    println!("feature {} fired on {fired} of {}", args.feature, positive.counts);
+    print_line(format_args!("feature {} fired on {fired} of {}", args.feature, positive.counts));
 
     let frame = top_frame(&kept, args.feature, args.top, setup.model.require_tokenizer()?, &FrameOptions::default())?;
-    println!(
+    print_line(format_args!(
         "{}",
         Table::from_frame(&frame, &["activation", "readable", "readable_context", "document", "span_start"], args.top)
-    );
+    ));
 
     if let Some(out) = &args.out {
         let around = FrameOptions { len_prefix: 24, len_suffix: 12, ..FrameOptions::default() };
@@ -65,7 +67,7 @@ fn run(args: &Args) -> Outcome {
         page.section(Section::new("top", "Strongest examples").markup(top_table(&examples)));
         page.section(Section::new("histogram", "All its activations").figure(positive_figure(&positive)));
         page.write(out)?;
-        println!("written: {}", out.display());
+        print_line(format_args!("written: {}", out.display()));
     }
     Ok(())
 }

@@ -14,6 +14,7 @@ mod fidelity;
 
 use candle_core::D;
 use clap::Parser;
+use common::out::print_line;
 use common::preflight::PreflightFlags;
 use common::{Features, Outcome, Setup, Source, bar, left_out};
 use saescope::activation_store::StoreOptions;
@@ -65,7 +66,8 @@ const OFTEN: usize = 50;
 const NEVER: f32 = -9.99;
 const FRAME_COLUMNS: [&str; 7] = ["str_tokens", "unique_token", "context", "prompt", "pos", "label", "batch"];
 
-fn main() -> ExitCode {
+/// The program.
+pub fn main() -> ExitCode {
     common::exit(tour(&Args::parse()))
 }
 
@@ -81,18 +83,28 @@ pub fn tour(args: &Args) -> Outcome {
     let started = Instant::now();
     let setup = args.source.open()?;
     let tokenizer = setup.model.require_tokenizer()?;
+    if tokenizer.to_tokens(&args.prompt, setup.bos(), None)?.ids.is_empty() {
+        return Err(
+            "--prompt is empty, and this tokenizer puts no BOS before a text: there is no token to predict from".into(),
+        );
+    }
     let mut store = setup.store()?;
     let mut page = Page::new(
         "The notebook, in Rust",
         "A language model, a sparse autoencoder on its residual stream, and what its features fire on.",
     );
     page.fact("model", setup.describe_model()).fact("SAE", setup.describe_sae()).fact("text", setup.describe_text());
-    println!("model  {}\nSAE    {}\ntext   {}", setup.describe_model(), setup.describe_sae(), setup.describe_text());
+    print_line(format_args!(
+        "model  {}\nSAE    {}\ntext   {}",
+        setup.describe_model(),
+        setup.describe_sae(),
+        setup.describe_text()
+    ));
     args.preflight.check(&args.source, &setup, StoreOptions::default())?;
 
     cell("", "What the model says next");
     let next = next_tokens(&setup, &args.prompt, 5)?;
-    println!("{}\n\n{next}", args.prompt);
+    print_line(format_args!("{}\n\n{next}", args.prompt));
     page.section(Section::new("prompt", "What the model says next").text(&args.prompt).table(&next));
 
     fidelity::fidelity(args, &setup, &mut page)?;
@@ -104,12 +116,12 @@ pub fn tour(args: &Args) -> Outcome {
     };
     let frame = token_frame(&batch.rows, 0, tokenizer, &FrameOptions::default())?;
     let first = Table::from_frame(&frame, &FRAME_COLUMNS, 8);
-    println!(
+    print_line(format_args!(
         "{} rows of {} tokens; the first of {} lines:\n{first}",
         batch.rows.len(),
         batch.rows[0].tokens.len(),
         frame.num_rows()
-    );
+    ));
     let note = "One line per token of a batch, with the text around it. The page shows the first eight.";
     page.section(Section::new("frame", "Token frame").text(note).table(&first));
 
@@ -117,8 +129,8 @@ pub fn tour(args: &Args) -> Outcome {
     let features = args.features.choose(&setup.sae, args.source.seed)?;
     let kept = examples(&setup, &features, args.batches)?;
     let acts = feature_frame(&kept)?;
-    println!("examples found: {}; {}", kept.len(), kept.counts());
-    println!("feature frame: ({}, {})", acts.num_rows(), acts.num_columns());
+    print_line(format_args!("examples found: {}; {}", kept.len(), kept.counts()));
+    print_line(format_args!("feature frame: ({}, {})", acts.num_rows(), acts.num_columns()));
     let tokens = kept.frame(tokenizer, &FrameOptions::default())?;
     write_parquet(&beside(&tokens, &acts)?, &args.out.join("examples.parquet"))?;
     page.fact("tokens", kept.counts().to_string()).fact("examples found", kept.len().to_string());
@@ -132,11 +144,11 @@ pub fn tour(args: &Args) -> Outcome {
 
     let path = args.out.join("tour.html");
     page.write(&path)?;
-    println!(
+    print_line(format_args!(
         "\n{:.1} s. Open {} (it needs no network); frames are beside it.",
         started.elapsed().as_secs_f64(),
         path.display()
-    );
+    ));
     Ok(())
 }
 
@@ -148,7 +160,7 @@ fn examples(setup: &Setup, features: &[u32], batches: u64) -> Outcome<KeptExampl
     let kept = collect(&setup.sae, &mut store, features, &options, &mut progress)?;
     bar.finish();
     if let Some(left_out) = left_out(&store.report()) {
-        println!("text: {left_out}");
+        print_line(format_args!("text: {left_out}"));
     }
     Ok(kept)
 }
@@ -161,7 +173,7 @@ fn one_feature(args: &Args, setup: &Setup, kept: &KeptExamples, page: &mut Page)
     // The notebook takes the first of the list, which may have fired once or never.
     let often = all.iter().find(|p| p.values.len() >= OFTEN).or_else(|| all.iter().max_by_key(|p| p.values.len()));
     let Some(positive) = often.filter(|p| !p.values.is_empty()) else {
-        println!("none of the {} features fired", all.len());
+        print_line(format_args!("none of the {} features fired", all.len()));
         return Ok(());
     };
     let feature = positive.feature;
@@ -171,7 +183,7 @@ fn one_feature(args: &Args, setup: &Setup, kept: &KeptExamples, page: &mut Page)
         positive.counts
     );
     cell("22", "How strongly a feature fires");
-    println!("{which}\n{}", positive.title());
+    print_line(format_args!("{which}\n{}", positive.title()));
     page.section(
         Section::new("histogram", "How strongly a feature fires").text(&which).figure(positive_figure(positive)),
     );
@@ -179,7 +191,10 @@ fn one_feature(args: &Args, setup: &Setup, kept: &KeptExamples, page: &mut Page)
     cell("23", "Its ten strongest examples");
     let top = top_frame(kept, feature, 10, setup.model.require_tokenizer()?, &FrameOptions::default())?;
     write_csv(&top, &args.out.join("top10.csv"))?;
-    println!("{}", Table::from_frame(&top, &["activation", "str_tokens", "context", "label", "batch", "document"], 10));
+    print_line(format_args!(
+        "{}",
+        Table::from_frame(&top, &["activation", "str_tokens", "context", "label", "batch", "document"], 10)
+    ));
     let around = FrameOptions { len_prefix: 16, len_suffix: 8, ..FrameOptions::default() };
     let shaded = top_examples(kept, feature, 10, &setup.sae, &setup.store()?, &around)?;
     let note = format!("Feature {feature}; every token is shaded by its activation. {}.", positive.counts);
@@ -191,12 +206,12 @@ fn one_feature(args: &Args, setup: &Setup, kept: &KeptExamples, page: &mut Page)
 fn lens(setup: &Setup, features: &[u32], page: &mut Page) -> Outcome {
     cell("24", "The logit lens: tokens that a feature's direction promotes");
     let shape = setup.model.shape();
-    println!("shape of the decoder weights [{}, {}]", setup.sae.d_sae(), setup.sae.d_out());
-    println!("shape of the model unembed [{}, {}]", shape.d_model, shape.d_vocab);
+    print_line(format_args!("shape of the decoder weights [{}, {}]", setup.sae.d_sae(), setup.sae.d_out()));
+    print_line(format_args!("shape of the model unembed [{}, {}]", shape.d_model, shape.d_vocab));
     let options = LensOptions { top: 10, bottom: 5, ..LensOptions::default() };
     let lens = match logit_lens(&setup.model, &setup.sae, Some(features), &options) {
         Err(saescope::feature_analysis::Error::Model(error)) if matches!(*error, ModelError::NotWritten { .. }) => {
-            println!("no lens: {error}");
+            print_line(format_args!("no lens: {error}"));
             return Ok(());
         }
         lens => lens?,
@@ -212,7 +227,7 @@ fn lens(setup: &Setup, features: &[u32], page: &mut Page) -> Outcome {
         let cells = shown.iter().map(|r| r.top.get(i).map_or(String::new(), |t| visible_token(&t.text)));
         table.row([format!("token_{i}")].into_iter().chain(cells));
     }
-    println!("{table}({} of {} features; all are on the page)", shown.len(), rows.len());
+    print_line(format_args!("{table}({} of {} features; all are on the page)", shown.len(), rows.len()));
     let note =
         format!("{}, weights processed {}.", common::projection(lens.at), common::processing_name(lens.processing));
     page.section(Section::new("lens", "The logit lens").text(note).markup(lens_table(&rows)));
@@ -236,7 +251,7 @@ fn frequencies(setup: &Setup, page: &mut Page) {
 fn next_tokens(setup: &Setup, prompt: &str, k: usize) -> Outcome<Table> {
     let tokenizer = setup.model.require_tokenizer()?;
     let tokens = tokenizer.to_tokens(prompt, setup.bos(), None)?;
-    let last = tokens.ids.len() - 1;
+    let last = tokens.ids.len().checked_sub(1).ok_or("the prompt has no tokens")?;
     let logits = setup.model.hooked().forward(&TokenBatch::new(&[tokens.ids])?, &mut NoTap)?.get(0)?.get(last)?;
     let logits: Vec<f64> = logits.to_dtype(candle_core::DType::F64)?.flatten(0, D::Minus1)?.to_vec1()?;
     let largest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -253,5 +268,8 @@ fn next_tokens(setup: &Setup, prompt: &str, k: usize) -> Outcome<Table> {
 
 fn cell(number: &str, heading: &str) {
     let number = if number.is_empty() { String::new() } else { format!("[{number}] ") };
-    println!("\n── {number}{heading} {}", "─".repeat(90_usize.saturating_sub(number.len() + heading.len())));
+    print_line(format_args!(
+        "\n── {number}{heading} {}",
+        "─".repeat(90_usize.saturating_sub(number.len() + heading.len()))
+    ));
 }

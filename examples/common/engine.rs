@@ -4,6 +4,9 @@ use super::Outcome;
 use clap::{Args, ValueEnum};
 use saescope::tensor_kernels::{self, Arithmetic, Backend, Engine};
 
+/// More threads than any machine has.
+const MOST_THREADS: usize = 4096;
+
 /// Precision of the matrix products.
 #[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
 pub enum Precision {
@@ -48,8 +51,8 @@ impl EngineFlags {
     /// The same with another default.
     pub fn start_in(&self, default: Precision) -> Outcome<Engine> {
         if let Some(threads) = self.threads {
-            if threads == 0 {
-                return Err("--threads is 0, expected at least 1".into());
+            if !(1..=MOST_THREADS).contains(&threads) {
+                return Err(format!("--threads is {threads}, expected 1 to {MOST_THREADS}").into());
             }
             rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
         }

@@ -3,12 +3,14 @@
 
 pub mod census_folder;
 pub mod engine;
+pub mod out;
 pub mod preflight;
 pub mod random_sae;
 
 use clap::{Args, ValueEnum};
 use feature_analysis::Progress;
 use indicatif::{ProgressBar, ProgressStyle};
+use out::print_note;
 use saescope::activation_store::{ActivationStore, DocumentOptions, Documents, StoreOptions, StoreReport};
 use saescope::feature_analysis;
 use saescope::model_hooks::{Bos, HookSelector, LanguageModel, LoadOptions, Processing, ProcessingSteps, Site, load};
@@ -196,7 +198,7 @@ pub fn load_model(path: &Path, options: &LoadOptions) -> Outcome<LanguageModel> 
 
 /// Prints on standard error what is odd about a model's files.
 pub fn print_warnings(model: &LanguageModel) {
-    model.warnings().iter().for_each(|warning| eprintln!("warning: {warning}"));
+    model.warnings().iter().for_each(|warning| print_note(format_args!("warning: {warning}")));
 }
 
 /// An SAE of any format for this engine, by path or by name, and the table's entry of it; prints what was folded, ignored or left out.
@@ -357,15 +359,17 @@ pub fn row_bar(rows: u64) -> ProgressBar {
 
 /// Prints an error and what caused it, in words.
 pub fn exit(outcome: Outcome) -> ExitCode {
-    let Err(error) = outcome else { return ExitCode::SUCCESS };
+    // What was printed last is written last: a full disk behind standard output is known only now.
+    let printed = || out::failure().map_or(Ok(()), |error| Err(format!("standard output: {error}").into()));
+    let Err(error) = outcome.and_then(|()| printed()) else { return ExitCode::SUCCESS };
     let mut said = error.to_string();
-    eprintln!("error: {said}");
+    print_note(format_args!("error: {said}"));
     let mut source = error.source();
     while let Some(cause) = source {
         let words = cause.to_string();
         // Many errors already end with the words of their cause.
         if !said.contains(&words) {
-            eprintln!("  caused by: {words}");
+            print_note(format_args!("  caused by: {words}"));
         }
         (said, source) = (words, cause.source());
     }

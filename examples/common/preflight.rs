@@ -1,5 +1,6 @@
 //! The preflight of an example: does the SAE belong to this model on this text?
 
+use super::out::print_line;
 use super::{Outcome, Setup, Source};
 use clap::Args;
 use saescope::activation_store::StoreOptions;
@@ -37,7 +38,7 @@ impl PreflightFlags {
             return Ok(());
         }
         let verdict = preflight(&setup.model, &setup.sae, &TokenBatch::new(&rows)?, &options)?;
-        println!("{verdict}");
+        print_line(&verdict);
         if verdict.is_fail() && !self.force {
             return Err("the preflight failed; --force goes on all the same, --no-preflight does not ask".into());
         }

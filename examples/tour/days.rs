@@ -1,5 +1,6 @@
 //! Cells 26 and 27: the days of the week, and the plane in which they lie.
 
+use super::common::out::print_line;
 use super::common::{Outcome, Setup, bar};
 use super::{Args, cell, examples};
 use saescope::feature_analysis::page::{Page, Section};
@@ -20,7 +21,7 @@ pub fn days(args: &Args, setup: &Setup, page: &mut Page) -> Outcome {
     let report = family_features(&setup.sae, &mut setup.store()?, &family, &options, &mut progress)?;
     bar.finish();
     let table = family_table(&report);
-    println!("{}\n{table}", report.counts);
+    print_line(format_args!("{}\n{table}", report.counts));
     let note = format!(
         "Ranked by (share of the days' tokens on which it fires) x (share of its firings that are on days). {}.",
         report.counts
@@ -31,15 +32,18 @@ pub fn days(args: &Args, setup: &Setup, page: &mut Page) -> Outcome {
     let features: Vec<u32> = report.features.iter().map(|f| f.feature).collect();
     if features.is_empty() {
         let occurrences: u64 = report.occurrences.iter().map(|(_, n)| n).sum();
-        println!("no feature fired on a day's name in these batches ({} names in them): nothing to draw", occurrences);
+        print_line(format_args!(
+            "no feature fired on a day's name in these batches ({} names in them): nothing to draw",
+            occurrences
+        ));
         return Ok(());
     }
     let kept = examples(setup, &features, args.family_batches())?;
-    println!("examples found: {}; {}", kept.len(), kept.counts());
+    print_line(format_args!("examples found: {}; {}", kept.len(), kept.counts()));
 
     cell("27", "PCA of the reconstructions from these features alone");
     if kept.len() < 4 {
-        println!("{} examples are too few for three components", kept.len());
+        print_line(format_args!("{} examples are too few for three components", kept.len()));
         return Ok(());
     }
     let pca = Pca::fit(&kept.reconstructions()?, 3, Solver::default())?;
@@ -48,7 +52,7 @@ pub fn days(args: &Args, setup: &Setup, page: &mut Page) -> Outcome {
     let axis = |i: usize| format!("PC{} ({:.1}% of the variance)", i + 1, 100.0 * ratio[i]);
     let names: Vec<String> = family.members.iter().map(|(name, _)| name.clone()).collect();
     let means = day_means(&points, &names);
-    println!("{}\n{means}", (0..3).map(axis).collect::<Vec<_>>().join(", "));
+    print_line(format_args!("{}\n{means}", (0..3).map(axis).collect::<Vec<_>>().join(", ")));
     let options = ScatterOptions {
         subtitle: Some(format!("{} examples of {} features; {}", kept.len(), features.len(), kept.counts().excluded)),
         x_label: axis(1),
@@ -70,8 +74,8 @@ pub fn days(args: &Args, setup: &Setup, page: &mut Page) -> Outcome {
     page.section(
         Section::new("pca", "PCA of the days of the week")
             .text(note)
-            .figure(points.scatter(1, 2, &options))
-            .figure(points.only(&names).scatter(0, 2, &alone))
+            .figure(points.scatter(1, 2, &options)?)
+            .figure(points.only(&names).scatter(0, 2, &alone)?)
             .text("The mean of each day on the components:")
             .table(&means),
     );

@@ -1,10 +1,11 @@
 //! The first half of the notebook: how many features fire on a token, what the model loses when it reads the reconstruction, and what it says of a prompt
 //! with and without the SAE.
 
+use super::common::out::print_line;
 use super::common::{Outcome, Setup, row_bar};
 use super::{Args, cell};
 use saescope::activation_store::TokenFilter;
-use saescope::feature_analysis::evals::{Bootstrap, EvalOptions, evaluate_store};
+use saescope::feature_analysis::evals::{Bootstrap, EvalOptions, Evaluation, evaluate_store};
 use saescope::feature_analysis::page::{Page, Section};
 use saescope::feature_analysis::plot::{Align, HistogramOptions, Table, histogram, visible_token};
 use saescope::feature_analysis::splice::{SaeAt, Splice};
@@ -37,7 +38,7 @@ fn active_features(setup: &Setup, page: &mut Page) -> Outcome {
     }
     let mean = l0.iter().map(|l0| f64::from(*l0)).sum::<f64>() / l0.len() as f64;
     let words = format!("average l0 {mean:.2}; {} tokens in {rows} rows, the first of each row left out", l0.len());
-    println!("{words}");
+    print_line(&words);
     let options = HistogramOptions {
         title: "L0: features that fire on a token".into(),
         subtitle: Some(words),
@@ -70,17 +71,21 @@ fn losses(setup: &Setup, page: &mut Page) -> Outcome {
         ("with the reconstruction", "ce_loss_with_sae"),
         ("with zeros", "ce_loss_with_ablation"),
     ] {
-        table.row([name.to_owned(), format!("{:.4}", found.value(key))]);
+        table.row([name.to_owned(), format!("{:.4}", value(&found, key)?)]);
     }
     let words = format!(
         "The SAE keeps {:.1}% of what zeros lose, and explains {:.1}% of the variance. {}. `evaluate_sae` tells more.",
-        100.0 * found.value("ce_loss_score"),
-        100.0 * found.value("explained_variance"),
+        100.0 * value(&found, "ce_loss_score")?,
+        100.0 * value(&found, "explained_variance")?,
         found.describe(),
     );
-    println!("{table}{words}");
+    print_line(format_args!("{table}{words}"));
     page.section(Section::new("losses", "What the model loses with the SAE").text(words).table(&table));
     Ok(())
+}
+
+fn value(found: &Evaluation, key: &str) -> Outcome<f64> {
+    Ok(found.value(key).ok_or_else(|| format!("the evaluation has no metric `{key}`"))?)
 }
 
 /// What the model says next, without and with the SAE.
@@ -127,7 +132,7 @@ fn prompt(args: &Args, setup: &Setup, page: &mut Page) -> Outcome {
             said(b)
         );
     }
-    println!("{words}\n{table}");
+    print_line(format_args!("{words}\n{table}"));
     page.section(Section::new("with-sae", "A prompt, without the SAE and with it").text(words).table(&table));
     Ok(())
 }

@@ -100,11 +100,11 @@ impl StoreOptions {
     pub(crate) fn packing(&self, model: &LanguageModel) -> Result<PackingOptions> {
         let context_size = self.context_size.ok_or(Error::Metadata { key: "context_size" })?;
         let n_ctx = model.shape().n_ctx;
-        if context_size > n_ctx {
+        if !(1..=n_ctx).contains(&context_size) {
             return Err(Error::Option {
                 option: "context_size",
                 found: context_size.to_string(),
-                expected: format!("at most n_ctx = {n_ctx} of model `{}`", model.name()),
+                expected: format!("at least 1, at most n_ctx = {n_ctx} of model `{}`", model.name()),
             });
         }
         let tokenizer = model.tokenizer();

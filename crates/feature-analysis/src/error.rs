@@ -45,6 +45,14 @@ pub enum Error {
         /// Columns given.
         columns: usize,
     },
+    /// A component that the points do not have.
+    #[error("component {component} of points with {components}, counted from 0")]
+    ComponentRange {
+        /// The component.
+        component: usize,
+        /// How many there are.
+        components: usize,
+    },
     /// An eigensolver gave an answer that its certificate refutes.
     #[error(
         "component {component} of the PCA fails its certificate: \

@@ -23,7 +23,8 @@ impl<K: Copy + Ord> Best<K> {
     /// Room for the best `k`.
     #[must_use]
     pub fn new(k: usize) -> Self {
-        Self { k, entries: Vec::with_capacity(k) }
+        // The caller's number says what is kept at most, not what there is.
+        Self { k, entries: Vec::with_capacity(k.min(64)) }
     }
 
     /// Offers an entry. NaN is never kept: callers that must not lose one check before.

@@ -88,6 +88,22 @@ fn what_is_written_is_read_back() {
     assert_eq!([dtype("tokens"), dtype("locations"), dtype("activations")], [Dtype::I64, Dtype::U16, Dtype::F16]);
 }
 
+/// Ranges of features are no open files: 512 of them once were 512, and many systems allow 1,024.
+#[cfg(target_os = "linux")]
+#[test]
+fn open_files_do_not_depend_on_the_ranges() {
+    let coder = Positive(WIDTH);
+    let dir = tempfile::tempdir().unwrap();
+    let names: Vec<String> = (0..8).map(|i| format!("layers.{i}")).collect();
+    let targets: Vec<_> = names.iter().map(|name| target(&coder, 0, name)).collect();
+    let options = DelphiOptions { n_splits: WIDTH, ..options() };
+    let mut most = 0;
+    let mut count = |_: ExportProgress| most = std::fs::read_dir("/proc/self/fd").unwrap().count().max(most);
+    write_delphi(&mut Synthetic::new(2), &targets, &dir.path().join("o"), &options, &mut count).unwrap();
+    // Other tests of this program have some open as well.
+    assert!(most > 3 && most < 100, "{most} open files for {} ranges", 8 * WIDTH);
+}
+
 #[test]
 fn so_many_rows_and_no_more_whatever_the_batches() {
     let coder = Positive(WIDTH);

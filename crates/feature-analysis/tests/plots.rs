@@ -320,3 +320,28 @@ fn sample_page() -> Page {
     page.section(Section::new("pca", "Days of the week").figure(scatter_of(&days, &cloud(&days, 2), &about)));
     page
 }
+
+#[test]
+fn components_that_are_not_there_are_an_error() {
+    use feature_analysis::Error;
+    use feature_analysis::views::PcaPoints;
+    let points = PcaPoints {
+        scores: vec![vec![1.0, 2.0, 3.0], vec![0.5, 0.0, -1.0]],
+        tokens: vec![" Monday".into(), " Friday".into()],
+        contexts: vec!["on| Monday|,".into(), "on| Friday|,".into()],
+    };
+    let options = ScatterOptions::default();
+    assert!(points.scatter(1, 2, &options).is_ok());
+    for (horizontal, vertical, component) in [(5, 6, 5), (0, 3, 3)] {
+        let error = points.scatter(horizontal, vertical, &options).unwrap_err();
+        assert!(
+            matches!(error, Error::ComponentRange { component: found, components: 3 } if found == component),
+            "{error}"
+        );
+    }
+    // The fields are public: lists of different lengths, and points without components, are no reason to panic.
+    let odd = PcaPoints { scores: vec![Vec::new(), vec![1.0]], contexts: vec!["a".into()], ..points };
+    assert!(odd.scatter(0, 0, &options).is_err());
+    assert_eq!(odd.only(&["Monday".into()]).tokens, ["Monday"]);
+    assert_eq!(odd.mean_of("Friday").0, 1);
+}

@@ -9,6 +9,7 @@ use model_hooks::{
     Arithmetic, Backend, Engine, HookPoint, LoadOptions, NoTap, Precision, Processing, Site, TokenBatch,
 };
 use std::error::Error;
+use std::io::Write;
 use std::time::Instant;
 
 fn engine(name: &str) -> Result<Engine, Box<dyn Error>> {
@@ -38,7 +39,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let start = Instant::now();
     let options = LoadOptions::new(Processing::TransformerLens).engine(engine(args.get(6).map_or("f32fast", |e| e))?);
     let model = model_hooks::load(args.first().ok_or("MODEL is missing")?.as_ref(), &options)?;
-    println!(
+    let _ = writeln!(
+        std::io::stdout(),
         "loaded in {:.3} s, peak {} MB: {}",
         start.elapsed().as_secs_f64(),
         peak_mb().unwrap_or(0),
@@ -62,7 +64,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     seconds.sort_by(f64::total_cmp);
     let (median, best) = (seconds[runs / 2], seconds[0]);
     let per_s = |s: f64| (batch * context) as f64 / s;
-    println!(
+    let _ = writeln!(
+        std::io::stdout(),
         "to {last}, {batch} x {context} on {} threads: median {:.2} ms, best {:.2} ms; {:.0} tokens/s; peak {} MB",
         rayon::current_num_threads(),
         median * 1e3,

@@ -6,6 +6,7 @@
 
 use model_hooks::{Capture, HookPoint, LoadOptions, NoTap, Processing, Tap, TokenBatch};
 use std::error::Error;
+use std::io::Write;
 use std::time::Instant;
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -41,10 +42,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         all.sort_by(f64::total_cmp);
         all[all.len() / 2]
     });
-    println!("{path}, {batch} x {context}, {}, median of {rounds}:", model.engine());
-    println!("  no tap              {none:8.1} ms");
-    println!("  {point} {one:8.1} ms  ({:.3}x)", one / none);
-    println!(
+    let _ = writeln!(std::io::stdout(), "{path}, {batch} x {context}, {}, median of {rounds}:", model.engine());
+    let _ = writeln!(std::io::stdout(), "  no tap              {none:8.1} ms");
+    let _ = writeln!(std::io::stdout(), "  {point} {one:8.1} ms  ({:.3}x)", one / none);
+    let _ = writeln!(
+        std::io::stdout(),
         "  all {} points {all:8.1} ms  ({:.3}x), {} MB kept",
         model.hooked().hook_points().len(),
         all / none,

@@ -7,6 +7,7 @@
 
 use candle_core::Tensor;
 use sae_core::{Engine, Error, LoadOptions, Sae, SparseCoder};
+use std::io::Write;
 use std::path::Path;
 use tensor_files::{SafetensorsFile, save_safetensors};
 
@@ -24,14 +25,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let options = LoadOptions { engine: Engine::Reference, ..LoadOptions::default() };
         let sae = match Sae::load_with(&folder, &options) {
             Err(Error::UnsupportedArchitecture { found, .. }) => {
-                eprintln!("{name} is left out: {found} cannot be loaded");
+                let _ = writeln!(std::io::stderr(), "{name} is left out: {found} cannot be loaded");
                 continue;
             }
             sae => sae?,
         };
         match write(&sae, &x, &Path::new(to).join(name)) {
             Err(Error::NotExpressible { what }) => {
-                eprintln!("{name} is left out: {what}");
+                let _ = writeln!(std::io::stderr(), "{name} is left out: {what}");
                 continue;
             }
             written => written?,

@@ -7,6 +7,9 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
+/// Each resample holds a number for each metric, some 300 bytes, until the last is made.
+const MOST_RESAMPLES: u32 = 1_000_000;
+
 /// How intervals are made. The default: 1,000 resamples, seed 0, 95 %.
 ///
 /// A resample draws as many documents as there are, with replacement, and computes every metric from what they hold: the sums of a document drawn twice
@@ -14,7 +17,7 @@ use rayon::prelude::*;
 /// resampled values. Few documents make it too narrow, as any percentile interval: below some twenty take it for a rough idea. The mean for mean ablation and the batch means of the legacy explained variance stay as they were.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Bootstrap {
-    /// Resamples; 0 for no intervals.
+    /// Resamples; 0 for no intervals, at most 1,000,000.
     pub resamples: u32,
     /// Seed of the draws.
     pub seed: u64,
@@ -39,6 +42,10 @@ pub struct Interval {
 
 impl Bootstrap {
     pub(super) fn check(&self) -> Result<()> {
+        if self.resamples > MOST_RESAMPLES {
+            let (option, expected) = ("resamples", "at most 1,000,000");
+            return Err(Error::Option { option, expected, found: self.resamples.to_string() });
+        }
         if self.level > 0.0 && self.level < 1.0 {
             return Ok(());
         }

@@ -32,6 +32,21 @@ pub enum EvalError {
         /// The token.
         at: TokenPos,
     },
+    /// More would be held in memory than the option allows.
+    #[error(
+        "after {rows} rows, {what} take {bytes} bytes, allowed are {allowed}: look at fewer rows (`rows`), set `mean_ablation` to false, \
+         or raise `held_bytes`"
+    )]
+    Held {
+        /// What is held.
+        what: &'static str,
+        /// Rows of tokens that have been read.
+        rows: u64,
+        /// What they would take.
+        bytes: u64,
+        /// [`EvalOptions::held_bytes`](super::EvalOptions::held_bytes).
+        allowed: u64,
+    },
     /// The SAE's width is not that of the hook point.
     #[error("the {side} of the SAE is {found}, but `{hook}` has width {expected}")]
     Width {

@@ -72,6 +72,10 @@ pub struct EvalOptions {
     pub zero_ablation: bool,
     /// Whether it runs with the mean of the counted tokens at the hook. The mean is of the same rows, from a pass of its own that ends at the hook.
     pub mean_ablation: bool,
+    /// What may be held from the first row to the last, in bytes: the sums of each document, and with mean ablation the rows of tokens, which are read twice.
+    /// More is an error ([`EvalError::Held`](super::EvalError::Held)), not a machine without memory. 1 GiB by default: some 20 million tokens, or 80,000 documents
+    /// at a width of 768.
+    pub held_bytes: u64,
     /// The intervals.
     pub bootstrap: Bootstrap,
 }
@@ -87,6 +91,7 @@ impl Default for EvalOptions {
             downstream: true,
             zero_ablation: true,
             mean_ablation: true,
+            held_bytes: 1 << 30,
             bootstrap: Bootstrap::default(),
         }
     }

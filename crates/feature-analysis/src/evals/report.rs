@@ -107,10 +107,11 @@ impl Evaluation {
         self.metrics.iter().find(|measured| measured.metric.key() == key)
     }
 
-    /// The value of a metric by its key; NaN for one that was not asked for.
+    /// The value of a metric by its key; `None` for a key that no metric has, and for a metric that was not asked for. A metric that was asked for but is not
+    /// defined here is NaN.
     #[must_use]
-    pub fn value(&self, key: &str) -> f64 {
-        self.get(key).map_or(f64::NAN, |measured| measured.value)
+    pub fn value(&self, key: &str) -> Option<f64> {
+        self.get(key).map(|measured| measured.value)
     }
 
     /// What was looked at, in words.

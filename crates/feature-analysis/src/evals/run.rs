@@ -7,7 +7,7 @@ use super::sums::{Term, Terms, Units, units_of_row};
 use super::tokens::{Batch, TokenOfBatch, add};
 use super::{EvalError, EvalHooks, EvalOptions, EvalPhase, EvalProgress, Evaluation};
 use crate::Result;
-use activation_store::{Exclusion, ExclusionCounts, ResolvedFilter, TokenPos, TokenRow};
+use activation_store::{Exclusion, ExclusionCounts, Origin, ResolvedFilter, TokenPos, TokenRow};
 use candle_core::Tensor;
 use model_hooks::{LanguageModel, Predictions, TokenBatch};
 use sae_core::SparseCoder;
@@ -18,8 +18,8 @@ use sae_core::SparseCoder;
 /// hook, with the residual stream that the plain run had there: the same arithmetic on the same values, so nothing changes but the time. The coder
 /// runs once, on the plain run's activations (which are those that it would see in the run with the SAE).
 ///
-/// Memory: one batch's activations and reconstructions, two runs' logits of `forward_rows` rows, `16 (d_out + 10)` bytes for each document, and with mean ablation the
-/// rows of tokens, which are read twice.
+/// Memory: one batch's activations and reconstructions, two runs' logits of `forward_rows` rows, and at most [`EvalOptions::held_bytes`] for the sums of each document
+/// (`16 (d_out + 20)` bytes) and, with mean ablation, the rows of tokens, which are read twice.
 ///
 /// # Errors
 /// An option that cannot work, a coder that does not fit its hooks, no tokens that count, a value that is not finite, and those of rows, model and coder.
@@ -37,10 +37,10 @@ pub fn evaluate(
     let mut rows = rows.take(limit);
     let filter = options.filter.resolve(model.tokenizer())?;
     let d_vocab = model.shape().d_vocab;
-    let mut run = Run { sites, coder, options, filter, d_vocab, mean: None, progress, total: options.rows };
+    let mut run = Run { sites, coder, options, filter, d_vocab, mean: None, progress, total: options.rows, held: 0 };
     let mut state = State::new(coder);
     if options.mean() {
-        let rows: Vec<TokenRow> = rows.collect::<activation_store::Result<_>>()?;
+        let rows = run.hold(&mut rows)?;
         run.total = Some(rows.len() as u64);
         run.mean = run.mean_at_hook(&rows)?;
         run.all(&mut rows.into_iter().map(Ok), &mut state)?;
@@ -103,6 +103,8 @@ struct Run<'a, 'p> {
     mean: Option<Vec<f32>>,
     progress: &'p mut dyn FnMut(EvalProgress),
     total: Option<u64>,
+    /// Bytes of the rows that are held.
+    held: u64,
 }
 
 /// Losses (`batch * (pos - 1)`) and divergences (`batch * pos`) of a run.
@@ -113,6 +115,23 @@ struct Compared {
 }
 
 impl Run<'_, '_> {
+    /// All rows, for mean ablation.
+    fn hold(&mut self, rows: &mut dyn Iterator<Item = activation_store::Result<TokenRow>>) -> Result<Vec<TokenRow>> {
+        let mut held = Vec::new();
+        for row in rows {
+            let row = row?;
+            self.held += row_bytes(&row);
+            self.allow("the rows of tokens for mean ablation", held.len() as u64 + 1, self.held)?;
+            held.push(row);
+        }
+        Ok(held)
+    }
+
+    fn allow(&self, what: &'static str, rows: u64, bytes: u64) -> Result<()> {
+        let allowed = self.options.held_bytes;
+        if bytes > allowed { Err(EvalError::Held { what, rows, bytes, allowed }.into()) } else { Ok(()) }
+    }
+
     /// The mean of the counted tokens' activations at the output hook; nothing where none counts.
     fn mean_at_hook(&mut self, rows: &[TokenRow]) -> Result<Option<Vec<f32>>> {
         let (mut sum, mut count) = (vec![0.0; self.sites.output.width()], 0_u64);
@@ -148,6 +167,8 @@ impl Run<'_, '_> {
                 self.forward(rows, state, &mut collected)?;
             }
             state.batches.extend(collected.add_to(&mut state.units, self.sites.output.width())?);
+            let held = self.held.saturating_add(state.units.bytes());
+            self.allow("the sums of documents and the rows held", state.rows, held)?;
             (self.progress)(EvalProgress { phase: EvalPhase::Runs, rows_done: state.rows, rows: self.total });
         }
     }
@@ -247,6 +268,13 @@ impl Compared {
             terms[*term] = kl[r * pos + p];
         }
     }
+}
+
+/// What a row takes in memory.
+fn row_bytes(row: &TokenRow) -> u64 {
+    let (tokens, origin) =
+        (row.tokens.capacity() * size_of::<u32>(), row.origin.capacity() * size_of::<Option<Origin>>());
+    (size_of::<TokenRow>() + tokens + origin) as u64
 }
 
 fn tokens_of(rows: &[TokenRow]) -> Result<TokenBatch> {

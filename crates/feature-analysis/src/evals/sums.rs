@@ -168,6 +168,12 @@ impl Units {
         &mut self.sums[place]
     }
 
+    /// What they take in memory.
+    pub(super) fn bytes(&self) -> u64 {
+        let each = size_of::<Sums>() + size_of::<(UnitKey, usize)>() + 2 * self.d_out * size_of::<f64>();
+        self.sums.len() as u64 * each as u64
+    }
+
     /// The sums of all, added in order.
     pub(super) fn total(&self) -> Sums {
         let mut total = Sums::new(self.d_out);

@@ -7,6 +7,7 @@ pub mod delphi;
 mod error;
 mod folder;
 pub mod neuronpedia;
+mod scratch;
 mod tokens;
 
 pub use error::ExportError;

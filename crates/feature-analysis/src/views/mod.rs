@@ -10,7 +10,7 @@ use crate::plot::{
     Figure, HistogramOptions, LensRow, LensToken, ScatterOptions, ScatterPoint, TopExample, pca_scatter,
     positive_histogram,
 };
-use crate::{FrameOptions, KeptExamples, LogitLens, Pca, PositiveActivations, Result, top_activations};
+use crate::{Error, FrameOptions, KeptExamples, LogitLens, Pca, PositiveActivations, Result, top_activations};
 use activation_store::{ActivationStore, TokenRow};
 use model_hooks::Tokenizer;
 use sae_core::SparseCoder;
@@ -102,25 +102,32 @@ impl PcaPoints {
     #[must_use]
     pub fn only(&self, words: &[String]) -> Self {
         let mut part = Self { scores: Vec::new(), tokens: Vec::new(), contexts: Vec::new() };
-        for (i, token) in self.tokens.iter().enumerate().filter(|(_, t)| words.iter().any(|w| w == t.trim())) {
-            part.scores.push(self.scores[i].clone());
-            part.tokens.push(token.trim().to_owned());
-            part.contexts.push(self.contexts[i].clone());
+        let texts = self.tokens.iter().zip(&self.contexts);
+        for (score, (token, context)) in self.scores.iter().zip(texts) {
+            if words.iter().any(|word| word == token.trim()) {
+                part.scores.push(score.clone());
+                part.tokens.push(token.trim().to_owned());
+                part.contexts.push(context.clone());
+            }
         }
         part
     }
 
-    /// Two components against each other (counted from 0: the notebook's PC2 and PC3 are 1 and 2).
-    #[must_use]
-    pub fn scatter(&self, horizontal: usize, vertical: usize, options: &ScatterOptions) -> Figure {
+    /// Two components against each other (counted from 0: the notebook's PC2 and PC3 are 1 and 2). Without any points the figure is empty.
+    ///
+    /// # Errors
+    /// [`Error::ComponentRange`] for a component that a point does not have.
+    pub fn scatter(&self, horizontal: usize, vertical: usize, options: &ScatterOptions) -> Result<Figure> {
         let texts = self.tokens.iter().zip(&self.contexts);
-        let points: Vec<_> = self
-            .scores
-            .iter()
-            .zip(texts)
-            .map(|(score, (token, context))| ScatterPoint { x: score[horizontal], y: score[vertical], token, context })
-            .collect();
-        pca_scatter(&points, options)
+        let mut points = Vec::with_capacity(self.scores.len());
+        for (score, (token, context)) in self.scores.iter().zip(texts) {
+            let at = |component: usize| {
+                let outside = Error::ComponentRange { component, components: score.len() };
+                score.get(component).copied().ok_or(outside)
+            };
+            points.push(ScatterPoint { x: at(horizontal)?, y: at(vertical)?, token, context });
+        }
+        Ok(pca_scatter(&points, options))
     }
 
     /// The mean of each component over the tokens equal to `word` (surrounding spaces aside), and how many they are.
@@ -129,7 +136,11 @@ impl PcaPoints {
         let hits: Vec<_> =
             self.scores.iter().zip(&self.tokens).filter(|(_, t)| t.trim() == word).map(|(s, _)| s).collect();
         let width = self.scores.first().map_or(0, Vec::len);
-        let mean = |i: usize| hits.iter().map(|s| f64::from(s[i])).sum::<f64>() / hits.len() as f64;
+        // The fields are public: points of different lengths count where they have the component.
+        let mean = |i: usize| {
+            let values: Vec<f64> = hits.iter().filter_map(|s| s.get(i)).map(|x| f64::from(*x)).collect();
+            values.iter().sum::<f64>() / values.len() as f64
+        };
         (hits.len(), (0..width).map(mean).collect())
     }
 }

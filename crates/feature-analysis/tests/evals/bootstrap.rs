@@ -56,7 +56,7 @@ fn intervals_are_those_of_repeated_documents() {
         if key == "explained_variance_legacy" {
             continue;
         }
-        let mut values: Vec<f64> = resampled.iter().map(|e| e.value(key)).collect();
+        let mut values: Vec<f64> = resampled.iter().map(|e| e.value(key).unwrap()).collect();
         values.sort_unstable_by(f64::total_cmp);
         let quantile = |q: f64| {
             let place = q * (values.len() - 1) as f64;

@@ -92,7 +92,7 @@ fn our_key(theirs: &str) -> Option<&str> {
 fn check(found: &Evaluation, key: &str, theirs: &Value, engine: Engine, what: &str) {
     let (sums, differences) = tolerances(engine);
     let tolerance = if key.contains("kl_div") || key.contains("score") { differences } else { sums };
-    let (ours, theirs) = (found.value(key), theirs.as_f64().unwrap());
+    let (ours, theirs) = (found.value(key).unwrap(), theirs.as_f64().unwrap());
     assert!((ours - theirs).abs() <= tolerance * theirs.abs(), "{what} {key}: {ours}, golden {theirs}");
 }
 

@@ -57,7 +57,7 @@ fn two_tokens() {
     near("kl_div_with_ablation", zero);
     near("kl_div_with_mean_ablation", mean_kl([[1.0, 2.0, 3.0]; 2]));
     near("kl_div_score", (zero - sae) / zero);
-    let ce = |key: &str| found.value(key);
+    let ce = |key: &str| found.value(key).unwrap();
     near("ce_loss_score", (3_f64.ln() - ce("ce_loss_with_sae")) / (3_f64.ln() - ce("ce_loss_without_sae")));
     assert_eq!(found.metrics.len(), metrics().len(), "every metric is there");
 }
@@ -91,7 +91,7 @@ fn a_perfect_coder_a_coder_that_knows_the_mean_and_a_constant_error() {
     {
         near(&mean, key, 0.0, EXACT);
     }
-    assert_eq!(mean.value("ce_loss_with_sae"), mean.value("ce_loss_with_mean_ablation"));
+    assert_eq!(mean.value("ce_loss_with_sae").unwrap(), mean.value("ce_loss_with_mean_ablation").unwrap());
     let shifted = on_toy(&model, &Map(2, |x: &[f32]| vec![x[0] + 1.0, x[1]]), &rows, &plain()).unwrap();
     near(&shifted, "frac_variance_explained", 1.0, EXACT);
     near(&shifted, "explained_variance", 0.8, EXACT);
@@ -109,7 +109,7 @@ fn without_variance_saelens_rule_holds() {
     near(&wrong, "explained_variance", 0.0, 0.0);
     near(&wrong, "explained_variance_legacy", 0.0, 0.0);
     near(&wrong, "cossim", 0.0, 0.0);
-    assert!(wrong.value("fvu").is_infinite() && wrong.value("frac_variance_explained").is_nan());
+    assert!(wrong.value("fvu").unwrap().is_infinite() && wrong.value("frac_variance_explained").unwrap().is_nan());
     let json = wrong.to_json();
     let quality = &json["metrics"]["reconstruction_quality"];
     assert!(quality["fvu"].is_null() && quality["explained_variance"] == 0.0, "{quality}");
@@ -153,12 +153,15 @@ fn a_batch_is_what_two_metrics_are_means_over_and_no_other_is() {
             false => assert_eq!(a.value.to_bits(), b.value.to_bits(), "{key}"),
         }
     }
-    assert_eq!(whole.value("relative_reconstruction_bias"), whole.value("relative_reconstruction_bias_pooled"));
+    assert_eq!(
+        whole.value("relative_reconstruction_bias").unwrap(),
+        whole.value("relative_reconstruction_bias_pooled").unwrap()
+    );
     // The mean over batches of each batch's own value.
     let one = |i: usize| on_toy(&model, &coder, &rows[2 * i..2 * i + 2], &plain()).unwrap();
-    let mean = (0..3).map(|i| one(i).value("relative_reconstruction_bias")).sum::<f64>() / 3.0;
+    let mean = (0..3).map(|i| one(i).value("relative_reconstruction_bias").unwrap()).sum::<f64>() / 3.0;
     near(&parts, "relative_reconstruction_bias", mean, EXACT);
-    let mean = (0..3).map(|i| one(i).value("explained_variance_legacy")).sum::<f64>() / 3.0;
+    let mean = (0..3).map(|i| one(i).value("explained_variance_legacy").unwrap()).sum::<f64>() / 3.0;
     near(&parts, "explained_variance_legacy", mean, EXACT);
 }
 

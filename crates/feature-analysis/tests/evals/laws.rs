@@ -71,7 +71,7 @@ fn without_a_run_of_the_model_the_rest_is_the_same() {
     }
     let zero =
         evaluate_store(&*SAE, &mut store(), &EvalOptions { mean_ablation: false, ..few(8) }, &mut |_| ()).unwrap();
-    assert_eq!(zero.value("ce_loss_score"), all.value("ce_loss_score"));
+    assert_eq!(zero.value("ce_loss_score").unwrap(), all.value("ce_loss_score").unwrap());
     assert!(zero.get("ce_loss_score_mean_ablation").is_none() && all.get("ce_loss_score_mean_ablation").is_some());
 }
 
@@ -95,7 +95,7 @@ fn the_report_says_what_was_looked_at() {
     let (written, right) = (std::fs::read_to_string(&path).unwrap(), json.to_string());
     assert!(written == right, "the file is the JSON");
     assert_eq!(json["about"]["model"], "demo");
-    assert_eq!(json["metrics"]["sparsity"]["l0"].as_f64().unwrap(), found.value("l0"));
+    assert_eq!(json["metrics"]["sparsity"]["l0"].as_f64().unwrap(), found.value("l0").unwrap());
     let interval = found.get("l0").unwrap().interval.unwrap();
     assert_eq!(json["intervals"]["sparsity"]["l0"], serde_json::json!([interval.low, interval.high]));
     assert_eq!(json["metrics"]["token_stats"]["total_tokens_eval_reconstruction"], 640);

@@ -3,7 +3,8 @@
 use crate::laws::demo;
 use crate::toy::{Map, at, on_toy, plain, row_of, rows, toy};
 use activation_store::TokenFilter;
-use feature_analysis::evals::{Bootstrap, EvalHooks, EvalOptions};
+use feature_analysis::Error;
+use feature_analysis::evals::{Bootstrap, EvalError, EvalHooks, EvalOptions, evaluate};
 use model_hooks::HookPoint;
 
 fn identity() -> Map<impl Fn(&[f32]) -> Vec<f32>> {
@@ -22,7 +23,10 @@ fn nothing_to_count() {
     assert_eq!(message, "no counted token is followed by another, so there is no loss: 2 rows, 2 counted tokens");
     // Without losses there is something to say of them.
     let options = EvalOptions { downstream: false, ..plain() };
-    assert_eq!(on_toy(&model, &identity(), &rows(&[&[0], &[1]]), &options).unwrap().value("l0"), 1.0);
+    let found = on_toy(&model, &identity(), &rows(&[&[0], &[1]]), &options).unwrap();
+    assert_eq!(found.value("l0"), Some(1.0));
+    // A key that no metric has, and a metric that was not asked for, are not numbers that cannot be computed.
+    assert_eq!((found.value("typo"), found.value("ce_loss_with_sae")), (None, None));
 }
 
 #[test]
@@ -78,4 +82,29 @@ fn options_that_make_no_sense() {
     }
     // Special tokens of a model without a tokenizer.
     assert!(refused(EvalOptions { filter: TokenFilter::structural(), ..plain() }).contains("tokenizer"));
+}
+
+/// All rows of a text that does not end: an error as soon as more is held than was allowed, with the mean and without.
+#[test]
+fn what_is_held_is_bounded() {
+    let model = toy(&[&[1.0, 0.0], &[0.0, 1.0]]);
+    let refused = |mean_ablation: bool| {
+        let options = EvalOptions { rows: None, mean_ablation, held_bytes: 100_000, ..plain() };
+        let mut read = 0_u64;
+        // Each row is a document of its own.
+        let mut endless = (0..).map(|i| Ok(row_of(i, i, &[0, 1, 0, 1]))).inspect(|_| read += 1);
+        let hooks = EvalHooks::sae(HookPoint::Embed);
+        let error = evaluate(&model, &identity(), hooks, &mut endless, &options, &mut |_| ()).unwrap_err();
+        let Error::Eval(EvalError::Held { rows, bytes, allowed: 100_000, .. }) = error else { panic!("{error}") };
+        assert!(bytes > 100_000 && rows <= read && read < 1000, "{bytes} bytes, {rows} rows, {read} read");
+        error.to_string()
+    };
+    assert!(refused(true).contains("rows of tokens for mean ablation"));
+    assert!(refused(false).contains("the sums of documents"));
+    // A bound that what there is does not reach changes nothing.
+    let some = rows(&[&[0, 1, 0], &[1, 1, 0]]);
+    let within = on_toy(&model, &identity(), &some, &EvalOptions { rows: None, ..plain() }).unwrap();
+    let tight =
+        on_toy(&model, &identity(), &some, &EvalOptions { rows: None, held_bytes: 100_000, ..plain() }).unwrap();
+    assert_eq!(within.to_json(), tight.to_json());
 }

@@ -118,13 +118,13 @@ fn resumes(model: &LanguageModel, name: &str, head: Option<usize>, rows: &[Token
     let found = at(model, &sae, EvalHooks::sae(hook.selector()), rows, &options).unwrap();
     let check = |keys: [&str; 2], right: [f64; 2]| {
         for (key, right) in keys.into_iter().zip(right) {
-            let value = found.value(key);
+            let value = found.value(key).unwrap();
             let near = (value - right).abs() <= 1e-12 * right.abs();
             assert!(near, "{} {name} {head:?} {key}: {value} {right}", model.name());
         }
     };
     let plain_loss = whole_pass(model, rows, &[excluded], &mut NoTap)[0];
-    assert!((found.value("ce_loss_without_sae") - plain_loss).abs() < 1e-12);
+    assert!((found.value("ce_loss_without_sae").unwrap() - plain_loss).abs() < 1e-12);
     let mut splice = SaeAt::new(hook.point(), &sae).exclude_tokens([excluded]);
     if let Some(head) = head {
         splice = splice.head(head);
@@ -148,9 +148,9 @@ fn spared_tokens_keep_their_activation_under_ablation() {
     let spare = |_: &Cx<'_>, x: Tensor| Ok(spared(&rows, bos, &x));
     let right = whole_pass(&DEMO, &rows, &[bos], &mut edit_at(point, spare));
     let (spared, all) = (found(true), found(false));
-    assert!((spared.value("ce_loss_with_ablation") - right[0]).abs() < 1e-12);
-    assert!((all.value("ce_loss_with_ablation") - right[0]).abs() > 1e-3, "BOS matters");
-    assert_eq!(spared.value("ce_loss_with_sae"), all.value("ce_loss_with_sae"));
+    assert!((spared.value("ce_loss_with_ablation").unwrap() - right[0]).abs() < 1e-12);
+    assert!((all.value("ce_loss_with_ablation").unwrap() - right[0]).abs() > 1e-3, "BOS matters");
+    assert_eq!(spared.value("ce_loss_with_sae").unwrap(), all.value("ce_loss_with_sae").unwrap());
 }
 
 #[test]
@@ -165,8 +165,8 @@ fn a_transcoder_reads_at_one_place_and_is_measured_at_the_other() {
     let x_hat = coder.forward(capture.get(input).unwrap()).unwrap().x_hat;
     let error = (capture.get(output).unwrap() - &x_hat).unwrap().sqr().unwrap().sum(2).unwrap().flatten_all().unwrap();
     let mse = error.to_vec1::<f32>().unwrap().iter().map(|e| f64::from(*e)).sum::<f64>() / error.elem_count() as f64;
-    assert!((found.value("mse") - mse).abs() < 1e-5 * mse);
+    assert!((found.value("mse").unwrap() - mse).abs() < 1e-5 * mse);
     let right = whole_pass(&DEMO, &rows, &[], &mut Edit::patch(output, x_hat));
-    assert!((found.value("ce_loss_with_sae") - right[0]).abs() < 1e-12);
-    assert!((found.value("kl_div_with_sae") - right[1]).abs() < 1e-12);
+    assert!((found.value("ce_loss_with_sae").unwrap() - right[0]).abs() < 1e-12);
+    assert!((found.value("kl_div_with_sae").unwrap() - right[1]).abs() < 1e-12);
 }

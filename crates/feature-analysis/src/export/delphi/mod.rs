@@ -39,7 +39,7 @@ use std::collections::BTreeSet;
 /// Activations of this magnitude and less are not cached: delphi keeps those with `|a| > 1e-5`.
 pub const LEAST: f32 = 1e-5;
 
-/// More ranges of features than this keep too many files open.
+/// More ranges of features than this take too much memory: 64 KiB each.
 const MOST_SPLITS: usize = 512;
 
 /// A dictionary, the tensor of the batch that it reads, and the name of its folder.

@@ -3,15 +3,13 @@
 use super::LEAST;
 use crate::Result;
 use crate::export::ExportError;
-use crate::export::folder::io;
+use crate::export::scratch::{Scratch, Stream};
 use crate::export::tokens::Tokens;
 use activation_store::TokenPos;
 use half::f16;
-use std::fs::File;
-use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::ops::RangeInclusive;
 use std::path::Path;
-use tensor_files::{AtomicFolder, Dtype, stream_safetensors};
+use tensor_files::{Dtype, stream_safetensors};
 
 /// Row, position and feature in four bytes each, and the activation in two; little-endian.
 const RECORD: usize = 14;
@@ -19,19 +17,25 @@ const RECORD: usize = 14;
 /// One range of features.
 pub(super) struct Spool {
     pub(super) features: RangeInclusive<u32>,
-    file: BufWriter<File>,
-    count: u64,
+    records: Stream<RECORD>,
     /// The largest of the numbers in the locations.
     largest: u32,
 }
 
 impl Spool {
-    pub(super) fn new(features: RangeInclusive<u32>, folder: &AtomicFolder) -> Result<Self> {
-        Ok(Self { features, file: BufWriter::with_capacity(1 << 16, folder.scratch_file()?), count: 0, largest: 0 })
+    pub(super) fn new(features: RangeInclusive<u32>) -> Self {
+        Self { features, records: Stream::default(), largest: 0 }
     }
 
     /// Takes an activation of a feature of the range on row `row` of the cache; `at` is for errors.
-    pub(super) fn push(&mut self, row: u32, at: TokenPos, feature: u32, value: f32) -> Result<()> {
+    pub(super) fn push(
+        &mut self,
+        scratch: &mut Scratch,
+        row: u32,
+        at: TokenPos,
+        feature: u32,
+        value: f32,
+    ) -> Result<()> {
         // Not a number is not small.
         if value.abs() <= LEAST {
             return Ok(());
@@ -42,26 +46,24 @@ impl Spool {
         }
         let latent = feature - self.features.start();
         self.largest = self.largest.max(row).max(at.pos).max(latent);
-        self.count += 1;
         let mut record = [0; RECORD];
         for (bytes, number) in record.chunks_exact_mut(4).zip([row, at.pos, latent]) {
             bytes.copy_from_slice(&number.to_le_bytes());
         }
         record[12..].copy_from_slice(&rounded.to_le_bytes());
-        self.file.write_all(&record).map_err(|source| io("activations on their way to disk", source))
+        self.records.push(scratch, &record)
     }
 
     pub(super) fn count(&self) -> u64 {
-        self.count
+        self.records.count()
     }
 
     /// Writes the range's file into a folder.
-    pub(super) fn write(self, folder: &Path, tokens: &mut Tokens) -> Result<()> {
-        let Self { features, file, count, largest } = self;
-        let mut file = file.into_inner().map_err(|e| io("activations on their way to disk", e.into_error()))?;
+    pub(super) fn write(self, scratch: &mut Scratch, folder: &Path, tokens: &mut Tokens) -> Result<()> {
+        let Self { features, records, largest } = self;
         let path = folder.join(format!("{}_{}.safetensors", features.start(), features.end()));
         let narrow = largest <= u32::from(u16::MAX);
-        let n = count as usize;
+        let n = records.count() as usize;
         let tensors = [
             ("tokens", Dtype::I64, vec![tokens.rows, tokens.context]),
             ("locations", if narrow { Dtype::U16 } else { Dtype::U32 }, vec![n, 3]),
@@ -69,27 +71,12 @@ impl Spool {
         ];
         stream_safetensors(&path, &tensors, |out| {
             tokens.copy(out)?;
-            each(&mut file, count, |record| {
+            records.each(scratch, |record| {
                 let (numbers, _) = record[..12].as_chunks::<4>();
                 // The low half comes first.
                 numbers.iter().try_for_each(|number| out.write_all(&number[..if narrow { 2 } else { 4 }]))
             })?;
-            each(&mut file, count, |record| out.write_all(&record[12..]))
+            records.each(scratch, |record| out.write_all(&record[12..]))
         })
     }
-}
-
-/// The records from the first on.
-fn each(file: &mut File, count: u64, mut with: impl FnMut(&[u8; RECORD]) -> std::io::Result<()>) -> Result<()> {
-    let mut all = || -> std::io::Result<()> {
-        file.seek(SeekFrom::Start(0))?;
-        let mut reader = BufReader::with_capacity(1 << 16, &mut *file);
-        let mut record = [0; RECORD];
-        for _ in 0..count {
-            reader.read_exact(&mut record)?;
-            with(&record)?;
-        }
-        Ok(())
-    };
-    all().map_err(|source| io("a split of the cache", source))
 }

@@ -1,6 +1,7 @@
 use super::spool::Spool;
 use super::{DelphiOptions, DelphiTarget};
 use crate::export::folder::begin;
+use crate::export::scratch::Scratch;
 use crate::export::tokens::Tokens;
 use crate::export::{ExportError, ExportProgress, check_width};
 use crate::{Error, Result};
@@ -23,7 +24,7 @@ pub struct DelphiReport {
 
 /// Runs over a source once and writes the folder `out` with a cache for each dictionary. `out` appears when all of it is written.
 ///
-/// Memory: a forward pass, its sparse codes, and 64 KiB for each range of features of each dictionary. Disk: 14 bytes an activation beside the cache itself
+/// Memory: a forward pass, its sparse codes, and 64 KiB for each range of features of each dictionary. Open files: four, whatever the ranges. Disk: 14 bytes an activation beside the cache itself
 /// (8 bytes an activation, and 8 bytes a token in each file).
 ///
 /// # Errors
@@ -57,6 +58,8 @@ struct Cache<'a> {
     targets: &'a [DelphiTarget<'a>],
     /// For each dictionary its ranges of features.
     spools: Vec<Vec<Spool>>,
+    /// Where all of them lie meanwhile.
+    scratch: Scratch,
     tokens: Tokens,
     /// The source's number of the latest row.
     latest: Option<u64>,
@@ -66,11 +69,10 @@ struct Cache<'a> {
 
 impl<'a> Cache<'a> {
     fn new(targets: &'a [DelphiTarget<'a>], folder: &AtomicFolder, options: &DelphiOptions) -> Result<Self> {
-        let spools = |target: &DelphiTarget<'_>| {
-            options.splits(target.coder.d_sae()).into_iter().map(|split| Spool::new(split, folder)).collect()
-        };
-        let spools = targets.iter().map(spools).collect::<Result<_>>()?;
-        Ok(Self { targets, spools, tokens: Tokens::new(folder)?, latest: None, rows: Vec::new() })
+        let spools =
+            |target: &DelphiTarget<'_>| options.splits(target.coder.d_sae()).into_iter().map(Spool::new).collect();
+        let (spools, scratch) = (targets.iter().map(spools).collect(), Scratch::new(folder)?);
+        Ok(Self { targets, spools, scratch, tokens: Tokens::new(folder)?, latest: None, rows: Vec::new() })
     }
 
     fn full(&self, rows: u64) -> bool {
@@ -103,7 +105,7 @@ impl<'a> Cache<'a> {
                     while feature > *spools[spool].features.end() {
                         spool += 1;
                     }
-                    spools[spool].push(self.rows[line], batch.at[line], feature, value)?;
+                    spools[spool].push(&mut self.scratch, self.rows[line], batch.at[line], feature, value)?;
                 }
             }
         }
@@ -137,7 +139,7 @@ impl<'a> Cache<'a> {
             let io = |source| Error::Io { path: folder.clone(), source };
             std::fs::create_dir(&folder).map_err(io)?;
             for spool in spools {
-                spool.write(&folder, &mut self.tokens)?;
+                spool.write(&mut self.scratch, &folder, &mut self.tokens)?;
                 done += 1;
                 progress(ExportProgress::files(done, files));
             }

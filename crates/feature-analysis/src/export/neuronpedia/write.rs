@@ -4,6 +4,7 @@ use super::logits::{Direction, at_once, directions};
 use super::spool::{Firing, Spool};
 use super::{NeuronpediaOptions, NeuronpediaTarget};
 use crate::export::folder::begin;
+use crate::export::scratch::Scratch;
 use crate::export::tokens::Tokens;
 use crate::export::{ExportError, ExportProgress, check_width};
 use crate::lens::{residual_map, written};
@@ -16,7 +17,7 @@ use std::ops::Range;
 use std::path::Path;
 use tensor_files::{AtomicFolder, write_atomically};
 
-/// More scratch files than this keep too many open.
+/// More ranges of features than this take too much memory: 64 KiB each.
 const MOST_SPOOLS: usize = 256;
 /// Tokens with the largest and the smallest logits, and entries of the decoder row.
 const LOGITS: usize = 10;
@@ -88,6 +89,8 @@ struct Text<'a> {
     options: &'a NeuronpediaOptions,
     files: Vec<Range<u32>>,
     spools: Vec<Spool>,
+    /// Where all of them lie meanwhile.
+    scratch: Scratch,
     tokens: Tokens,
     filter: ResolvedFilter,
     excluded: ExclusionCounts,
@@ -107,12 +110,13 @@ impl<'a> Text<'a> {
         let border = |i: usize| i * files.len() / n;
         let spool = |i: usize| {
             let (first, last) = (border(i), border(i + 1));
-            Spool::new(first..last, files[first].start..files[last - 1].end, folder)
+            Spool::new(first..last, files[first].start..files[last - 1].end)
         };
-        let spools = (0..n).map(spool).collect::<Result<_>>()?;
+        let spools = (0..n).map(spool).collect();
         let filter = options.filter.resolve(Some(target.tokenizer))?;
         let (tokens, excluded) = (Tokens::new(folder)?, ExclusionCounts::default());
-        Ok(Self { target, map, options, files, spools, tokens, filter, excluded, latest: None })
+        let scratch = Scratch::new(folder)?;
+        Ok(Self { target, map, options, files, spools, scratch, tokens, filter, excluded, latest: None })
     }
 
     fn full(&self, rows: u64) -> bool {
@@ -157,7 +161,8 @@ impl<'a> Text<'a> {
                     spool += 1;
                 }
                 if value > 0.0 {
-                    self.spools[spool].push(feature, Firing { row: rows[line], pos: batch.at[line].pos, value })?;
+                    let firing = Firing { row: rows[line], pos: batch.at[line].pos, value };
+                    self.spools[spool].push(&mut self.scratch, feature, firing)?;
                 }
             }
         }
@@ -173,7 +178,7 @@ impl<'a> Text<'a> {
         let mut alive = 0;
         for spool in std::mem::take(&mut self.spools) {
             let (numbers, first) = (spool.files.clone(), spool.features.start);
-            let mut firings = spool.read()?;
+            let mut firings = spool.read(&mut self.scratch)?;
             alive += firings.iter().filter(|firings| !firings.is_empty()).count();
             for number in numbers {
                 let features = self.files[number].clone();
