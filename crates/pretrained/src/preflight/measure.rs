@@ -86,10 +86,6 @@ pub(super) fn measure(
     if sample.x.iter().chain(sample.y()).any(|x| !x.is_finite()) {
         return Ok(Err(not_finite("activations")));
     }
-    let (features, y_hat) = subject.run(&sample.x)?;
-    if features.value().iter().chain(&y_hat).any(|x| !x.is_finite()) {
-        return Ok(Err(not_finite("codes or reconstructions")));
-    }
     let norms: Vec<f64> = sample.x.chunks_exact(d_in).map(stats::norm).collect();
     let norm = norms.iter().sum::<f64>() / tokens as f64;
     let shares: Vec<f64> = sample.x.chunks_exact(d_in).map(stats::mean_share).collect();
@@ -99,12 +95,20 @@ pub(super) fn measure(
         norm,
         norm_over_sqrt_d: norm / (d_in as f64).sqrt(),
         mean_share: stats::median(&shares),
-        l0: active(&features) as f64 / tokens as f64,
         ..Measured::default()
     };
-    reconstruction(&mut out, sample.y(), &y_hat, d_out);
+    let mut sums = Sums::new(sample.y(), d_out, subject.coder().d_sae());
+    let at_once = at_once(subject, options.memory_bytes);
+    for (x, y) in sample.x.chunks(at_once * d_in).zip(sample.y().chunks(at_once * d_out)) {
+        let (features, y_hat) = subject.run(x)?;
+        if features.value().iter().chain(&y_hat).any(|x| !x.is_finite()) {
+            return Ok(Err(not_finite("codes or reconstructions")));
+        }
+        sums.add(&features, y, &y_hat);
+    }
+    sums.finish(&mut out);
     bias(&mut out, subject, sample.y(), d_out);
-    frequencies(&mut out, subject, &features, tokens);
+    frequencies(&mut out, subject, &sums.counts);
     if options.loss
         && let Some((plain, shuffled)) = loss::losses(model, &sample.rows)?
     {
@@ -113,23 +117,56 @@ pub(super) fn measure(
     Ok(Ok(out))
 }
 
-fn active(features: &SparseFeatures) -> usize {
-    features.value().iter().filter(|v| **v != 0.0).count()
+/// Tokens that are encoded and decoded at once: codes (8 bytes an active feature; of a wrong pairing all may be), input and reconstruction in a quarter of the memory.
+fn at_once(subject: &Subject<'_>, memory_bytes: u64) -> usize {
+    let coder = subject.coder();
+    let each = 8 * coder.d_sae() as u64 + 8 * (coder.d_in() + coder.d_out()) as u64;
+    usize::try_from(memory_bytes / 4 / each.max(1)).unwrap_or(usize::MAX).clamp(1, MOST_AT_ONCE)
 }
 
-fn reconstruction(out: &mut Measured, y: &[f32], y_hat: &[f32], width: usize) {
-    out.variance_explained = stats::variance_explained(y, y_hat, width);
-    let (mut ratio, mut cosine, mut dot, mut squares) = (0.0, 0.0, 0.0, 0.0);
-    for (y, y_hat) in y.chunks_exact(width).zip(y_hat.chunks_exact(width)) {
-        let (of_y, of_y_hat) = (stats::norm(y), stats::norm(y_hat));
-        ratio += if of_y > 0.0 { of_y_hat / of_y } else { 1.0 };
-        cosine += stats::cosine(y, y_hat);
-        dot += stats::dot(y, y_hat);
-        squares += of_y_hat * of_y_hat;
+/// Larger parts are no faster.
+const MOST_AT_ONCE: usize = 1 << 16;
+
+/// What is summed up over the tokens, part by part.
+struct Sums {
+    width: usize,
+    variance: stats::Variance,
+    ratio: f64,
+    cosine: f64,
+    dot: f64,
+    squares: f64,
+    /// How often each feature fires.
+    counts: Vec<f64>,
+}
+
+impl Sums {
+    fn new(y: &[f32], width: usize, d_sae: usize) -> Self {
+        let variance = stats::Variance::around(stats::mean_row(y, width));
+        Self { width, variance, ratio: 0.0, cosine: 0.0, dot: 0.0, squares: 0.0, counts: vec![0.0; d_sae] }
     }
-    let tokens = out.tokens as f64;
-    (out.norm_ratio, out.cosine) = (ratio / tokens, cosine / tokens);
-    out.best_scale = if squares > 0.0 { dot / squares } else { 0.0 };
+
+    fn add(&mut self, features: &SparseFeatures, y: &[f32], y_hat: &[f32]) {
+        self.variance.add(y, y_hat);
+        for (y, y_hat) in y.chunks_exact(self.width).zip(y_hat.chunks_exact(self.width)) {
+            let (of_y, of_y_hat) = (stats::norm(y), stats::norm(y_hat));
+            self.ratio += if of_y > 0.0 { of_y_hat / of_y } else { 1.0 };
+            self.cosine += stats::cosine(y, y_hat);
+            self.dot += stats::dot(y, y_hat);
+            self.squares += of_y_hat * of_y_hat;
+        }
+        for (&j, &value) in features.index().iter().zip(features.value()) {
+            // A sparse code's features are below d_sae, which its constructor checks.
+            self.counts[j as usize] += f64::from(u8::from(value != 0.0));
+        }
+    }
+
+    fn finish(&self, out: &mut Measured) {
+        let tokens = out.tokens as f64;
+        out.l0 = self.counts.iter().sum::<f64>() / tokens;
+        out.variance_explained = self.variance.explained();
+        (out.norm_ratio, out.cosine) = (self.ratio / tokens, self.cosine / tokens);
+        out.best_scale = if self.squares > 0.0 { self.dot / self.squares } else { 0.0 };
+    }
 }
 
 /// `b_dec` lies in the space of normalised vectors; where normalisation is per token it is not held against anything.
@@ -147,20 +184,17 @@ fn bias(out: &mut Measured, subject: &Subject<'_>, y: &[f32], width: usize) {
     }
 }
 
-fn frequencies(out: &mut Measured, subject: &Subject<'_>, features: &SparseFeatures, tokens: usize) {
-    let mut counts = vec![0f64; subject.coder().d_sae()];
-    for (&j, &value) in features.index().iter().zip(features.value()) {
-        counts[j as usize] += f64::from(u8::from(value != 0.0));
-    }
+fn frequencies(out: &mut Measured, subject: &Subject<'_>, counts: &[f64]) {
+    let tokens = out.tokens;
     out.dead = counts.iter().filter(|n| **n == 0.0).count() as f64 / counts.len().max(1) as f64;
     let Some(sparsity) = subject.sparsity() else { return };
     let due: Vec<f64> = sparsity.iter().map(|log| 10f64.powf(f64::from(*log)) * tokens as f64).collect();
-    let frequent: Vec<f64> = due.iter().zip(&counts).filter(|(due, _)| **due >= FREQUENT).map(|(_, n)| *n).collect();
+    let frequent: Vec<f64> = due.iter().zip(counts).filter(|(due, _)| **due >= FREQUENT).map(|(_, n)| *n).collect();
     if frequent.len() >= ENOUGH_FEATURES {
         let silent = frequent.iter().filter(|n| **n == 0.0).count();
         out.dead_but_frequent = Some(silent as f64 / frequent.len() as f64);
     }
-    let (due, fired): (Vec<f64>, Vec<f64>) = due.iter().zip(&counts).filter(|(due, _)| **due >= 1.0).unzip();
+    let (due, fired): (Vec<f64>, Vec<f64>) = due.iter().zip(counts).filter(|(due, _)| **due >= 1.0).unzip();
     if due.len() >= ENOUGH_FEATURES {
         out.frequency_correlation = Some(stats::rank_correlation(&due, &fired));
     }

@@ -76,7 +76,8 @@ pub fn preflight<'a>(
     let subject = coder.into();
     let (mut reasons, place) = statics::check(model, &subject, tokens, options);
     let Some(place) = place else { return Ok(Verdict::new(reasons, None, started.elapsed())) };
-    let sample = sample::take(model, &place, tokens, options)?;
+    let widths = (subject.coder().d_in(), subject.coder().d_out());
+    let sample = sample::take(model, &place, tokens, widths, options)?;
     // An SAE whose norm factor is missing computes nothing; what it would make of the activations as they are still tells about the rest.
     let unscaled = subject.unscaled()?;
     let measured_subject = unscaled.as_ref().map_or(subject, Subject::from);

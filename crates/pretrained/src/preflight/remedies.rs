@@ -8,14 +8,79 @@ use super::{PreflightOptions, Result, Subject, stats};
 use model_hooks::{HookPoint, LanguageModel};
 use sae_core::Normalisation;
 
-/// Tokens that changes are tried on, at most.
+/// Tokens that the changes are judged by, at most.
 const TRIED: usize = 512;
+/// So many of them, evenly spread, are what all changes are tried on first.
+const FEW: usize = 64;
+/// So many of them, the best, are tried on all.
+const BEST: usize = 4;
 /// A code of up to so many times the features counts as equally sparse.
 const SAME_L0: f64 = 1.05;
 /// At another hook point up to so many times.
 const LIKE_L0: f64 = 1.5;
 /// Factors of the input that are tried beside those that the norm suggests.
 const FACTORS: [f64; 6] = [0.1, 0.25, 0.5, 2.0, 4.0, 10.0];
+
+/// What is tried.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Change {
+    /// The input times a factor.
+    Scale(f64),
+    LayerNorm,
+    Rescale,
+    Centre,
+    /// The input less `b_dec`.
+    Shift,
+    /// Another hook point.
+    Point(HookPoint),
+    /// Another head of the same hook point.
+    Head(usize),
+}
+
+impl Change {
+    /// Whether it is another place rather than another input.
+    fn is_elsewhere(self) -> bool {
+        matches!(self, Self::Point(_) | Self::Head(_))
+    }
+
+    /// What it is, and what to do about it.
+    fn words(self) -> (String, String) {
+        let (what, change): (String, String) = match self {
+            Self::Scale(factor) => (
+                format!("the input times {factor:.3}"),
+                format!(
+                    "Check the norm factor (lost, or applied twice): `sae.fold_norm_factor({factor:.4})` would come near."
+                ),
+            ),
+            Self::LayerNorm => (
+                "layer-normed input".into(),
+                "Set `normalize_activations` to `layer_norm`: the SAE reads normalised vectors.".into(),
+            ),
+            Self::Rescale => (
+                "every vector at norm sqrt(d_in)".into(),
+                "Set `normalize_activations` to `constant_norm_rescale`: the SAE reads vectors of norm sqrt(d_in)."
+                    .into(),
+            ),
+            Self::Centre => (
+                "a centred residual stream".into(),
+                "Load the model with `ProcessingSteps::center_writing_weights`.".into(),
+            ),
+            Self::Shift => (
+                "b_dec subtracted from the input".into(),
+                "Set `apply_b_dec_to_input`: the SAE reads the input less b_dec.".into(),
+            ),
+            Self::Point(point) => (
+                format!("the activations of `{point}`"),
+                format!("Read the SAE at `{point}`, if that is where it was trained, and correct its metadata."),
+            ),
+            Self::Head(head) => (
+                format!("head {head}"),
+                format!("Set `hook_head_index` to {head}, if that is the head that it was trained on."),
+            ),
+        };
+        (what, change)
+    }
+}
 
 /// What came of a trial.
 #[derive(Clone, Copy)]
@@ -87,7 +152,7 @@ fn centre(row: &mut [f32]) -> f64 {
     mean
 }
 
-/// Tries them all; the best is a reason if it explains enough more.
+/// Tries them all, first on a few tokens; the best on more is a reason if it explains enough more.
 pub(super) fn look(
     model: &LanguageModel,
     subject: &Subject<'_>,
@@ -97,26 +162,43 @@ pub(super) fn look(
     options: &PreflightOptions,
 ) -> Result<Option<Reason>> {
     let (d_in, t) = (subject.coder().d_in(), &options.thresholds);
-    let x = &sample.x[..sample.x.len().min(TRIED * d_in)];
-    let trial = Trial { subject, x, d_in };
-    let now = trial.explained(|_| (), |(), _| ())?;
-    let mut found = of_inputs(&trial, subject, place, measured)?;
-    found.extend(of_places(model, subject, place, sample)?);
-    found.extend(of_heads(model, subject, place, sample)?);
+    let tokens = sample.x.len() / d_in;
+    let of_sample = |step: usize| -> Vec<f32> {
+        sample.x.chunks_exact(d_in).take(TRIED).step_by(step).flat_map(|row| row.iter().copied()).collect()
+    };
+    let step = (tokens.min(TRIED) / FEW).max(1);
+    let look = Look { model, subject, place, sample };
+    let mut changes = inputs(subject, place, measured);
+    let work = (tokens.min(TRIED) / step) as u64 * d_in as u64 * subject.coder().d_sae() as u64;
+    let most = usize::try_from(options.remedy_work / work.max(1)).unwrap_or(usize::MAX).clamp(8, PLACES_AT_MOST);
+    changes.extend(look.points(most).into_iter().map(Change::Point));
+    changes.extend(look.heads(most).into_iter().map(Change::Head));
+    let few = of_sample(step);
+    let now = Trial { subject, x: &few, d_in }.explained(|_| (), |(), _| ())?;
     // More features explain more, so that a small gain counts only where it is not bought with them.
-    let gain = |found: &Found| {
-        let gain = found.0.variance - now.variance.max(0.0);
-        let bought = found.0.l0 > now.l0 * SAME_L0;
-        let elsewhere = found.3 && gain > t.place_warns && found.0.l0 < now.l0 * LIKE_L0;
+    let gain = |now: Outcome, change: Change, outcome: Outcome| {
+        let gain = outcome.variance - now.variance.max(0.0);
+        let bought = outcome.l0 > now.l0 * SAME_L0;
+        let elsewhere = change.is_elsewhere() && gain > t.place_warns && outcome.l0 < now.l0 * LIKE_L0;
         if gain > t.remedy_fails || !bought || elsewhere { gain } else { 0.0 }
     };
-    let Some(best) = found.into_iter().max_by(|a, b| gain(a).total_cmp(&gain(b))) else { return Ok(None) };
-    let level = match gain(&best) {
+    let mut tried = look.try_all(&changes, &few, step)?;
+    tried.sort_by(|a, b| gain(now, b.0, b.1).total_cmp(&gain(now, a.0, a.1)));
+    tried.truncate(BEST);
+    let (now, tried) = if step == 1 {
+        (now, tried)
+    } else {
+        let (all, best) = (of_sample(1), tried.into_iter().map(|(change, _)| change).collect::<Vec<_>>());
+        (Trial { subject, x: &all, d_in }.explained(|_| (), |(), _| ())?, look.try_all(&best, &all, 1)?)
+    };
+    let best = tried.into_iter().max_by(|a, b| gain(now, a.0, a.1).total_cmp(&gain(now, b.0, b.1)));
+    let Some((change, outcome)) = best else { return Ok(None) };
+    let level = match gain(now, change, outcome) {
         gain if gain > t.remedy_fails => Level::Fail,
         gain if gain > t.remedy_warns => Level::Warn,
         _ => return Ok(None),
     };
-    let (outcome, what, change, _) = best;
+    let (what, change) = change.words();
     let found = format!(
         "{what} would have {:.3} of its variance explained by {:.1} features a token, and this has {:.3} by {:.1}",
         outcome.variance, outcome.l0, now.variance, now.l0
@@ -124,78 +206,108 @@ pub(super) fn look(
     Ok(Some(Reason::new(level, Check::Remedy, "nothing that does much better", found, change)))
 }
 
-/// What came of it, what was tried, what to change, and whether it is another hook point.
-type Found = (Outcome, String, String, bool);
-
-fn of_inputs(trial: &Trial<'_>, subject: &Subject<'_>, place: &Place, measured: &Measured) -> Result<Vec<Found>> {
-    let mut found = Vec::new();
+/// The changes of the input that make sense.
+fn inputs(subject: &Subject<'_>, place: &Place, measured: &Measured) -> Vec<Change> {
+    let mut changes = Vec::new();
     if !subject.normalisation().is_per_token() {
         let suggested = measured.norm_over_sqrt_d;
-        for factor in FACTORS.into_iter().chain([suggested, 1.0 / suggested]).filter(|f| f.is_finite() && *f > 0.0) {
-            let change = format!(
-                "Check the norm factor (lost, or applied twice): `sae.fold_norm_factor({factor:.4})` would come near."
-            );
-            found.push((trial.scaled(factor)?, format!("the input times {factor:.3}"), change, false));
-        }
-        let change = "Set `normalize_activations` to `layer_norm`: the SAE reads normalised vectors.";
-        found.push((trial.standardised()?, "layer-normed input".into(), change.into(), false));
-        let change =
-            "Set `normalize_activations` to `constant_norm_rescale`: the SAE reads vectors of norm sqrt(d_in).";
-        found.push((trial.rescaled()?, "every vector at norm sqrt(d_in)".into(), change.into(), false));
+        let factors = FACTORS.into_iter().chain([suggested, 1.0 / suggested]);
+        changes.extend(factors.filter(|f| f.is_finite() && *f > 0.0).map(Change::Scale));
+        changes.extend([Change::LayerNorm, Change::Rescale]);
     }
     if place.centrable && subject.normalisation() != Normalisation::LayerNorm {
-        let change = "Load the model with `ProcessingSteps::center_writing_weights`.";
-        found.push((trial.centred()?, "a centred residual stream".into(), change.into(), false));
+        changes.push(Change::Centre);
     }
-    if let Some(sae) = subject.sae()
-        && sae.input_shift().is_none()
-    {
-        let change = "Set `apply_b_dec_to_input`: the SAE reads the input less b_dec.";
-        found.push((trial.shifted(sae.b_dec())?, "b_dec subtracted from the input".into(), change.into(), false));
+    if subject.sae().is_some_and(|sae| sae.input_shift().is_none()) {
+        changes.push(Change::Shift);
     }
-    Ok(found)
+    changes
 }
 
 /// Places that are tried in place of the SAE's own: those of the residual stream and what is written to it.
 const PLACES_AT_MOST: usize = 128;
 
-fn of_places(model: &LanguageModel, subject: &Subject<'_>, place: &Place, sample: &Sample) -> Result<Vec<Found>> {
-    if !statics::is_written(place.read.point()) {
-        return Ok(Vec::new());
-    }
-    let others = |p: &&HookPoint| {
-        **p != place.read.point()
-            && p.head_axis().is_none()
-            && statics::is_written(**p)
-            && !p.site().is_some_and(|s| s.is_input_copy())
-    };
-    let points: Vec<HookPoint> =
-        model.hooked().hook_points().iter().filter(others).copied().take(PLACES_AT_MOST).collect();
-    let d_in = subject.coder().d_in();
-    let mut found = Vec::new();
-    for (point, values) in points.iter().zip(sample.at(model, &points)?) {
-        let x = &values[..values.len().min(TRIED * d_in)];
-        let explained = Trial { subject, x, d_in }.explained(|_| (), |(), _| ())?;
-        let change = format!("Read the SAE at `{point}`, if that is where it was trained, and correct its metadata.");
-        found.push((explained, format!("the activations of `{point}`"), change, true));
-    }
-    Ok(found)
+/// What is looked at.
+struct Look<'a> {
+    model: &'a LanguageModel,
+    subject: &'a Subject<'a>,
+    place: &'a Place,
+    sample: &'a Sample,
 }
 
-/// The other heads of the point, of an SAE on one.
-fn of_heads(model: &LanguageModel, subject: &Subject<'_>, place: &Place, sample: &Sample) -> Result<Vec<Found>> {
-    let Some(own) = place.read.head() else { return Ok(Vec::new()) };
-    let d_in = subject.coder().d_in();
-    let values = sample.at(model, &[place.read.point()])?.swap_remove(0);
-    let tokens = sample.x.len() / d_in;
-    let width = values.len() / tokens.max(1);
-    let mut found = Vec::new();
-    for head in (0..width / d_in).filter(|head| *head != own).take(PLACES_AT_MOST) {
-        let x: Vec<f32> =
-            values.chunks_exact(width).take(TRIED).flat_map(|row| row[head * d_in..][..d_in].iter().copied()).collect();
-        let explained = Trial { subject, x: &x, d_in }.explained(|_| (), |(), _| ())?;
-        let change = format!("Set `hook_head_index` to {head}, if that is the head that it was trained on.");
-        found.push((explained, format!("head {head}"), change, true));
+impl Look<'_> {
+    /// The other hook points, the nearest in the order of execution first.
+    fn points(&self, most: usize) -> Vec<HookPoint> {
+        let read = self.place.read.point();
+        if !statics::is_written(read) {
+            return Vec::new();
+        }
+        let all = self.model.hooked().hook_points();
+        let own = all.iter().position(|point| *point == read).unwrap_or(0);
+        let others = |(_, p): &(usize, &HookPoint)| {
+            **p != read
+                && p.head_axis().is_none()
+                && statics::is_written(**p)
+                && !p.site().is_some_and(|s| s.is_input_copy())
+        };
+        let mut points: Vec<(usize, HookPoint)> =
+            all.iter().enumerate().filter(others).map(|(i, point)| (i.abs_diff(own), *point)).collect();
+        points.sort_by_key(|(distance, _)| *distance);
+        points.into_iter().take(most).map(|(_, point)| point).collect()
     }
-    Ok(found)
+
+    /// The other heads of the point, of an SAE on one.
+    fn heads(&self, most: usize) -> Vec<usize> {
+        let Some(own) = self.place.read.head() else { return Vec::new() };
+        let shape = self.model.shape();
+        let heads = if self.place.read.point().axes().contains(&"kv_head") { shape.n_kv_heads } else { shape.n_heads };
+        let mut heads: Vec<usize> = (0..heads).filter(|head| *head != own).collect();
+        heads.sort_by_key(|head| head.abs_diff(own));
+        heads.truncate(most);
+        heads
+    }
+
+    /// Each of them on every `step`th token; `x` is what these have at the SAE's own place. One place after the other: nothing is kept of any but its outcome.
+    fn try_all(&self, changes: &[Change], x: &[f32], step: usize) -> Result<Vec<(Change, Outcome)>> {
+        let (subject, d_in) = (self.subject, self.subject.coder().d_in());
+        let own = Trial { subject, x, d_in };
+        let mut found = Vec::with_capacity(changes.len());
+        for &change in changes {
+            let outcome = match change {
+                Change::Scale(factor) => own.scaled(factor)?,
+                Change::LayerNorm => own.standardised()?,
+                Change::Rescale => own.rescaled()?,
+                Change::Centre => own.centred()?,
+                Change::Shift => match subject.sae() {
+                    Some(sae) => own.shifted(sae.b_dec())?,
+                    None => continue,
+                },
+                Change::Point(_) | Change::Head(_) => continue,
+            };
+            found.push((change, outcome));
+        }
+        let tokens = (TRIED, step);
+        let points: Vec<HookPoint> =
+            changes.iter().filter_map(|change| if let Change::Point(p) = change { Some(*p) } else { None }).collect();
+        self.sample.visit(self.model, &points, tokens, |point, x| {
+            let outcome = Trial { subject, x: &x, d_in }.explained(|_| (), |(), _| ())?;
+            found.push((Change::Point(point), outcome));
+            Ok(())
+        })?;
+        let heads: Vec<usize> =
+            changes.iter().filter_map(|change| if let Change::Head(h) = change { Some(*h) } else { None }).collect();
+        let points = if heads.is_empty() { Vec::new() } else { vec![self.place.read.point()] };
+        self.sample.visit(self.model, &points, tokens, |_, all| {
+            let lines = x.len() / d_in;
+            for &head in &heads {
+                let rows = all
+                    .chunks_exact((all.len() / lines.max(1)).max(1))
+                    .filter_map(|row| row.get(head * d_in..(head + 1) * d_in));
+                let x: Vec<f32> = rows.flatten().copied().collect();
+                found.push((Change::Head(head), Trial { subject, x: &x, d_in }.explained(|_| (), |(), _| ())?));
+            }
+            Ok(())
+        })?;
+        Ok(found)
+    }
 }

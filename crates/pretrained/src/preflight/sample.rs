@@ -3,11 +3,11 @@
 use super::measure::LeftOut;
 use super::statics::{Place, kept_positions};
 use super::{PreflightOptions, Result, stats};
-use candle_core::{DType, Tensor};
-use model_hooks::{Capture, HookPoint, HookRows, LanguageModel, Side, TokenBatch};
+use candle_core::{DType, Device, Tensor};
+use model_hooks::{Capture, Cx, HookPoint, HookRows, Interest, LanguageModel, Side, Tap, TokenBatch};
 
-/// Rows in one forward pass.
-const ROWS_AT_ONCE: usize = 8;
+/// Tokens in one forward pass, where rows are not longer.
+const TOKENS_AT_ONCE: usize = 1024;
 /// A norm above this many medians is left out: the giant norms of first tokens and of a few others are 10 to 1000 times the median.
 const OUTLIER: f64 = 10.0;
 
@@ -28,21 +28,78 @@ impl Sample {
         if self.y.is_empty() { &self.x } else { &self.y }
     }
 
-    /// The values of the kept tokens at another point.
-    pub(super) fn at(&self, model: &LanguageModel, points: &[HookPoint]) -> Result<Vec<Vec<f32>>> {
-        let rows = points.iter().map(|point| HookRows::resolve(*point, model.shape()));
-        let all = run(model, &self.rows, &rows.collect::<model_hooks::Result<Vec<_>>>()?)?;
-        let tokens = self.keep.len();
-        Ok(all.into_iter().map(|values| keep(&values, values.len() / tokens.max(1), &self.keep)).collect())
+    /// Runs the rows of the first `at_most` kept tokens once more and hands on what every `step`th of these tokens has at each of the points, one point after the
+    /// other: nothing is kept of them here.
+    pub(super) fn visit(
+        &self,
+        model: &LanguageModel,
+        points: &[HookPoint],
+        (at_most, step): (usize, usize),
+        mut each: impl FnMut(HookPoint, Vec<f32>) -> Result<()>,
+    ) -> Result<()> {
+        let Some(&last) = points.iter().max() else { return Ok(()) };
+        // Columns of kept tokens, row by row.
+        let (mut kept, mut rows, mut places) = (self.keep.iter(), Vec::new(), Vec::new());
+        for row in &self.rows {
+            if places.len() >= at_most {
+                break;
+            }
+            let columns = (0..row.len()).zip(kept.by_ref()).filter(|(_, keep)| **keep).map(|(column, _)| column);
+            let columns: Vec<usize> = columns.collect();
+            let wanted = &columns[..columns.len().min(at_most - places.len())];
+            // Later tokens change nothing before them.
+            let Some(end) = wanted.last().map(|column| column + 1) else { continue };
+            places.extend(wanted.iter().map(|column| (rows.len(), *column)));
+            rows.push(row[..end].to_vec());
+        }
+        if places.is_empty() {
+            return Ok(());
+        }
+        let batch = TokenBatch::padded(&rows, 0, Side::Right)?;
+        let index = places.iter().step_by(step.max(1)).map(|(row, column)| (row * batch.pos() + column) as u32);
+        let index = Tensor::from_iter(index, &Device::Cpu)?;
+        let mut visit = Visit { points, index, each: &mut each, stopped: Ok(()) };
+        model.hooked().forward_until(&batch, last, &mut visit)?;
+        visit.stopped
     }
 }
 
-/// Whole rows, evenly spread, of about as many tokens as the options say.
+/// Hands on some tokens' values at some points.
+struct Visit<'a> {
+    points: &'a [HookPoint],
+    /// The tokens, as lines of a batch.
+    index: Tensor,
+    each: &'a mut dyn FnMut(HookPoint, Vec<f32>) -> Result<()>,
+    /// What a forward pass cannot return: the error of whoever was visited.
+    stopped: Result<()>,
+}
+
+impl Tap for Visit<'_> {
+    fn points(&self, _: &[HookPoint]) -> model_hooks::Result<Vec<(HookPoint, Interest)>> {
+        Ok(self.points.iter().map(|point| (*point, Interest::Watch)).collect())
+    }
+
+    fn watch(&mut self, cx: &Cx<'_>, x: &Tensor) -> model_hooks::Result<()> {
+        if self.stopped.is_ok() {
+            let lines = x.flatten_from(2)?.flatten(0, 1)?.index_select(&self.index, 0)?;
+            let values = lines.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
+            self.stopped = (self.each)(cx.at, values);
+        }
+        Ok(())
+    }
+
+    fn edit(&mut self, _: &Cx<'_>, x: Tensor) -> model_hooks::Result<Tensor> {
+        Ok(x)
+    }
+}
+
+/// Rows, evenly spread, of about as many tokens as the options say: whole ones, unless one alone has more.
 fn choose(tokens: &TokenBatch, at_most: usize) -> Vec<Vec<u32>> {
+    let at_most = at_most.max(1);
     let all: Vec<Vec<u32>> = tokens
         .rows()
         .enumerate()
-        .map(|(row, ids)| ids[tokens.real(row)].to_vec())
+        .map(|(row, ids)| ids[tokens.real(row)].iter().take(at_most).copied().collect::<Vec<u32>>())
         .filter(|ids| !ids.is_empty())
         .collect();
     let wanted = (at_most / tokens.pos().max(1)).clamp(1, all.len().max(1));
@@ -53,29 +110,38 @@ pub(super) fn take(
     model: &LanguageModel,
     place: &Place,
     tokens: &TokenBatch,
+    widths: (usize, usize),
     options: &PreflightOptions,
 ) -> Result<Sample> {
-    let rows = choose(tokens, options.tokens);
+    // Half of the memory: each value once for all tokens of a row and once for those that are kept.
+    let width = widths.0 + if place.is_transcoder() { widths.1 } else { 0 };
+    let fit = options.memory_bytes / 2 / (2 * size_of::<f32>() * width).max(1) as u64;
+    let rows = choose(tokens, options.tokens.min(usize::try_from(fit).unwrap_or(usize::MAX)));
     let points = if place.is_transcoder() { vec![place.read, place.target] } else { vec![place.read] };
     let mut values = run(model, &rows, &points)?;
     let y = if place.is_transcoder() { values.pop().unwrap_or_default() } else { Vec::new() };
     let x = values.pop().unwrap_or_default();
     let (keep_these, left_out) = kept(model, place, &rows, &x);
     let width = |values: &[f32]| values.len() / keep_these.len().max(1);
-    let (x_kept, y_kept) = (keep(&x, width(&x), &keep_these), keep(&y, width(&y), &keep_these));
-    Ok(Sample { rows, x: x_kept, y: y_kept, left_out, keep: keep_these })
+    let (of_x, of_y) = (width(&x), width(&y));
+    let x = keep(x, of_x, &keep_these);
+    let y = keep(y, of_y, &keep_these);
+    Ok(Sample { rows, x, y, left_out, keep: keep_these })
 }
 
 /// Values of all tokens at each point, `[tokens, width]`.
 fn run(model: &LanguageModel, rows: &[Vec<u32>], points: &[HookRows]) -> Result<Vec<Vec<f32>>> {
     let mut values = vec![Vec::new(); points.len()];
     let Some(last) = points.iter().map(HookRows::point).max() else { return Ok(values) };
-    for part in rows.chunks(ROWS_AT_ONCE) {
+    let tokens: usize = rows.iter().map(Vec::len).sum();
+    let longest = rows.iter().map(Vec::len).max().unwrap_or(0).max(1);
+    for part in rows.chunks((TOKENS_AT_ONCE / longest).max(1)) {
         let batch = TokenBatch::padded(part, 0, Side::Right)?;
         let mut capture = Capture::of(points.iter().map(HookRows::point));
         model.hooked().forward_until(&batch, last, &mut capture)?;
         for (point, values) in points.iter().zip(&mut values) {
             let x = point.gather(capture.get(point.point())?)?.to_dtype(DType::F32)?;
+            values.reserve_exact(if values.is_empty() { tokens * point.width() } else { 0 });
             for (row, ids) in part.iter().enumerate() {
                 let of_row: Tensor = x.get(row)?.narrow(0, 0, ids.len())?;
                 values.extend(of_row.flatten_all()?.to_vec1::<f32>()?);
@@ -85,9 +151,15 @@ fn run(model: &LanguageModel, rows: &[Vec<u32>], points: &[HookRows]) -> Result<
     Ok(values)
 }
 
-fn keep(values: &[f32], width: usize, keep: &[bool]) -> Vec<f32> {
-    let rows = values.chunks_exact(width.max(1)).zip(keep);
-    rows.filter(|(_, keep)| **keep).flat_map(|(row, _)| row.iter().copied()).collect()
+fn keep(mut values: Vec<f32>, width: usize, keep: &[bool]) -> Vec<f32> {
+    let (mut value, width) = (0, width.max(1));
+    values.retain(|_| {
+        let of_token = value / width;
+        value += 1;
+        keep.get(of_token).copied().unwrap_or(false)
+    });
+    values.shrink_to_fit();
+    values
 }
 
 /// Which tokens count, and how many do not for which reason.

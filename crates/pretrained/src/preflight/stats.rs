@@ -37,15 +37,37 @@ pub(super) fn mean_share(row: &[f32]) -> f64 {
 
 /// Share of the variance of `y` that `y_hat` keeps: `1 - sum |y - y_hat|^2 / sum |y - mean y|^2`, all rows pooled.
 pub(super) fn variance_explained(y: &[f32], y_hat: &[f32], width: usize) -> f64 {
-    let mean = mean_row(y, width);
-    let (mut missed, mut all) = (0.0, 0.0);
-    for (y, y_hat) in y.chunks_exact(width).zip(y_hat.chunks_exact(width)) {
-        for ((&y, &y_hat), &mean) in y.iter().zip(y_hat).zip(&mean) {
-            missed += f64::from(y - y_hat).powi(2);
-            all += f64::from(y - mean).powi(2);
+    let mut variance = Variance::around(mean_row(y, width));
+    variance.add(y, y_hat);
+    variance.explained()
+}
+
+/// The sums of [`variance_explained`], for rows that come in parts.
+pub(super) struct Variance {
+    mean: Vec<f32>,
+    missed: f64,
+    all: f64,
+}
+
+impl Variance {
+    /// Around the mean of all rows.
+    pub(super) fn around(mean: Vec<f32>) -> Self {
+        Self { mean, missed: 0.0, all: 0.0 }
+    }
+
+    pub(super) fn add(&mut self, y: &[f32], y_hat: &[f32]) {
+        let width = self.mean.len().max(1);
+        for (y, y_hat) in y.chunks_exact(width).zip(y_hat.chunks_exact(width)) {
+            for ((&y, &y_hat), &mean) in y.iter().zip(y_hat).zip(&self.mean) {
+                self.missed += f64::from(y - y_hat).powi(2);
+                self.all += f64::from(y - mean).powi(2);
+            }
         }
     }
-    if all > 0.0 { 1.0 - missed / all } else { 0.0 }
+
+    pub(super) fn explained(&self) -> f64 {
+        if self.all > 0.0 { 1.0 - self.missed / self.all } else { 0.0 }
+    }
 }
 
 /// Spearman's correlation of ranks, ties sharing the mean of their ranks. 0 where one side has one value only.
