@@ -218,7 +218,7 @@ pub fn load_sae(flag: &str, engine: Engine, flags: &SaeFlags) -> Outcome<(Dictio
     let path = fetched.as_ref().map_or(Path::new(flag), |fetched| &fetched.path);
     let sae = dialects::open(path, &options)?;
     for note in &sae.metadata().notes {
-        eprintln!("note: {note}");
+        print_note(format_args!("note: {note}"));
     }
     Ok((sae, fetched.and_then(|fetched| fetched.entry)))
 }
