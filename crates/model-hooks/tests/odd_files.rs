@@ -82,6 +82,8 @@ fn generation_ends_at_every_id_that_a_folder_names() {
     let model = open(&dir);
     assert_eq!(eos(&model), [2, 46, 300]);
     assert_eq!(model.tokenizer().unwrap().eos(), Some(2));
+    // Words that end texts stay words.
+    assert_eq!(model.tokenizer().unwrap().special_ids(), &BTreeSet::from([0, 1, 2]));
     assert_eq!(warnings(&model), [""; 0]);
     for end in [2, 46, 300] {
         let (_, ids, stopped) = told(&model, &[70, 71, end, 72]);

@@ -114,7 +114,9 @@ impl Roles<'_> {
         }
         let (here, outside): (Vec<u32>, Vec<u32>) = ids.iter().partition(|&&id| self.inner.id_to_token(id).is_some());
         outside.iter().for_each(|id| self.absent(file, &key, id.to_string()));
-        others.extend(&here);
+        // An ordinary token that ends texts (`.`) stays one.
+        let added = self.inner.get_added_tokens_decoder();
+        others.extend(here.iter().filter(|id| added.contains_key(*id)));
         self.agree(file, role, slot, &here);
         ids
     }
