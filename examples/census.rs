@@ -15,7 +15,7 @@ use common::out::{print_line, print_note};
 use common::preflight::PreflightFlags;
 use common::{Outcome, Setup, Source, left_out, token_bar};
 use saescope::activation_store::{ActivationSource, StoreOptions, StoreReport, TokenFilter};
-use saescope::feature_analysis::census::{CensusNames, CensusReport};
+use saescope::feature_analysis::census::{CensusNames, CensusReport, coder_digest};
 use saescope::feature_analysis::page::Page;
 use saescope::feature_analysis::plot::grouped;
 use saescope::feature_analysis::views::{CensusView, CensusViewOptions};
@@ -96,12 +96,15 @@ fn count(args: &Args, setup: &Setup, engine: Engine) -> Outcome<(FeatureCensus, 
     let mut harvest = setup.store_with(args.store())?.into_harvest();
     let filter = if args.keep_special { TokenFilter::everything() } else { TokenFilter::default() };
     let options = CensusOptions { top: args.top, seed: args.source.seed, filter, ..CensusOptions::default() };
+    // Names alone say too little: another folder may have files of the same names.
+    let stream = harvest.stream_id()?;
+    let with_digest = |name: String, digest: &str| format!("{name} (sha256 {:.12})", digest);
     let names = CensusNames {
-        model: setup.describe_model(),
-        sae: setup.describe_sae(),
+        model: with_digest(setup.describe_model(), stream.activations_sha256.as_deref().unwrap_or_default()),
+        sae: with_digest(setup.describe_sae(), &coder_digest(&setup.sae)?),
         hook: harvest.spec().hooks[0].to_string(),
         engine: engine.to_string(),
-        source: setup.describe_text(),
+        source: with_digest(setup.describe_text(), &stream.documents_digest()),
     };
     let census = FeatureCensus::new(setup.sae.d_sae(), options)?.named(names);
     args.folder.check(&census)?;

@@ -48,9 +48,9 @@ impl CensusFolder {
         let most = census.options().memory_bytes(census.d_sae()).saturating_mul(64);
         let there = FeatureCensus::load(&self.file(), most)?;
         let parts = [
+            ("engine", &there.names().engine, &census.names().engine),
             ("model", &there.names().model, &census.names().model),
             ("SAE", &there.names().sae, &census.names().sae),
-            ("engine", &there.names().engine, &census.names().engine),
             ("text", &there.names().source, &census.names().source),
         ];
         match parts.into_iter().find(|(_, there, ours)| there != ours) {

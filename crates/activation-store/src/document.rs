@@ -1,6 +1,6 @@
 //! What a document is on its way: an address, and pieces of text or tokens.
 
-use crate::{DocumentReport, Result};
+use crate::{DocumentReport, FileDigest, Result};
 
 /// The address of a document: which file, and which line or row of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -68,10 +68,22 @@ pub trait DocumentSource: Iterator<Item = Result<Piece>> + Send {
     fn report(&self) -> DocumentReport {
         DocumentReport::default()
     }
+
+    /// What the documents are, from the first on, whatever was read of them. The provided body gives none: not known.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    fn digests(&self) -> Result<Vec<FileDigest>> {
+        Ok(Vec::new())
+    }
 }
 
 impl<S: DocumentSource + ?Sized> DocumentSource for Box<S> {
     fn report(&self) -> DocumentReport {
         (**self).report()
+    }
+
+    fn digests(&self) -> Result<Vec<FileDigest>> {
+        (**self).digests()
     }
 }

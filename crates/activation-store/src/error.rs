@@ -296,6 +296,16 @@ pub enum Error {
         /// The hook point's width.
         found: usize,
     },
+    /// Two streams that should be the same.
+    #[error("another stream: its {field} is {found}, expected {expected}")]
+    OtherStream {
+        /// The first field that differs.
+        field: String,
+        /// Its value.
+        found: String,
+        /// The value expected.
+        expected: String,
+    },
     /// A hook point that the model lacks.
     #[error("model `{model}` has no hook point {hook} (it has {n_layers} layers)")]
     MissingHook {

@@ -2,11 +2,15 @@
 
 use crate::{
     ActivationBatch, ActivationSource, ActivationSpec, DocumentReport, DocumentSource, Exclusion, ExclusionCounts,
-    KeepRows, PackingReport, ResolvedFilter, Result, RowIndex, TokenFilter, TokenPos, TokenRow, TokenRows,
+    KeepRows, PackingReport, ResolvedFilter, Result, RowIndex, StreamId, TokenFilter, TokenPos, TokenRow, TokenRows,
+    sha256_hex,
 };
 use candle_core::{DType, Tensor};
 use model_hooks::{Capture, HookPoint, HookRows, LanguageModel, TokenBatch, Tokenizer};
 use std::collections::HashSet;
+
+/// Tokens whose activations identify a model.
+const DIGEST_TOKENS: usize = 32;
 
 /// Rows of tokens for one forward pass.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -196,6 +200,27 @@ impl Harvest {
     }
 }
 
+/// SHA-256 of a tokenizer.
+fn tokenizer_digest(tokenizer: &Tokenizer) -> Result<String> {
+    Ok(sha256_hex([tokenizer.to_json()?, format!("{:?}", tokenizer.special())]))
+}
+
+impl Harvest {
+    /// SHA-256 of the activations of a fixed row of tokens, spread over the vocabulary, at the hook points.
+    fn activations_digest(&self) -> Result<String> {
+        let shape = self.model.shape();
+        let count = DIGEST_TOKENS.min(shape.n_ctx).min(shape.d_vocab);
+        let tokens: Vec<u32> = (0..count).map(|i| (i * shape.d_vocab / count) as u32).collect();
+        let mut capture = Capture::of(self.spec.hooks.iter().map(HookRows::point));
+        self.model.hooked().forward_until(&TokenBatch::new(&[tokens])?, self.last, &mut capture)?;
+        let bytes = |hook: &HookRows| -> Result<Vec<u8>> {
+            let values = capture.get(hook.point())?.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+            Ok(values.iter().flat_map(|value| value.to_bits().to_le_bytes()).collect())
+        };
+        Ok(sha256_hex(self.spec.hooks.iter().map(bytes).collect::<Result<Vec<_>>>()?))
+    }
+}
+
 impl Iterator for Harvest {
     type Item = Result<ActivationBatch>;
 
@@ -207,6 +232,18 @@ impl Iterator for Harvest {
 impl ActivationSource for Harvest {
     fn spec(&self) -> &ActivationSpec {
         &self.spec
+    }
+
+    fn stream_id(&self) -> Result<StreamId> {
+        Ok(StreamId {
+            processing: Some(self.model.processing()),
+            engine: Some(self.model.engine().to_string()),
+            tokenizer_sha256: self.model.tokenizer().map(tokenizer_digest).transpose()?,
+            documents: self.rows.source().digests()?,
+            packing: Some(self.rows.options().clone()),
+            activations_sha256: Some(self.activations_digest()?),
+            ..StreamId::of_spec(&self.spec)
+        })
     }
 
     fn token_rows(&self) -> Option<&RowIndex> {

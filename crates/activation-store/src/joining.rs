@@ -1,10 +1,11 @@
 //! Documents for a tokenizer that must see a document whole: their pieces joined, up to a limit, and what happens beyond it.
 
 use crate::{Content, DocId, Error, PackingReport, Piece, Result, Tokenise, cut};
+use serde::{Deserialize, Serialize};
 
 /// What happens to a document that is longer than a tokenizer may be given at once, where that tokenizer must see a document whole
 /// (see [`Tokenise::cuts_at_whitespace`]).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum LongDocuments {
     /// It is cut at whitespace, where the tokens of the two parts are those of the whole (checked on the text around the cut). Where there is no

@@ -21,6 +21,7 @@ mod shuffled;
 mod source;
 mod spec;
 mod store;
+mod stream_id;
 mod token_rows;
 mod tokenise;
 
@@ -42,5 +43,6 @@ pub use shuffled::{ShuffleOptions, Shuffled};
 pub use source::{ActivationBatch, ActivationSource, TokenPos};
 pub use spec::{ActivationSpec, Shuffle, memory_bytes};
 pub use store::ActivationStore;
+pub use stream_id::{BatchOrder, FileDigest, StreamDifference, StreamId, sha256_hex};
 pub use token_rows::{Origin, TokenRow, TokenRows};
 pub use tokenise::{Tokenise, Tokenised};

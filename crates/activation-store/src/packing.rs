@@ -2,6 +2,7 @@
 
 use crate::token_rows::Stretch;
 use crate::{Error, LongDocuments, Origin, Result, TokenRow};
+use serde::{Deserialize, Serialize};
 
 /// How much of a document is held for a tokenizer that must see it whole, unless told.
 const MAX_DOCUMENT_BYTES: usize = 8 << 20;
@@ -13,7 +14,7 @@ const MAX_DOCUMENT_BYTES: usize = 8 << 20;
 /// `[begin_batch?][begin_sequence? if a document starts here]`; where a document joins an open row, `[separator?][begin_sequence?]`
 /// goes between. An inserted token is left out where the token after it is the same. A `begin_sequence` for which there is
 /// no room goes to the next row.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PackingOptions {
     /// Tokens in a row, inserted ones included.
     pub context_size: usize,
@@ -66,7 +67,7 @@ impl PackingOptions {
 }
 
 /// What happens to documents that arrive as tokens.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TokenDocuments {
     /// Each document is a row that somebody has packed (SAELens' pre-tokenised mode): cut to `context_size`, an error where it is
     /// shorter, nothing inserted.

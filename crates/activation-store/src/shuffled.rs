@@ -1,6 +1,9 @@
 //! A source whose rows leave in another order: [`Shuffled`].
 
-use crate::{ActivationBatch, ActivationSource, ActivationSpec, Error, Result, Ring, RowIndex, Shuffle, TokenPos};
+use crate::{
+    ActivationBatch, ActivationSource, ActivationSpec, BatchOrder, Error, Result, Ring, RowIndex, Shuffle, StreamId,
+    TokenPos,
+};
 use model_hooks::Tokenizer;
 
 /// How [`Shuffled`] keeps its ring and cuts its batches.
@@ -197,6 +200,10 @@ impl<S: ActivationSource> Iterator for Shuffled<S> {
 impl<S: ActivationSource> ActivationSource for Shuffled<S> {
     fn spec(&self) -> &ActivationSpec {
         &self.spec
+    }
+
+    fn stream_id(&self) -> Result<StreamId> {
+        Ok(StreamId { batches: BatchOrder::of_spec(&self.spec), ..self.source.stream_id()? })
     }
 
     /// The source's: rows that wait in the ring may be gone from it, unless it keeps all.

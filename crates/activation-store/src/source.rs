@@ -1,6 +1,6 @@
 //! Streams of activation rows: [`ActivationSource`], [`ActivationBatch`], and the address of a row, [`TokenPos`].
 
-use crate::{ActivationSpec, Result, RowIndex};
+use crate::{ActivationSpec, Result, RowIndex, StreamId};
 use candle_core::Tensor;
 use model_hooks::Tokenizer;
 
@@ -49,6 +49,14 @@ pub trait ActivationSource: Iterator<Item = Result<ActivationBatch>> + Send {
     /// What it delivers.
     fn spec(&self) -> &ActivationSpec;
 
+    /// What identifies the stream. It may read the text's files and run the model on a few tokens: it is for the beginning of a run, not for each batch.
+    ///
+    /// # Errors
+    /// The source's.
+    fn stream_id(&self) -> Result<StreamId> {
+        Ok(StreamId::of_spec(self.spec()))
+    }
+
     /// The rows of tokens in which the addresses of the latest batch lie, if the source remembers them: there tokens have their documents.
     fn token_rows(&self) -> Option<&RowIndex> {
         None
@@ -78,6 +86,10 @@ pub trait ActivationSource: Iterator<Item = Result<ActivationBatch>> + Send {
 impl<S: ActivationSource + ?Sized> ActivationSource for Box<S> {
     fn spec(&self) -> &ActivationSpec {
         (**self).spec()
+    }
+
+    fn stream_id(&self) -> Result<StreamId> {
+        (**self).stream_id()
     }
 
     fn token_rows(&self) -> Option<&RowIndex> {

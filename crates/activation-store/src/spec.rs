@@ -2,9 +2,10 @@
 
 use crate::TokenFilter;
 use model_hooks::HookRows;
+use serde::{Deserialize, Serialize};
 
 /// In which order rows leave a store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Shuffle {
     /// Drawn uniformly among the rows in the ring; the same seed gives the same batches.
     Seeded(u64),

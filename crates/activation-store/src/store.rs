@@ -2,7 +2,7 @@
 
 use crate::{
     ActivationBatch, ActivationSource, ActivationSpec, DocumentSource, Error, Harvest, Result, RowIndex,
-    ShuffleOptions, Shuffled, StoreOptions, StoreReport, TokenRowBatch, TokenRows, Tokenise, Tokenised,
+    ShuffleOptions, Shuffled, StoreOptions, StoreReport, StreamId, TokenRowBatch, TokenRows, Tokenise, Tokenised,
 };
 use candle_core::Tensor;
 use model_hooks::{HookPoint, HookRows, HookSelector, LanguageModel, Tokenizer};
@@ -175,6 +175,10 @@ impl Iterator for ActivationStore {
 impl ActivationSource for ActivationStore {
     fn spec(&self) -> &ActivationSpec {
         self.stream.spec()
+    }
+
+    fn stream_id(&self) -> Result<StreamId> {
+        self.stream.stream_id()
     }
 
     fn token_rows(&self) -> Option<&RowIndex> {

@@ -7,14 +7,21 @@ mod source;
 #[path = "census/support.rs"]
 mod support;
 
-use activation_store::TokenFilter;
+use activation_store::{ActivationStore, DocumentOptions, Documents, StoreOptions, TokenFilter};
+use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+use candle_core::Tensor;
 use crash::{at_every_step, names};
 use feature_analysis::census::*;
+use feature_analysis::page::Page;
+use feature_analysis::{write_csv, write_parquet};
+use model_hooks::{LanguageModel, LoadOptions, Processing, load};
+use sae_core::{Codes, Coupling, Sae, SparseCoder};
 use source::*;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use support::Random;
+use tensor_files::{SafetensorsFile, save_safetensors};
 
 /// Every token counts: the synthetic source has no tokenizer.
 fn every_token() -> CensusOptions {
@@ -292,4 +299,137 @@ fn a_second_pass_fills_intervals_exactly() {
     }
     let other = pass.intervals(4).unwrap_err().to_string();
     assert_eq!(other, "feature 4 was not collected; collected were [3, 9]");
+}
+
+#[test]
+fn results_are_old_or_new() {
+    const FILES: [&str; 4] = ["census.parquet", "frame.csv", "frame.parquet", "page.html"];
+    let write = |dir: &Path, n: usize| {
+        let coder = Positive(WIDTH);
+        let mut run = CensusRun::new().add(0, &coder, FeatureCensus::new(WIDTH, every_token()).unwrap()).unwrap();
+        run.run(&mut Synthetic::new(n), &mut |_| {}).unwrap();
+        run.into_censuses()[0].save(&dir.join("census.parquet")).unwrap();
+        let column: ArrayRef = std::sync::Arc::new(Int64Array::from(vec![n as i64]));
+        let frame = RecordBatch::try_from_iter([("n", column)]).unwrap();
+        write_csv(&frame, &dir.join("frame.csv")).unwrap();
+        write_parquet(&frame, &dir.join("frame.parquet")).unwrap();
+        Page::new(n.to_string(), "").write(&dir.join("page.html")).unwrap();
+    };
+    let all = |dir: &Path| FILES.map(|file| std::fs::read(dir.join(file)).unwrap());
+    let [old, new] = [1, 2].map(|n| {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), n);
+        all(dir.path())
+    });
+    at_every_step(
+        "results_are_old_or_new",
+        |dir| write(dir, 1),
+        |dir| write(dir, 2),
+        |dir, finished| {
+            let state = all(dir).into_iter().zip(old.iter().zip(&new)).map(|(found, (old, new))| {
+                assert!(found == *new || !finished && found == *old);
+                u8::from(found == *new)
+            });
+            // They are written one after the other.
+            assert!(state.collect::<Vec<_>>().is_sorted_by(|a, b| a >= b));
+            write(dir, 2);
+            assert!(all(dir) == new && names(dir) == FILES);
+        },
+    );
+}
+
+/// Another SAE of the same sizes: its codes are a little larger.
+struct Larger<'a>(&'a Sae);
+
+impl SparseCoder for Larger<'_> {
+    fn d_in(&self) -> usize {
+        self.0.d_in()
+    }
+    fn d_sae(&self) -> usize {
+        self.0.d_sae()
+    }
+    fn coupling(&self) -> Coupling {
+        Coupling::Independent
+    }
+    fn encode(&self, x: &Tensor) -> sae_core::Result<Codes> {
+        self.0.encode(&(x * 1.001)?)
+    }
+    fn decode(&self, codes: &Codes) -> sae_core::Result<Tensor> {
+        self.0.decode(codes)
+    }
+    fn decoder_rows(&self, features: &[u32]) -> sae_core::Result<Tensor> {
+        self.0.decoder_rows(features)
+    }
+}
+
+#[test]
+fn a_checkpoint_of_another_stream_or_sae_is_refused() {
+    let demo = |path: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/demo").join(path);
+    let model = |processing| load(&demo("lm"), &LoadOptions::new(processing)).unwrap();
+    let (tl, none) = (model(Processing::TransformerLens), model(Processing::None));
+    let sae = Sae::load(demo("sae")).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    // Two texts of one name, as long as each other.
+    let text = std::fs::read_to_string(demo("text.jsonl")).unwrap();
+    let [a, b] = [("a", text.clone()), ("b", text.replacen(" the ", " teh ", 1))].map(|(folder, text)| {
+        let path = dir.path().join(folder).join("text.jsonl");
+        std::fs::create_dir(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, text).unwrap();
+        path
+    });
+    let run = |model: &LanguageModel, coder: &dyn SparseCoder, text: &Path, options: StoreOptions, stop| {
+        let documents = Documents::open(&[text], DocumentOptions::default()).unwrap();
+        let options = StoreOptions { store_batch_size_prompts: 1, ..options };
+        let mut harvest = ActivationStore::from_sae(model, &sae, documents, options).unwrap().into_harvest();
+        let census = FeatureCensus::new(sae.d_sae(), CensusOptions::default()).unwrap();
+        let mut run = CensusRun::new().add(0, coder, census).unwrap().stop_after(stop);
+        run = run.checkpoints(Checkpoints::new(dir.path().join("state")).every_batches(1));
+        run.run(&mut harvest, &mut |_| {})
+    };
+    let same = StoreOptions::default;
+    run(&tl, &sae, &a, same(), 256).unwrap();
+    let refused = |model: &LanguageModel, coder: &dyn SparseCoder, text: &Path, options: StoreOptions, what: &str| {
+        let error = run(model, coder, text, options, 512).unwrap_err().to_string();
+        assert!(error.contains(what) && error.contains("of another run"), "{what}: {error}");
+    };
+    refused(&tl, &sae, &b, same(), "its documents, file 0");
+    refused(&none, &sae, &a, same(), "its processing");
+    refused(&tl, &sae, &a, StoreOptions { prepend_bos: Some(false), ..same() }, "its packing");
+    refused(&tl, &sae, &a, StoreOptions { context_size: Some(64), ..same() }, "its packing");
+    refused(&tl, &Larger(&sae), &a, same(), "its SAE 0");
+    // Other files of the same names: a bias that is twice as large, a space before each text.
+    let copy = |folder: &str, change: &dyn Fn(&Path)| {
+        let to = dir.path().join(folder).join("lm");
+        std::fs::create_dir_all(&to).unwrap();
+        for entry in std::fs::read_dir(demo("lm")).unwrap() {
+            let entry = entry.unwrap();
+            std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+        }
+        change(&to);
+        load(&to, &LoadOptions::new(Processing::TransformerLens)).unwrap()
+    };
+    let weights = copy("weights", &|folder| {
+        let path = folder.join("model.safetensors");
+        let file = SafetensorsFile::open(&path).unwrap();
+        let tensors = file.names().into_iter().map(|name| {
+            let tensor = file.load(&name).unwrap();
+            let doubled = name.ends_with("h.0.mlp.c_fc.bias");
+            (name, if doubled { (tensor * 2.0).unwrap() } else { tensor })
+        });
+        let tensors: Vec<_> = tensors.collect();
+        save_safetensors(&path, &tensors, None).unwrap();
+    });
+    refused(&weights, &sae, &a, same(), "its weights");
+    let tokenizer = copy("tokenizer", &|folder| {
+        let path = folder.join("tokenizer.json");
+        let text = std::fs::read_to_string(&path).unwrap();
+        let changed = text.replacen("\"add_prefix_space\": false", "\"add_prefix_space\": true", 1);
+        assert_ne!(text, changed);
+        std::fs::write(&path, changed).unwrap();
+    });
+    refused(&tokenizer, &sae, &a, same(), "its tokenizer");
+    // The same is the same, also from elsewhere.
+    let moved = dir.path().join("text.jsonl");
+    std::fs::copy(&a, &moved).unwrap();
+    assert_eq!(run(&tl, &sae, &moved, same(), 512).unwrap().resumed_at, 256);
 }

@@ -1,5 +1,7 @@
 //! The cache for delphi: what is written is read back, equal to the sparse codes; and what is refused leaves nothing.
 
+#[path = "../../tensor-files/tests/crash/mod.rs"]
+mod crash;
 #[path = "census/source.rs"]
 mod source;
 #[path = "census/support.rs"]
@@ -268,4 +270,32 @@ fn caches_that_lie_are_refused() {
     save(&[0, 1, 3], (1, 3), &[2.0], &[9, 9]).unwrap();
     std::fs::copy(&path, folder.join("7_9.safetensors")).unwrap();
     assert!(error(&folder).contains("overlap"));
+}
+
+#[test]
+fn an_export_that_ends_at_any_step_leaves_nothing_or_all_of_it() {
+    let coder = Positive(WIDTH);
+    let write = |dir: &Path| {
+        let (targets, options) = ([target(&coder, 0, "layers.0")], DelphiOptions { n_splits: 2, ..options() });
+        write_delphi(&mut Synthetic::new(2), &targets, &dir.join("out"), &options, &mut |_| {}).unwrap();
+    };
+    let all = |dir: &Path| -> Vec<Vec<u8>> {
+        let folder = dir.join("out/layers.0");
+        names(&folder).iter().map(|name| std::fs::read(folder.join(name)).unwrap()).collect()
+    };
+    let whole = tempfile::tempdir().unwrap();
+    write(whole.path());
+    crash::at_every_step(
+        "an_export_that_ends_at_any_step_leaves_nothing_or_all_of_it",
+        |_| {},
+        write,
+        |dir, finished| {
+            if !dir.join("out").exists() {
+                assert!(!finished);
+                write(dir);
+            }
+            assert!(all(dir) == all(whole.path()));
+            assert_eq!(names(dir), ["out"]);
+        },
+    );
 }

@@ -1,5 +1,8 @@
 //! Neuronpedia's dashboards of the demo, against sums over all its activations in f64.
 
+#[path = "../../tensor-files/tests/crash/mod.rs"]
+mod crash;
+
 use activation_store::{ActivationSource, ActivationStore, DocumentOptions, Documents, StoreOptions};
 use candle_core::{Device, Tensor};
 use feature_analysis::Error;
@@ -252,4 +255,39 @@ fn logits_of_an_sae_on_attention_go_through_w_o() {
         assert!((f64::from(largest) - feature.pos_values[0]).abs() < 2e-3, "{largest} {:?}", feature.pos_values);
         assert!((f64::from(smallest) - feature.neg_values[0]).abs() < 2e-3, "{smallest} {:?}", feature.neg_values);
     }
+}
+
+#[test]
+fn an_export_that_ends_at_any_step_leaves_nothing_or_all_of_it() {
+    const FILES: [&str; 3] = ["batch-0.json", "run_settings.json", "skipped_indexes.json"];
+    let options = NeuronpediaOptions { rows: Some(1), ..options() };
+    // A few features, so that many exports take little time.
+    let row = |feature: usize| (0..SAE.d_in()).map(move |i| f32::from(u8::from(i == feature)));
+    let w_dec = Tensor::from_vec((0..8).flat_map(row).collect::<Vec<_>>(), (8, SAE.d_in()), &Device::Cpu).unwrap();
+    let w_enc = w_dec.t().unwrap().contiguous().unwrap();
+    let mut parts = SaeParts::new(w_enc, vec![0.0; 8], w_dec, vec![0.0; SAE.d_in()]);
+    parts.metadata = SAE.metadata().clone();
+    let sae = Sae::on(MODEL.engine(), parts).unwrap();
+    let target = NeuronpediaTarget { coder: &sae, ..target() };
+    let write =
+        |dir: &Path| write_neuronpedia(&mut harvest(), &target, &dir.join("out"), &options, &mut |_| {}).unwrap();
+    let all = |dir: &Path| FILES.map(|file| std::fs::read(dir.join("out").join(file)).unwrap());
+    let whole = tempfile::tempdir().unwrap();
+    write(whole.path());
+    crash::at_every_step(
+        "an_export_that_ends_at_any_step_leaves_nothing_or_all_of_it",
+        |_| {},
+        |dir| drop(write(dir)),
+        |dir, finished| {
+            if !dir.join("out").exists() {
+                assert!(!finished);
+                write(dir);
+            }
+            assert!(all(dir) == all(whole.path()));
+            assert_eq!(
+                (crash::names(dir), crash::names(&dir.join("out"))),
+                (vec!["out".into()], FILES.map(String::from).to_vec())
+            );
+        },
+    );
 }

@@ -3,6 +3,7 @@
 use crate::ModelShape;
 use crate::ops::NormKind;
 use crate::weights::{BlockWeights, Linear, NormWeights, Plain, Raw, RawEnds, center};
+use serde::{Deserialize, Serialize};
 
 /// The two numeric modes that have names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
@@ -20,7 +21,7 @@ pub enum Processing {
 /// (`center_writing_weights`), `hook_normalized`, `q`, `k`, `v` by nothing but rounding and the parts of biases that move,
 /// logits by a constant per token (`center_unembed`), `v` and `z` by the value biases (`fold_value_biases`).
 /// Formulas: TransformerLens, `HookedTransformer.load_and_process_state_dict`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ProcessingSteps {
     /// Folds each norm's gain and bias into the weights that read from it, and (layer norm only) centres those over `d_model`. Norms behind

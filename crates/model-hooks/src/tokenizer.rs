@@ -192,6 +192,15 @@ impl Tokenizer {
         &self.special_ids
     }
 
+    /// The tokenizer as JSON in the format of `tokenizer.json`, equal for equal tokenizers, without what is taken off ([`from_parts`](Self::from_parts)) and without
+    /// the roles of special tokens.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`] for a part that cannot be written.
+    pub fn to_json(&self) -> Result<String> {
+        self.inner.to_string(false).map_err(|e| Error::Tokenizer { path: None, reason: e.to_string() })
+    }
+
     /// One more than the largest id. A model's `d_vocab` may be larger (padded) but not smaller.
     #[must_use]
     pub fn vocab_size(&self) -> usize {

@@ -1,6 +1,8 @@
 //! Interventions as data: they do what the edits do, survive a round trip, and refuse what is not sound.
 
 mod common;
+#[path = "../../tensor-files/tests/crash/mod.rs"]
+mod crash;
 
 use candle_core::{Device, Tensor};
 use common::{Golden, assert_same_bits, model};
@@ -150,4 +152,20 @@ fn what_is_not_sound_is_refused_before_a_run() {
     // Scores may be -inf, where a query does not look.
     let scores = list(r#""op": "patch", "vector": "minus""#).replace("hook_attn_out", "attn.hook_attn_scores");
     loaded(folder.path(), &scores.replace(NAMED, "bad.safetensors")).unwrap().tap(folder.path()).unwrap();
+}
+
+#[test]
+fn a_save_that_ends_at_any_step_leaves_the_old_list_or_the_new_one() {
+    let (old, new) = (Interventions::new(Vec::new(), None), Interventions::new(Vec::new(), Some("new".into())));
+    crash::at_every_step(
+        "a_save_that_ends_at_any_step_leaves_the_old_list_or_the_new_one",
+        |dir| old.save(&dir.join("list.json")).unwrap(),
+        |dir| new.save(&dir.join("list.json")).unwrap(),
+        |dir, finished| {
+            let found = Interventions::load(&dir.join("list.json")).unwrap();
+            assert!(found == new || !finished && found == old);
+            new.save(&dir.join("list.json")).unwrap();
+            assert_eq!(crash::names(dir), ["list.json"]);
+        },
+    );
 }

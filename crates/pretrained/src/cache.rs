@@ -161,10 +161,12 @@ mod write {
     use super::*;
     use std::fs::{self, File};
     use std::io::Write;
-    use tensor_files::{AtomicFolder, rename_durably, write_atomically};
+    use tensor_files::{AtomicFolder, remove_stale_partials, rename_durably, write_atomically};
 
     impl CachedRepo {
         pub(crate) fn set_commit(&self, revision: &str, commit: &str) -> Result<()> {
+            // What a download that was killed left of a link.
+            remove_stale_partials(&self.folder);
             if names::is_commit(revision)
                 || self.commit_of(revision).is_ok_and(|known| known.as_deref() == Some(commit))
             {

@@ -1,5 +1,7 @@
 //! Downloads, from a server on this machine that redirects, cuts, lies, waits and refuses.
 
+#[path = "../../tensor-files/tests/crash/mod.rs"]
+mod crash;
 mod server;
 
 use activation_store::Documents;
@@ -59,17 +61,7 @@ impl Setup {
     }
 
     fn hub(&self) -> Pretrained {
-        let patience = Patience {
-            tries: 4,
-            first_wait: Duration::from_millis(1),
-            longest_wait: Duration::from_millis(50),
-            silence: Duration::from_millis(400),
-        };
-        Pretrained::new()
-            .cache(Cache::new(self.folder.path()))
-            .endpoint(&self.server.endpoint)
-            .patience(patience)
-            .table(Registry::read(TABLE.as_bytes()).unwrap())
+        hub(self.folder.path(), &self.server)
     }
 
     fn repo(&self) -> PathBuf {
@@ -86,6 +78,20 @@ impl Setup {
         let body = golden("sae-core/tests/golden/standard/sae_weights.safetensors");
         assert!(!self.repo().join("blobs").join(sha256(&body)).exists());
     }
+}
+
+fn hub(cache: &Path, server: &Server) -> Pretrained {
+    let patience = Patience {
+        tries: 4,
+        first_wait: Duration::from_millis(1),
+        longest_wait: Duration::from_millis(50),
+        silence: Duration::from_millis(400),
+    };
+    Pretrained::new()
+        .cache(Cache::new(cache))
+        .endpoint(&server.endpoint)
+        .patience(patience)
+        .table(Registry::read(TABLE.as_bytes()).unwrap())
 }
 
 fn as_it_is(_: &Request, reply: Reply) -> Reply {
@@ -634,4 +640,34 @@ fn python_and_we_share_one_cache() {
     };
     assert_eq!(names(&ours), names(&theirs));
     assert_eq!(fs::read_link(ours.weights()).unwrap(), fs::read_link(theirs.weights()).unwrap());
+}
+
+#[cfg(unix)]
+#[test]
+fn a_download_that_ends_at_any_step_is_completed_by_the_next() {
+    let download = |dir: &Path| {
+        let server = Server::start(repos(), as_it_is);
+        hub(dir, &server).sae("mine", "blocks.0").unwrap();
+    };
+    let body = golden("sae-core/tests/golden/standard/sae_weights.safetensors");
+    crash::at_every_step(
+        "a_download_that_ends_at_any_step_is_completed_by_the_next",
+        |_| {},
+        download,
+        |dir, finished| {
+            let repo = dir.join("models--me--saes");
+            let (snapshot, blob) = (repo.join("snapshots").join(COMMIT), repo.join("blobs").join(sha256(&body)));
+            for path in [snapshot.join(WEIGHTS), blob] {
+                assert!(if path.exists() { fs::read(path).unwrap() == body } else { !finished });
+            }
+            // Everything in a snapshot is a file of the commit.
+            assert!(crash::names(&snapshot.join("a/standard")).iter().all(|name| !name.starts_with('.')));
+            download(dir);
+            assert_eq!(fs::read(snapshot.join(WEIGHTS)).unwrap(), body);
+            assert_eq!(crash::names(&snapshot.join("a/standard")), ["cfg.json", "sae_weights.safetensors"]);
+            assert_eq!(crash::names(&repo), [".no_exist", "blobs", "refs", "snapshots"]);
+            assert_eq!(crash::names(&repo.join("refs")), ["main"]);
+            assert_eq!(crash::names(&repo.join("blobs")).len(), 2);
+        },
+    );
 }

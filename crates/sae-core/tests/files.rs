@@ -1,6 +1,8 @@
 //! SAELens folders: what is saved comes back, old configurations are understood, and every lie is named.
 
 mod common;
+#[path = "../../tensor-files/tests/crash/mod.rs"]
+mod crash;
 
 use candle_core::{Device, Tensor};
 use common::{exact, files, flat, golden, load_on};
@@ -382,4 +384,49 @@ fn a_save_that_fails_leaves_no_litter_and_no_mixture() {
     std::fs::write(&file, b"").unwrap();
     let error = old.save(file.join("sae")).unwrap_err().to_string();
     assert!(error.contains("file/sae"), "{error}");
+}
+
+#[test]
+fn a_save_that_ends_at_any_step_leaves_no_sae_or_the_whole() {
+    let load = |dir: &Path| load_on(exact(), dir.join("deep/sae"));
+    let save = |dir: &Path| load_on(exact(), golden("gated")).unwrap().save(dir.join("deep/sae")).unwrap();
+    crash::at_every_step(
+        "a_save_that_ends_at_any_step_leaves_no_sae_or_the_whole",
+        |_| {},
+        save,
+        |dir, finished| {
+            let there = dir.join("deep/sae").exists();
+            assert!(if there { load(dir).is_ok() } else { !finished });
+            save(dir);
+            assert_eq!(load(dir).unwrap().activation().architecture(), "gated");
+            assert_eq!(crash::names(&dir.join("deep")), ["sae"]);
+        },
+    );
+}
+
+/// In the folder of the old one, which has a file of its own and one of somebody else.
+#[test]
+fn a_save_that_ends_at_any_step_leaves_the_old_sae_or_the_new_one() {
+    let load = |dir: &Path| load_on(exact(), dir.join("sae")).unwrap();
+    let save = |dir: &Path| load_on(exact(), golden("topk")).unwrap().save(dir.join("sae")).unwrap();
+    crash::at_every_step(
+        "a_save_that_ends_at_any_step_leaves_the_old_sae_or_the_new_one",
+        |dir| {
+            load_on(exact(), golden("gated")).unwrap().save(dir.join("sae")).unwrap();
+            let sparsity = Tensor::zeros(load(dir).d_sae(), candle_core::DType::F32, &Device::Cpu).unwrap();
+            save_safetensors(dir.join("sae/sparsity.safetensors"), &[("sparsity", sparsity)], None).unwrap();
+            std::fs::write(dir.join("sae/README.md"), "mine").unwrap();
+        },
+        save,
+        |dir, finished| {
+            let found = load(dir);
+            let state = (found.activation().architecture(), found.sparsity().is_some());
+            assert!(state == ("topk", false) || !finished && state == ("gated", true), "{state:?}");
+            save(dir);
+            assert_eq!(load(dir).activation().architecture(), "topk");
+            assert_eq!(std::fs::read_to_string(dir.join("sae/README.md")).unwrap(), "mine");
+            assert_eq!(crash::names(dir), ["sae"]);
+            assert_eq!(crash::names(&dir.join("sae")), ["README.md", "cfg.json", "sae_weights.safetensors"]);
+        },
+    );
 }

@@ -15,7 +15,7 @@ mod zstd_frames;
 
 pub use report::DocumentReport;
 
-use crate::{DocId, DocumentSource, Error, Piece, Result};
+use crate::{DocId, DocumentSource, Error, FileDigest, Piece, Result};
 use emit::{Emitter, Message, Stop};
 use files::{Format, Input, Kind};
 use inspect::inspect;
@@ -279,6 +279,27 @@ impl Iterator for Documents {
 impl DocumentSource for Documents {
     fn report(&self) -> DocumentReport {
         self.left_out
+    }
+
+    fn digests(&self) -> Result<Vec<FileDigest>> {
+        let bytes = |ids: &Vec<u32>| ids.iter().flat_map(|id| id.to_le_bytes()).collect();
+        Ok(match self.origin.as_ref() {
+            Held::Files(inputs) => {
+                let digest = |input: &Input| {
+                    let read_as = match input.format {
+                        Format::Text => format!("text, {:?}", self.options.text_split),
+                        format => format!("{format:?}, `{}`, {}", input.field, input.kind.expected()),
+                    };
+                    let io = |source| Error::Io { path: input.path.clone(), source };
+                    FileDigest::of_file(&input.path, read_as).map_err(io)
+                };
+                inputs.iter().map(|(_, input)| digest(input)).collect::<Result<_>>()?
+            }
+            Held::Texts(texts) => {
+                vec![FileDigest::of_memory("texts", texts.iter().map(|text| text.as_bytes().to_vec()))]
+            }
+            Held::Tokens(documents) => vec![FileDigest::of_memory("tokens", documents.iter().map(bytes))],
+        })
     }
 }
 

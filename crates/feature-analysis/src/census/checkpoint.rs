@@ -1,9 +1,8 @@
 //! Where a run is, on disk, so that it can go on after it was killed: [`Checkpoints`].
 
-use super::merge::same;
 use super::{CensusError, FeatureCensus};
 use crate::{Error, Result};
-use activation_store::ActivationSpec;
+use activation_store::{StreamDifference, StreamId};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,9 +10,9 @@ use tensor_files::{AtomicFolder, read_bounded, remove_folder, remove_stale_parti
 
 const PREFIX: &str = "checkpoint-";
 const STATE: &str = "state.json";
-const VERSION: u32 = 1;
-/// `state.json` has a few hundred bytes, and some for each hook point.
-const MOST_STATE_BYTES: u64 = 1 << 20;
+const VERSION: u32 = 2;
+/// `state.json` has a few thousand bytes, and some for each hook point and each file of the text.
+const MOST_STATE_BYTES: u64 = 64 << 20;
 
 /// When and where a run writes down where it is.
 ///
@@ -34,8 +33,21 @@ struct State {
     version: u32,
     batches: u64,
     tokens: u64,
-    censuses: usize,
-    source: String,
+    identity: Identity,
+}
+
+#[derive(Deserialize)]
+struct Version {
+    version: u32,
+}
+
+/// What a run is of: a run goes on from a checkpoint of the same.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Identity {
+    pub(super) stream: StreamId,
+    /// Digests of the SAEs, in the order in which they were added.
+    pub(super) saes: Vec<String>,
 }
 
 /// A checkpoint that could not be read, so that a run went on from the one before.
@@ -95,12 +107,18 @@ impl Checkpoints {
     }
 
     /// Writes down a run.
-    pub(super) fn write(&self, source: &str, batches: u64, tokens: u64, censuses: &[&FeatureCensus]) -> Result<()> {
+    pub(super) fn write(
+        &self,
+        identity: &Identity,
+        batches: u64,
+        tokens: u64,
+        censuses: &[&FeatureCensus],
+    ) -> Result<()> {
         let target = self.folder.join(format!("{PREFIX}{batches:020}"));
         // One that could not be read; the one that the run went on from is there as well.
         remove_folder(&target)?;
         let new = AtomicFolder::create(&target)?;
-        let state = State { version: VERSION, batches, tokens, censuses: censuses.len(), source: source.into() };
+        let state = State { version: VERSION, batches, tokens, identity: identity.clone() };
         for (i, census) in censuses.iter().enumerate() {
             census.save(&new.path().join(census_name(i)))?;
         }
@@ -112,10 +130,10 @@ impl Checkpoints {
     }
 
     /// The run that was written down last and can be read, if any: of these censuses over this source. Nothing is removed.
-    pub(super) fn latest(&self, source: &str, censuses: &[&FeatureCensus]) -> Result<Option<Found>> {
+    pub(super) fn latest(&self, identity: &Identity, censuses: &[&FeatureCensus]) -> Result<Option<Found>> {
         let mut damaged = Vec::new();
         for path in self.all()?.into_iter().rev() {
-            match read(&path, source, censuses) {
+            match read(&path, identity, censuses) {
                 Ok(found) => return Ok(Some(Found { damaged, ..found })),
                 Err(error) if is_damage(&error) => {
                     damaged.push(DamagedCheckpoint { path, reason: error.to_string() });
@@ -164,10 +182,9 @@ impl Checkpoints {
 }
 
 /// Reads one checkpoint, and checks that it is of these censuses over this source.
-fn read(folder: &Path, source: &str, censuses: &[&FeatureCensus]) -> Result<Found> {
+fn read(folder: &Path, identity: &Identity, censuses: &[&FeatureCensus]) -> Result<Found> {
     let state = read_state(&folder.join(STATE))?;
-    same("sources", &state.source.as_str(), &source)?;
-    same("numbers of SAEs", &state.censuses, &censuses.len())?;
+    check_same(folder, &state.identity, identity)?;
     let load = |(i, census): (usize, &&FeatureCensus)| {
         // Those of other options should be told so, within reason.
         let most = census.options().memory_bytes(census.d_sae()).saturating_mul(64);
@@ -176,6 +193,23 @@ fn read(folder: &Path, source: &str, censuses: &[&FeatureCensus]) -> Result<Foun
     };
     let censuses = censuses.iter().enumerate().map(load).collect::<Result<_>>()?;
     Ok(Found { batches: state.batches, tokens: state.tokens, censuses, damaged: Vec::new() })
+}
+
+fn check_same(folder: &Path, found: &Identity, expected: &Identity) -> Result<()> {
+    let other = |what: String, found: String, expected: String| {
+        Err(CensusError::OtherRun { path: folder.into(), what, found, expected }.into())
+    };
+    if let Some(StreamDifference { field, left, right, .. }) = found.stream.difference(&expected.stream) {
+        return other(field, left, right);
+    }
+    if found.saes.len() != expected.saes.len() {
+        return other("number of SAEs".into(), found.saes.len().to_string(), expected.saes.len().to_string());
+    }
+    let differs = found.saes.iter().zip(&expected.saes).enumerate().find(|(_, (found, expected))| found != expected);
+    match differs {
+        None => Ok(()),
+        Some((i, (found, expected))) => other(format!("SAE {i} (digest)"), found.clone(), expected.clone()),
+    }
 }
 
 /// Whether a file is missing or is not what it should be, in contrast to one of another run or version.
@@ -194,28 +228,12 @@ fn census_name(i: usize) -> String {
 fn read_state(path: &Path) -> Result<State> {
     let damaged = |reason: String| CensusError::File { path: path.to_owned(), reason };
     let text = read_bounded(path, MOST_STATE_BYTES).map_err(|source| Error::Io { path: path.to_owned(), source })?;
-    let state: State = serde_json::from_slice(&text).map_err(|e| damaged(e.to_string()))?;
-    match state.version {
-        VERSION => Ok(state),
+    // A state of another version has other fields.
+    let Version { version } = serde_json::from_slice(&text).map_err(|e| damaged(e.to_string()))?;
+    match version {
+        VERSION => Ok(serde_json::from_slice(&text).map_err(|e| damaged(e.to_string()))?),
         version => {
             Err(CensusError::CheckpointVersion { path: path.to_owned(), found: version, expected: VERSION }.into())
         }
     }
-}
-
-/// What decides which batches a source delivers, in words.
-pub(super) fn describe(spec: &ActivationSpec) -> String {
-    let hooks: Vec<String> = spec.hooks.iter().map(ToString::to_string).collect();
-    format!(
-        "{} at {}, contexts of {}, positions {:?}, filter {:?}, {} rows a forward pass, {} a batch, ring of {}, {:?}",
-        spec.model,
-        hooks.join(" and "),
-        spec.context_size,
-        spec.positions,
-        spec.filter,
-        spec.store_batch_size_prompts,
-        spec.batch_rows,
-        spec.ring_slots,
-        spec.shuffle
-    )
 }

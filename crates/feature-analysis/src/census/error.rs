@@ -114,6 +114,21 @@ pub enum CensusError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A checkpoint of a run over something else.
+    #[error(
+        "{}: the checkpoint is of another run: its {what} is {found}, this run's is {expected}; go on with what it was begun with, or remove the folder to \
+         start anew", path.display()
+    )]
+    OtherRun {
+        /// Its folder.
+        path: PathBuf,
+        /// What differs.
+        what: String,
+        /// What it is in the checkpoint.
+        found: String,
+        /// What it is in this run.
+        expected: String,
+    },
     /// A checkpoint that another version of this program wrote.
     #[error(
         "{}: it is of version {found}, this program reads version {expected}: finish the run with the program that began it, or remove the checkpoint to \

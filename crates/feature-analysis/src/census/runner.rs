@@ -1,6 +1,7 @@
 //! From a source of activations to the censuses of one or more SAEs: [`CensusRun`].
 
-use super::checkpoint::{Checkpoints, DamagedCheckpoint, describe};
+use super::checkpoint::{Checkpoints, DamagedCheckpoint, Identity};
+use super::digest::coder_digest;
 use super::{CensusBatch, CensusError, CensusOptions, FeatureCensus, IntervalPass};
 use crate::{Error, Result};
 use activation_store::{ActivationBatch, ActivationSource, ActivationSpec, DocId, Exclusion, ResolvedFilter, RowIndex};
@@ -152,7 +153,8 @@ impl<'a> CensusRun<'a> {
     }
 
     /// Writes down where the run is from time to time, so that a run that was killed goes on from there: the same SAEs, options and names, and a
-    /// source that delivers the same batches from the start again. What was written is read at the beginning of [`run`](Self::run); the final
+    /// source that delivers the same batches from the start again, which is checked ([`StreamId`](activation_store::StreamId), [`coder_digest`]): another text, tokenizer, processing, packing or SAE is
+    /// [`CensusError::OtherRun`]. What was written is read at the beginning of [`run`](Self::run); the final
     /// censuses are those of an uninterrupted run, byte for byte when saved.
     #[must_use]
     pub fn checkpoints(mut self, checkpoints: Checkpoints) -> Self {
@@ -184,7 +186,8 @@ impl<'a> CensusRun<'a> {
         for target in &mut self.targets {
             target.filter = target.counter.options().filter.resolve(source.tokenizer())?;
         }
-        let damaged_checkpoints = self.resume(source)?;
+        let identity = self.identity(source)?;
+        let damaged_checkpoints = self.resume(source, identity.as_ref())?;
         let resumed_at = self.tokens;
         let mut written = (Instant::now(), self.batches);
         while self.left() > 0 {
@@ -203,7 +206,7 @@ impl<'a> CensusRun<'a> {
             self.rest = rest.map(|rest| (rest, source.spec().clone()));
             // A part of a batch cannot be passed over.
             if self.rest.is_none() {
-                self.write_down(source, &mut written)?;
+                self.write_down(identity.as_ref(), &mut written)?;
             }
             progress(CensusProgress { batches: self.batches, tokens: self.tokens, of: self.stop_after });
         }
@@ -236,15 +239,30 @@ impl<'a> CensusRun<'a> {
         self.targets.into_iter().filter_map(pass).collect()
     }
 
+    /// What the run is of; for runs with checkpoints.
+    fn identity(&self, source: &dyn ActivationSource) -> Result<Option<Identity>> {
+        if self.checkpoints.is_none() {
+            return Ok(None);
+        }
+        let saes = self.targets.iter().map(|target| coder_digest(target.coder)).collect::<Result<_>>()?;
+        Ok(Some(Identity { stream: source.stream_id()?, saes }))
+    }
+
     /// Goes on from the latest checkpoint, if there is one and nothing was done yet. Returns the later ones, which cannot be read.
-    fn resume(&mut self, source: &mut dyn ActivationSource) -> Result<Vec<DamagedCheckpoint>> {
-        let Some(checkpoints) = self.checkpoints.as_ref().filter(|_| self.batches == 0) else { return Ok(Vec::new()) };
+    fn resume(
+        &mut self,
+        source: &mut dyn ActivationSource,
+        identity: Option<&Identity>,
+    ) -> Result<Vec<DamagedCheckpoint>> {
+        let (Some(checkpoints), Some(identity), 0) = (&self.checkpoints, identity, self.batches) else {
+            return Ok(Vec::new());
+        };
         let empty: Vec<_> = self.censuses().collect();
         if empty.len() < self.targets.len() {
             let (expected, found) = ("none in a run with intervals", "some".into());
             return Err(Error::Option { option: "checkpoints", expected, found });
         }
-        let Some(found) = checkpoints.latest(&describe(source.spec()), &empty)? else { return Ok(Vec::new()) };
+        let Some(found) = checkpoints.latest(identity, &empty)? else { return Ok(Vec::new()) };
         if let Some(most) = self.stop_after.filter(|most| *most < found.tokens) {
             return Err(CensusError::Beyond { found: found.tokens, most }.into());
         }
@@ -261,12 +279,12 @@ impl<'a> CensusRun<'a> {
     }
 
     /// Writes down where the run is, when it is time; `written` is when and at which batch that was last done.
-    fn write_down(&self, source: &dyn ActivationSource, written: &mut (Instant, u64)) -> Result<()> {
-        let Some(checkpoints) = &self.checkpoints else { return Ok(()) };
+    fn write_down(&self, identity: Option<&Identity>, written: &mut (Instant, u64)) -> Result<()> {
+        let (Some(checkpoints), Some(identity)) = (&self.checkpoints, identity) else { return Ok(()) };
         if !checkpoints.due(written.0.elapsed(), self.batches - written.1) {
             return Ok(());
         }
-        checkpoints.write(&describe(source.spec()), self.batches, self.tokens, &self.censuses().collect::<Vec<_>>())?;
+        checkpoints.write(identity, self.batches, self.tokens, &self.censuses().collect::<Vec<_>>())?;
         *written = (Instant::now(), self.batches);
         Ok(())
     }
