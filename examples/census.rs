@@ -98,7 +98,7 @@ fn count(args: &Args, setup: &Setup, engine: Engine) -> Outcome<(FeatureCensus, 
     let options = CensusOptions { top: args.top, seed: args.source.seed, filter, ..CensusOptions::default() };
     // Names alone say too little: another folder may have files of the same names.
     let stream = harvest.stream_id()?;
-    let with_digest = |name: String, digest: &str| format!("{name} (sha256 {:.12})", digest);
+    let with_digest = |name: String, digest: &str| format!("{name} (sha256 {digest:.12})");
     let names = CensusNames {
         model: with_digest(setup.describe_model(), stream.activations_sha256.as_deref().unwrap_or_default()),
         sae: with_digest(setup.describe_sae(), &coder_digest(&setup.sae)?),
