@@ -15,6 +15,9 @@ pub struct CensusFolder {
     /// Goes on with a census that was interrupted in the same folder
     #[arg(long)]
     pub resume: bool,
+    /// Writes down where the run is after so many tokens [default: every five minutes]
+    #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub checkpoint_every: Option<u64>,
 }
 
 impl CensusFolder {
@@ -30,7 +33,11 @@ impl CensusFolder {
 
     /// What an interrupted run leaves.
     pub fn checkpoints(&self) -> Checkpoints {
-        Checkpoints::new(self.out.join("checkpoints"))
+        let checkpoints = Checkpoints::new(self.out.join("checkpoints"));
+        match self.checkpoint_every {
+            Some(tokens) => checkpoints.every_tokens(tokens),
+            None => checkpoints,
+        }
     }
 
     /// Refuses a folder with a census of something else, or with one that waits to be resumed.

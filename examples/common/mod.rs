@@ -11,9 +11,11 @@ use clap::{Args, ValueEnum};
 use feature_analysis::Progress;
 use indicatif::{ProgressBar, ProgressStyle};
 use out::print_note;
-use saescope::activation_store::{ActivationStore, DocumentOptions, Documents, StoreOptions, StoreReport};
+use saescope::activation_store::{ActivationStore, DocumentOptions, Documents, Error, StoreOptions, StoreReport};
 use saescope::feature_analysis;
-use saescope::model_hooks::{Bos, HookSelector, LanguageModel, LoadOptions, Processing, ProcessingSteps, Site, load};
+use saescope::model_hooks::{
+    Bos, ChatTemplate, HookSelector, LanguageModel, LoadOptions, Processing, ProcessingSteps, Site, load,
+};
 use saescope::pretrained::{Entry, Pretrained, Registry};
 use saescope::sae_core::{self, Dictionary, SparseCoder, dialects};
 use saescope::tensor_kernels::Engine;
@@ -42,9 +44,18 @@ pub struct Source {
     #[arg(long, value_name = "FILES", num_args = 1..)]
     pub text: Vec<PathBuf>,
     /// The field (JSON) or column (Parquet) with the documents: text, or lists of token ids
-    /// [default: the first of tokens, input_ids, text, problem]
+    /// [default: the first of tokens, input_ids, text, problem, conversation, conversations, messages]
     #[arg(long, value_name = "NAME")]
     pub text_field: Option<String>,
+    /// A chat template (Jinja), which makes text of conversations [default: the one beside the model's tokenizer]
+    #[arg(long, value_name = "FILE")]
+    pub chat_template: Option<PathBuf>,
+    /// The date that chat templates write [default: none is given to them]
+    #[arg(long, value_name = "YYYY-MM-DD")]
+    pub chat_date: Option<String>,
+    /// Takes every document for a conversation: fields conversation, conversations, messages, or text as a user's message
+    #[arg(long)]
+    pub use_chat_formatting: bool,
     /// Weight processing [default: what the SAE's metadata says it was trained on, else TransformerLens' own default]
     #[arg(long)]
     pub processing: Option<ProcessingFlag>,
@@ -87,6 +98,14 @@ pub struct Setup {
     pub text: Vec<PathBuf>,
     /// How they are read.
     pub documents: DocumentOptions,
+    chat: Chat,
+}
+
+/// Where a chat template comes from.
+struct Chat {
+    model: PathBuf,
+    file: Option<PathBuf>,
+    date: Option<String>,
 }
 
 impl Source {
@@ -97,7 +116,7 @@ impl Source {
 
     /// How the text's files are read.
     pub fn documents(&self) -> DocumentOptions {
-        let options = DocumentOptions::default();
+        let options = DocumentOptions::default().use_chat_formatting(self.use_chat_formatting);
         match &self.text_field {
             Some(name) => options.field(name),
             None => options,
@@ -128,7 +147,8 @@ impl Source {
         let sae_name =
             if random.is_some() { format!("random weights, {sae_flag}") } else { short(Path::new(&sae_flag)) };
         let text = if self.text.is_empty() { vec![demo.join("text.jsonl")] } else { self.text.clone() };
-        Ok(Setup { model, sae, entry, sae_name, text, documents: self.documents() })
+        let chat = Chat { model: model_path, file: self.chat_template.clone(), date: self.chat_date.clone() };
+        Ok(Setup { model, sae, entry, sae_name, text, documents: self.documents(), chat })
     }
 }
 
@@ -140,7 +160,17 @@ impl Setup {
 
     /// The same with other options.
     pub fn store_with(&self, options: StoreOptions) -> Outcome<ActivationStore> {
-        let documents = Documents::open(&self.text, self.documents.clone())?;
+        let documents = match Documents::open(&self.text, self.documents.clone()) {
+            // Only where there are conversations is a template looked for.
+            Err(Error::NoChatTemplate { path, field }) => match self.chat_template()? {
+                Some(template) => Documents::open(&self.text, self.documents.clone().chat_template(template))?,
+                None => {
+                    let error = Error::NoChatTemplate { path, field };
+                    return Err(format!("{error} (--chat-template FILE)").into());
+                }
+            },
+            opened => opened?,
+        };
         Ok(ActivationStore::from_sae(&self.model, &self.sae, documents, options)?)
     }
 
@@ -151,6 +181,18 @@ impl Setup {
             true => Bos::Prepend,
             false => Bos::Never,
         }
+    }
+
+    fn chat_template(&self) -> Outcome<Option<ChatTemplate>> {
+        let tokenizer = self.model.require_tokenizer()?;
+        let template = match &self.chat.file {
+            Some(file) => Some(ChatTemplate::open(file, tokenizer)?),
+            None => ChatTemplate::find(&self.chat.model, tokenizer)?,
+        };
+        Ok(match (template, &self.chat.date) {
+            (Some(template), Some(date)) => Some(template.date(date)?),
+            (template, _) => template,
+        })
     }
 
     /// The SAE in words.
@@ -176,7 +218,14 @@ impl Setup {
 
     /// The files in words.
     pub fn describe_text(&self) -> String {
-        self.text.iter().map(|path| short(path)).collect::<Vec<_>>().join(", ")
+        let mut words = self.text.iter().map(|path| short(path)).collect::<Vec<_>>().join(", ");
+        if let Some(field) = &self.documents.field {
+            words.push_str(&format!(", field {field}"));
+        }
+        if self.documents.use_chat_formatting {
+            words.push_str(", as conversations");
+        }
+        words
     }
 }
 
@@ -282,6 +331,7 @@ pub fn left_out(report: &StoreReport) -> Option<String> {
     let (documents, packing) = (&report.documents, &report.packing);
     let counts = [
         (documents.null_documents, "documents without a value left out"),
+        (documents.refused_conversations, "conversations that the chat template refuses left out"),
         (documents.empty_files, "files without documents left out"),
         (packing.skipped_documents, "documents too long for the tokenizer left out"),
         (packing.cut_documents, "documents too long for the tokenizer cut at whitespace"),

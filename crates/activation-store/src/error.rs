@@ -187,6 +187,29 @@ pub enum Error {
         /// A file of tokens.
         tokens: PathBuf,
     },
+    /// A field of conversations, and no template to make text of them.
+    #[error(
+        "{path}: field `{field}` holds conversations, and there is no chat template to make text of them: none was given, and none lies beside \
+         the model's tokenizer (chat_template.jinja, or chat_template in tokenizer_config.json). Give one: DocumentOptions::chat_template"
+    )]
+    NoChatTemplate {
+        /// The file.
+        path: PathBuf,
+        /// The field.
+        field: String,
+    },
+    /// A conversation that the template cannot make text of.
+    #[error("{path}, {place}: the conversation in `{field}` cannot be written as text: {reason}")]
+    Conversation {
+        /// The file.
+        path: PathBuf,
+        /// The line, element or row.
+        place: Place,
+        /// The field.
+        field: String,
+        /// The template's reason.
+        reason: String,
+    },
     /// A Parquet file that cannot be read.
     #[error("{path}: cannot be read as Parquet: {reason}")]
     Parquet {

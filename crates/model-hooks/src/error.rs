@@ -451,6 +451,14 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// A chat template is unusable, or refuses a conversation.
+    #[error("chat template{}: {reason}", path.as_ref().map(|p| format!(" {}", p.display())).unwrap_or_default())]
+    ChatTemplate {
+        /// The file, where one is to blame.
+        path: Option<PathBuf>,
+        /// What is wrong.
+        reason: String,
+    },
     /// A BOS was asked of a tokenizer that has none.
     #[error("a BOS token was asked for, but the tokenizer has none")]
     NoBos,

@@ -27,6 +27,7 @@
 use gemm as _;
 
 mod cache;
+mod chat_template;
 mod config;
 mod error;
 mod families;
@@ -54,6 +55,7 @@ mod warning;
 mod weights;
 
 pub use cache::{ActivationCache, Stack};
+pub use chat_template::{ChatTemplate, Conversation};
 pub use error::{Error, Result};
 pub use families::AnyModel;
 pub use generate::{

@@ -10,8 +10,13 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use tensor_files::read_weight_map;
 
-const SMALL: [&str; 4] =
-    ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json"];
+const SMALL: [&str; 5] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "generation_config.json",
+    "chat_template.jinja",
+];
 /// What a tokenizer is built from where there is no `tokenizer.json`.
 const TOKENIZER_PARTS: [&str; 4] = ["tokenizer.model", "vocab.json", "merges.txt", "added_tokens.json"];
 /// One file of weights, or the index of its shards: the first that a repository has is fetched.

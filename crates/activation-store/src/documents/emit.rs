@@ -1,7 +1,9 @@
 //! The reading thread's end of the channel, and the knife that cuts documents into pieces.
 
+use super::files::Input;
 use super::report::DocumentReport;
-use crate::{Content, DocId, Error, Piece, cut};
+use crate::{Content, DocId, Error, Piece, Place, cut};
+use model_hooks::Conversation;
 use std::sync::mpsc::SyncSender;
 
 /// Small documents cross the channel together, about this many bytes at a time.
@@ -40,11 +42,21 @@ pub(super) struct Emitter {
     pub(super) documents: u64,
     /// What was left out since the last batch.
     pub(super) left_out: DocumentReport,
+    /// Why the first conversation that was left out was: what is said if none is left.
+    pub(super) first_refusal: Option<Error>,
 }
 
 impl Emitter {
     pub(super) fn new(sender: SyncSender<Message>, max_piece_bytes: usize) -> Self {
-        Self { sender, batch: Vec::new(), bytes: 0, max_piece_bytes, documents: 0, left_out: DocumentReport::default() }
+        Self {
+            sender,
+            batch: Vec::new(),
+            bytes: 0,
+            max_piece_bytes,
+            documents: 0,
+            left_out: DocumentReport::default(),
+            first_refusal: None,
+        }
     }
 
     fn piece(&mut self, piece: Piece) -> Result<(), Stop> {
@@ -66,6 +78,42 @@ impl Emitter {
         let mut cutter = Cutter::new(doc);
         cutter.push(&text, self)?;
         cutter.finish(self)
+    }
+
+    /// A conversation, as JSON; or a text that is one message, as JSON too.
+    pub(super) fn conversation(&mut self, input: &Input, place: Place, doc: DocId, json: &str) -> Result<(), Stop> {
+        let refused = |reason: String| Error::Conversation {
+            path: input.path.clone(),
+            place,
+            field: input.field.clone(),
+            reason,
+        };
+        let is_text = json.trim_ascii_start().starts_with('"');
+        if is_text && !input.text_is_user {
+            return Err(input.wrong_type(place, "text").into());
+        }
+        let conversation = if is_text {
+            serde_json::from_str::<String>(json)
+                .map_err(|e| refused(e.to_string()))
+                .map(|text| Conversation::user(&text))
+        } else {
+            Conversation::from_json(json).map_err(|e| refused(e.to_string()))
+        }?;
+        if conversation.is_empty() {
+            self.left_out.null_documents += 1;
+            return Ok(());
+        }
+        let Some(chat) = &input.chat else {
+            return Err(Error::NoChatTemplate { path: input.path.clone(), field: input.field.clone() }.into());
+        };
+        match chat.render(&conversation) {
+            Ok(text) => self.text(doc, text),
+            Err(error) => {
+                self.left_out.refused_conversations += 1;
+                self.first_refusal.get_or_insert_with(|| refused(error.to_string()));
+                Ok(())
+            }
+        }
     }
 
     /// A stretch of a document of tokens, no longer than a piece.

@@ -2,6 +2,7 @@
 
 use super::zstd_frames::{WindowTooLarge, ZstdFrames};
 use crate::{Error, Place, Result};
+use model_hooks::ChatTemplate;
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{BufReader, Read};
@@ -32,6 +33,8 @@ pub(super) enum Compression {
 pub(super) enum Kind {
     Text,
     Tokens,
+    /// Messages, of which a chat template makes text.
+    Chat,
 }
 
 impl Kind {
@@ -39,6 +42,7 @@ impl Kind {
         match self {
             Self::Text => "text",
             Self::Tokens => "a list of token ids",
+            Self::Chat => "a list of messages",
         }
     }
 }
@@ -54,6 +58,10 @@ pub(super) struct Input {
     pub(super) kind: Kind,
     /// The largest window of a zstd file, in bytes.
     pub(super) max_zstd_window: u64,
+    /// What makes text of conversations.
+    pub(super) chat: Option<ChatTemplate>,
+    /// Text is one message of a user.
+    pub(super) text_is_user: bool,
 }
 
 impl Input {
@@ -69,7 +77,16 @@ impl Input {
         let Some((format, compression)) = by_name(&path) else {
             return Err(Error::UnknownFormat { path, expected: KNOWN });
         };
-        Ok(Self { path, format, compression, field: String::new(), kind: Kind::Text, max_zstd_window })
+        Ok(Self {
+            path,
+            format,
+            compression,
+            field: String::new(),
+            kind: Kind::Text,
+            max_zstd_window,
+            chat: None,
+            text_is_user: false,
+        })
     }
 
     /// The decompressed bytes.

@@ -7,8 +7,18 @@ use crate::{Error, Place, Result};
 use std::path::Path;
 
 /// Fields that hold documents, in SAELens' order: the first that is there is taken.
-const FIELDS: [(&str, Kind); 4] =
-    [("tokens", Kind::Tokens), ("input_ids", Kind::Tokens), ("text", Kind::Text), ("problem", Kind::Text)];
+const FIELDS: [(&str, Kind); 7] = [
+    ("tokens", Kind::Tokens),
+    ("input_ids", Kind::Tokens),
+    ("text", Kind::Text),
+    ("problem", Kind::Text),
+    ("conversation", Kind::Chat),
+    ("conversations", Kind::Chat),
+    ("messages", Kind::Chat),
+];
+/// SAELens' order under `use_chat_formatting`.
+const CHAT_FIELDS: [(&str, Kind); 4] =
+    [("conversation", Kind::Chat), ("conversations", Kind::Chat), ("messages", Kind::Chat), ("text", Kind::Text)];
 
 /// The kinds of documents that a field may hold. A field with nothing in it so far may hold any.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,11 +35,17 @@ pub(super) type Columns = Vec<(String, Holds)>;
 /// Finds the field with documents, and whether they are text or tokens.
 pub(super) fn inspect(path: &Path, options: &DocumentOptions) -> Result<Input> {
     let mut input = Input::named(path.to_path_buf(), options.max_zstd_window_bytes)?;
+    let some = |(name, kind)| (name, Some(kind));
     let wanted: Vec<(&str, Option<Kind>)> = match &options.field {
         Some(name) => vec![(name, None)],
-        None => FIELDS.map(|(name, kind)| (name, Some(kind))).to_vec(),
+        None if options.use_chat_formatting => CHAT_FIELDS.map(some).to_vec(),
+        None => FIELDS.map(some).to_vec(),
     };
     let (place, columns) = match input.format {
+        Format::Text if options.use_chat_formatting => {
+            let (found, expected) = (format!("true for {}", path.display()), "files of JSON or Parquet".into());
+            return Err(Error::Option { option: "use_chat_formatting", found, expected });
+        }
         Format::Text => return Ok(input),
         Format::JsonLines => {
             let decided = |fields: &[(String, Type)]| {
@@ -42,6 +58,15 @@ pub(super) fn inspect(path: &Path, options: &DocumentOptions) -> Result<Input> {
         Format::Parquet => (Place::Schema, table::columns(&input)?),
     };
     choose(&mut input, place, columns, &wanted)?;
+    if options.use_chat_formatting && input.kind == Kind::Text {
+        (input.kind, input.text_is_user) = (Kind::Chat, true);
+    }
+    if input.kind == Kind::Chat {
+        input.chat.clone_from(&options.chat_template);
+        if input.chat.is_none() {
+            return Err(Error::NoChatTemplate { path: input.path, field: input.field });
+        }
+    }
     Ok(input)
 }
 
@@ -50,7 +75,8 @@ fn holds(kind: Type) -> Holds {
         Type::Text => Holds::One(Kind::Text),
         Type::List => Holds::One(Kind::Tokens),
         Type::EmptyList | Type::Null => Holds::Any,
-        Type::Objects | Type::Object | Type::Number | Type::Boolean => Holds::Other(kind.name().into()),
+        Type::Objects => Holds::One(Kind::Chat),
+        Type::Object | Type::Number | Type::Boolean => Holds::Other(kind.name().into()),
     }
 }
 

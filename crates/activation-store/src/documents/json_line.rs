@@ -2,6 +2,7 @@
 
 use super::files::{Input, Kind};
 use super::json_stream::{self, Type};
+use super::json_text::JsonText;
 use super::jsonl::Fault;
 use super::non_finite;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -11,6 +12,8 @@ use std::fmt;
 pub(super) enum Document {
     Text(String),
     Tokens(Vec<u32>),
+    /// A conversation, as JSON.
+    Chat(String),
     Null,
 }
 
@@ -31,8 +34,10 @@ fn strict(line: &str, input: &Input) -> Result<Document, Fault> {
         return Ok(Document::Null);
     }
     let mut json = serde_json::Deserializer::from_str(line);
-    let found =
-        json.deserialize_map(Line(&input.field)).and_then(|found| json.end().map(|()| found)).map_err(syntax)?;
+    let found = json
+        .deserialize_map(Line(&input.field, input.kind))
+        .and_then(|found| json.end().map(|()| found))
+        .map_err(syntax)?;
     match (found, input.kind) {
         (Found::Nothing, _) => Err(missing(line)),
         (Found::Twice, _) => Err(Fault::Repeated),
@@ -40,7 +45,25 @@ fn strict(line: &str, input: &Input) -> Result<Document, Fault> {
         (Found::Once(Value::Text(text)), Kind::Text) => Ok(Document::Text(text)),
         (Found::Once(Value::Tokens(ids)), Kind::Tokens) => Ok(Document::Tokens(ids)),
         (Found::Once(Value::NotAToken { index, found }), Kind::Tokens) => Err(Fault::NotAToken { index, found }),
+        (Found::Once(Value::Raw(json)), _) => match json.bytes().next() {
+            Some(b'n') => Ok(Document::Null),
+            Some(b'[') => Ok(Document::Chat(json)),
+            Some(b'"') if input.text_is_user => Ok(Document::Chat(json)),
+            first => Err(Fault::WrongType(raw_type(first).name().into())),
+        },
         (Found::Once(value), _) => Err(Fault::WrongType(value.name().into())),
+    }
+}
+
+/// The type of a value that begins so.
+fn raw_type(first: Option<u8>) -> Type {
+    match first {
+        Some(b'"') => Type::Text,
+        Some(b'[') => Type::List,
+        Some(b'{') => Type::Object,
+        Some(b't' | b'f') => Type::Boolean,
+        Some(b'n') | None => Type::Null,
+        Some(_) => Type::Number,
     }
 }
 
@@ -72,6 +95,8 @@ enum Value {
     /// A number: the token id that it is, or else how it reads.
     Number(Result<u32, String>),
     Other(Type),
+    /// Any value, as JSON.
+    Raw(String),
 }
 
 impl Value {
@@ -81,12 +106,13 @@ impl Value {
             Self::Tokens(_) | Self::NotAToken { .. } => Type::List.name(),
             Self::Number(_) => Type::Number.name(),
             Self::Other(other) => other.name(),
+            Self::Raw(json) => raw_type(json.bytes().next()).name(),
         }
     }
 }
 
 /// An object, of which one field matters.
-struct Line<'f>(&'f str);
+struct Line<'f>(&'f str, Kind);
 
 impl<'de> Visitor<'de> for Line<'_> {
     type Value = Found;
@@ -99,7 +125,10 @@ impl<'de> Visitor<'de> for Line<'_> {
         let mut found = Found::Nothing;
         while let Some(wanted) = map.next_key_seed(IsName(self.0))? {
             if wanted {
-                let value = map.next_value_seed(AnyValue)?;
+                let value = match self.1 {
+                    Kind::Chat => Value::Raw(map.next_value::<JsonText>()?.0),
+                    Kind::Text | Kind::Tokens => map.next_value_seed(AnyValue)?,
+                };
                 found = if matches!(found, Found::Nothing) { Found::Once(value) } else { Found::Twice };
             } else {
                 map.next_value::<IgnoredAny>()?;

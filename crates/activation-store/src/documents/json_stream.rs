@@ -10,8 +10,10 @@ use super::records::LongRecord;
 use crate::{DocId, Place};
 use std::io::Read;
 use struson::reader::{
-    JsonReader, JsonReaderPosition, JsonStreamReader, JsonSyntaxError, ReaderError, ReaderSettings, ValueType,
+    JsonReader, JsonReaderPosition, JsonStreamReader, JsonSyntaxError, ReaderError, ReaderSettings, TransferError,
+    ValueType,
 };
+use struson::writer::{JsonStreamWriter, JsonWriter};
 
 /// The type of a JSON value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,13 +161,13 @@ pub(super) fn read(
     doc: DocId,
     out: &mut Emitter,
 ) -> Result<(), Stop> {
-    object(record, input, doc, out).map_err(|trouble| match trouble {
+    object(record, input, place, doc, out).map_err(|trouble| match trouble {
         Trouble::Stop(stop) => stop,
         Trouble::Fault(fault) => fault.locate(input, place).into(),
     })
 }
 
-fn object(record: &mut LongRecord, input: &Input, doc: DocId, out: &mut Emitter) -> Result<(), Trouble> {
+fn object(record: &mut LongRecord, input: &Input, place: Place, doc: DocId, out: &mut Emitter) -> Result<(), Trouble> {
     let mut json = reader(record);
     let mut names = Vec::new();
     let mut found = false;
@@ -183,7 +185,10 @@ fn object(record: &mut LongRecord, input: &Input, doc: DocId, out: &mut Emitter)
                 return Err(Fault::Repeated.into());
             }
             found = true;
-            value(&mut json, input.kind, doc, out)?;
+            match input.kind {
+                Kind::Chat => conversation(&mut json, input, place, doc, out)?,
+                kind => value(&mut json, kind, doc, out)?,
+            }
         } else {
             names.push(name);
             json.skip_value()?;
@@ -204,6 +209,55 @@ fn value<R: Read>(json: &mut Json<R>, kind: Kind, doc: DocId, out: &mut Emitter)
         (ValueType::String, Kind::Text) => text(json, doc, out),
         (ValueType::Array, Kind::Tokens) => tokens(json, doc, out),
         (other, _) => Err(Fault::WrongType(Type::from(other).name().into()).into()),
+    }
+}
+
+/// Conversations above this are refused: a template needs all of one at once.
+const MAX_CONVERSATION_BYTES: usize = 64 << 20;
+
+fn conversation<R: Read>(
+    json: &mut Json<R>,
+    input: &Input,
+    place: Place,
+    doc: DocId,
+    out: &mut Emitter,
+) -> Result<(), Trouble> {
+    match json.peek()? {
+        ValueType::Null => {
+            json.next_null()?;
+            out.left_out.null_documents += 1;
+            return Ok(());
+        }
+        ValueType::Array => {}
+        ValueType::String if input.text_is_user => {}
+        other => return Err(Fault::WrongType(Type::from(other).name().into()).into()),
+    }
+    let mut held = Bounded(Vec::new());
+    let mut writer = JsonStreamWriter::new(&mut held);
+    json.transfer_to(&mut writer).map_err(|error| match error {
+        TransferError::ReaderError(error) => Trouble::from(error),
+        TransferError::WriterError(error) => Fault::Syntax { column: 1, reason: error.to_string() }.into(),
+    })?;
+    writer.finish_document().map_err(|e| Fault::Syntax { column: 1, reason: e.to_string() })?;
+    let text = String::from_utf8(held.0).map_err(|_| Fault::Syntax { column: 1, reason: "not UTF-8".into() })?;
+    Ok(out.conversation(input, place, doc, &text)?)
+}
+
+/// Bytes up to a number.
+struct Bounded(Vec<u8>);
+
+impl std::io::Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if self.0.len() + bytes.len() > MAX_CONVERSATION_BYTES {
+            let reason = format!("a conversation of more than {MAX_CONVERSATION_BYTES} bytes");
+            return Err(std::io::Error::other(reason));
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 

@@ -74,6 +74,7 @@ fn whole(input: &Input, at: At, doc: DocId, record: &[u8], out: &mut Emitter) ->
     match json_line::parse(text, input).map_err(|fault| fault.locate(input, at.place))? {
         json_line::Document::Text(text) => out.text(doc, text),
         json_line::Document::Tokens(ids) => out.tokens(doc, &ids),
+        json_line::Document::Chat(json) => out.conversation(input, at.place, doc, &json),
         json_line::Document::Null => {
             out.left_out.null_documents += 1;
             Ok(())

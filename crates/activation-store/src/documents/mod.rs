@@ -1,10 +1,12 @@
 //! Documents from files: text, JSON Lines and Parquet, one stream in a stable order and bounded memory.
 
+mod arrow_json;
 mod emit;
 mod files;
 mod inspect;
 mod json_line;
 mod json_stream;
+mod json_text;
 mod jsonl;
 mod non_finite;
 mod records;
@@ -19,6 +21,7 @@ use crate::{DocId, DocumentSource, Error, FileDigest, Piece, Result};
 use emit::{Emitter, Message, Stop};
 use files::{Format, Input, Kind};
 use inspect::inspect;
+use model_hooks::ChatTemplate;
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -42,8 +45,15 @@ pub enum TextSplit {
 #[non_exhaustive]
 pub struct DocumentOptions {
     /// The field (JSON) or column (Parquet) with the document: a string is text, a list of integers is tokens. Unless
-    /// told, each file's first line or schema decides, in SAELens' order: `tokens`, `input_ids`, `text`, `problem`.
+    /// told, each file's first line or schema decides, in SAELens' order: `tokens`, `input_ids`, `text`, `problem`; where none of these is
+    /// there, conversations: `conversation`, `conversations`, `messages`.
     pub field: Option<String>,
+    /// What makes text of conversations: the template that comes with the model's tokenizer ([`ChatTemplate::find`]) or another. The bytes of
+    /// such a document, which addresses count, are those of that text.
+    pub chat_template: Option<ChatTemplate>,
+    /// SAELens' parameter of this name: every document is a conversation. The order of fields is then `conversation`, `conversations`,
+    /// `messages`, `text`; a text is one message of a user.
+    pub use_chat_formatting: bool,
     /// Longest [`Piece`] in bytes (4 for a token); 1 MiB unless told. At least 16.
     pub max_piece_bytes: usize,
     /// What is a document in a `.txt` file.
@@ -56,7 +66,14 @@ pub struct DocumentOptions {
 impl Default for DocumentOptions {
     fn default() -> Self {
         let max_zstd_window_bytes = 1 << zstd_frames::MAX_WINDOW_LOG;
-        Self { field: None, max_piece_bytes: 1 << 20, text_split: TextSplit::File, max_zstd_window_bytes }
+        Self {
+            field: None,
+            chat_template: None,
+            use_chat_formatting: false,
+            max_piece_bytes: 1 << 20,
+            text_split: TextSplit::File,
+            max_zstd_window_bytes,
+        }
     }
 }
 
@@ -65,6 +82,20 @@ impl DocumentOptions {
     #[must_use]
     pub fn field(mut self, name: impl Into<String>) -> Self {
         self.field = Some(name.into());
+        self
+    }
+
+    /// Makes text of conversations by this template.
+    #[must_use]
+    pub fn chat_template(mut self, template: ChatTemplate) -> Self {
+        self.chat_template = Some(template);
+        self
+    }
+
+    /// Sets whether every document is a conversation.
+    #[must_use]
+    pub fn use_chat_formatting(mut self, yes: bool) -> Self {
+        self.use_chat_formatting = yes;
         self
     }
 
@@ -134,7 +165,7 @@ impl Documents {
     ///
     /// # Errors
     /// A file that is missing or of unknown kind; no documents in any file; a pattern that matches nothing; no field with documents (the error
-    /// lists those that are there); text in one file and tokens in another.
+    /// lists those that are there); conversations without a chat template; text in one file and tokens in another.
     pub fn open<P: AsRef<Path>>(patterns: &[P], options: DocumentOptions) -> Result<Self> {
         let patterns: Vec<&Path> = patterns.iter().map(AsRef::as_ref).collect();
         let files = files::expand(&patterns)?;
@@ -152,7 +183,12 @@ impl Documents {
         {
             return Err(error);
         }
-        let of_kind = |kind| inputs.iter().find(|(_, input)| input.kind == kind).map(|(_, input)| input.path.clone());
+        let of_kind = |kind| {
+            inputs
+                .iter()
+                .find(|(_, input)| (input.kind == Kind::Tokens) == (kind == Kind::Tokens))
+                .map(|(_, input)| input.path.clone())
+        };
         if let (Some(text), Some(tokens)) = (of_kind(Kind::Text), of_kind(Kind::Tokens)) {
             return Err(Error::MixedContent { text, tokens });
         }
@@ -319,7 +355,8 @@ fn read(
                 out.left_out.empty_files += u64::from(out.documents == before);
             }
             if let Some((_, input)) = inputs.first().filter(|_| out.documents == 0) {
-                return Err(Error::EmptyFile { path: input.path.clone() }.into());
+                let refusal = out.first_refusal.take();
+                return Err(refusal.unwrap_or_else(|| Error::EmptyFile { path: input.path.clone() }).into());
             }
         }
         Held::Texts(texts) => {

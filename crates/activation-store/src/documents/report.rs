@@ -6,8 +6,11 @@
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[non_exhaustive]
 pub struct DocumentReport {
-    /// Documents without a value: `null` (also `NaN`, as pandas writes it) in the field of documents, or a whole row that is null.
+    /// Documents without a value: `null` (also `NaN`, as pandas writes it) in the field of documents, a whole row that is null, or a
+    /// conversation without messages.
     pub null_documents: u64,
+    /// Conversations that the chat template refuses, such as two messages of a user one after another.
+    pub refused_conversations: u64,
     /// Files without a single document, beside others that have some.
     pub empty_files: u64,
 }
@@ -21,8 +24,9 @@ impl DocumentReport {
 
     /// Adds the counts of another stretch of the stream.
     pub(crate) fn add(&mut self, other: Self) {
-        let Self { null_documents, empty_files } = other;
+        let Self { null_documents, refused_conversations, empty_files } = other;
         self.null_documents += null_documents;
+        self.refused_conversations += refused_conversations;
         self.empty_files += empty_files;
     }
 }

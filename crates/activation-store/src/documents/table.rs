@@ -3,6 +3,7 @@
 //! Memory: a page of the column (about 1 MB as most tools write them) and some rows of it. A value that is huge in itself has to fit: the
 //! format gives no way to read it in parts.
 
+use super::arrow_json;
 use super::emit::{Emitter, Stop};
 use super::files::{Input, Kind};
 use super::inspect::{Columns, Holds};
@@ -68,7 +69,8 @@ fn kind_of(data_type: &DataType) -> Option<Kind> {
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => Some(Kind::Text),
         DataType::Dictionary(_, value) => kind_of(value).filter(|kind| *kind == Kind::Text),
         DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => {
-            item.data_type().is_integer().then_some(Kind::Tokens)
+            let is_message = matches!(item.data_type(), DataType::Struct(_));
+            item.data_type().is_integer().then_some(Kind::Tokens).or(is_message.then_some(Kind::Chat))
         }
         _ => None,
     }
@@ -102,6 +104,7 @@ fn read_all(input: &Input, file: u32, out: &mut Emitter) -> std::result::Result<
                 _ if values.logical_null_count() == values.len() => out.left_out.null_documents += values.len() as u64,
                 Kind::Text => texts(input, values, first, out)?,
                 Kind::Tokens => tokens(input, values, first, out)?,
+                Kind::Chat => conversations(input, values, first, out)?,
             }
             ordinal += values.len() as u64;
         }
@@ -126,7 +129,7 @@ fn batch_rows(input: &Input, metadata: &ArrowReaderMetadata) -> Result<usize> {
     });
     let stated = u64::try_from(stated.max().unwrap_or(0)).unwrap_or(0);
     // A row of a dictionary's text may be all of the dictionary.
-    let dictionary = if input.kind == Kind::Text { pages.dictionary } else { 0 };
+    let dictionary = if input.kind == Kind::Tokens { 0 } else { pages.dictionary };
     let rows = BATCH_BYTES / stated.max(pages.value_bytes).max(dictionary).max(1);
     Ok(usize::try_from(rows.clamp(1, MAX_BATCH_ROWS)).unwrap_or(1))
 }
@@ -138,6 +141,20 @@ fn texts(input: &Input, values: &ArrayRef, first: DocId, out: &mut Emitter) -> s
         match text {
             Some(text) => out.text(doc, text.to_owned())?,
             None => out.left_out.null_documents += 1,
+        }
+    }
+    Ok(())
+}
+
+fn conversations(input: &Input, values: &ArrayRef, first: DocId, out: &mut Emitter) -> std::result::Result<(), Stop> {
+    let mut json = String::new();
+    for i in 0..values.len() {
+        let doc = DocId { ordinal: first.ordinal + i as u64, ..first };
+        json.clear();
+        arrow_json::write(values.as_ref(), i, &mut json).map_err(|e| damaged(input, e))?;
+        match json.as_str() {
+            "null" => out.left_out.null_documents += 1,
+            json => out.conversation(input, Place::Row(doc.ordinal + 1), doc, json)?,
         }
     }
     Ok(())

@@ -1,6 +1,7 @@
 //! From files to rows of tokens: what is read, what is refused, and how rows are packed.
 
 mod concatenate;
+mod conversations;
 mod documents;
 mod found;
 mod hostile;

@@ -23,6 +23,7 @@ const MOST_STATE_BYTES: u64 = 64 << 20;
 pub struct Checkpoints {
     folder: PathBuf,
     batches: u64,
+    tokens: u64,
     time: Duration,
 }
 
@@ -73,13 +74,20 @@ impl Checkpoints {
     /// Every five minutes, in this folder.
     #[must_use]
     pub fn new(folder: impl Into<PathBuf>) -> Self {
-        Self { folder: folder.into(), batches: u64::MAX, time: Duration::from_secs(300) }
+        Self { folder: folder.into(), batches: u64::MAX, tokens: u64::MAX, time: Duration::from_secs(300) }
     }
 
     /// Also after so many batches.
     #[must_use]
     pub fn every_batches(mut self, batches: u64) -> Self {
         self.batches = batches;
+        self
+    }
+
+    /// Also after so many tokens, at the end of the batch that completes them.
+    #[must_use]
+    pub fn every_tokens(mut self, tokens: u64) -> Self {
+        self.tokens = tokens;
         self
     }
 
@@ -90,8 +98,9 @@ impl Checkpoints {
         self
     }
 
-    pub(super) fn due(&self, time: Duration, batches: u64) -> bool {
-        time >= self.time || batches >= self.batches
+    /// Whether it is time, this long and so many batches and tokens after the last.
+    pub(super) fn due(&self, time: Duration, batches: u64, tokens: u64) -> bool {
+        time >= self.time || batches >= self.batches || tokens >= self.tokens
     }
 
     fn io(&self) -> impl Fn(std::io::Error) -> Error {
@@ -235,5 +244,18 @@ fn read_state(path: &Path) -> Result<State> {
         version => {
             Err(CensusError::CheckpointVersion { path: path.to_owned(), found: version, expected: VERSION }.into())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn due_by_time_batches_or_tokens() {
+        let checkpoints = Checkpoints::new("x").every_batches(10).every_tokens(1000);
+        let due = |seconds, batches, tokens| checkpoints.due(Duration::from_secs(seconds), batches, tokens);
+        assert!(!due(299, 9, 999));
+        assert!(due(300, 0, 0) && due(0, 10, 0) && due(0, 0, 1000));
     }
 }

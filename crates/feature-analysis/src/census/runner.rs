@@ -189,7 +189,7 @@ impl<'a> CensusRun<'a> {
         let identity = self.identity(source)?;
         let damaged_checkpoints = self.resume(source, identity.as_ref())?;
         let resumed_at = self.tokens;
-        let mut written = (Instant::now(), self.batches);
+        let mut written = (Instant::now(), self.batches, self.tokens);
         while self.left() > 0 {
             // The rest of a batch was counted with its first part.
             let (batch, new) = match self.rest.take() {
@@ -278,14 +278,14 @@ impl<'a> CensusRun<'a> {
         Ok(found.damaged)
     }
 
-    /// Writes down where the run is, when it is time; `written` is when and at which batch that was last done.
-    fn write_down(&self, identity: Option<&Identity>, written: &mut (Instant, u64)) -> Result<()> {
+    /// Writes down where the run is, when it is time; `written` is when, at which batch and at which token that was last done.
+    fn write_down(&self, identity: Option<&Identity>, written: &mut (Instant, u64, u64)) -> Result<()> {
         let (Some(checkpoints), Some(identity)) = (&self.checkpoints, identity) else { return Ok(()) };
-        if !checkpoints.due(written.0.elapsed(), self.batches - written.1) {
+        if !checkpoints.due(written.0.elapsed(), self.batches - written.1, self.tokens - written.2) {
             return Ok(());
         }
         checkpoints.write(identity, self.batches, self.tokens, &self.censuses().collect::<Vec<_>>())?;
-        *written = (Instant::now(), self.batches);
+        *written = (Instant::now(), self.batches, self.tokens);
         Ok(())
     }
 
