@@ -4,6 +4,7 @@
 #[allow(dead_code, reason = "shared with the tests of the splice")]
 mod support;
 
+use activation_store::TokenFilter;
 use feature_analysis::{Attribution, FeatureEdit, LogitDifference, SaeAt, SaePoint, SaeSite, Splice, direct_effects};
 use model_hooks::{Engine, HookedModel, NoTap, TokenBatch, gradients};
 use sae_core::{Normalisation, Sae, SaeParts, SparseCoder};
@@ -191,7 +192,7 @@ fn excluded_tokens_have_no_effects() {
     let sae = normed(model, Normalisation::None);
     let token = row.ids()[2];
     let all = direct_effects(model, &row, &SaeAt::new(at(HOOK), &sae), &difference()).unwrap();
-    let without = SaeAt::new(at(HOOK), &sae).exclude_tokens([token]);
+    let without = SaeAt::new(at(HOOK), &sae).filter(&TokenFilter::everything().with_ids([token]), None).unwrap();
     let some = direct_effects(model, &row, &without, &difference()).unwrap();
     let kept: Vec<_> = all.rows.iter().filter(|row| row.token != token).cloned().collect();
     assert!(kept.len() < all.rows.len());

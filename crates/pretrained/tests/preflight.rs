@@ -176,7 +176,7 @@ fn measures_of_the_identity_and_of_silence() {
             && (all.best_scale - 1.0).abs() < 1e-6
     );
     assert!((all.l0 - 256.0).abs() < 1.0 && (all.norm_ratio - 1.0).abs() < 1e-6);
-    assert_eq!((all.tokens, all.left_out.first), (12 * 63, 12));
+    assert_eq!((all.tokens, all.excluded.position), (12 * 63, 12));
     let none = preflight(&CENTRED, &identity(-1e6), &tokens, &PreflightOptions::default()).unwrap();
     assert!(none.is_fail() && none.of(Check::L0).count() == 1, "{none}");
     let none = none.measured.unwrap();

@@ -1,17 +1,18 @@
 //! One SAE and where it goes.
 
 use crate::Result;
-use model_hooks::{HookPoint, HookSelector, HookedModel, SpecialTokens};
+use activation_store::{ResolvedFilter, TokenFilter, TokenPos};
+use model_hooks::{HookPoint, HookSelector, HookedModel, Tokenizer};
 use sae_core::SparseCoder;
-use std::collections::BTreeSet;
 use std::fmt;
 
 /// A sparse coder with the place that it takes in a forward pass, unchecked; [`Splice::with`](super::Splice::with) checks it.
 ///
 /// ```
+/// use activation_store::TokenFilter;
 /// use feature_analysis::splice::SaeAt;
-/// # fn demo(sae: &sae_core::Sae) -> feature_analysis::Result<()> {
-/// let at = SaeAt::new("blocks.8.hook_resid_pre".parse()?, sae).error_term(true).exclude_tokens([50256]);
+/// # fn demo(model: &model_hooks::LanguageModel, sae: &sae_core::Sae) -> feature_analysis::Result<()> {
+/// let at = SaeAt::new("blocks.8.hook_resid_pre".parse()?, sae).error_term(true).filter(&TokenFilter::structural(), model.tokenizer())?;
 /// # Ok(()) }
 /// ```
 pub struct SaeAt<'a> {
@@ -20,7 +21,7 @@ pub struct SaeAt<'a> {
     pub(super) output: HookPoint,
     pub(super) head: Option<usize>,
     pub(super) error_term: bool,
-    pub(super) excluded: BTreeSet<u32>,
+    pub(super) filter: ResolvedFilter,
 }
 
 impl<'a> SaeAt<'a> {
@@ -33,7 +34,14 @@ impl<'a> SaeAt<'a> {
     /// A transcoder: it reads the value at `input` and replaces the one at `output`.
     #[must_use]
     pub fn between(input: HookPoint, output: HookPoint, coder: impl SparseCoder + 'a) -> Self {
-        Self { coder: Box::new(coder), input, output, head: None, error_term: false, excluded: BTreeSet::new() }
+        Self {
+            coder: Box::new(coder),
+            input,
+            output,
+            head: None,
+            error_term: false,
+            filter: ResolvedFilter::everything(),
+        }
     }
 
     /// A coder where its metadata say that it belongs: `hook_name`, `hook_name_out` and `hook_head_index`.
@@ -76,15 +84,18 @@ impl<'a> SaeAt<'a> {
     /// The same with a borrowed coder.
     pub(crate) fn borrowed(&self) -> SaeAt<'_> {
         let Self { input, output, head, error_term, .. } = *self;
-        SaeAt { coder: Box::new(&*self.coder), input, output, head, error_term, excluded: self.excluded.clone() }
+        SaeAt { coder: Box::new(&*self.coder), input, output, head, error_term, filter: self.filter.clone() }
     }
 
     pub(crate) fn coder(&self) -> &dyn SparseCoder {
         &*self.coder
     }
 
-    pub(crate) fn excludes(&self, token: u32) -> bool {
-        self.excluded.contains(&token)
+    /// Whether the original value is kept at a token; `x` is the vector at the input hook.
+    pub(crate) fn excludes(&self, pos: usize, token: u32, x: &[f32]) -> bool {
+        let at = TokenPos { row: 0, pos: u32::try_from(pos).unwrap_or(u32::MAX) };
+        let square = |x: &f32| f64::from(*x) * f64::from(*x);
+        self.filter.exclusion(at, token, false, || x.iter().map(square).sum::<f64>().sqrt() as f32).is_some()
     }
 
     /// Whether what the SAE misses is added to its output, so that the output is the original value as long as nothing is edited. Off
@@ -95,18 +106,15 @@ impl<'a> SaeAt<'a> {
         self
     }
 
-    /// Leaves the original value wherever one of these tokens stands. Adds to those that were named before.
-    #[must_use]
-    pub fn exclude_tokens(mut self, ids: impl IntoIterator<Item = u32>) -> Self {
-        self.excluded.extend(ids);
-        self
-    }
-
-    /// Leaves the original value at BOS, EOS, padding and separators, which is what SAELens' `exclude_special_tokens=True` does. (Special
-    /// tokens of chat templates have no such role and are not left out; [`SpecialTokens::ids`] has all.)
-    #[must_use]
-    pub fn exclude_special(self, special: &SpecialTokens) -> Self {
-        self.exclude_tokens([special.bos, special.eos, special.pad, special.sep].into_iter().flatten())
+    /// Leaves the original value at the tokens that a filter excludes: [`TokenFilter::structural`] is SAELens' `exclude_special_tokens=True`.
+    /// Without a filter every token goes through the SAE, as in SAELens. Positions count from the first token of a row, padding aside; the norm is
+    /// that of the vector at the input hook. A forward pass is not told which tokens packing inserted: none of them counts as inserted.
+    ///
+    /// # Errors
+    /// As [`TokenFilter::resolve`].
+    pub fn filter(mut self, filter: &TokenFilter, tokenizer: Option<&Tokenizer>) -> Result<Self> {
+        self.filter = filter.resolve(tokenizer)?;
+        Ok(self)
     }
 
     /// Only one head of per-head values goes through the SAE, whose width is then `d_head`. (Otherwise all heads, side by side, are one
@@ -128,7 +136,7 @@ impl fmt::Debug for SaeAt<'_> {
             .field("d_out", &self.coder.d_out())
             .field("d_sae", &self.coder.d_sae())
             .field("error_term", &self.error_term)
-            .field("excluded", &self.excluded)
+            .field("filter", &self.filter)
             .finish()
     }
 }

@@ -71,7 +71,7 @@ impl<'a> Spliced<'a> {
             false => self.from.gather(&original)?,
             true => self.pending.take().ok_or(SpliceError::NoInput { input: self.sae.input, output: hook })?,
         };
-        let excluded = self.excluded(cx, &original)?;
+        let excluded = self.excluded(cx, &original, &x)?;
         let input = self.edit_tensor(SaeSite::Input, cx, x.clone())?;
         self.keep(kept, SaeSite::Input, &input);
         if self.captured.contains(&SaeSite::ActsPre) {
@@ -187,7 +187,7 @@ impl<'a> Spliced<'a> {
     }
 
     /// `[batch, pos, 1 ..]`, 1 where the token is one of the excluded.
-    fn excluded(&self, cx: &Cx<'_>, original: &Tensor) -> Result<Option<Tensor>> {
+    fn excluded(&self, cx: &Cx<'_>, original: &Tensor, x: &Tensor) -> Result<Option<Tensor>> {
         let tokens = cx.tokens;
         let (&[batch, pos, ref rest @ ..], hook) = (original.dims(), self.sae.output) else {
             return Err(shape_error(self.sae.output, cx, original));
@@ -195,10 +195,24 @@ impl<'a> Spliced<'a> {
         if (batch, pos) != (tokens.batch(), tokens.pos()) {
             return Err(shape_error(hook, cx, original));
         }
-        if self.sae.excluded.is_empty() {
+        let filter = &self.sae.filter;
+        if filter.is_everything() {
             return Ok(None);
         }
-        let mask: Vec<u8> = tokens.ids().iter().map(|id| u8::from(self.sae.excluded.contains(id))).collect();
+        // Only where a norm decides are the vectors read.
+        let x =
+            if filter.reads_norms() { x.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()? } else { Vec::new() };
+        let width = x.len() / (batch * pos).max(1);
+        let mut mask = vec![0u8; batch * pos];
+        for row in 0..batch {
+            let real = tokens.real(row);
+            for column in real.clone() {
+                let i = row * pos + column;
+                let excluded =
+                    self.sae.excludes(cx.offset + column - real.start, tokens.ids()[i], &x[i * width..(i + 1) * width]);
+                mask[i] = u8::from(excluded);
+            }
+        }
         let mut shape = vec![batch, pos];
         shape.resize(2 + rest.len(), 1);
         Ok(Some(Tensor::from_vec(mask, shape, &Device::Cpu)?.to_device(original.device())?))

@@ -125,7 +125,8 @@ fn resumes(model: &LanguageModel, name: &str, head: Option<usize>, rows: &[Token
     };
     let plain_loss = whole_pass(model, rows, &[excluded], &mut NoTap)[0];
     assert!((found.value("ce_loss_without_sae").unwrap() - plain_loss).abs() < 1e-12);
-    let mut splice = SaeAt::new(hook.point(), &sae).exclude_tokens([excluded]);
+    let mut splice =
+        SaeAt::new(hook.point(), &sae).filter(&TokenFilter::everything().with_ids([excluded]), None).unwrap();
     if let Some(head) = head {
         splice = splice.head(head);
     }

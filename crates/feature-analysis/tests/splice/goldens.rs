@@ -1,6 +1,7 @@
 //! SAELens' `HookedSAETransformer` on the same model with the same SAEs: every tensor of `tests/golden/splice`, on every engine.
 
 use super::support::*;
+use activation_store::TokenFilter;
 use candle_core::Tensor;
 use feature_analysis::{FeatureEdit, SaeAt, SaePoint, SaeSite, Splice};
 use model_hooks::{
@@ -66,7 +67,10 @@ impl Golden {
         for (name, sae) in saes.iter().filter(|(name, _)| which == "all" || which == **name) {
             let (input, output) = (self.hook(name, "hook_in"), self.hook(name, "hook_out"));
             let feature = self.meta["saes"][name]["feature"].as_u64().unwrap() as u32;
-            let sae = SaeAt::between(input, output, sae).error_term(has("error")).exclude_tokens(excluded.clone());
+            let sae = SaeAt::between(input, output, sae)
+                .error_term(has("error"))
+                .filter(&TokenFilter::everything().with_ids(excluded.clone()), None)
+                .unwrap();
             splice = splice.with(sae).unwrap();
             if has("ablate") {
                 splice = splice.edit(output, FeatureEdit::ablate([feature])).unwrap();

@@ -1,6 +1,7 @@
 //! What holds of every splice.
 
 use super::support::*;
+use activation_store::TokenFilter;
 use candle_core::{IndexOp, Tensor};
 use feature_analysis::{FeatureEdit, SaeAt, SaePoint, SaeSite, Splice, run_with_saes};
 use model_hooks::{Capture, Edit, HookedModel, NoTap, Side, TokenBatch};
@@ -152,7 +153,10 @@ fn excluded_tokens_pass_by() {
             (at("blocks.1.attn.hook_z"), sae(model.engine(), 8, model.shape().n_heads * model.shape().d_head, 64));
         for error_term in [false, true] {
             let run = |excluded: &[u32]| {
-                let sae = SaeAt::new(hook, &sae).error_term(error_term).exclude_tokens(excluded.iter().copied());
+                let sae = SaeAt::new(hook, &sae)
+                    .error_term(error_term)
+                    .filter(&TokenFilter::everything().with_ids(excluded.iter().copied()), None)
+                    .unwrap();
                 let splice = Splice::on(model).with(sae).unwrap().edit(hook, FeatureEdit::add([1, 2], 3.0)).unwrap();
                 let points = splice.sae_points();
                 let mut splice = splice.capture(points).unwrap();

@@ -8,6 +8,9 @@ pub enum Error {
     /// The SAE could not read the activations.
     #[error("the SAE failed on the sample: {0}")]
     Coder(#[from] sae_core::Error),
+    /// The filter of tokens, or the tokens.
+    #[error("the sample's tokens: {0}")]
+    Tokens(#[from] activation_store::Error),
     /// The tensor library's.
     #[error("a tensor operation failed: {0}")]
     Tensor(#[from] candle_core::Error),

@@ -3,6 +3,7 @@
 use super::reason::{Check, Level, Reason};
 use super::sample::Sample;
 use super::{PreflightOptions, Result, Subject, loss, stats};
+use activation_store::ExclusionCounts;
 use model_hooks::LanguageModel;
 use sae_core::{Normalisation, SparseFeatures};
 use serde::Serialize;
@@ -14,8 +15,9 @@ use serde::Serialize;
 pub struct Measured {
     /// Tokens that count.
     pub tokens: usize,
-    /// Tokens of the sample that do not.
-    pub left_out: LeftOut,
+    /// Tokens of the sample that do not, by reason: `position` has the first tokens of rows and those outside the SAE's positions, `norm` those of
+    /// more than ten times the median norm.
+    pub excluded: ExclusionCounts,
     /// Mean of `|x|`.
     pub norm: f64,
     /// Mean of `|x|`, over `sqrt(d_in)`.
@@ -48,19 +50,6 @@ pub struct Measured {
     pub loss_shuffled: Option<f64>,
 }
 
-/// Tokens of the sample that were not counted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct LeftOut {
-    /// First of their row.
-    pub first: usize,
-    /// Special tokens elsewhere.
-    pub special: usize,
-    /// Outside the SAE's positions.
-    pub positions: usize,
-    /// Of more than ten times the median norm.
-    pub giant_norms: usize,
-}
-
 /// Features that are to have fired so often by their training frequency are missed when they do not at all.
 const FREQUENT: f64 = 10.0;
 /// Fewer frequent features than this say nothing.
@@ -91,7 +80,7 @@ pub(super) fn measure(
     let shares: Vec<f64> = sample.x.chunks_exact(d_in).map(stats::mean_share).collect();
     let mut out = Measured {
         tokens,
-        left_out: sample.left_out,
+        excluded: sample.excluded,
         norm,
         norm_over_sqrt_d: norm / (d_in as f64).sqrt(),
         mean_share: stats::median(&shares),

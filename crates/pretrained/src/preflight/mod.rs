@@ -17,7 +17,7 @@
 //! ```
 //!
 //! # What is left out of the measures
-//! The first token of a row, on which many models put a norm a hundred times the others'; special tokens; positions outside the SAE's
+//! The first token of a row, on which many models put a norm a hundred times the others'; special tokens ([`PreflightOptions::filter`]); positions outside the SAE's
 //! `seqpos_slice`; padding; and every token whose norm is more than ten times the median. [`Measured`] says how many of each.
 
 mod error;
@@ -36,7 +36,7 @@ mod thresholds;
 mod verdict;
 
 pub use error::{Error, Result};
-pub use measure::{LeftOut, Measured};
+pub use measure::Measured;
 pub use options::{Expected, PreflightOptions};
 pub use reason::{Check, Level, Reason};
 pub use subject::Subject;

@@ -1,5 +1,6 @@
 use super::Thresholds;
 use crate::Entry;
+use activation_store::TokenFilter;
 
 /// What is known of the SAE beforehand, and how much to look at.
 #[derive(Clone, Debug)]
@@ -13,6 +14,9 @@ pub struct PreflightOptions {
     pub tokens: usize,
     /// The hook point to read, where it is not the one of the SAE's metadata.
     pub hook: Option<String>,
+    /// Which tokens are measured, beside what a preflight always leaves out. Of a model without a tokenizer the BOS of [`bos`](Self::bos) is its only
+    /// special token. Tokens come without their documents here, so that none counts as inserted.
+    pub filter: TokenFilter,
     /// The id of the BOS token, for models without a tokenizer.
     pub bos: Option<u32>,
     /// Bytes that are held at once, at most, beside model, SAE and one forward pass over the sample: activations of the sample, codes and reconstructions of a
@@ -37,6 +41,7 @@ impl Default for PreflightOptions {
             aliases: Vec::new(),
             tokens: 2048,
             hook: None,
+            filter: TokenFilter::default(),
             bos: None,
             memory_bytes: 256 << 20,
             remedies: true,

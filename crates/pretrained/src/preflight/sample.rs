@@ -1,8 +1,8 @@
 //! The rows that are measured: chosen evenly from the tokens, run once, and left without what is not representative.
 
-use super::measure::LeftOut;
 use super::statics::{Place, kept_positions};
 use super::{PreflightOptions, Result, stats};
+use activation_store::{Exclusion, ExclusionCounts, SpecialTokenPolicy, TokenPos};
 use candle_core::{DType, Device, Tensor};
 use model_hooks::{Capture, Cx, HookPoint, HookRows, Interest, LanguageModel, Side, Tap, TokenBatch};
 
@@ -19,7 +19,7 @@ pub(super) struct Sample {
     pub x: Vec<f32>,
     /// `[n, d_out]`: what the reconstruction is held against; empty where it is `x`.
     y: Vec<f32>,
-    pub left_out: LeftOut,
+    pub excluded: ExclusionCounts,
     keep: Vec<bool>,
 }
 
@@ -121,12 +121,12 @@ pub(super) fn take(
     let mut values = run(model, &rows, &points)?;
     let y = if place.is_transcoder() { values.pop().unwrap_or_default() } else { Vec::new() };
     let x = values.pop().unwrap_or_default();
-    let (keep_these, left_out) = kept(model, place, &rows, &x);
+    let (keep_these, excluded) = kept(model, place, &rows, &x, options)?;
     let width = |values: &[f32]| values.len() / keep_these.len().max(1);
     let (of_x, of_y) = (width(&x), width(&y));
     let x = keep(x, of_x, &keep_these);
     let y = keep(y, of_y, &keep_these);
-    Ok(Sample { rows, x, y, left_out, keep: keep_these })
+    Ok(Sample { rows, x, y, excluded, keep: keep_these })
 }
 
 /// Values of all tokens at each point, `[tokens, width]`.
@@ -163,36 +163,41 @@ fn keep(mut values: Vec<f32>, width: usize, keep: &[bool]) -> Vec<f32> {
 }
 
 /// Which tokens count, and how many do not for which reason.
-fn kept(model: &LanguageModel, place: &Place, rows: &[Vec<u32>], x: &[f32]) -> (Vec<bool>, LeftOut) {
-    let special = model.tokenizer().map(|t| t.special_ids().clone()).unwrap_or_default();
-    let mut left_out = LeftOut::default();
+fn kept(
+    model: &LanguageModel,
+    place: &Place,
+    rows: &[Vec<u32>],
+    x: &[f32],
+    options: &PreflightOptions,
+) -> Result<(Vec<bool>, ExclusionCounts)> {
+    let filter = match model.tokenizer() {
+        Some(_) => options.filter.clone(),
+        None => options.filter.clone().with_special(SpecialTokenPolicy::Keep).with_ids(options.bos),
+    };
+    let filter = filter.resolve(model.tokenizer())?;
+    let width = x.len() / rows.iter().map(Vec::len).sum::<usize>().max(1);
+    let norms: Vec<f64> = x.chunks_exact(width.max(1)).map(stats::norm).collect();
+    let mut excluded = ExclusionCounts::default();
     let mut keep = Vec::new();
-    for row in rows {
+    for (number, row) in (0..).zip(rows) {
         let positions = place.positions.map(|slice| kept_positions(slice, row.len()));
-        for (column, id) in row.iter().enumerate() {
-            let counter = if column == 0 && row.len() > 1 {
-                &mut left_out.first
-            } else if special.contains(id) {
-                &mut left_out.special
-            } else if positions.as_ref().is_some_and(|kept| !kept[column]) {
-                &mut left_out.positions
-            } else {
-                keep.push(true);
-                continue;
+        for ((pos, column), &id) in (0..).zip(0..).zip(row) {
+            let other = positions.as_ref().is_some_and(|kept| !kept[column]);
+            let exclusion = match column == 0 && row.len() > 1 || other {
+                true => Some(Exclusion::Position),
+                false => filter.exclusion(TokenPos { row: number, pos }, id, false, || norms[keep.len()] as f32),
             };
-            *counter += 1;
-            keep.push(false);
+            exclusion.into_iter().for_each(|exclusion| excluded.count(exclusion));
+            keep.push(exclusion.is_none());
         }
     }
-    let width = x.len() / keep.len().max(1);
-    let norms: Vec<f64> = x.chunks_exact(width.max(1)).map(stats::norm).collect();
     let of_kept: Vec<f64> = norms.iter().zip(&keep).filter(|(_, keep)| **keep).map(|(n, _)| *n).collect();
     let limit = OUTLIER * stats::median(&of_kept);
     for (norm, keep) in norms.iter().zip(&mut keep) {
         if *keep && *norm > limit {
             *keep = false;
-            left_out.giant_norms += 1;
+            excluded.count(Exclusion::Norm);
         }
     }
-    (keep, left_out)
+    Ok((keep, excluded))
 }
