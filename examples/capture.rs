@@ -100,7 +100,10 @@ fn read_tokens(args: &Args, model: &LanguageModel) -> Outcome<TokenBatch> {
         (None, Some(path)) => std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?,
         (None, None) => return Err("one of --token-ids, --text, --text-file is needed".into()),
     };
-    let tokens = model.require_tokenizer()?.to_tokens(&text, Bos::Prepend, Some(model.shape().n_ctx))?;
+    let tokenizer = model.require_tokenizer()?;
+    // As TransformerLens: BOS goes before the text, where the tokenizer has one.
+    let bos = if tokenizer.bos().is_some() { Bos::Prepend } else { Bos::Never };
+    let tokens = tokenizer.to_tokens(&text, bos, Some(model.shape().n_ctx))?;
     if tokens.ids.len() == usize::from(tokens.added_bos) {
         return Err("the text is empty: it has no token beside BOS".into());
     }

@@ -9,6 +9,7 @@ mod common;
 use clap::Parser;
 use common::out::print_line;
 use common::{Outcome, Source, bar};
+use saescope::activation_store::TokenFilter;
 use saescope::feature_analysis::page::{Page, Section};
 use saescope::feature_analysis::plot::{Table, top_table};
 use saescope::feature_analysis::views::{positive_figure, top_examples};
@@ -30,6 +31,9 @@ struct Args {
     /// Batches of 8 rows of tokens to look at
     #[arg(long, default_value_t = 400, value_parser = clap::value_parser!(u64).range(1..))]
     batches: u64,
+    /// Counts special and inserted tokens like all others
+    #[arg(long)]
+    keep_special: bool,
     /// A page to write
     #[arg(long, value_name = "FILE.html")]
     out: Option<PathBuf>,
@@ -42,7 +46,8 @@ pub fn main() -> ExitCode {
 
 fn run(args: &Args) -> Outcome {
     let setup = args.source.open()?;
-    let options = SeedLoopOptions { total_batches: args.batches, ..SeedLoopOptions::default() };
+    let filter = if args.keep_special { TokenFilter::everything() } else { TokenFilter::default() };
+    let options = SeedLoopOptions { total_batches: args.batches, filter, ..SeedLoopOptions::default() };
     let (bar, mut progress) = bar(args.batches);
     let mut store = setup.store()?;
     let kept = collect(&setup.sae, &mut store, &[args.feature], &options, &mut progress)?;
