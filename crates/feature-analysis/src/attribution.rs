@@ -133,7 +133,7 @@ pub fn direct_effects(
 
     let x = from.gather(found.value(from.point())?)?;
     let codes = sae.coder().encode(&x)?;
-    let x = rows(x)?;
+    let vectors = rows(x.clone())?;
     let (pos, d_out) = (tokens.pos(), sae.coder().d_out());
     let decoded = |codes| Ok::<_, Error>(sae.coder().decode(codes)?.reshape((pos, d_out))?.to_vec2::<f32>()?);
     let silent = SparseFeatures::new(vec![0; pos + 1], Vec::new(), Vec::new(), codes.features.d_sae() as u32)?;
@@ -153,7 +153,7 @@ pub fn direct_effects(
     let real = tokens.real(0);
     for pos in real.clone() {
         let (token, g) = (tokens.ids()[pos], &gradient[pos]);
-        if sae.excludes(pos - real.start, token, &x[pos]) {
+        if sae.excludes(pos - real.start, token, &vectors[pos]) {
             continue;
         }
         made.bias += dot(&bias[pos], g);
