@@ -113,15 +113,14 @@ impl KeyValuePanels {
         let key_panels = self.keys.as_mut_slice::<u8>().par_chunks_exact_mut(key_bytes);
         let value_panels = self.values.as_mut_slice::<u8>().par_chunks_exact_mut(value_bytes);
         let heads = self.finite.par_iter_mut().zip(key_panels).zip(value_panels).enumerate();
-        let pack = |(i, ((finite, key_panels), value_panels)): (usize, ((&mut bool, &mut [u8]), &mut [u8]))| {
+        // Few of them are packed faster than they are handed to another thread.
+        let at_once = if pos * new.d_head < MIN_PART { MIN_PART / (pos * new.d_head) } else { 1 };
+        heads.with_min_len(at_once).for_each(|(i, ((finite, key_panels), value_panels))| {
             let start = i / n_kv_heads * pos * width + i % n_kv_heads * new.d_head;
             new.pack_keys(&keys[start..], key_panels);
             new.pack_values(&values[start..], value_panels, panel_bytes);
             *finite &= all_finite(new.arithmetic.backend(), &values[start..], pos, new.d_head, width);
-        };
-        // Few of them are packed faster than they are handed to another thread.
-        let at_once = if pos * new.d_head < MIN_PART { MIN_PART / (pos * new.d_head) } else { 1 };
-        heads.with_min_len(at_once).for_each(pack);
+        });
         Ok(())
     }
 
