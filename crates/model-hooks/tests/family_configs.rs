@@ -74,7 +74,7 @@ fn neox_rotary_parameters() {
         refused(&with("neox_parallel", "rotary_pct", share), &["rotary_pct"]);
     }
     refused(&Pieces::of("neox_parallel").with("rotary_emb_base", 9_999), &["rope_theta", "rotary_emb_base"]);
-    refused(&with("neox_parallel", "rope_scaling", json!({"type": "dynamic", "factor": 2.0})), &["rope_scaling.type"]);
+    refused(&with("neox_parallel", "rope_scaling", json!({"type": "ntk", "factor": 2.0})), &["rope_scaling.type"]);
 }
 
 #[test]

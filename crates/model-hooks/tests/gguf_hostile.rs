@@ -129,7 +129,8 @@ fn arrays_nested_without_end_are_refused() {
     let (_dir, path) = nested(4).write();
     assert!(GgufFile::open(path).is_ok());
     refused(&nested(5), "`k` nests arrays deeper than 4");
-    refused(&nested(10_000), "`k` nests arrays deeper than 4");
+    // Deeper ones are a matter of the stack of this test, which builds and drops them level by level.
+    refused(&nested(1_000), "`k` nests arrays deeper than 4");
 }
 
 #[test]

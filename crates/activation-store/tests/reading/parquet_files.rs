@@ -85,7 +85,10 @@ fn columns_that_do_not_fit() {
     let path = dir.file("x.parquet", table(vec![("a", numbers.clone()), ("b", numbers.clone())]));
     let error = refused(&[&path], options());
     assert!(
-        error.contains("x.parquet, schema: has no field `tokens`, `input_ids`, `text`, `problem`; it holds `a`, `b`"),
+        error.contains(
+            "x.parquet, schema: has no field `tokens`, `input_ids`, `text`, `problem`, `conversation`, `conversations`, \
+             `messages`; it holds `a`, `b`"
+        ),
         "{error}"
     );
     let error = refused(&[&path], options().field("a"));
