@@ -277,7 +277,9 @@ fn an_export_that_ends_at_any_step_leaves_nothing_or_all_of_it() {
     crash::at_every_step(
         "an_export_that_ends_at_any_step_leaves_nothing_or_all_of_it",
         |_| {},
-        |dir| drop(write(dir)),
+        |dir| {
+            write(dir);
+        },
         |dir, finished| {
             if !dir.join("out").exists() {
                 assert!(!finished);

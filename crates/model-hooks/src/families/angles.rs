@@ -144,7 +144,8 @@ mod tests {
         let mut tables = 0;
         let mut last = 0;
         for position in 0..8192 {
-            let angles = kept.of_run(&rope, &Columns::new(position, 1, [0..position + 1].into())).unwrap();
+            let angles =
+                kept.of_run(&rope, &Columns::new(position, 1, std::iter::once(0..position + 1).collect())).unwrap();
             tables += usize::from(angles.positions != last);
             last = angles.positions;
         }
@@ -156,7 +157,8 @@ mod tests {
     #[test]
     fn dynamic_angles_depend_on_the_length_of_this_text_alone() {
         let (rope, kept) = (rope(RopeScaling::Dynamic { factor: 2.0, n_ctx: 16 }), KeptAngles::default());
-        let run = |offset, pos| kept.of_run(&rope, &Columns::new(offset, pos, [0..offset + pos].into()));
+        let run =
+            |offset, pos| kept.of_run(&rope, &Columns::new(offset, pos, std::iter::once(0..offset + pos).collect()));
         let slowest = |angles: Arc<Angles>| angles.at(15).1[3];
         let short = slowest(run(0, 16).unwrap());
         let [longer, longest] = [24, 32].map(|n| slowest(run(0, n).unwrap()));
