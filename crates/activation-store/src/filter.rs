@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 /// counted in [`ExclusionCounts`]. [`everything`](Self::everything) counts every token, as the notebook does.
 ///
 /// Activations in the documents' order ([`crate::Harvest`]) are delivered for every token, so that statistics can count what they exclude.
-/// The shuffled batches of [`crate::ActivationStore::next_batch`] are filtered before the ring, with [`crate::StoreOptions::filter`].
+/// The shuffled batches of [`crate::ActivationStore::next_batch`] are filtered before the ring, with [`StoreOptions::filter`](field@crate::StoreOptions::filter).
 ///
 /// ```
 /// use activation_store::{SpecialTokenPolicy, TokenFilter};

@@ -120,7 +120,7 @@ impl ActivationStore {
         self.stream.source().activations(batch)
     }
 
-    /// The next `train_batch_size_tokens` rows, of the tokens that [`StoreOptions::filter`] counts; every other row of the documents comes exactly once; the last
+    /// The next `train_batch_size_tokens` rows, of the tokens that [`StoreOptions::filter`](field@StoreOptions::filter) counts; every other row of the documents comes exactly once; the last
     /// batch is smaller unless `drop_last`; then `None`.
     ///
     /// # Errors
