@@ -17,7 +17,7 @@ mod zstd_frames;
 
 pub use report::DocumentReport;
 
-use crate::{DocId, DocumentSource, Error, FileDigest, Piece, Result};
+use crate::{DocId, DocumentSource, Error, FileDigest, Piece, Result, sha256_hex};
 use emit::{Emitter, Message, Stop};
 use files::{Format, Input, Kind};
 use inspect::inspect;
@@ -325,6 +325,13 @@ impl DocumentSource for Documents {
                     let read_as = match input.format {
                         Format::Text => format!("text, {:?}", self.options.text_split),
                         format => format!("{format:?}, `{}`, {}", input.field, input.kind.expected()),
+                    };
+                    // What makes text of conversations decides the tokens as much as the file does.
+                    let read_as = match (input.kind, &self.options.chat_template) {
+                        (Kind::Chat, Some(template)) => {
+                            format!("{read_as}, chat template {}", sha256_hex([format!("{template:?}")]))
+                        }
+                        _ => read_as,
                     };
                     let io = |source| Error::Io { path: input.path.clone(), source };
                     FileDigest::of_file(&input.path, read_as).map_err(io)

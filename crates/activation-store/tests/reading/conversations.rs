@@ -121,3 +121,18 @@ fn conversations_in_parquet() {
     let expected = [(0, 0, "<user 1>Hi \"é\"\n<assistant 2>Hello.".to_string()), (0, 2, "<user 1>-".to_string())];
     assert_eq!(found, expected);
 }
+
+#[test]
+fn another_template_is_another_stream() {
+    let dir = Folder::new();
+    let path = dir.file("x.jsonl", format!("{{\"messages\": {A}}}\n"));
+    let digests = |options| Documents::open(&[&path], options).unwrap().digests().unwrap();
+    let with = |template: ChatTemplate| digests(options().chat_template(template));
+    assert_eq!(with(template()), with(template()));
+    let other = ChatTemplate::new("{% for m in messages %}{{ m.content }}{% endfor %}", &[]).unwrap();
+    assert_ne!(with(template()), with(other));
+    // A template that makes nothing of these documents does not matter.
+    let plain = dir.file("y.jsonl", "{\"text\": \"plain\"}\n");
+    let of_text = |options| Documents::open(&[&plain], options).unwrap().digests().unwrap();
+    assert_eq!(of_text(options()), of_text(options().chat_template(template())));
+}
