@@ -90,7 +90,7 @@ impl Job<'_> {
 /// rows come in the documents' order and do not depend on the number of threads or the size of the pieces.
 ///
 /// With a tokenizer that does not [cut at whitespace](Tokenise::cuts_at_whitespace) the pieces of a document are joined
-/// first, up to [`PackingOptions::max_document_bytes`]; [`PackingOptions::long_documents`] says what becomes of a longer document.
+/// first, up to [`PackingOptions::max_document_bytes`]; [`PackingOptions::long_documents`] decides how a longer document is handled.
 ///
 /// After an error there is nothing more. Tokens that are in no row are counted in the [`report`](Self::report).
 pub struct TokenRows<S> {

@@ -164,7 +164,7 @@ fn a_checkpoint_that_cannot_be_read_is_passed_over() {
         assert_eq!(damaged.path, dir.path().join(later));
         assert!(bytes == whole);
         assert_eq!(names(dir.path()), ["checkpoint-00000000000000000005"]);
-        // Alone, it is an error that says what to do, and it stays for whoever wants to look at it.
+        // Without an earlier checkpoint this is an error that says what to do; the damaged checkpoint is kept for inspection.
         let dir = tempfile::tempdir().unwrap();
         start(dir.path(), 2).unwrap();
         copy(dir.path());

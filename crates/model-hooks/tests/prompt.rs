@@ -105,7 +105,7 @@ fn nothing_to_predict_is_an_error() {
     assert!(message(ask(&"word ".repeat(200), &["b"], &options)).contains("128"));
 }
 
-/// The ids that a model predicts are answers as they are: `\u{2502}` is three tokens, and each alone is no text that can be tokenized again.
+/// Predicted ids are accepted as answers without decoding: `\u{2502}` is three tokens, none of which is valid text alone.
 #[test]
 fn predicted_ids_are_followed_without_a_way_through_text() {
     let tokenizer = DEMO.require_tokenizer().unwrap();

@@ -193,7 +193,7 @@ enum End {
     File,
 }
 
-/// Finds the end of a record in its bytes. The JSON itself is checked by whoever parses the record.
+/// Finds the end of a record in its bytes. Does not validate the JSON: the parser of the record does.
 struct Ends {
     layout: Layout,
     depth: u64,

@@ -70,7 +70,7 @@ struct Visit<'a> {
     /// The tokens, as lines of a batch.
     index: Tensor,
     each: &'a mut dyn FnMut(HookPoint, Vec<f32>) -> Result<()>,
-    /// What a forward pass cannot return: the error of whoever was visited.
+    /// Error of the visitor, kept here because a forward pass cannot return it.
     stopped: Result<()>,
 }
 
