@@ -5,32 +5,49 @@ use model_hooks::{LanguageModel, NoTap, Side, TokenBatch, next_token_loss};
 
 /// Logits that are held at once, at most.
 const LOGITS: usize = 1 << 26;
-/// Tokens that are looked at, at most.
+/// Maximum number of tokens.
 const TOKENS: usize = 512;
+/// Half of the tokens are enough where the difference of the losses is this many times above or below its limit.
+const CLEAR: f64 = 3.0;
 
-/// The mean losses in nats, as the tokens are and shuffled; `None` for rows of one token.
-pub(super) fn losses(model: &LanguageModel, rows: &[Vec<u32>]) -> Result<Option<(f64, f64)>> {
-    let longest = rows.iter().map(Vec::len).max().unwrap_or(0);
-    if longest < 8 {
+/// The mean losses in nats, as the tokens are and shuffled; `None` for rows of fewer than eight tokens. `limit` is the least difference that passes.
+pub(super) fn losses(model: &LanguageModel, rows: &[Vec<u32>], limit: f64) -> Result<Option<(f64, f64)>> {
+    let tokens = TOKENS.min(LOGITS / model.shape().d_vocab.max(1)).max(8);
+    let longest = rows.iter().map(Vec::len).max().unwrap_or(0).min(tokens);
+    let count = (tokens / longest.max(1)).clamp(1, rows.len().max(1));
+    let cut = |row: &Vec<u32>| row.iter().take(tokens).copied().collect::<Vec<u32>>();
+    let chosen = (0..count).filter_map(|i| rows.get(i * rows.len() / count)).map(cut);
+    let chosen: Vec<Vec<u32>> = chosen.filter(|row| row.len() >= 8).collect();
+    if chosen.is_empty() {
         return Ok(None);
     }
-    let tokens = TOKENS.min(LOGITS / model.shape().d_vocab.max(1));
-    let count = (tokens / longest).clamp(1, rows.len());
-    let chosen: Vec<Vec<u32>> = (0..count).map(|i| rows[i * rows.len() / count].clone()).collect();
-    let loss = |rows: &[Vec<u32>]| -> Result<f64> {
-        let mut sum = 0.0;
-        for row in rows {
-            let batch = TokenBatch::padded(std::slice::from_ref(row), 0, Side::Right)?;
-            sum += next_token_loss(&model.hooked().forward(&batch, &mut NoTap)?, &batch)?;
+    let every_other = |from: usize| chosen.iter().skip(from).step_by(2).cloned().collect::<Vec<_>>();
+    let (mut n, (mut plain, mut shuffled)) = (0, (0.0, 0.0));
+    for half in [every_other(0), every_other(1)] {
+        if half.is_empty() {
+            continue;
         }
-        Ok(sum / rows.len() as f64)
-    };
-    let long: Vec<Vec<u32>> = chosen.into_iter().filter(|row| row.len() >= 8).collect();
-    if long.is_empty() {
-        return Ok(None);
+        let others: Vec<Vec<u32>> = half.iter().map(|row| shuffle(row)).collect();
+        plain += sum_of_losses(model, &half)?;
+        shuffled += sum_of_losses(model, &others)?;
+        n += half.len();
+        let gain = (shuffled - plain) / n as f64;
+        if !(limit / CLEAR..limit * CLEAR).contains(&gain) {
+            break;
+        }
     }
-    let shuffled: Vec<Vec<u32>> = long.iter().map(|row| shuffle(row)).collect();
-    Ok(Some((loss(&long)?, loss(&shuffled)?)))
+    Ok(Some((plain / n as f64, shuffled / n as f64)))
+}
+
+/// The sum of the rows' mean losses, so that a long row does not outweigh the others. All rows are in one forward pass: a tied unembedding is packed once a pass.
+fn sum_of_losses(model: &LanguageModel, rows: &[Vec<u32>]) -> Result<f64> {
+    let logits = model.hooked().forward(&TokenBatch::padded(rows, 0, Side::Right)?, &mut NoTap)?;
+    let mut sum = 0.0;
+    for (row, ids) in rows.iter().enumerate() {
+        let of_row = logits.narrow(0, row, 1)?.narrow(1, 0, ids.len())?;
+        sum += next_token_loss(&of_row, &TokenBatch::padded(std::slice::from_ref(ids), 0, Side::Right)?)?;
+    }
+    Ok(sum)
 }
 
 /// The row with its first token in place and the others in another order, the same every time.

@@ -99,7 +99,7 @@ pub(super) fn measure(
     bias(&mut out, subject, sample.y(), d_out);
     frequencies(&mut out, subject, &sums.counts);
     if options.loss
-        && let Some((plain, shuffled)) = loss::losses(model, &sample.rows)?
+        && let Some((plain, shuffled)) = loss::losses(model, &sample.rows, options.thresholds.text)?
     {
         (out.loss, out.loss_shuffled) = (Some(plain), Some(shuffled));
     }

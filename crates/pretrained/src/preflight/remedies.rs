@@ -10,8 +10,10 @@ use sae_core::Normalisation;
 
 /// Tokens that the changes are judged by, at most.
 const TRIED: usize = 512;
-/// So many of them, evenly spread, are what all changes are tried on first.
+/// Tokens that all changes are tried on first.
 const FEW: usize = 64;
+/// The tokens of the first trial are spread evenly over this many, so that the model runs on these alone.
+const FEW_AMONG: usize = 256;
 /// So many of them, the best, are tried on all.
 const BEST: usize = 4;
 /// A code of up to so many times the features counts as equally sparse.
@@ -163,18 +165,22 @@ pub(super) fn look(
 ) -> Result<Option<Reason>> {
     let (d_in, t) = (subject.coder().d_in(), &options.thresholds);
     let tokens = sample.x.len() / d_in;
-    let of_sample = |step: usize| -> Vec<f32> {
-        sample.x.chunks_exact(d_in).take(TRIED).step_by(step).flat_map(|row| row.iter().copied()).collect()
+    let of_sample = |(at_most, step): (usize, usize)| -> Vec<f32> {
+        sample.x.chunks_exact(d_in).take(at_most).step_by(step).flat_map(|row| row.iter().copied()).collect()
     };
-    let step = (tokens.min(TRIED) / FEW).max(1);
+    let all = (TRIED, 1);
+    let few = match tokens.min(FEW_AMONG) / FEW {
+        0 | 1 => all,
+        step => (FEW_AMONG, step),
+    };
     let look = Look { model, subject, place, sample };
     let mut changes = inputs(subject, place, measured);
-    let work = (tokens.min(TRIED) / step) as u64 * d_in as u64 * subject.coder().d_sae() as u64;
+    let work = (tokens.min(few.0) / few.1) as u64 * d_in as u64 * subject.coder().d_sae() as u64;
     let most = usize::try_from(options.remedy_work / work.max(1)).unwrap_or(usize::MAX).clamp(8, PLACES_AT_MOST);
     changes.extend(look.points(most).into_iter().map(Change::Point));
     changes.extend(look.heads(most).into_iter().map(Change::Head));
-    let few = of_sample(step);
-    let now = Trial { subject, x: &few, d_in }.explained(|_| (), |(), _| ())?;
+    let x = of_sample(few);
+    let now = Trial { subject, x: &x, d_in }.explained(|_| (), |(), _| ())?;
     // More features explain more, so that a small gain counts only where it is not bought with them.
     let gain = |now: Outcome, change: Change, outcome: Outcome| {
         let gain = outcome.variance - now.variance.max(0.0);
@@ -182,14 +188,14 @@ pub(super) fn look(
         let elsewhere = change.is_elsewhere() && gain > t.place_warns && outcome.l0 < now.l0 * LIKE_L0;
         if gain > t.remedy_fails || !bought || elsewhere { gain } else { 0.0 }
     };
-    let mut tried = look.try_all(&changes, &few, step)?;
+    let mut tried = look.try_all(&changes, &x, few)?;
     tried.sort_by(|a, b| gain(now, b.0, b.1).total_cmp(&gain(now, a.0, a.1)));
     tried.truncate(BEST);
-    let (now, tried) = if step == 1 {
+    let (now, tried) = if few == all {
         (now, tried)
     } else {
-        let (all, best) = (of_sample(1), tried.into_iter().map(|(change, _)| change).collect::<Vec<_>>());
-        (Trial { subject, x: &all, d_in }.explained(|_| (), |(), _| ())?, look.try_all(&best, &all, 1)?)
+        let (x, best) = (of_sample(all), tried.into_iter().map(|(change, _)| change).collect::<Vec<_>>());
+        (Trial { subject, x: &x, d_in }.explained(|_| (), |(), _| ())?, look.try_all(&best, &x, all)?)
     };
     let best = tried.into_iter().max_by(|a, b| gain(now, a.0, a.1).total_cmp(&gain(now, b.0, b.1)));
     let Some((change, outcome)) = best else { return Ok(None) };
@@ -267,8 +273,9 @@ impl Look<'_> {
         heads
     }
 
-    /// Each of them on every `step`th token; `x` is what these have at the SAE's own place. One place after the other: nothing is kept of any but its outcome.
-    fn try_all(&self, changes: &[Change], x: &[f32], step: usize) -> Result<Vec<(Change, Outcome)>> {
+    /// Tries each change on every `step`th of the first `at_most` tokens (`tokens` is this pair); `x` holds their activations at the SAE's own place. The places
+    /// are tried one after the other, and only the outcome of each is stored.
+    fn try_all(&self, changes: &[Change], x: &[f32], tokens: (usize, usize)) -> Result<Vec<(Change, Outcome)>> {
         let (subject, d_in) = (self.subject, self.subject.coder().d_in());
         let own = Trial { subject, x, d_in };
         let mut found = Vec::with_capacity(changes.len());
@@ -286,7 +293,6 @@ impl Look<'_> {
             };
             found.push((change, outcome));
         }
-        let tokens = (TRIED, step);
         let points: Vec<HookPoint> =
             changes.iter().filter_map(|change| if let Change::Point(p) = change { Some(*p) } else { None }).collect();
         self.sample.visit(self.model, &points, tokens, |point, x| {
