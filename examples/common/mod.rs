@@ -40,7 +40,7 @@ pub struct Source {
     /// How the SAE's files are read.
     #[command(flatten)]
     pub sae_flags: SaeFlags,
-    /// .txt, .jsonl (also .gz, .zst) or .parquet files, or globs [default: the embedded demo's held-out text]
+    /// Files: .txt, .jsonl, .json (also .gz, .zst) or .parquet; globs; folders, for all such files in them [default: the embedded demo's held-out text]
     #[arg(long, value_name = "FILES", num_args = 1..)]
     pub text: Vec<PathBuf>,
     /// The field (JSON) or column (Parquet) with the documents: text, or lists of token ids

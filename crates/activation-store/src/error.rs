@@ -58,11 +58,15 @@ pub enum Error {
         /// The pattern, or what was given instead of one.
         pattern: String,
     },
-    /// A folder where a file was expected.
-    #[error("{path}: is a folder, expected a file; to read the files in it give a pattern such as `{path}/*.jsonl`")]
-    IsFolder {
+    /// A folder without a file that is read as text.
+    #[error("{path}: a folder without a file that is read, which are {expected}; it holds {found}")]
+    NoTextInFolder {
         /// The folder.
         path: PathBuf,
+        /// The endings that are known.
+        expected: &'static str,
+        /// The first files of other kinds, or that there is none.
+        found: String,
     },
     /// A file whose name does not say how to read it.
     #[error("{path}: unknown kind of file, expected {expected}")]
@@ -108,7 +112,7 @@ pub enum Error {
         max: u64,
     },
     /// Bytes that are not UTF-8.
-    #[error("{path}, {place}: not valid UTF-8{detail}")]
+    #[error("{path}, {place}: not valid UTF-8{detail}: {advice}")]
     NotUtf8 {
         /// The file.
         path: PathBuf,
@@ -116,6 +120,18 @@ pub enum Error {
         place: Place,
         /// The offending byte, where it is known.
         detail: String,
+        /// What the bytes probably are, and what to do.
+        advice: String,
+    },
+    /// Text that begins as another encoding than UTF-8 does.
+    #[error("{path}: the text is {found}, expected UTF-8; convert it with `{command}`")]
+    Encoding {
+        /// The file.
+        path: PathBuf,
+        /// The encoding.
+        found: &'static str,
+        /// A command that converts the file.
+        command: String,
     },
     /// A line that is not JSON.
     #[error("{path}, {place}, column {column}: not valid JSON: {reason}")]

@@ -1,16 +1,15 @@
-//! From patterns to a sorted list of files, and from a file's name to how it is read.
+//! From a file's name to how it is read.
 
 use super::zstd_frames::{WindowTooLarge, ZstdFrames};
 use crate::{Error, Place, Result};
 use model_hooks::ChatTemplate;
-use std::collections::HashSet;
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
 /// Read at a time.
 const BUFFER_BYTES: usize = 64 << 10;
-const KNOWN: &str = ".txt, .jsonl, .ndjson or .json (each also with .gz or .zst), or .parquet";
+pub(super) const KNOWN: &str = ".txt, .jsonl, .ndjson or .json (each also with .gz or .zst), or .parquet";
 
 /// How a file is laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,9 +67,6 @@ impl Input {
     /// A file that exists, with what its name says.
     pub(super) fn named(path: PathBuf, max_zstd_window: u64) -> Result<Self> {
         let metadata = std::fs::metadata(&path).map_err(|source| Error::Io { path: path.clone(), source })?;
-        if metadata.is_dir() {
-            return Err(Error::IsFolder { path });
-        }
         if metadata.len() == 0 {
             return Err(Error::EmptyFile { path });
         }
@@ -98,7 +94,7 @@ impl Input {
             Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(file)),
             Compression::Zstd => Box::new(ZstdFrames::new(file, self.max_zstd_window)),
         };
-        Ok(BufReader::with_capacity(BUFFER_BYTES, Counted { inner, read: 0 }))
+        Ok(BufReader::with_capacity(BUFFER_BYTES, Counted::new(inner)))
     }
 
     /// What a failed read of [`open`](Self::open)'s bytes means.
@@ -116,10 +112,6 @@ impl Input {
         Error::Compressed { path, compression, read, source }
     }
 
-    pub(super) fn not_utf8(&self, place: Place, detail: String) -> Error {
-        Error::NotUtf8 { path: self.path.clone(), place, detail }
-    }
-
     pub(super) fn wrong_type(&self, place: Place, found: impl Into<String>) -> Error {
         let (path, field) = (self.path.clone(), self.field.clone());
         Error::WrongType { path, place, field, expected: self.kind.expected(), found: found.into() }
@@ -129,21 +121,57 @@ impl Input {
 /// A file's decompressed bytes.
 pub(super) type Bytes = BufReader<Counted>;
 
-/// Counts what went through.
+/// Counts what went through. A byte order mark at the start is passed over.
 pub(super) struct Counted {
     inner: Box<dyn Read + Send>,
     read: u64,
+    /// Bytes of a byte order mark that were passed over.
+    pub(super) mark: u64,
+    /// The first bytes, until they are handed out; `None` before they are read.
+    head: Option<Vec<u8>>,
+}
+
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+impl Counted {
+    fn new(inner: Box<dyn Read + Send>) -> Self {
+        Self { inner, read: 0, mark: 0, head: None }
+    }
+
+    fn first_bytes(&mut self) -> std::io::Result<Vec<u8>> {
+        let mut head = Vec::new();
+        self.inner.by_ref().take(BYTE_ORDER_MARK.len() as u64).read_to_end(&mut head)?;
+        self.read = head.len() as u64;
+        if head == BYTE_ORDER_MARK {
+            self.mark = self.read;
+            head.clear();
+        }
+        Ok(head)
+    }
 }
 
 impl Read for Counted {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let n = self.inner.read(buffer)?;
-        self.read += n as u64;
+        let mut head = match self.head.take() {
+            Some(head) => head,
+            None => self.first_bytes()?,
+        };
+        let n = if head.is_empty() {
+            let n = self.inner.read(buffer)?;
+            self.read += n as u64;
+            n
+        } else {
+            let n = head.as_slice().read(buffer)?;
+            head.drain(..n);
+            n
+        };
+        self.head = Some(head);
         Ok(n)
     }
 }
 
-fn by_name(path: &Path) -> Option<(Format, Compression)> {
+/// What the ending of a file's name says: `None` for a kind that is not read.
+pub(super) fn by_name(path: &Path) -> Option<(Format, Compression)> {
     let name = path.file_name()?.to_str()?.to_ascii_lowercase();
     let (name, compression) = match name.rsplit_once('.')? {
         (stem, "gz") => (stem, Compression::Gzip),
@@ -156,62 +184,4 @@ fn by_name(path: &Path) -> Option<(Format, Compression)> {
         ("parquet", Compression::None) => Some((Format::Parquet, compression)),
         _ => None,
     }
-}
-
-/// The files that the patterns name: sorted, each once however it was named.
-pub(super) fn expand(patterns: &[&Path]) -> Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    for pattern in patterns {
-        match pattern.to_str() {
-            // A file whose name happens to hold a wildcard is meant literally.
-            Some(text) if text.contains(['*', '?', '[']) && !pattern.exists() => matching(text, &mut files)?,
-            _ => files.push(pattern.to_path_buf()),
-        }
-    }
-    if files.is_empty() {
-        return Err(Error::NothingMatches { pattern: "(no pattern)".into() });
-    }
-    files.sort();
-    let mut seen = HashSet::new();
-    let mut unique = Vec::with_capacity(files.len());
-    for path in files {
-        let real = path.canonicalize().map_err(|source| Error::Io { path: path.clone(), source })?;
-        if seen.insert(real) {
-            unique.push(path);
-        }
-    }
-    Ok(unique)
-}
-
-/// As in a shell, a wildcard matches no hidden file or folder (`._x.jsonl` of macOS, `.ipynb_checkpoints`) unless the pattern names the dot.
-struct Hidden(Vec<glob::Pattern>);
-
-impl Hidden {
-    fn of(pattern: &str) -> Self {
-        let named = pattern.split(['/', std::path::MAIN_SEPARATOR]).filter(|part| part.starts_with('.'));
-        Self(named.filter_map(|part| glob::Pattern::new(part).ok()).collect())
-    }
-
-    fn passes_over(&self, path: &Path) -> bool {
-        path.components().any(|part| match part {
-            std::path::Component::Normal(name) => {
-                let name = name.to_string_lossy();
-                name.starts_with('.') && !self.0.iter().any(|named| named.matches(&name))
-            }
-            _ => false,
-        })
-    }
-}
-
-fn matching(pattern: &str, files: &mut Vec<PathBuf>) -> Result<()> {
-    let wrong = |e: glob::PatternError| Error::Pattern { pattern: pattern.into(), reason: e.to_string() };
-    let before = files.len();
-    let hidden = Hidden::of(pattern);
-    for found in glob::glob(pattern).map_err(wrong)? {
-        let path = found.map_err(|e| Error::Io { path: e.path().to_path_buf(), source: e.into() })?;
-        if path.is_file() && !hidden.passes_over(&path) {
-            files.push(path);
-        }
-    }
-    if files.len() == before { Err(Error::NothingMatches { pattern: pattern.into() }) } else { Ok(()) }
 }

@@ -41,6 +41,9 @@ pub(super) fn inspect(path: &Path, options: &DocumentOptions) -> Result<Input> {
         None if options.use_chat_formatting => CHAT_FIELDS.map(some).to_vec(),
         None => FIELDS.map(some).to_vec(),
     };
+    if input.format != Format::Parquet {
+        input.check_encoding()?;
+    }
     let (place, columns) = match input.format {
         Format::Text if options.use_chat_formatting => {
             let (found, expected) = (format!("true for {}", path.display()), "files of JSON or Parquet".into());

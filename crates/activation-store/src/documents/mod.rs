@@ -2,6 +2,7 @@
 
 mod arrow_json;
 mod emit;
+mod encoding;
 mod files;
 mod inspect;
 mod json_line;
@@ -9,6 +10,7 @@ mod json_stream;
 mod json_text;
 mod jsonl;
 mod non_finite;
+mod patterns;
 mod records;
 mod report;
 mod table;
@@ -159,16 +161,19 @@ pub struct Documents {
 impl Documents {
     /// Documents from `.txt`, `.jsonl` (`.ndjson`, `.json`: one object a line, or a list of objects) and `.parquet` files, the first two also
     /// compressed (`.gz`, `.zst`). A pattern is a path, or has wildcards (`*`, `?`, `[..]`, `**`), which match no hidden files unless they
-    /// name the dot. The files are sorted by path; one that is named twice is read once.
+    /// name the dot. A folder stands for the files of these kinds in it and in the folders below it, of all splits; hidden files and those that
+    /// the `datasets` library keeps beside the data (`dataset_info.json`) are not read, nor are files of other kinds. The files are sorted by
+    /// path; one that is named twice is read once.
     ///
     /// Looks into each file: its field or column must be there. A file without documents is left out and counted.
     ///
     /// # Errors
-    /// A file that is missing or of unknown kind; no documents in any file; a pattern that matches nothing; no field with documents (the error
+    /// A file that is missing or of unknown kind; no documents in any file; a pattern that matches nothing, or a folder without a file that is
+    /// read; text in another encoding than UTF-8 (the error says which one and how to convert it); no field with documents (the error
     /// lists those that are there); conversations without a chat template; text in one file and tokens in another.
     pub fn open<P: AsRef<Path>>(patterns: &[P], options: DocumentOptions) -> Result<Self> {
         let patterns: Vec<&Path> = patterns.iter().map(AsRef::as_ref).collect();
-        let files = files::expand(&patterns)?;
+        let files = patterns::expand(&patterns)?;
         let mut inputs = Vec::with_capacity(files.len());
         let mut empty = None;
         for (file, path) in (0..).zip(&files) {

@@ -47,9 +47,6 @@ impl<'a> Records<'a> {
     }
 
     fn find_layout(&mut self) -> std::io::Result<Layout> {
-        if self.bytes.fill_buf()?.starts_with(b"\xef\xbb\xbf") {
-            self.bytes.consume(3);
-        }
         loop {
             let chunk = self.bytes.fill_buf()?;
             let blank = chunk.iter().position(|b| !b.is_ascii_whitespace());

@@ -2,7 +2,7 @@
 
 use super::TextSplit;
 use super::emit::{Cutter, Emitter, Stop, Utf8};
-use super::files::Input;
+use super::files::{Bytes, Input};
 use crate::{DocId, Place};
 use std::io::BufRead;
 
@@ -13,12 +13,15 @@ pub(super) fn read(input: &Input, file: u32, split: TextSplit, out: &mut Emitter
         TextSplit::File => Sink::File(Cutter::new(DocId { file, ordinal: 0 })),
         TextSplit::BlankLines => Sink::Paragraphs(Paragraphs::new(file)),
     };
-    let not_utf8 = |offset| input.not_utf8(Place::Byte(offset), String::new());
+    // Counts from the start of the file, whose byte order mark is no text.
+    let not_utf8 = |bytes: &Bytes, offset| input.not_utf8(Place::Byte(bytes.get_ref().mark + offset), String::new());
     loop {
         let n = match bytes.fill_buf() {
             Ok(chunk) => {
-                sink.push(utf8.feed(chunk).map_err(not_utf8)?, out)?;
-                chunk.len()
+                let length = chunk.len();
+                let text = utf8.feed(chunk);
+                sink.push(text.map_err(|offset| not_utf8(&bytes, offset))?, out)?;
+                length
             }
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(input.read_error(error, &bytes).into()),
@@ -28,7 +31,7 @@ pub(super) fn read(input: &Input, file: u32, split: TextSplit, out: &mut Emitter
         }
         bytes.consume(n);
     }
-    utf8.finish().map_err(not_utf8)?;
+    utf8.finish().map_err(|offset| not_utf8(&bytes, offset))?;
     sink.finish(out)
 }
 

@@ -3,6 +3,8 @@
 mod concatenate;
 mod conversations;
 mod documents;
+mod encodings;
+mod folders;
 mod found;
 mod hostile;
 mod long;
