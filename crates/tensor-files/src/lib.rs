@@ -14,10 +14,13 @@
 //!
 //! [`write_atomically`], [`save_safetensors`] and [`stream_safetensors`]: the file appears under its name complete, or not at all; [`AtomicFolder`] and
 //! [`remove_folder`] do the same for folders.
+//!
+//! [`contained`] makes an error of a panic in another crate's reader.
 
 mod atomic;
 mod bounded;
 mod bytes;
+mod contained;
 mod error;
 mod finite;
 mod index;
@@ -38,6 +41,7 @@ pub use atomic::{AtomicFolder, remove_folder, remove_stale_partials, rename_dura
 #[doc(hidden)]
 pub use atomic::crash_points;
 pub use bounded::{open_regular, read_bounded};
+pub use contained::{Panicked, contained};
 pub use error::{Error, Result};
 pub use index::read_weight_map;
 pub use npz::NpzFile;

@@ -28,13 +28,12 @@ fn file(input: &Input) -> Result<File> {
     File::open(&input.path).map_err(|source| Error::Io { path: input.path.clone(), source })
 }
 
-/// Runs a part of the Parquet reader, which is not written for hostile files: where it panics, the file is damaged.
-fn caught<T, E: From<Error>>(
-    input: &Input,
-    run: impl FnOnce() -> std::result::Result<T, E>,
-) -> std::result::Result<T, E> {
-    let panicked = |_| Err(damaged(input, "the Parquet reader panicked on it").into());
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).unwrap_or_else(panicked)
+/// Runs a part of the `parquet` and `arrow` crates, which are not written for hostile files: where they panic, the file is damaged.
+fn arrow<T, E: ToString>(input: &Input, run: impl FnOnce() -> std::result::Result<T, E>) -> Result<T> {
+    match tensor_files::contained(run) {
+        Ok(outcome) => outcome.map_err(|e| damaged(input, e)),
+        Err(panicked) => Err(damaged(input, format!("the Parquet reader {panicked}"))),
+    }
 }
 
 fn open(input: &Input) -> Result<(File, ArrowReaderMetadata)> {
@@ -42,7 +41,7 @@ fn open(input: &Input) -> Result<(File, ArrowReaderMetadata)> {
     parquet_claims::check_footer(&file).map_err(|reason| damaged(input, reason))?;
     // The Arrow schema that some tools put beside the table's own says nothing that is needed here.
     let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
-    let metadata = ArrowReaderMetadata::load(&file, options).map_err(|e| damaged(input, e))?;
+    let metadata = arrow(input, || ArrowReaderMetadata::load(&file, options))?;
     Ok((file, metadata))
 }
 
@@ -51,7 +50,7 @@ fn open(input: &Input) -> Result<(File, ArrowReaderMetadata)> {
 /// # Errors
 /// A table without rows.
 pub(super) fn columns(input: &Input) -> Result<Columns> {
-    let (_, metadata) = caught(input, || open(input))?;
+    let (_, metadata) = open(input)?;
     if metadata.metadata().file_metadata().num_rows() <= 0 {
         return Err(Error::EmptyFile { path: input.path.clone() });
     }
@@ -77,10 +76,6 @@ fn kind_of(data_type: &DataType) -> Option<Kind> {
 }
 
 pub(super) fn read(input: &Input, file: u32, out: &mut Emitter) -> std::result::Result<(), Stop> {
-    caught(input, || read_all(input, file, out))
-}
-
-fn read_all(input: &Input, file: u32, out: &mut Emitter) -> std::result::Result<(), Stop> {
     let (handle, metadata) = open(input)?;
     let column = metadata.schema().index_of(&input.field).map_err(|e| damaged(input, e))?;
     let mask = ProjectionMask::roots(metadata.parquet_schema(), [column]);
@@ -95,9 +90,9 @@ fn read_all(input: &Input, file: u32, out: &mut Emitter) -> std::result::Result<
             .with_row_groups(vec![group])
             .with_projection(mask.clone())
             .with_batch_size(rows);
-        for batch in builder.build().map_err(|e| damaged(input, e))? {
-            let batch = batch.map_err(|e| damaged(input, e))?;
-            let values = batch.column(0);
+        let mut batches = arrow(input, || builder.build())?;
+        while let Some(batch) = arrow(input, || batches.next().transpose())? {
+            let values = batch.columns().first().ok_or_else(|| damaged(input, "a part of it has no column"))?;
             let first = DocId { file, ordinal };
             match input.kind {
                 // A dictionary or a column of type null has nulls that only this tells.
@@ -135,7 +130,7 @@ fn batch_rows(input: &Input, metadata: &ArrowReaderMetadata) -> Result<usize> {
 }
 
 fn texts(input: &Input, values: &ArrayRef, first: DocId, out: &mut Emitter) -> std::result::Result<(), Stop> {
-    let values = cast(values, &DataType::LargeUtf8).map_err(|e| damaged(input, e))?;
+    let values = arrow(input, || cast(values, &DataType::LargeUtf8))?;
     for (i, text) in values.as_string::<i64>().iter().enumerate() {
         let doc = DocId { ordinal: first.ordinal + i as u64, ..first };
         match text {
@@ -151,7 +146,7 @@ fn conversations(input: &Input, values: &ArrayRef, first: DocId, out: &mut Emitt
     for i in 0..values.len() {
         let doc = DocId { ordinal: first.ordinal + i as u64, ..first };
         json.clear();
-        arrow_json::write(values.as_ref(), i, &mut json).map_err(|e| damaged(input, e))?;
+        arrow(input, || arrow_json::write(values.as_ref(), i, &mut json))?;
         match json.as_str() {
             "null" => out.left_out.null_documents += 1,
             json => out.conversation(input, Place::Row(doc.ordinal + 1), doc, json)?,
@@ -190,7 +185,7 @@ fn ids(input: &Input, list: &ArrayRef, row: u64) -> Result<Vec<u32>> {
     }
     let unsigned = list.data_type() == &DataType::UInt64;
     let wide = if unsigned { DataType::UInt64 } else { DataType::Int64 };
-    let list = cast(list, &wide).map_err(|e| damaged(input, e))?;
+    let list = arrow(input, || cast(list, &wide))?;
     (0..list.len())
         .map(|i| {
             if unsigned {

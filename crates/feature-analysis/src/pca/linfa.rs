@@ -4,7 +4,7 @@ use super::centred::Centred;
 use linfa::DatasetBase;
 use linfa::traits::Fit;
 use ndarray::Array2;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use tensor_files::contained;
 
 /// linfa's `k` components `[k, d]`, or `None` when it fails or finds fewer. The caller certifies them.
 pub(super) fn leading(data: &Centred<'_>, k: usize) -> Option<Vec<f64>> {
@@ -12,7 +12,7 @@ pub(super) fn leading(data: &Centred<'_>, k: usize) -> Option<Vec<f64>> {
     let dataset = DatasetBase::from(x);
     // linfa-linalg sorts eigenvalues with `partial_cmp(..).unwrap()`, which panics when its iteration ran into NaN
     // (rank-deficient data can do that); such an answer is as good as none.
-    let fitted = catch_unwind(AssertUnwindSafe(|| linfa_reduction::Pca::params(k).fit(&dataset))).ok()?.ok()?;
+    let fitted = contained(|| linfa_reduction::Pca::params(k).fit(&dataset)).ok()?.ok()?;
     let components = fitted.components();
     (components.dim() == (k, data.d())).then(|| components.iter().copied().collect())
 }

@@ -29,22 +29,24 @@ impl FeatureCensus {
     pub fn load(path: &Path, most_bytes: u64) -> Result<Self> {
         let damaged = |reason: String| Error::from(CensusError::File { path: path.to_owned(), reason });
         let file = tensor_files::open_regular(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
-        let read = || read(file, most_bytes);
-        // The Parquet reader is not written for hostile files; where it gives up in a panic, the file is damaged all the same.
-        match std::panic::catch_unwind(std::panic::AssertUnwindSafe(read)) {
-            Ok(census) => census.map_err(damaged),
-            Err(_) => Err(damaged("the Parquet reader panicked on it".into())),
-        }
+        read(file, most_bytes).map_err(damaged)
     }
 }
 
 type Checked<T> = std::result::Result<T, String>;
 
+/// Runs a part of the `parquet` crate, which is not written for hostile files: where it panics, the file is damaged.
+fn parquet<T, E: ToString>(run: impl FnOnce() -> std::result::Result<T, E>) -> Checked<T> {
+    match tensor_files::contained(run) {
+        Ok(outcome) => outcome.map_err(|e| e.to_string()),
+        Err(panicked) => Err(format!("the Parquet reader {panicked}")),
+    }
+}
+
 fn read(file: File, most_bytes: u64) -> Checked<FeatureCensus> {
-    let text = |e: parquet::errors::ParquetError| e.to_string();
     parquet_claims::check_footer(&file)?;
     let again = file.try_clone().map_err(|e| e.to_string())?;
-    let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(text)?;
+    let builder = parquet(|| ParquetRecordBatchReaderBuilder::try_new(file))?;
     let header = builder.schema().metadata().get(KEY).ok_or("it is a Parquet file, but no census")?;
     let mut digest = Digest::new(header);
     let header = Header::parse(header)?;
@@ -65,8 +67,8 @@ fn read(file: File, most_bytes: u64) -> Checked<FeatureCensus> {
     }
     let mut edges = vec![Vec::new(); header.edges()];
     let mut next = 0;
-    for batch in builder.with_batch_size(ROWS).build().map_err(text)? {
-        let batch = batch.map_err(|e| e.to_string())?;
+    let mut batches = parquet(|| builder.with_batch_size(ROWS).build())?;
+    while let Some(batch) = parquet(|| batches.next().transpose())? {
         let columns = Columns::of(&batch)?;
         for row in 0..batch.num_rows() {
             if next as usize >= header.d_sae {
