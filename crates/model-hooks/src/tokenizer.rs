@@ -3,8 +3,10 @@
 mod added;
 mod cuts;
 mod folder;
+mod json;
 mod patterns;
 mod pieces;
+mod precompiled;
 mod roles;
 pub(crate) mod sentencepiece;
 mod side_files;
@@ -27,10 +29,10 @@ use std::sync::OnceLock;
 const MOST_UNUSED_IDS: usize = 1 << 16;
 
 /// Runs a part of the `tokenizers` crate, which meets some malformed files with a panic, as a function that fails instead.
-fn caught<T>(run: impl FnOnce() -> tokenizers::Result<T>) -> std::result::Result<T, String> {
-    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)) {
+pub(crate) fn caught<T>(run: impl FnOnce() -> tokenizers::Result<T>) -> std::result::Result<T, String> {
+    match tensor_files::contained(run) {
         Ok(outcome) => outcome.map_err(|e| e.to_string()),
-        Err(_) => Err("the `tokenizers` crate panicked on it".into()),
+        Err(panicked) => Err(format!("the `tokenizers` crate {panicked}")),
     }
 }
 

@@ -1,7 +1,7 @@
 //! SentencePiece BPE with byte fallback (Llama 1 and 2, TinyLlama, early Mistral), in the form of their `tokenizer.json`.
 
 use super::GgufFile;
-use super::tokenizer::{Vocabulary, refused};
+use super::tokenizer::{self, Vocabulary};
 use crate::Result;
 use crate::tokenizer::sentencepiece::{bpe, decoders, merges, spaces};
 use tokenizers::Tokenizer;
@@ -36,11 +36,10 @@ pub(super) fn build(file: &GgufFile, vocabulary: &Vocabulary<'_>) -> Result<Toke
     }
     let merges = merges(vocabulary.tokens, &vocabulary.kinds, scores)
         .map_err(|found| file.bad_key(super::tokenizer::TOKENS, "pieces that can be merged", found))?;
-    let assemble = || -> tokenizers::Result<Tokenizer> {
+    tokenizer::build(file, || {
         let mut tokenizer = Tokenizer::new(bpe(vocabulary.map(), merges, unk, true)?);
         tokenizer.with_normalizer(Some(Normalizers::new(spaces(prefix)?)))?;
         tokenizer.with_decoder(Some(Decoders::new(decoders(prefix)?)));
         Ok(tokenizer)
-    };
-    assemble().map_err(|e| refused(file, &e))
+    })
 }

@@ -3,8 +3,8 @@
 use super::arch::ARCHITECTURE;
 use super::pre_tokenizer::PreTokenizer;
 use super::{GgufFile, sentencepiece};
-use crate::tokenizer::TokenKind;
-use crate::{Error, LoadWarning, Result, SpecialTokens};
+use crate::tokenizer::{TokenKind, caught};
+use crate::{LoadWarning, Result, SpecialTokens};
 use std::collections::HashSet;
 use tokenizers::decoders::byte_level::ByteLevel;
 use tokenizers::models::bpe::{BPE, Vocab};
@@ -84,8 +84,10 @@ pub(crate) fn read_tokenizer(file: &GgufFile) -> Result<Option<(Tokenizer, Speci
     };
     let phi3 = model == "llama" && file.string(ARCHITECTURE)? == Some("phi3");
     let (special, user_defined) = vocabulary.added(|token| phi3 && !PHI3_KEEPS_SPACE.contains(&token));
-    tokenizer.add_special_tokens(special).map_err(|e| refused(file, &e))?;
-    tokenizer.add_tokens(user_defined).map_err(|e| refused(file, &e))?;
+    build(file, || {
+        tokenizer.add_special_tokens(special)?;
+        tokenizer.add_tokens(user_defined)
+    })?;
     let mut warnings = Vec::new();
     let mut special = special_tokens(file, adds_bos, &vocabulary, &mut warnings)?;
     if file.bool("tokenizer.ggml.add_eos_token")? == Some(true) {
@@ -108,19 +110,18 @@ fn close_with_eos(file: &GgufFile, tokenizer: &mut Tokenizer, special: &mut Spec
     let pieces = if bos.is_some() { "BOS:0 $A:0 EOS:0" } else { "$A:0 EOS:0" };
     let named = [("BOS", bos), ("EOS", Some(eos))].into_iter().filter_map(|(name, id)| Some((name, id?)));
     let tokens = named.map(|(name, id)| SpecialToken::new(name.into(), vec![id], vec![text(id)]));
-    let build = || -> tokenizers::Result<TemplateProcessing> {
+    let template = build(file, || {
         let tokens = tokens.collect::<tokenizers::Result<Vec<_>>>()?;
         Ok(TemplateProcessing::builder().try_single(pieces)?.special_tokens(tokens).build()?)
-    };
-    let template = build().map_err(|e| refused(file, &e))?;
+    })?;
     tokenizer.with_post_processor(Some(template));
     special.adds_bos = None;
     Ok(())
 }
 
-/// The `tokenizers` crate's reason, under the key that holds the vocabulary.
-pub(super) fn refused(file: &GgufFile, reason: &tokenizers::Error) -> Error {
-    file.bad_key(TOKENS, "a vocabulary that the tokenizer accepts", reason)
+/// Runs a part of the `tokenizers` crate; its reason for failing is reported under the key that holds the vocabulary.
+pub(super) fn build<T>(file: &GgufFile, run: impl FnOnce() -> tokenizers::Result<T>) -> Result<T> {
+    caught(run).map_err(|reason| file.bad_key(TOKENS, "a vocabulary that the tokenizer accepts", reason))
 }
 
 fn byte_level(file: &GgufFile, vocabulary: &Vocabulary<'_>) -> Result<(Tokenizer, bool)> {
@@ -130,15 +131,15 @@ fn byte_level(file: &GgufFile, vocabulary: &Vocabulary<'_>) -> Result<(Tokenizer
         .ok_or_else(|| file.unsupported("pre-tokenizer (tokenizer.ggml.pre)", name, known()))?;
     let vocab = vocabulary.map();
     let merges = read_merges(file, &vocab)?;
-    let build = || -> tokenizers::Result<Tokenizer> {
+    let tokenizer = build(file, || {
         let bpe = BPE::builder().vocab_and_merges(vocab, merges).ignore_merges(pre.ignores_merges()).build()?;
         let mut tokenizer = Tokenizer::new(bpe);
         tokenizer.with_normalizer(pre.normalizer())?;
         tokenizer.with_pre_tokenizer(Some(pre.build(false)?));
         tokenizer.with_decoder(Some(ByteLevel::default()));
         Ok(tokenizer)
-    };
-    Ok((build().map_err(|e| refused(file, &e))?, pre.adds_bos()))
+    })?;
+    Ok((tokenizer, pre.adds_bos()))
 }
 
 /// Pairs `left right`; both and their concatenation must be tokens.

@@ -1,5 +1,6 @@
 //! Tokens that the files beside a tokenizer add to it.
 
+use super::caught;
 use super::side_files::{SideFile, SideFiles, unusable};
 use crate::{LoadWarning, Result, SpecialTokens};
 use serde_json::Value;
@@ -35,9 +36,7 @@ pub(super) fn add(files: &SideFiles, inner: &mut tokenizers::Tokenizer, warnings
             warnings.push(LoadWarning::OtherToken { file: file.name(), id, used, found: token.content });
         }
     }
-    let failed = |e: tokenizers::Error| unusable(&file.path, format!("its added tokens: {e}"));
-    inner.add_tokens(list).map_err(failed)?;
-    Ok(())
+    insert(inner, list).map_err(|reason| unusable(&file.path, format!("its added tokens: {reason}")))
 }
 
 /// Makes tokens with a role special tokens, which are found in texts, where the tokenizer does not say so itself.
@@ -56,9 +55,12 @@ pub(super) fn add_roles(files: &SideFiles, inner: &mut tokenizers::Tokenizer, sp
         let flags = said.iter().find(|token| token.content == text).cloned();
         list.push(flags.unwrap_or_else(|| AddedToken::from(text, true)).special(true).normalized(false));
     }
-    let failed = |e: tokenizers::Error| unusable(&files.tokenizer_config.path, format!("its special tokens: {e}"));
-    inner.add_special_tokens(list).map_err(failed)?;
-    Ok(())
+    insert(inner, list)
+        .map_err(|reason| unusable(&files.tokenizer_config.path, format!("its special tokens: {reason}")))
+}
+
+fn insert(inner: &mut tokenizers::Tokenizer, list: Vec<AddedToken>) -> std::result::Result<(), String> {
+    caught(|| inner.add_tokens(list)).map(drop)
 }
 
 /// `{"32000": {"content": "[PAD]", "special": true, ..}}`.

@@ -2,7 +2,7 @@
 
 use super::roles::RoleDefaults;
 use super::side_files::{SideFiles, bounded, unusable};
-use super::{Tokenizer, added, caught, patterns, roles, sentencepiece, vocab_merges};
+use super::{Tokenizer, added, caught, json, roles, sentencepiece, vocab_merges};
 use crate::{Error, LoadWarning, Result};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -48,6 +48,10 @@ impl Tokenizer {
         } else {
             return Err(Error::NoTokenizer { path: json });
         };
+        // The crate computes the id that a further token would get, also when none is added.
+        if inner.get_added_tokens_decoder().contains_key(&u32::MAX) {
+            return Err(unusable(&path, format!("an added token has id {}, the last that there is", u32::MAX)));
+        }
         added::add(&files, &mut inner, &mut warnings)?;
         let rebuilt = defaults.is_some();
         let special = roles::special_tokens(&files, &inner, &defaults.unwrap_or_default(), &mut warnings)?;
@@ -64,7 +68,7 @@ impl Tokenizer {
 
 fn read_json(path: &Path) -> Result<tokenizers::Tokenizer> {
     let bytes = bounded(path, MAX_TOKENIZER_BYTES)?;
-    patterns::check(&bytes).map_err(|reason| unusable(path, reason))?;
+    json::check(&bytes).map_err(|reason| unusable(path, reason))?;
     caught(|| tokenizers::Tokenizer::from_bytes(bytes)).map_err(|reason| unusable(path, reason))
 }
 
@@ -101,8 +105,7 @@ fn read_sentencepiece(dir: &Path, files: &SideFiles, warnings: &mut Vec<LoadWarn
     }
     let bytes = bounded(&path, MAX_TOKENIZER_BYTES)?;
     let prefix = config.flag("add_prefix_space")?;
-    let model = caught(|| Ok(sentencepiece::read(&bytes, prefix))).and_then(|model| model);
-    let model = model.map_err(|reason| unusable(&path, reason))?;
+    let model = sentencepiece::read(&bytes, prefix).map_err(|reason| unusable(&path, reason))?;
     let text = |id: Option<u32>| id.and_then(|id| model.tokenizer.id_to_token(id));
     let defaults = RoleDefaults {
         bos: text(model.bos),

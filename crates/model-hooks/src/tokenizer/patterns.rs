@@ -1,26 +1,14 @@
 //! What the regular expressions of a `tokenizer.json` may cost: a class of Unicode takes up to 130 kB once compiled, and `{800}` repeats it.
 
-use serde::Deserialize;
 use serde_json::Value;
 
 /// Cost of all patterns of a file. The longest in use, GPT-4o's, has 330; 1,200 take about 12 MB.
 const MOST: u64 = 1_200;
 const CLASS: u64 = 16;
 
-/// Where patterns may stand. What else the file holds, most of it by far, is passed over.
-#[derive(Deserialize)]
-struct Steps {
-    normalizer: Option<Value>,
-    pre_tokenizer: Option<Value>,
-    post_processor: Option<Value>,
-    decoder: Option<Value>,
-}
-
-/// Refuses patterns that would take much memory once compiled. Of a file that is damaged further on, too: they are compiled as they come.
-pub(super) fn check(tokenizer: &[u8]) -> Result<(), String> {
-    let steps: Steps = serde_json::from_slice(tokenizer).map_err(|error| error.to_string())?;
-    let steps = [steps.normalizer, steps.pre_tokenizer, steps.post_processor, steps.decoder];
-    let total = steps.iter().flatten().fold(0u64, |sum, step| sum.saturating_add(of_step(step)));
+/// Refuses steps whose patterns would take much memory once compiled.
+pub(super) fn check(steps: &[Value]) -> Result<(), String> {
+    let total = steps.iter().fold(0u64, |sum, step| sum.saturating_add(of_step(step)));
     match total <= MOST {
         true => Ok(()),
         false => Err(format!(

@@ -1,5 +1,6 @@
 //! Byte-level BPE from `vocab.json` and `merges.txt`, as folders held it before there was a `tokenizer.json`.
 
+use super::caught;
 use super::pieces::byte_level_characters;
 use super::roles::RoleDefaults;
 use super::side_files::{SideFiles, bounded, unusable};
@@ -62,7 +63,7 @@ pub(super) fn read(dir: &Path, files: &SideFiles) -> Result<Option<(Tokenizer, R
         tokenizer.with_decoder(Some(ByteLevel::default()));
         Ok(tokenizer)
     };
-    let tokenizer = build().map_err(|e| unusable(&vocab, e.to_string()))?;
+    let tokenizer = caught(build).map_err(|reason| unusable(&vocab, reason))?;
     let text = |token: Option<&str>| token.map(str::to_owned);
     let defaults = RoleDefaults {
         bos: text(kind.bos),

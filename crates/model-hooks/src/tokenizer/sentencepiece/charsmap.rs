@@ -6,7 +6,7 @@
 const MAX_BYTES: usize = 4 << 20;
 
 /// Whether every walk through the trie stays inside it and ends at a text.
-pub(super) fn check(charsmap: &[u8]) -> Result<(), String> {
+pub(in crate::tokenizer) fn check(charsmap: &[u8]) -> Result<(), String> {
     let bad = |what: &str| Err(format!("its precompiled_charsmap {what}"));
     if charsmap.len() > MAX_BYTES {
         return bad(&format!("has {} bytes, at most {MAX_BYTES} are read", charsmap.len()));

@@ -1,8 +1,9 @@
 //! SentencePiece models in the form of a `tokenizer.json`: from `tokenizer.model`, and for [`gguf`](crate::gguf) from a file's lists.
 
-mod charsmap;
+pub(super) mod charsmap;
 mod model_proto;
 
+use super::caught;
 use model_proto::{Algorithm, Model};
 use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
@@ -75,15 +76,15 @@ pub(super) fn read(bytes: &[u8], prefix: Option<bool>) -> Result<SentencePiece, 
     charsmap_of(&model)?;
     let unk_piece = &tokens[unk as usize];
     let ids = || tokens.iter().cloned().zip(0..);
-    let wrong = |e: &dyn std::fmt::Display| format!("the tokenizer does not accept its pieces: {e}");
+    let wrong = |e: String| format!("the tokenizer does not accept its pieces: {e}");
     let wrapped: ModelWrapper = match model.algorithm {
         Algorithm::Bpe => {
             let merges = merges(tokens, kinds, scores)?;
-            bpe(ids().collect(), merges, unk_piece, model.byte_fallback).map_err(|e| wrong(&e))?.into()
+            caught(|| bpe(ids().collect(), merges, unk_piece, model.byte_fallback)).map_err(wrong)?.into()
         }
         Algorithm::Unigram => {
             let scored = tokens.iter().cloned().zip(scores.iter().map(|score| f64::from(*score))).collect();
-            Unigram::from(scored, Some(unk as usize), model.byte_fallback).map_err(|e| wrong(&e))?.into()
+            caught(|| Unigram::from(scored, Some(unk as usize), model.byte_fallback)).map_err(wrong)?.into()
         }
     };
     let prefix = prefix.unwrap_or(model.add_dummy_prefix);
@@ -108,7 +109,7 @@ pub(super) fn read(bytes: &[u8], prefix: Option<bool>) -> Result<SentencePiece, 
         tokenizer.add_tokens(added_as.iter().map(|text| AddedToken::from(text.as_str(), false).normalized(false)))?;
         Ok(tokenizer)
     };
-    let tokenizer = assemble().map_err(|e| wrong(&e))?;
+    let tokenizer = caught(assemble).map_err(wrong)?;
     Ok(SentencePiece { tokenizer, bos: model.bos, eos: model.eos, pad: model.pad, unk })
 }
 
