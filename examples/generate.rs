@@ -58,8 +58,14 @@ fn run(args: &Args) -> Outcome {
     let engine = args.engine.start()?;
     let model = common::load_model(&args.model, &LoadOptions::new(Processing::None).engine(engine))?;
     let started = Instant::now();
-    let _ = print_text(&args.prompt);
-    let found = model.generate_text(&args.prompt, &options(args)?, &mut NoTap, &mut |text| print_text(text))?;
+    // The prompt is printed with the first new text, so that an option that is refused leaves stdout empty.
+    let mut prompt = Some(args.prompt.as_str());
+    let mut print = |text: &str| match prompt.take() {
+        Some(prompt) => print_text(format_args!("{prompt}{text}")),
+        None => print_text(text),
+    };
+    let found = model.generate_text(&args.prompt, &options(args)?, &mut NoTap, &mut print)?;
+    let _ = print("");
     print_line("");
     let why = match found.stopped {
         Stopped::Token(_) => "a stop token",

@@ -13,7 +13,7 @@ use plotly::{Plot, Scatter};
 pub struct LineSeries {
     /// Its name in the legend.
     pub name: String,
-    /// Its points, left to right.
+    /// Its points `(x, y)`, in any order: the line goes from the smallest x to the largest.
     pub points: Vec<(f64, f64)>,
 }
 
@@ -43,7 +43,9 @@ impl Default for LineOptions {
 pub fn lines(series: &[LineSeries], options: &LineOptions) -> Figure {
     let mut plot = Plot::new();
     for (i, series) in series.iter().enumerate() {
-        let (x, y) = series.points.iter().copied().unzip::<f64, f64, Vec<f64>, Vec<f64>>();
+        let mut points = series.points.clone();
+        points.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let (x, y) = points.into_iter().unzip::<f64, f64, Vec<f64>, Vec<f64>>();
         let color = PALETTE[i % PALETTE.len()];
         let trace = Scatter::new(x, y)
             .mode(Mode::LinesMarkers)
@@ -68,7 +70,7 @@ mod tests {
 
     #[test]
     fn every_series_is_a_trace_with_its_points() {
-        let series = |name: &str, y: f64| LineSeries { name: name.into(), points: vec![(-1.0, 0.0), (2.0, y)] };
+        let series = |name: &str, y: f64| LineSeries { name: name.into(), points: vec![(2.0, y), (-1.0, 0.0)] };
         let figure = lines(&[series("a<b", 1.0), series("c", 3.0)], &LineOptions::default());
         let data = figure.json()["data"].as_array().unwrap();
         assert_eq!(data.len(), 2);
