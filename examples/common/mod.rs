@@ -19,6 +19,7 @@ use saescope::model_hooks::{
 use saescope::pretrained::{Entry, Pretrained, Registry};
 use saescope::sae_core::{self, Dictionary, SparseCoder, dialects};
 use saescope::tensor_kernels::Engine;
+use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -47,9 +48,12 @@ pub struct Source {
     /// [default: the first of tokens, input_ids, text, problem, conversation, conversations, messages]
     #[arg(long, value_name = "NAME")]
     pub text_field: Option<String>,
-    /// A chat template (Jinja), which makes text of conversations [default: the one beside the model's tokenizer]
+    /// A chat template (Jinja, or JSON with a chat_template), which makes text of conversations [default: the one beside the model's tokenizer]
     #[arg(long, value_name = "FILE")]
     pub chat_template: Option<PathBuf>,
+    /// Which of several chat templates: tool_use, rag, or another name [default: default]
+    #[arg(long, value_name = "NAME")]
+    pub chat_template_name: Option<String>,
     /// The date that chat templates write [default: none is given to them]
     #[arg(long, value_name = "YYYY-MM-DD")]
     pub chat_date: Option<String>,
@@ -105,7 +109,10 @@ pub struct Setup {
 struct Chat {
     model: PathBuf,
     file: Option<PathBuf>,
+    name: Option<String>,
     date: Option<String>,
+    /// Read once: a pipe has no second reading.
+    found: OnceCell<Option<ChatTemplate>>,
 }
 
 impl Source {
@@ -147,7 +154,13 @@ impl Source {
         let sae_name =
             if random.is_some() { format!("random weights, {sae_flag}") } else { short(Path::new(&sae_flag)) };
         let text = if self.text.is_empty() { vec![demo.join("text.jsonl")] } else { self.text.clone() };
-        let chat = Chat { model: model_path, file: self.chat_template.clone(), date: self.chat_date.clone() };
+        let chat = Chat {
+            model: model_path,
+            file: self.chat_template.clone(),
+            name: self.chat_template_name.clone(),
+            date: self.chat_date.clone(),
+            found: OnceCell::new(),
+        };
         Ok(Setup { model, sae, entry, sae_name, text, documents: self.documents(), chat })
     }
 }
@@ -184,15 +197,20 @@ impl Setup {
     }
 
     fn chat_template(&self) -> Outcome<Option<ChatTemplate>> {
+        if let Some(found) = self.chat.found.get() {
+            return Ok(found.clone());
+        }
         let tokenizer = self.model.require_tokenizer()?;
+        let name = self.chat.name.as_deref().unwrap_or("default");
         let template = match &self.chat.file {
-            Some(file) => Some(ChatTemplate::open(file, tokenizer)?),
-            None => ChatTemplate::find(&self.chat.model, tokenizer)?,
+            Some(file) => Some(ChatTemplate::open_named(file, name, tokenizer)?),
+            None => ChatTemplate::find_named(&self.chat.model, name, tokenizer)?,
         };
-        Ok(match (template, &self.chat.date) {
+        let template = match (template, &self.chat.date) {
             (Some(template), Some(date)) => Some(template.date(date)?),
             (template, _) => template,
-        })
+        };
+        Ok(self.chat.found.get_or_init(|| template).clone())
     }
 
     /// The SAE in words.

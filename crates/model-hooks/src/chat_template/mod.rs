@@ -1,9 +1,9 @@
 //! Conversations to text, by the template that comes with a tokenizer: [`ChatTemplate`].
 //!
 //! A template is a program in the Jinja language that a model's publisher wrote, so it is run within bounds: of steps and of memory
-//! (fuel), of recursion, of output. It can read the conversation and nothing else: no file, no clock, no environment. One thing the engine
-//! does not count: a list that is added to itself again and again (`x + x`) doubles each time.
+//! (fuel), of recursion, of output. It can read the conversation and nothing else: no file, no clock, no environment.
 
+mod additions;
 mod conversation;
 mod functions;
 mod source;
@@ -121,12 +121,14 @@ impl ChatTemplate {
         }
         let mut environment = Environment::new();
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
-        environment.set_syntax(syntax.map_err(|e| fail(e.to_string()))?);
+        let syntax = syntax.map_err(|e| fail(e.to_string()))?;
+        environment.set_syntax(syntax.clone());
         environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         environment.set_fuel(Some(FUEL));
         environment.set_recursion_limit(MAX_DEPTH);
         functions::add(&mut environment, date);
-        let source = source::without_generation_tags(&template);
+        additions::add(&mut environment);
+        let source = additions::bounded(source::without_generation_tags(&template), &syntax)?;
         environment.add_template_owned(NAME, source).map_err(|e| fail(words(&e)))?;
         Ok(Self { environment: Arc::new(environment), template, special, date })
     }
