@@ -2,8 +2,8 @@
 
     python golden_longrope.py --models ../crates/model-hooks/tests/golden
 
-The weights are those of MODELS/phi3_partial. Writes MODELS/phi3_longrope/{configs.json, golden.safetensors}: for each case the keys of the configuration
-that differ, and `<case>.logits` of the tokens of `phi3_partial`.
+The weights are those of MODELS/phi3_partial. Writes MODELS/phi3_longrope/{configs.json, golden.safetensors, generated.json}: for each case the keys of the
+configuration that differ, and `<case>.logits` of the tokens of `phi3_partial`; the greedy ids of case `long` across its original context of 16 tokens.
 """
 
 import argparse
@@ -53,10 +53,15 @@ with tempfile.TemporaryDirectory() as temporary:
         model = open_model(temporary)
         assert model.config.max_position_embeddings == CTX
         tensors[f"{case}.logits"] = model(TOKENS[:1]).logits.contiguous()
+        if case == "long":
+            prompt = TOKENS[:1, :12]
+            ids = model.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=10, do_sample=False, pad_token_id=0, eos_token_id=None)
+            generated = dict(prompt=prompt[0].tolist(), ids=ids[0, 12:].tolist())
 assert torch.equal(tensors["long.logits"], tensors["old.logits"])
 del tensors["old.logits"]
 out = args.models / "phi3_longrope"
 dump(out / "configs.json", dict(cases=CASES, versions=versions()))
 save_file(tensors, out / "golden.safetensors")
+dump(out / "generated.json", dict(generated, versions=versions()))
 distance = {case: (value - tensors["long.logits"]).abs().max().item() for case, value in tensors.items()}
 print("largest difference from `long`:", distance)

@@ -205,17 +205,17 @@ pub enum Error {
         /// The size of the vocabulary.
         d_vocab: usize,
     },
-    /// A run on cached keys passes the length above which this model turns all keys by other angles (LongRoPE, dynamic scaling).
+    /// A run on cached keys makes a text of another length, all of whose keys this model turns by other angles (LongRoPE, dynamic scaling).
     #[error(
-        "{pos} positions need other rotary angles than texts of up to {n_ctx}, by which the {cached} cached keys are turned; run the text whole"
+        "the {cached} cached keys are turned by the rotary angles of {turned_for} positions, and this model turns {pos} positions by others; empty the cache (`truncate(0)`) and run the whole text, as `generate` does"
     )]
     CachedAngles {
         /// Positions in the cache.
         cached: usize,
+        /// The length of the text that they were computed in.
+        turned_for: usize,
         /// Positions with those of this run.
         pos: usize,
-        /// The longest text whose keys are turned as the cached ones are.
-        n_ctx: usize,
     },
     /// More positions than the model's context.
     #[error("{pos} positions are more than the model's context of {n_ctx}")]

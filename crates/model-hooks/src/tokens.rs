@@ -87,6 +87,21 @@ impl TokenBatch {
         Self { batch: ids.len(), pos: 1, ids, real: if all { Vec::new() } else { real } }
     }
 
+    /// These rows, which end together, each with more tokens; rows that get fewer than others are filled up with `pad_id`.
+    pub(crate) fn continued(&self, more: &[&[u32]], pad_id: u32) -> Self {
+        let added = more.iter().map(|more| more.len()).max().unwrap_or(0);
+        let mut ids = Vec::with_capacity(self.batch * (self.pos + added));
+        for (row, more) in self.rows().zip(more) {
+            ids.extend_from_slice(row);
+            ids.extend_from_slice(more);
+            ids.extend(std::iter::repeat_n(pad_id, added - more.len()));
+        }
+        let real: Vec<_> = (0..).zip(more).map(|(row, more)| self.real(row).start..self.pos + more.len()).collect();
+        let pos = self.pos + added;
+        let all = real.iter().all(|real| *real == (0..pos));
+        Self { ids, batch: self.batch, pos, real: if all { Vec::new() } else { real } }
+    }
+
     /// Number of rows.
     #[must_use]
     pub fn batch(&self) -> usize {

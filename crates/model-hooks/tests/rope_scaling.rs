@@ -139,18 +139,11 @@ fn dynamic_scaling_does_not_depend_on_what_ran_before() {
     assert!(matches!(model.hooked().forward(&beyond, &mut NoTap), Err(Error::ContextExceeded { pos: 33, n_ctx: 32 })));
 }
 
-/// Cached keys would have to be turned again with every further token.
+/// What dynamic scaling does to a cache: `tests/lengths.rs`.
 #[test]
-fn a_cache_stays_within_the_original_context_of_dynamic_scaling() {
-    let model = case("dynamic").load(Processing::None).unwrap();
-    let (generator, all) = (model.generator().unwrap(), tokens().ids().to_vec());
-    let mut cache = generator.new_cache();
+fn a_cache_reaches_as_far_as_yarn() {
+    let all = tokens().ids().to_vec();
     let part = |columns: std::ops::Range<usize>| TokenBatch::new(&[&all[columns]]).unwrap();
-    generator.forward_cached(&part(0..10), &mut cache, &mut NoTap).unwrap();
-    generator.forward_cached(&part(10..16), &mut cache, &mut NoTap).unwrap();
-    let error = generator.forward_cached(&part(16..17), &mut cache, &mut NoTap).unwrap_err();
-    assert!(matches!(error, Error::CachedAngles { cached: 16, pos: 17, n_ctx: 16 }), "{error}");
-    assert_eq!(cache.columns(), 16);
     // YaRN's angles are the same for every length.
     let model = case("yarn").load(Processing::None).unwrap();
     assert_eq!(model.shape().n_ctx, 32);

@@ -41,6 +41,10 @@ pub(crate) trait Family: Sized + Send + Sync + 'static {
     /// Whether positions are embedded: [`HookPoint::PosEmbed`].
     fn has_positions(&self) -> bool;
 
+    /// Whether batches of these two numbers of columns are turned by the same rotary angles, so that keys of the one can stand in a cache
+    /// before columns that make it the other.
+    fn turns_alike(&self, columns: [usize; 2]) -> bool;
+
     /// Whether each block has this site.
     fn has(&self, site: Site) -> bool;
 
@@ -351,6 +355,10 @@ impl<F: Family> Generate for Decoder<F> {
     fn next_logits(&self, tokens: &TokenBatch, cache: &mut KvCache, tap: &mut dyn Tap) -> Result<Tensor> {
         last_column(&self.run_cached(tokens, cache, tap, true)?)
     }
+
+    fn keeps_angles(&self, cache: &KvCache, columns: usize) -> bool {
+        cache.is_empty() || self.family.turns_alike([cache.turned_for(), cache.columns().saturating_add(columns)])
+    }
 }
 
 impl<F: Family> Decoder<F> {
@@ -364,6 +372,10 @@ impl<F: Family> Decoder<F> {
     ) -> Result<Tensor> {
         cache.check_model(self.family.shape(), HookedModel::engine(self))?;
         let columns = cache.plan(tokens)?;
+        if !self.keeps_angles(cache, tokens.pos()) {
+            let (cached, turned_for) = (cache.columns(), cache.turned_for());
+            return Err(Error::CachedAngles { cached, turned_for, pos: columns.end() });
+        }
         let stage = self.plan(tokens, Start::Tokens, None, tap)?;
         cache.begin(tokens.batch(), &columns)?;
         // Whatever fails on the way leaves the cache with the columns that it had.

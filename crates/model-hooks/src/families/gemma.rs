@@ -86,6 +86,10 @@ impl Family for Gemma {
         false
     }
 
+    fn turns_alike(&self, columns: [usize; 2]) -> bool {
+        self.config.rope.turns_alike(columns)
+    }
+
     fn has(&self, site: Site) -> bool {
         !site.is_extra_norm()
     }

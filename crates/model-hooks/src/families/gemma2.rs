@@ -94,6 +94,10 @@ impl Family for Gemma2 {
         false
     }
 
+    fn turns_alike(&self, columns: [usize; 2]) -> bool {
+        self.config.rope.turns_alike(columns)
+    }
+
     fn has(&self, site: Site) -> bool {
         !matches!(site, Site::QNormScale | Site::QNormNormalized | Site::KNormScale | Site::KNormNormalized)
     }

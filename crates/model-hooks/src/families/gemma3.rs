@@ -120,6 +120,10 @@ impl Family for Gemma3 {
         false
     }
 
+    fn turns_alike(&self, columns: [usize; 2]) -> bool {
+        self.config.local_rope.turns_alike(columns) && self.config.global_rope.turns_alike(columns)
+    }
+
     fn has(&self, _: Site) -> bool {
         true
     }

@@ -80,6 +80,10 @@ impl Family for Gpt2 {
         true
     }
 
+    fn turns_alike(&self, _: [usize; 2]) -> bool {
+        true
+    }
+
     fn has(&self, site: Site) -> bool {
         !matches!(site, Site::RotQ | Site::RotK | Site::MlpPreLinear) && !site.is_extra_norm()
     }

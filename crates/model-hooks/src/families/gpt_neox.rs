@@ -72,6 +72,10 @@ impl Family for GptNeoX {
         false
     }
 
+    fn turns_alike(&self, columns: [usize; 2]) -> bool {
+        self.rope.turns_alike(columns)
+    }
+
     fn has(&self, site: Site) -> bool {
         let absent = site == Site::MlpPreLinear || (self.parallel && site == Site::ResidMid);
         !absent && !site.is_extra_norm()

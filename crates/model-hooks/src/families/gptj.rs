@@ -66,6 +66,10 @@ impl Family for GptJ {
         false
     }
 
+    fn turns_alike(&self, columns: [usize; 2]) -> bool {
+        self.rope.turns_alike(columns)
+    }
+
     fn has(&self, site: Site) -> bool {
         !matches!(site, Site::ResidMid | Site::MlpPreLinear) && !site.is_extra_norm()
     }

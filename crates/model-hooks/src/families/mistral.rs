@@ -76,6 +76,10 @@ impl Family for Mistral {
         false
     }
 
+    fn turns_alike(&self, columns: [usize; 2]) -> bool {
+        self.config.rope.turns_alike(columns)
+    }
+
     fn has(&self, site: Site) -> bool {
         !site.is_extra_norm()
     }

@@ -78,6 +78,10 @@ impl Family for Olmo2 {
         false
     }
 
+    fn turns_alike(&self, columns: [usize; 2]) -> bool {
+        self.config.rope.turns_alike(columns)
+    }
+
     fn has(&self, site: Site) -> bool {
         !matches!(site, Site::Ln1Scale | Site::Ln1Normalized | Site::Ln2Scale | Site::Ln2Normalized)
     }

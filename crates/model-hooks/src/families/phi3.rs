@@ -64,6 +64,10 @@ impl Family for Phi3 {
         false
     }
 
+    fn turns_alike(&self, columns: [usize; 2]) -> bool {
+        self.rope.turns_alike(columns)
+    }
+
     fn has(&self, site: Site) -> bool {
         !site.is_extra_norm()
     }
@@ -110,7 +114,7 @@ impl Family for Phi3 {
         resid: M::Value,
     ) -> Step<M::Value> {
         let columns = at.stage().columns().clone();
-        let angles = self.rope.angles(&columns)?;
+        let angles = self.rope.angles(&columns);
         let resid_pre = at.tap(Site::ResidPre, resid)?;
         let [q, k, v] = qkv(m, at, w, self.norm(), self.shape(), &resid_pre)?;
         let q = at.tap(Site::RotQ, m.rotate(q, &angles, &columns)?)?;

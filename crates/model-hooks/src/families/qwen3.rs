@@ -76,6 +76,10 @@ impl Family for Qwen3 {
         false
     }
 
+    fn turns_alike(&self, columns: [usize; 2]) -> bool {
+        self.config.rope.turns_alike(columns)
+    }
+
     fn has(&self, site: Site) -> bool {
         !matches!(site, Site::Ln1PostScale | Site::Ln1PostNormalized | Site::Ln2PostScale | Site::Ln2PostNormalized)
     }

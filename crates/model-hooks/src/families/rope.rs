@@ -114,6 +114,13 @@ impl Rope {
         Self { theta: self.theta * stretch.powf(width / (width - 2.0)), scaling: RopeScaling::Default, ..self.clone() }
     }
 
+    /// Whether texts of these two lengths are turned by the same angles.
+    pub fn turns_alike(&self, lengths: [usize; 2]) -> bool {
+        let RopeScaling::Dynamic { n_ctx, .. } = self.scaling else { return true };
+        let [one, other] = lengths.map(|length| length.max(n_ctx));
+        one == other
+    }
+
     /// The angular speed of each of the `d_rotary / 2` pairs, in radians per position.
     pub fn speeds(&self) -> Vec<f32> {
         let width = self.d_rotary as f64;

@@ -3,9 +3,9 @@
 use super::angles::{Angles, KeptAngles};
 use super::rope::Rope;
 use super::rope_scaling::{RopeScaling, type_key};
+use crate::Result;
 use crate::config::Config;
 use crate::run::Columns;
-use crate::{Error, Result};
 use std::sync::Arc;
 
 /// Rotary embeddings that may depend on the length of the text.
@@ -43,18 +43,19 @@ impl RopeByLength {
     }
 
     /// The angles of a run.
-    ///
-    /// # Errors
-    /// [`Error::CachedAngles`] where the cache holds keys that were turned as those of a short text.
-    pub fn angles(&self, columns: &Columns) -> Result<Arc<Angles>> {
+    pub fn angles(&self, columns: &Columns) -> Arc<Angles> {
         let end = columns.end();
         match &self.long {
-            Some((n_ctx, ..)) if end > *n_ctx && (1..=*n_ctx).contains(&columns.offset) => {
-                Err(Error::CachedAngles { cached: columns.offset, pos: end, n_ctx: *n_ctx })
-            }
-            Some((n_ctx, rope, angles)) if end > *n_ctx => Ok(angles.get(rope, end)),
+            Some((n_ctx, rope, angles)) if end > *n_ctx => angles.get(rope, end),
             _ => self.short_angles.of_run(&self.short, columns),
         }
+    }
+
+    /// Whether texts of these two lengths are turned by the same angles.
+    pub fn turns_alike(&self, lengths: [usize; 2]) -> bool {
+        let Some((n_ctx, ..)) = &self.long else { return self.short.turns_alike(lengths) };
+        let [one, other] = lengths.map(|length| length > *n_ctx);
+        one == other
     }
 }
 
@@ -95,9 +96,9 @@ mod tests {
     use super::*;
     use tensor_kernels::RopePairs;
 
-    /// A cache may be continued within the original context, or above it where it was above it from the start; not across.
+    /// All positions of a text are turned by one set of speeds, which changes above the original context.
     #[test]
-    fn a_cache_may_not_cross_the_original_context() {
+    fn angles_change_above_the_original_context() {
         let rope = |factor| {
             let scaling = RopeScaling::Long { factors: vec![factor], magnitude: 1.0 };
             Rope { theta: 10_000.0, scaling, d_rotary: 2, pairs: RopePairs::Halves }
@@ -106,12 +107,12 @@ mod tests {
         let rope = RopeByLength { short: rope(1.0), short_angles: KeptAngles::default(), long };
         let sine = |offset, pos| {
             let whole = 0..offset + pos;
-            rope.angles(&Columns::new(offset, pos, [whole].into())).map(|angles| angles.at(1).1[0])
+            rope.angles(&Columns::new(offset, pos, [whole].into())).at(1).1[0]
         };
-        let near = |found: Result<f32>, expected: f32| (found.unwrap() - expected.sin()).abs() < 1e-6;
+        let near = |found: f32, expected: f32| (found - expected.sin()).abs() < 1e-6;
         assert!(near(sine(0, 16), 1.0) && near(sine(15, 1), 1.0));
         assert!(near(sine(0, 17), 0.5) && near(sine(17, 1), 0.5));
-        let crossing = [sine(16, 1), sine(4, 13)];
-        assert!(crossing.iter().all(|found| matches!(found, Err(Error::CachedAngles { n_ctx: 16, .. }))));
+        assert!([[1, 16], [17, 18], [17, 40]].iter().all(|lengths| rope.turns_alike(*lengths)));
+        assert!([[16, 17], [4, 17], [17, 16], [40, 4]].iter().all(|lengths| !rope.turns_alike(*lengths)));
     }
 }

@@ -121,7 +121,7 @@ pub(super) fn rotate<M: Math>(
     [q, k]: [M::Value; 2],
 ) -> Step<[M::Value; 2]> {
     let columns = at.stage().columns().clone();
-    let angles = angles.of_run(rope, &columns)?;
+    let angles = angles.of_run(rope, &columns);
     let q = at.tap(Site::RotQ, m.rotate(q, &angles, &columns)?)?;
     let k = at.tap(Site::RotK, m.rotate(k, &angles, &columns)?)?;
     Ok([q, k])

@@ -26,6 +26,8 @@ pub struct KvCache {
     d_head: usize,
     n_ctx: usize,
     columns: usize,
+    /// The number of columns after the last run, which the cached keys are turned for.
+    turned_for: usize,
     room: usize,
     /// Room that the next run makes at least.
     reserved: usize,
@@ -55,6 +57,7 @@ impl KvCache {
             d_head: shape.d_head,
             n_ctx: shape.n_ctx,
             columns: 0,
+            turned_for: 0,
             room: 0,
             reserved: 0,
             real: Vec::new(),
@@ -71,6 +74,12 @@ impl KvCache {
     #[must_use]
     pub fn batch(&self) -> usize {
         self.real.len()
+    }
+
+    /// The number of columns of the last run with those before it. It stays when columns are forgotten: rotary angles that depend on the
+    /// length of a text are those of this length.
+    pub(crate) fn turned_for(&self) -> usize {
+        self.turned_for
     }
 
     /// Whether nothing has run yet.
@@ -95,7 +104,8 @@ impl KvCache {
         self.layers.iter().map(bytes).sum()
     }
 
-    /// Forgets everything but the columns before `columns`, as if no others had run. With 0 the next run may have other rows.
+    /// Forgets everything but the columns before `columns`, as if no others had run (except that under LongRoPE and dynamic scaling the keys
+    /// stay turned for the longer text: [`Generate::keeps_angles`](crate::Generate::keeps_angles)). With 0 the next run may have other rows.
     pub fn truncate(&mut self, columns: usize) {
         if columns < self.columns {
             self.columns = columns;
@@ -213,6 +223,7 @@ impl KvCache {
     /// The run's columns are part of the cache from now on.
     pub(crate) fn commit(&mut self, batch: usize, columns: &Columns) {
         self.columns = columns.end();
+        self.turned_for = columns.end();
         self.real = (0..batch).map(|row| columns.real(row)).collect();
     }
 

@@ -33,8 +33,7 @@ pub trait Generate: HookedModel {
     /// [`Error::PaddingInside`](crate::Error::PaddingInside) when padding would come between a row's tokens (it was padded on the right),
     /// [`Error::ContextExceeded`](crate::Error::ContextExceeded) when a row outgrows the context,
     /// [`Error::CacheOfOtherModel`](crate::Error::CacheOfOtherModel), [`Error::CacheOfOtherEngine`](crate::Error::CacheOfOtherEngine),
-    /// [`Error::CachedAngles`](crate::Error::CachedAngles) where a text with cached keys passes the original context of a model whose
-    /// rotary angles depend on the length of the text (LongRoPE, dynamic scaling),
+    /// [`Error::CachedAngles`](crate::Error::CachedAngles), before anything runs, where [`keeps_angles`](Self::keeps_angles) is false,
     /// [`Error::GradientsThroughCache`](crate::Error::GradientsThroughCache) on the reference engine. After an error the cache is as it was.
     fn forward_cached(&self, tokens: &TokenBatch, cache: &mut KvCache, tap: &mut dyn Tap) -> Result<Tensor>;
 
@@ -46,6 +45,17 @@ pub trait Generate: HookedModel {
     /// As [`forward_cached`](Self::forward_cached).
     fn next_logits(&self, tokens: &TokenBatch, cache: &mut KvCache, tap: &mut dyn Tap) -> Result<Tensor> {
         last_column(&self.forward_cached(tokens, cache, tap)?)
+    }
+
+    /// Whether the cached keys are turned by the rotary angles of a text that has `columns` columns more. Where it is false, the cache must
+    /// be emptied ([`KvCache::truncate`] with 0) and the whole text run, which [`generate`](crate::generate()) does.
+    ///
+    /// Always true of most models. Under LongRoPE it is false when the text passes the original context, and under dynamic scaling for
+    /// each further column beyond the original context. A model that passes its runs on to another one passes this on too; the provided
+    /// body says true.
+    fn keeps_angles(&self, cache: &KvCache, columns: usize) -> bool {
+        let _ = (cache, columns);
+        true
     }
 }
 

@@ -110,6 +110,12 @@ pub struct Generation {
 /// columns before. Rows that have ended stay in the batch as padding ([`TokenBatch::real`] of the row is empty). A tap that edits the
 /// logits changes what is chosen; -inf forbids a token.
 ///
+/// Each token is chosen from the logits of a full forward pass on everything before it. Where rotary angles depend on the length of the
+/// text and cached keys have the wrong ones ([`Generate::keeps_angles`]), a run is on all columns so far, with an offset of 0: under
+/// LongRoPE once, when the batch passes the original context (as transformers does for Phi-3); under dynamic scaling for each token beyond
+/// the original context, so that `n` tokens there cost `n` runs on the whole text (transformers leaves the cached keys turned for the
+/// shorter text, and its tokens there differ from those of its own full forward passes).
+///
 /// `on_token` is told every token as soon as it is chosen, and can end the run.
 ///
 /// # Errors
@@ -132,6 +138,10 @@ pub fn generate<R: AsRef<[u32]>>(
     let mut cache = model.new_cache();
     cache.reserve(tokens.pos().saturating_add(options.max_new_tokens));
     while rows.any_open() {
+        if !model.keeps_angles(&cache, tokens.pos()) {
+            cache.truncate(0);
+            tokens = rows.whole();
+        }
         let logits = model.next_logits(&tokens, &mut cache, tap)?;
         let chosen = rows.choose(&logits)?;
         if rows.take(&chosen, on_token).is_break() {
@@ -145,6 +155,7 @@ pub fn generate<R: AsRef<[u32]>>(
 struct Rows<'o> {
     options: &'o GenerateOptions,
     n_ctx: usize,
+    prompts: TokenBatch,
     rows: Vec<Row>,
 }
 
@@ -162,7 +173,8 @@ impl<'o> Rows<'o> {
             let stopped = (options.max_new_tokens == 0).then_some(Stopped::MaxNewTokens);
             Ok(Row { chooser, prompt_len, ids: Vec::new(), stopped })
         };
-        Ok(Self { options, n_ctx, rows: (0..prompts.batch()).map(row).collect::<Result<_>>()? })
+        let rows = (0..prompts.batch()).map(row).collect::<Result<_>>()?;
+        Ok(Self { options, n_ctx, prompts: prompts.clone(), rows })
     }
 
     fn any_open(&self) -> bool {
@@ -206,6 +218,13 @@ impl<'o> Rows<'o> {
         let ids = self.rows.iter().map(|row| row.ids.last().copied().unwrap_or(self.options.pad_id));
         let open = |row: &Row| row.stopped.is_none();
         TokenBatch::column(ids.collect(), self.rows.iter().map(open))
+    }
+
+    /// The prompts and everything that was chosen, but for the last tokens of rows that have ended, which never run.
+    fn whole(&self) -> TokenBatch {
+        let run = |row: &Row| row.ids.len() - usize::from(row.stopped.is_some() && !row.ids.is_empty());
+        let new: Vec<&[u32]> = self.rows.iter().map(|row| &row.ids[..run(row)]).collect();
+        self.prompts.continued(&new, self.options.pad_id)
     }
 
     fn end(self) -> Generation {
