@@ -10,6 +10,8 @@ pub struct PositiveActivations {
     pub feature: u32,
     /// Its activations above zero, in the order in which they were seen.
     pub values: Vec<f32>,
+    /// How many of its activations were below zero, which `values` leaves out: none but of SAEs with signed codes.
+    pub negative: usize,
     /// What was looked at; `counts.tokens` is the denominator.
     pub counts: Counts,
 }
@@ -21,8 +23,9 @@ impl PositiveActivations {
     /// A feature that was not collected.
     pub fn of(kept: &KeptExamples, feature: u32) -> Result<Self> {
         let mut values = kept.activations(feature)?;
+        let negative = values.iter().filter(|a| **a < 0.0).count();
         values.retain(|&a| a > 0.0);
-        Ok(Self { feature, values, counts: *kept.counts() })
+        Ok(Self { feature, values, negative, counts: *kept.counts() })
     }
 
     /// `100 * positive / tokens looked at`. The notebook divides by `total_batches * tokens per batch`: the same number

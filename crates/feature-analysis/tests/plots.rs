@@ -257,6 +257,22 @@ fn a_page_asks_nobody_for_anything() {
     assert!(single.contains("Content-Security-Policy") && !single.contains("<script src"));
 }
 
+/// Signed codes: a strong negative activation has a full bar, and a shade of its own.
+#[test]
+fn negative_activations_are_as_strong_as_positive_ones() {
+    let example = |activation: f32| {
+        let tokens = vec![ContextToken { text: "x".into(), activation }];
+        TopExample { activation, tokens, focus: 0, place: String::new() }
+    };
+    let html = |activations: &[f32]| {
+        top_table(&activations.iter().map(|activation| example(*activation)).collect::<Vec<_>>()).into_string()
+    };
+    let both = html(&[-4.0, 1.0]);
+    assert!(both.contains("-4.000") && both.contains("width:100.0%") && both.contains("width:25.0%"), "{both}");
+    assert!(both.contains("rgba(76,141,245,0.90)") && both.contains("rgba(255,159,28,0.34)"), "{both}");
+    assert!(html(&[-4.0]).contains("rgba(76,141,245,0.90)"), "a table of negative activations alone");
+}
+
 #[test]
 fn a_page_is_written_whole() {
     let path = gallery("sample.html");

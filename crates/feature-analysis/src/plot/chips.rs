@@ -27,10 +27,10 @@ pub struct TopExample {
 }
 
 /// The top activations of a feature, each in its context; every token is shaded by the feature's activation on it, on one
-/// scale for the whole table, and the token itself is outlined.
+/// scale of magnitudes for the whole table (negative ones of signed codes in another colour), and the token itself is outlined.
 pub fn top_table(examples: &[TopExample]) -> Markup {
-    let most =
-        examples.iter().flat_map(|e| e.tokens.iter().map(|t| t.activation).chain([e.activation])).fold(0.0, f32::max);
+    let shown = examples.iter().flat_map(|e| e.tokens.iter().map(|t| t.activation).chain([e.activation]));
+    let most = shown.map(f32::abs).fold(0.0, f32::max);
     html! {
         div class="scroll" {
             table class="top" {
@@ -57,7 +57,7 @@ fn focus_chip(example: &TopExample, most: f32) -> Markup {
 }
 
 fn bar(activation: f32, most: f32) -> Markup {
-    let percent = if most > 0.0 { (100.0 * activation / most).clamp(0.0, 100.0) } else { 0.0 };
+    let percent = if most > 0.0 { (100.0 * activation.abs() / most).clamp(0.0, 100.0) } else { 0.0 };
     html! { (format!("{activation:.3}")) div class="bar" { div style={ "width:" (format!("{percent:.1}")) "%" } {} } }
 }
 

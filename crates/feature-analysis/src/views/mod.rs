@@ -19,9 +19,11 @@ use std::collections::BTreeMap;
 /// The notebook's histogram (cell 22) of one feature, saying below its title what was counted.
 #[must_use]
 pub fn positive_figure(positive: &PositiveActivations) -> Figure {
-    let subtitle = format!("feature {}, {} activations; {}", positive.feature, positive.values.len(), positive.counts);
+    let PositiveActivations { feature, ref values, negative, counts } = *positive;
+    let left_out = if negative == 0 { String::new() } else { format!(" above 0, {negative} below 0 left out") };
+    let subtitle = format!("feature {feature}, {} activations{left_out}; {counts}", values.len());
     let options = HistogramOptions { subtitle: Some(subtitle), ..HistogramOptions::default() };
-    positive_histogram(&positive.values, positive.counts.tokens, &options)
+    positive_histogram(values, counts.tokens, &options)
 }
 
 /// The strongest examples of a feature (cell 23) with wide contexts, each token with the feature's own activation on it: the rows

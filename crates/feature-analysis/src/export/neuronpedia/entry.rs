@@ -79,11 +79,11 @@ pub struct NeuronpediaFeature {
 /// An example: a row of tokens without its first.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct NeuronpediaActivation {
-    /// The least activation of its group; -1 for the strongest.
+    /// The least magnitude of an activation of its group; -1 for the strongest.
     pub bin_min: f64,
-    /// The largest activation of its group.
+    /// The largest magnitude of an activation of its group.
     pub bin_max: f64,
-    /// The share of all tokens whose activation is in these bounds; -1 for the strongest.
+    /// The share of all tokens whose activation has a magnitude in these bounds; -1 for the strongest.
     pub bin_contains: f64,
     /// The tokens.
     pub tokens: Vec<String>,

@@ -56,12 +56,12 @@ pub(super) struct Group<'a> {
     pub(super) examples: Vec<&'a Firing>,
 }
 
-/// The strongest, and draws from each fifth of the range; `firings` are by row and position, `tokens` counts all tokens.
+/// The strongest, and draws from each fifth of the range of magnitudes; `firings` are by row and position, `tokens` counts all tokens.
 pub(super) fn groups(firings: &[Firing], feature: u32, tokens: u64, seed: u64) -> Vec<Group<'_>> {
     // An example leaves the first position out, so that cannot be what it is about.
     let shown: Vec<&Firing> = firings.iter().filter(|firing| firing.pos > 0).collect();
-    let values: Vec<f32> = shown.iter().map(|firing| firing.value).collect();
-    let most = firings.iter().map(|firing| f64::from(firing.value)).fold(0.0, f64::max);
+    let values: Vec<f32> = shown.iter().map(|firing| firing.value.abs()).collect();
+    let most = firings.iter().map(|firing| f64::from(firing.value.abs())).fold(0.0, f64::max);
     if shown.is_empty() {
         return Vec::new();
     }
@@ -70,7 +70,7 @@ pub(super) fn groups(firings: &[Firing], feature: u32, tokens: u64, seed: u64) -
     let key = feature_key(seed, feature);
     for fifth in (0..FIFTHS).rev() {
         let (low, high) = (most * fifth as f64 / FIFTHS as f64, most * (fifth + 1) as f64 / FIFTHS as f64);
-        let inside = |firing: &Firing| (low..=high).contains(&f64::from(firing.value));
+        let inside = |firing: &Firing| (low..=high).contains(&f64::from(firing.value.abs()));
         let mut count = firings.iter().filter(|firing| inside(firing)).count();
         if fifth == 0 {
             count += tokens as usize - firings.len();
@@ -124,6 +124,25 @@ mod tests {
             assert_eq!(group.examples.len(), 5);
             let inside = |firing: &&Firing| (group.bin_min..=group.bin_max).contains(&f64::from(firing.value));
             assert!(group.examples.iter().all(inside), "{group:?}");
+        }
+    }
+
+    /// A feature that fires negatively has the groups of one that fires as strongly, and its examples keep their sign.
+    #[test]
+    fn signed_activations_are_grouped_by_magnitude() {
+        let signed = |sign: f32| -> Vec<Firing> {
+            let value = |i: u32| if i.is_multiple_of(3) { sign * (i + 1) as f32 } else { (i + 1) as f32 };
+            (0..40).map(|i| Firing { row: i / 8, pos: i % 8, value: value(i) / 4.0 }).collect()
+        };
+        let [negative, positive] = [-1.0, 1.0].map(signed);
+        let (found, expected) = (groups(&negative, 3, 1000, 7), groups(&positive, 3, 1000, 7));
+        let numbers = |group: &Group<'_>| (group.bin_min, group.bin_max, group.bin_contains, group.examples.len());
+        assert!(found.iter().map(numbers).eq(expected.iter().map(numbers)));
+        let both =
+            found.iter().zip(&expected).flat_map(|(found, expected)| found.examples.iter().zip(&expected.examples));
+        for (found, expected) in both {
+            assert_eq!((found.row, found.pos, found.value.abs()), (expected.row, expected.pos, expected.value));
+            assert_eq!(found.value < 0.0, (found.row * 8 + found.pos).is_multiple_of(3));
         }
     }
 }

@@ -13,9 +13,12 @@
 //! * the 10 tokens with the largest and the smallest logits `W_dec[j] M W_U / n[j]` (`M`: from the SAE's hook point to the residual stream), and 50 bins of all of them;
 //! * the 3 largest entries of the decoder row;
 //! * examples: the 20 strongest tokens, then 5 drawn from each fifth between 0 and the largest activation, strongest fifth first. An example is
-//!   its whole row but the first position.
+//!   its whole row but the first position;
+//! * of signed codes (AbsTopK, signed TopK) every activation with its sign. Examples are ranked and grouped by magnitude, as in a census, so the
+//!   bounds of a group are magnitudes; [`NeuronpediaReport::negative`] counts the activations below 0.
 //!
-//! Where this differs from SAEDashboard 0.8.0, on purpose: examples are tokens on which the feature fires (SAEDashboard fills up with tokens of activation 0);
+//! Where this differs from SAEDashboard 0.8.0, on purpose: a feature's strong negative activations are among its examples (SAEDashboard ranks by signed
+//! value and draws from 0 upwards, though its histogram and `frac_nonzero` have the negative ones too); examples are tokens on which the feature fires (SAEDashboard fills up with tokens of activation 0);
 //! draws depend on the seed alone; among equals the earlier token comes first; tokens are printed as their tokenizer decodes them (SAEDashboard
 //! prints vocabulary entries, in which bytes beyond ASCII stand for themselves); lists of correlated neurons and features are left empty, and so is
 //! `decoder_weights_dist`.
@@ -25,11 +28,13 @@
 mod entry;
 mod figures;
 mod logits;
+mod report;
 mod spool;
 mod write;
 
 pub use entry::{NeuronpediaActivation, NeuronpediaBatch, NeuronpediaFeature};
-pub use write::{NeuronpediaReport, write_neuronpedia};
+pub use report::NeuronpediaReport;
+pub use write::write_neuronpedia;
 
 use crate::{Error, Result};
 use activation_store::TokenFilter;

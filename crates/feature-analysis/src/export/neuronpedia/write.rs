@@ -2,7 +2,7 @@ use super::entry::{NeuronpediaActivation, NeuronpediaFeature};
 use super::figures::{groups, histogram, largest, rounded, share};
 use super::logits::{Direction, at_once, directions};
 use super::spool::{Firing, Spool};
-use super::{NeuronpediaOptions, NeuronpediaTarget};
+use super::{NeuronpediaOptions, NeuronpediaReport, NeuronpediaTarget};
 use crate::export::folder::begin;
 use crate::export::scratch::Scratch;
 use crate::export::tokens::Tokens;
@@ -24,24 +24,6 @@ const LOGITS: usize = 10;
 const ENTRIES: usize = 3;
 /// Ids beyond the tokenizer's vocabulary: rows that pad `W_U`.
 const OUT_OF_RANGE: &str = "<|outofrange|>";
-
-/// What the folder holds.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct NeuronpediaReport {
-    /// Rows of tokens.
-    pub rows: u64,
-    /// Tokens in a row.
-    pub context: usize,
-    /// Files of features.
-    pub files: usize,
-    /// Features that fire, and how often all of them do.
-    pub alive: usize,
-    /// Activations that are not 0.
-    pub activations: u64,
-    /// Tokens on which activations do not count.
-    pub excluded: ExclusionCounts,
-}
 
 /// Runs over a source once and writes the folder `out`, which appears when all of it is written.
 ///
@@ -94,6 +76,7 @@ struct Text<'a> {
     tokens: Tokens,
     filter: ResolvedFilter,
     excluded: ExclusionCounts,
+    negative: u64,
     /// The source's number of the latest row.
     latest: Option<u64>,
 }
@@ -116,7 +99,7 @@ impl<'a> Text<'a> {
         let filter = options.filter.resolve(Some(target.tokenizer))?;
         let (tokens, excluded) = (Tokens::new(folder)?, ExclusionCounts::default());
         let scratch = Scratch::new(folder)?;
-        Ok(Self { target, map, options, files, spools, scratch, tokens, filter, excluded, latest: None })
+        Ok(Self { target, map, options, files, spools, scratch, tokens, filter, excluded, negative: 0, latest: None })
     }
 
     fn full(&self, rows: u64) -> bool {
@@ -160,7 +143,8 @@ impl<'a> Text<'a> {
                 while feature >= self.spools[spool].features.end {
                     spool += 1;
                 }
-                if value > 0.0 {
+                if value != 0.0 {
+                    self.negative += u64::from(value < 0.0);
                     let firing = Firing { row: rows[line], pos: batch.at[line].pos, value };
                     self.spools[spool].push(&mut self.scratch, feature, firing)?;
                 }
@@ -193,7 +177,15 @@ impl<'a> Text<'a> {
             let io = |source| Error::Io { path: path.clone(), source };
             write_atomically::<Error>(&path, |file| write!(file, "{value:#}").map_err(io))?;
         }
-        Ok(NeuronpediaReport { rows, context, files, alive, activations, excluded: self.excluded })
+        Ok(NeuronpediaReport {
+            rows,
+            context,
+            files,
+            alive,
+            activations,
+            negative: self.negative,
+            excluded: self.excluded,
+        })
     }
 
     /// `run_settings.json` and `skipped_indexes.json`.
