@@ -203,7 +203,11 @@ impl<S: ActivationSource> ActivationSource for Shuffled<S> {
     }
 
     fn stream_id(&self) -> Result<StreamId> {
-        Ok(StreamId { batches: BatchOrder::of_spec(&self.spec), ..self.source.stream_id()? })
+        let drop_last = self.options.drop_last;
+        Ok(StreamId {
+            batches: BatchOrder { drop_last, ..BatchOrder::of_spec(&self.spec) },
+            ..self.source.stream_id()?
+        })
     }
 
     /// The source's: rows that wait in the ring may be gone from it, unless it keeps all.

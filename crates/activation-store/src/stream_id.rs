@@ -10,15 +10,17 @@ use std::path::Path;
 
 /// Version of the fields and of how their digests are made.
 const VERSION: u32 = 1;
-/// Files up to this length are hashed whole, of longer ones two parts.
-const WHOLE_BYTES: u64 = 16 << 20;
-/// Hashed at the head and at the tail of a longer file.
-const PART_BYTES: u64 = 1 << 20;
+/// Files up to this length are hashed whole, longer ones in parts.
+const WHOLE_BYTES: u64 = 64 << 20;
+/// Length of a part.
+const PART_BYTES: u64 = 64 << 10;
+/// Number of parts, spread evenly from the first byte to the last.
+const PARTS: u64 = 1024;
 
-/// Identity of a stream of activations: model, tokenizer, text, and everything that decides which batches it delivers. Two streams of the same id deliver the same
-/// batches, bit for bit.
+/// Identity of a stream of activations: model, tokenizer, text, and everything that decides which batches it delivers. On one machine, two streams of the same id
+/// deliver the same batches, bit for bit, as far as digests can tell: files above 64 MiB are hashed in parts ([`FileDigest::sha256`]).
 ///
-/// A source of one's own has what its [`ActivationSpec`] says; the other fields are `None` or empty, and are compared as they are.
+/// For a custom source only the fields of its [`ActivationSpec`] are set; the others are `None` or empty, and are compared as they are.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
@@ -64,6 +66,8 @@ pub struct BatchOrder {
     pub shuffle: Shuffle,
     /// SAELens' mixing fraction, where its schedule is followed.
     pub mix_fraction: Option<f64>,
+    /// Whether a last batch that is not full is dropped.
+    pub drop_last: bool,
 }
 
 /// What a file of documents is, whatever folder it is in.
@@ -77,7 +81,8 @@ pub struct FileDigest {
     pub read_as: String,
     /// Its length in bytes.
     pub length: u64,
-    /// SHA-256 of the file; of its first and last MiB where it is longer than 16 MiB.
+    /// SHA-256 of the file. Above 64 MiB, of 1,024 parts of 64 KiB spread evenly from its first byte to its last: an edit that changes neither the length nor any of
+    /// these bytes is not noticed.
     pub sha256: String,
 }
 
@@ -185,6 +190,7 @@ impl BatchOrder {
             ring_slots: spec.ring_slots,
             shuffle: spec.shuffle,
             mix_fraction: spec.mix_fraction,
+            drop_last: false,
         }
     }
 }
@@ -195,7 +201,7 @@ impl FileDigest {
     /// # Errors
     /// A file that cannot be read.
     pub fn of_file(path: &Path, read_as: impl Into<String>) -> std::io::Result<Self> {
-        // A pipe has no second reading.
+        // A pipe can be read only once.
         if !std::fs::metadata(path)?.is_file() {
             return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "it is no regular file"));
         }
@@ -205,9 +211,12 @@ impl FileDigest {
         if length <= WHOLE_BYTES {
             std::io::copy(&mut file.take(WHOLE_BYTES), &mut hash)?;
         } else {
-            std::io::copy(&mut Read::by_ref(&mut file).take(PART_BYTES), &mut hash)?;
-            file.seek(SeekFrom::Start(length - PART_BYTES))?;
-            std::io::copy(&mut file.take(PART_BYTES), &mut hash)?;
+            for part in 0..PARTS {
+                // In 128 bits: the product of a length and a part passes 64.
+                let start = u128::from(length - PART_BYTES) * u128::from(part) / u128::from(PARTS - 1);
+                file.seek(SeekFrom::Start(start as u64))?;
+                std::io::copy(&mut Read::by_ref(&mut file).take(PART_BYTES), &mut hash)?;
+            }
         }
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         Ok(Self { name, read_as: read_as.into(), length, sha256: hex(hash) })
@@ -290,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn long_files_differ_by_length_head_and_tail() {
+    fn long_files_differ_by_length_and_parts() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x.txt");
         let digest = |bytes: &[u8]| {
@@ -301,7 +310,7 @@ mod tests {
         let mut bytes = vec![7; WHOLE_BYTES as usize + 1];
         let whole = digest(&bytes);
         assert_eq!((whole.name.as_str(), whole.length), ("x.txt", WHOLE_BYTES + 1));
-        for at in [0, bytes.len() - 1] {
+        for at in [0, bytes.len() / 2, bytes.len() - 1] {
             bytes[at] = 8;
             assert_ne!(digest(&bytes).sha256, whole.sha256);
             bytes[at] = 7;

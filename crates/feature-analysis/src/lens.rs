@@ -17,7 +17,7 @@
 use crate::splice::SaeAt;
 use crate::{Error, Extremes, LensOptions, Result, check_features, project_directions, project_directions_on};
 use model_hooks::{HookSelector, LanguageModel, ProcessingSteps, ResidualMap};
-use sae_core::SparseCoder;
+use sae_core::{Provenance, SparseCoder};
 use std::ops::Range;
 use tensor_kernels::{Arithmetic, Operand};
 
@@ -105,14 +105,13 @@ pub(crate) fn residual_map(model: &LanguageModel, coder: &dyn SparseCoder, at: H
     Ok(map)
 }
 
-/// Where a coder that reads `read` writes: what its metadata say, or, of an SAE that has none, where it reads.
+/// Returns the hook point that a coder writes when it reads `read`: that same point for an SAE, whatever its metadata name (the caller may read it elsewhere), and
+/// the metadata's output for a transcoder.
 pub(crate) fn written(model: &LanguageModel, coder: &dyn SparseCoder, read: HookSelector) -> Result<HookSelector> {
-    match SaeAt::home_in(model.hooked(), coder) {
-        Err(Error::Sae(error))
-            if matches!(*error, sae_core::Error::MissingMetadata { .. }) && !coder.is_transcoder() =>
-        {
-            Ok(read)
-        }
-        found => Ok(found?.output()),
+    let has_own_output =
+        |metadata: &Provenance| metadata.hook_name_out.is_some() && metadata.hook_name_out != metadata.hook_name;
+    if coder.is_transcoder() || coder.provenance().is_some_and(has_own_output) {
+        return Ok(SaeAt::home_in(model.hooked(), coder)?.output());
     }
+    Ok(read)
 }

@@ -36,7 +36,7 @@ const COLUMN_PARTS: usize = 16;
 impl LensOptions {
     /// Peak memory in bytes of a projection of `features` directions, beyond the model and the SAE: a block of `W_U` (as a tensor, copied from it, and
     /// packed), a block of directions (the same), the candidates of a block of directions, and what is kept of all of them. For an SAE inside
-    /// attention or an MLP, a copy of the block's `W_O` or `W_out` comes on top.
+    /// attention or an MLP of width `w`, a copy of the layer's `W_O` or `W_out` and `4 * block_features * w` bytes of directions come on top.
     #[must_use]
     pub fn bytes(&self, features: usize, d_model: usize) -> usize {
         let (rows, columns) = (self.block_features.min(features), self.block_tokens);

@@ -50,6 +50,20 @@ fn the_page_shows_what_the_census_counted() {
             assert!(example.place.ends_with(&format!("row {}, position {}", counted.at.row, counted.at.pos)));
         }
     }
+    // The hook that is read counts, whatever the SAE's metadata name: here a layer that the model does not have.
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::copy(demo("sae/sae_weights.safetensors"), folder.path().join("sae_weights.safetensors")).unwrap();
+    let cfg = std::fs::read_to_string(demo("sae/cfg.json")).unwrap();
+    let elsewhere = cfg.replace("blocks.2.hook_resid_pre", "blocks.77.hook_resid_pre");
+    assert_ne!(cfg, elsewhere);
+    std::fs::write(folder.path().join("cfg.json"), elsewhere).unwrap();
+    let named = Sae::load(folder.path()).unwrap();
+    let hook = StoreOptions { hook_name: Some("blocks.2.hook_resid_pre".into()), ..StoreOptions::default() };
+    let mut read_here = store_of(&model, &named, demo("text.jsonl"), hook);
+    let found = CensusView::of(&census, &named, &mut read_here, &options).unwrap();
+    for (found, card) in found.cards.iter().zip(&view.cards) {
+        assert_eq!(found.promotes, card.promotes);
+    }
     // A store that packs the text in another way, or reads another text, has other tokens at these addresses.
     let shorter = StoreOptions { context_size: Some(100), ..StoreOptions::default() };
     let without_bos = StoreOptions { prepend_bos: Some(false), ..StoreOptions::default() };

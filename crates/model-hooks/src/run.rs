@@ -237,7 +237,8 @@ impl<'a> Stage<'a> {
         let x = match self.interests.get(&point) {
             None => x,
             Some(interest) => {
-                let cx = Cx { at: point, tokens: self.tokens, offset: self.columns.offset, points: &self.reached };
+                let (columns, offset) = (&self.columns, self.columns.offset);
+                let cx = Cx { at: point, tokens: self.tokens, offset, points: &self.reached, columns };
                 match interest {
                     Interest::Watch => {
                         self.tap.watch(&cx, &x.to_tensor()?)?;

@@ -142,6 +142,13 @@ fn means_and_resamples_come_from_another_run() {
     assert!(matches!(Edit::resample(point, &plain, &[2]), Err(Error::NoSuchIndex { index: 2, what: "row", .. })));
     // As an empty choice of rows, positions or heads: not all of them.
     assert!(matches!(Edit::resample(point, &plain, &[]), Err(Error::BadOption { .. })));
+    // One row is not meant for both.
+    let (model, tokens) = (model("gpt2", Processing::None), common::Golden::open("gpt2").tokens());
+    let one = || Edit::resample(point, &plain, &[1]).unwrap();
+    assert!(matches!(model.hooked().forward(&tokens, &mut one()), Err(Error::EditShape { op: "resample", .. })));
+    let (_, first) = before_and_after(point, one().rows(0));
+    assert_same_bits("row 0 alone", &first.narrow(0, 0, 1).unwrap(), &plain.narrow(0, 1, 1).unwrap());
+    assert_same_bits("row 1 is kept", &first.narrow(0, 1, 1).unwrap(), &plain.narrow(0, 1, 1).unwrap());
     let scalar = Tensor::new(1f32, &Device::Cpu).unwrap();
     assert!(matches!(Edit::mean_of(point, &scalar), Err(Error::EditShape { .. })));
 }

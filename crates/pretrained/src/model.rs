@@ -10,15 +10,17 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use tensor_files::read_weight_map;
 
-const SMALL: [&str; 5] = [
+const SMALL: [&str; 7] = [
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
+    "added_tokens.json",
     "generation_config.json",
     "chat_template.jinja",
+    "chat_template.json",
 ];
 /// What a tokenizer is built from where there is no `tokenizer.json`.
-const TOKENIZER_PARTS: [&str; 4] = ["tokenizer.model", "vocab.json", "merges.txt", "added_tokens.json"];
+const TOKENIZER_PARTS: [&str; 3] = ["tokenizer.model", "vocab.json", "merges.txt"];
 /// One file of weights, or the index of its shards: the first that a repository has is fetched.
 const WEIGHTS: [(&str, &str); 2] =
     [("model.safetensors", "model.safetensors.index.json"), ("pytorch_model.bin", "pytorch_model.bin.index.json")];

@@ -166,6 +166,8 @@ fn memory_and_work_are_bounded() {
 
     // Less memory, fewer tokens: 2 x 4 bytes of 1,024 numbers each fit 256 times into half of it.
     options.memory_bytes = 4 << 20;
-    let (verdict, _, _, _) = run(&rows(32, 128), &options);
+    let (verdict, held, _, _) = run(&rows(32, 128), &options);
     assert_eq!(verdict.measured.unwrap().tokens, 2 * 127);
+    // Codes of all its tokens would be 16 MiB, and the tensors of a forward pass over them are 1 MiB each.
+    assert!(held < options.memory_bytes + (8 << 20), "{held} bytes held of a small memory");
 }

@@ -343,3 +343,15 @@ fn every_door_opens_the_same_sae() {
         }
     }
 }
+
+/// Saving replaces all files that decide what an SAE computes: the factor of the one that was in the folder before must not be applied to the new one.
+#[test]
+fn a_scaler_of_the_sae_before_does_not_stay() {
+    let (_dir, folder) = with_file(UNFOLDED, SCALER, json!({ "scaling_factor": FACTOR }).to_string());
+    std::fs::write(folder.join("notes.txt"), "of the user").unwrap();
+    let (_other, unfolded) = copy(UNFOLDED);
+    plainly(&unfolded).save(&folder).unwrap();
+    assert!(!folder.join(SCALER).exists());
+    assert_eq!(plainly(&folder).as_sae().unwrap().normalisation(), Normalisation::ExpectedAverageOnlyIn);
+    assert!(folder.join("notes.txt").exists());
+}

@@ -338,13 +338,16 @@ impl DocumentSource for Documents {
                         }
                         _ => read_as,
                     };
+                    // A text without white space is cut where its piece ends, which decides the tokens there.
+                    let read_as = format!("{read_as}, pieces of {} bytes", self.options.max_piece_bytes);
                     let io = |source| Error::Io { path: input.path.clone(), source };
                     FileDigest::of_file(&input.path, read_as).map_err(io)
                 };
                 inputs.iter().map(|(_, input)| digest(input)).collect::<Result<_>>()?
             }
             Held::Texts(texts) => {
-                vec![FileDigest::of_memory("texts", texts.iter().map(|text| text.as_bytes().to_vec()))]
+                let read_as = format!("texts, pieces of {} bytes", self.options.max_piece_bytes);
+                vec![FileDigest::of_memory(read_as, texts.iter().map(|text| text.as_bytes().to_vec()))]
             }
             Held::Tokens(documents) => vec![FileDigest::of_memory("tokens", documents.iter().map(bytes))],
         })

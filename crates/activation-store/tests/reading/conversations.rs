@@ -135,4 +135,6 @@ fn another_template_is_another_stream() {
     let plain = dir.file("y.jsonl", "{\"text\": \"plain\"}\n");
     let of_text = |options| Documents::open(&[&plain], options).unwrap().digests().unwrap();
     assert_eq!(of_text(options()), of_text(options().chat_template(template())));
+    // A text without white space is cut where its piece ends.
+    assert_ne!(of_text(options()), of_text(options().max_piece_bytes(64)));
 }

@@ -1,4 +1,4 @@
-//! What an SAE is, for a run that is resumed: [`coder_digest`].
+//! [`coder_digest`]: the digest of an SAE, compared on resume.
 
 use crate::Result;
 use activation_store::sha256_hex;
@@ -7,14 +7,14 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use sae_core::SparseCoder;
 
-/// Rows that are encoded: so many of each size, and their opposites. Every feature of an SAE without a limit to their number fires on some.
+/// Rows that are encoded: so many of each size, and their opposites. Most features of an SAE without TopK are active on at least one of them.
 const ROWS: usize = 4;
 const SIZES: [f32; 3] = [1.0, 10.0, 100.0];
 /// Features whose decoder rows count.
 const DECODER_ROWS: usize = 256;
 
-/// SHA-256 of what an SAE or any other dictionary makes of fixed rows, and of some of its decoder rows. Other weights, another threshold or another engine give other
-/// digests.
+/// Returns the SHA-256 of the codes of fixed inputs and of some decoder rows, of an SAE or any other dictionary. Other weights, another threshold or another engine
+/// give another digest, unless they differ only in features that no fixed input activates.
 ///
 /// # Errors
 /// The SAE's own.

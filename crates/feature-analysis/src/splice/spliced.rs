@@ -205,11 +205,10 @@ impl<'a> Spliced<'a> {
         let width = x.len() / (batch * pos).max(1);
         let mut mask = vec![0u8; batch * pos];
         for row in 0..batch {
-            let real = tokens.real(row);
-            for column in real.clone() {
+            for column in tokens.real(row) {
                 let i = row * pos + column;
-                let excluded =
-                    self.sae.excludes(cx.offset + column - real.start, tokens.ids()[i], &x[i * width..(i + 1) * width]);
+                let position = cx.position(row, column);
+                let excluded = self.sae.excludes(position, tokens.ids()[i], &x[i * width..(i + 1) * width]);
                 mask[i] = u8::from(excluded);
             }
         }

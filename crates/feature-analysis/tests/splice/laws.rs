@@ -5,7 +5,7 @@ use activation_store::TokenFilter;
 use candle_core::{IndexOp, Tensor};
 use feature_analysis::{FeatureEdit, SaeAt, SaePoint, SaeSite, Splice, run_with_saes};
 use model_hooks::{Capture, Edit, HookedModel, NoTap, Side, TokenBatch};
-use sae_core::{Sae, SaeParts, SparseCoder};
+use sae_core::{Sae, SaeParts, SeqposSlice, SparseCoder};
 
 /// One SAE each at a residual stream, at all heads of `z` and at an MLP's output, and a transcoder to the other MLP's output.
 fn several<'a>(model: &'a dyn HookedModel, saes: &'a [sae_core::Sae], error_term: bool) -> Splice<'a> {
@@ -308,6 +308,36 @@ fn cached_steps_are_as_the_whole_run() {
                 let logits = generator.forward_cached(&step, &mut cache, &mut splice).unwrap();
                 let expected = whole.i((.., columns)).unwrap();
                 assert_close(&format!("{name}, {engine}"), &logits, &expected, tolerance(engine));
+            }
+        }
+    }
+}
+
+/// Positions of a filter count from each row's first token, padding aside, in every step of a generation.
+#[test]
+fn positions_of_a_filter_are_those_of_the_row_behind_a_cache() {
+    let filter = TokenFilter::everything().with_positions(SeqposSlice { start: Some(0), stop: Some(6), step: None });
+    for engine in engines() {
+        let model = model_on("gpt2", engine);
+        let (generator, hook) = (model.generator().unwrap(), at("blocks.1.hook_resid_pre"));
+        let sae = sae(engine, 8, model.shape().d_model, 64);
+        let splice = || {
+            let at = SaeAt::new(hook, &sae).filter(&filter, None).unwrap();
+            Splice::on(model.hooked()).with(at).unwrap()
+        };
+        let rows = [vec![3u32, 10, 17, 24, 31, 38, 45, 52], vec![3u32, 14, 25, 36, 47, 58, 69, 80, 91, 11, 22]];
+        // The last four tokens of each row are steps of their own.
+        let prompts: Vec<&[u32]> = rows.iter().map(|row| &row[..row.len() - 4]).collect();
+        let (mut cache, mut taps) = (generator.new_cache(), splice());
+        generator.forward_cached(&TokenBatch::padded(&prompts, 0, Side::Left).unwrap(), &mut cache, &mut taps).unwrap();
+        for left in (1..=4).rev() {
+            let step: Vec<&[u32]> = rows.iter().map(|row| &row[row.len() - left..=row.len() - left]).collect();
+            let found = generator.forward_cached(&TokenBatch::new(&step).unwrap(), &mut cache, &mut taps).unwrap();
+            for (row, ids) in rows.iter().enumerate() {
+                let alone = TokenBatch::new(&[&ids[..=ids.len() - left]]).unwrap();
+                let whole = model.hooked().forward(&alone, &mut splice()).unwrap();
+                let (found, expected) = (found.i((row, 0)).unwrap(), whole.i((0, ids.len() - left)).unwrap());
+                assert_close(&format!("{engine}, row {row}"), &found, &expected, tolerance(engine));
             }
         }
     }

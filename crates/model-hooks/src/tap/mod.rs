@@ -7,6 +7,7 @@ mod edit;
 pub use capture::Capture;
 pub use edit::{Cut, Edit, Indices, Place, edit_at};
 
+use crate::run::Columns;
 use crate::{Error, HookPoint, Result, TokenBatch};
 use candle_core::Tensor;
 
@@ -31,6 +32,16 @@ pub struct Cx<'a> {
     pub offset: usize,
     /// Every hook point that this run reaches, as given to [`Tap::points`].
     pub points: &'a [HookPoint],
+    pub(crate) columns: &'a Columns,
+}
+
+impl Cx<'_> {
+    /// Returns the position, from 0, of the token at a row and column of this forward pass in its own sequence: padding before the sequence does not count, and
+    /// columns that a cache holds do.
+    #[must_use]
+    pub fn position(&self, row: usize, column: usize) -> usize {
+        self.columns.position(row, column)
+    }
 }
 
 /// Something attached to a forward pass: it watches values, or changes them.

@@ -107,7 +107,7 @@ pub(super) fn measure(
 }
 
 /// Tokens that are encoded and decoded at once: codes (8 bytes an active feature; of a wrong pairing all may be), input and reconstruction in a quarter of the memory.
-fn at_once(subject: &Subject<'_>, memory_bytes: u64) -> usize {
+pub(super) fn at_once(subject: &Subject<'_>, memory_bytes: u64) -> usize {
     let coder = subject.coder();
     let each = 8 * coder.d_sae() as u64 + 8 * (coder.d_in() + coder.d_out()) as u64;
     usize::try_from(memory_bytes / 4 / each.max(1)).unwrap_or(usize::MAX).clamp(1, MOST_AT_ONCE)

@@ -1,6 +1,6 @@
 //! What would help: the SAE is tried on changed inputs, and on the model's other hook points, and what explains much more is named.
 
-use super::measure::Measured;
+use super::measure::{Measured, at_once};
 use super::reason::{Check, Level, Reason};
 use super::sample::Sample;
 use super::statics::{self, Place};
@@ -95,18 +95,27 @@ struct Trial<'a> {
     subject: &'a Subject<'a>,
     x: &'a [f32],
     d_in: usize,
+    /// Tokens that are encoded at once.
+    at_once: usize,
 }
 
 impl Trial<'_> {
     /// What comes of it when each row goes in as `change` makes it, and comes out as `back` makes it of the row's own numbers.
     fn explained<P>(&self, change: impl Fn(&mut [f32]) -> P, back: impl Fn(&P, &mut [f32])) -> Result<Outcome> {
-        let mut changed = self.x.to_vec();
-        let kept: Vec<P> = changed.chunks_exact_mut(self.d_in).map(change).collect();
-        let (features, mut y_hat) = self.subject.run(&changed)?;
-        y_hat.chunks_exact_mut(self.d_in).zip(&kept).for_each(|(row, kept)| back(kept, row));
-        let variance = stats::variance_explained(self.x, &y_hat, self.d_in);
+        let mut explained = stats::Variance::around(stats::mean_row(self.x, self.d_in));
+        let (mut active, mut tokens) = (0, 0);
+        for part in self.x.chunks(self.at_once * self.d_in) {
+            let mut changed = part.to_vec();
+            let kept: Vec<P> = changed.chunks_exact_mut(self.d_in).map(&change).collect();
+            let (features, mut y_hat) = self.subject.run(&changed)?;
+            y_hat.chunks_exact_mut(self.d_in).zip(&kept).for_each(|(row, kept)| back(kept, row));
+            explained.add(part, &y_hat);
+            active += features.nnz();
+            tokens += kept.len();
+        }
+        let variance = explained.explained();
         let variance = if variance.is_finite() { variance } else { f64::NEG_INFINITY };
-        Ok(Outcome { variance, l0: features.nnz() as f64 / kept.len().max(1) as f64 })
+        Ok(Outcome { variance, l0: active as f64 / tokens.max(1) as f64 })
     }
 
     fn scaled(&self, factor: f64) -> Result<Outcome> {
@@ -118,7 +127,7 @@ impl Trial<'_> {
     fn centred(&self) -> Result<Outcome> {
         let mut x = self.x.to_vec();
         x.chunks_exact_mut(self.d_in).for_each(|row| _ = centre(row));
-        Trial { subject: self.subject, x: &x, d_in: self.d_in }.explained(|_| (), |(), _| ())
+        Trial { subject: self.subject, x: &x, d_in: self.d_in, at_once: self.at_once }.explained(|_| (), |(), _| ())
     }
 
     fn standardised(&self) -> Result<Outcome> {
@@ -173,14 +182,15 @@ pub(super) fn look(
         0 | 1 => all,
         step => (FEW_AMONG, step),
     };
-    let look = Look { model, subject, place, sample };
+    let at_once = at_once(subject, options.memory_bytes);
+    let look = Look { model, subject, place, sample, at_once };
     let mut changes = inputs(subject, place, measured);
     let work = (tokens.min(few.0) / few.1) as u64 * d_in as u64 * subject.coder().d_sae() as u64;
     let most = usize::try_from(options.remedy_work / work.max(1)).unwrap_or(usize::MAX).clamp(8, PLACES_AT_MOST);
     changes.extend(look.points(most).into_iter().map(Change::Point));
     changes.extend(look.heads(most).into_iter().map(Change::Head));
     let x = of_sample(few);
-    let now = Trial { subject, x: &x, d_in }.explained(|_| (), |(), _| ())?;
+    let now = Trial { subject, x: &x, d_in, at_once }.explained(|_| (), |(), _| ())?;
     // More features explain more, so that a small gain counts only where it is not bought with them.
     let gain = |now: Outcome, change: Change, outcome: Outcome| {
         let gain = outcome.variance - now.variance.max(0.0);
@@ -195,7 +205,7 @@ pub(super) fn look(
         (now, tried)
     } else {
         let (x, best) = (of_sample(all), tried.into_iter().map(|(change, _)| change).collect::<Vec<_>>());
-        (Trial { subject, x: &x, d_in }.explained(|_| (), |(), _| ())?, look.try_all(&best, &x, all)?)
+        (Trial { subject, x: &x, d_in, at_once }.explained(|_| (), |(), _| ())?, look.try_all(&best, &x, all)?)
     };
     let best = tried.into_iter().max_by(|a, b| gain(now, a.0, a.1).total_cmp(&gain(now, b.0, b.1)));
     let Some((change, outcome)) = best else { return Ok(None) };
@@ -239,6 +249,7 @@ struct Look<'a> {
     subject: &'a Subject<'a>,
     place: &'a Place,
     sample: &'a Sample,
+    at_once: usize,
 }
 
 impl Look<'_> {
@@ -276,8 +287,8 @@ impl Look<'_> {
     /// Tries each change on every `step`th of the first `at_most` tokens (`tokens` is this pair); `x` holds their activations at the SAE's own place. The places
     /// are tried one after the other, and only the outcome of each is stored.
     fn try_all(&self, changes: &[Change], x: &[f32], tokens: (usize, usize)) -> Result<Vec<(Change, Outcome)>> {
-        let (subject, d_in) = (self.subject, self.subject.coder().d_in());
-        let own = Trial { subject, x, d_in };
+        let (subject, d_in, at_once) = (self.subject, self.subject.coder().d_in(), self.at_once);
+        let own = Trial { subject, x, d_in, at_once };
         let mut found = Vec::with_capacity(changes.len());
         for &change in changes {
             let outcome = match change {
@@ -296,7 +307,7 @@ impl Look<'_> {
         let points: Vec<HookPoint> =
             changes.iter().filter_map(|change| if let Change::Point(p) = change { Some(*p) } else { None }).collect();
         self.sample.visit(self.model, &points, tokens, |point, x| {
-            let outcome = Trial { subject, x: &x, d_in }.explained(|_| (), |(), _| ())?;
+            let outcome = Trial { subject, x: &x, d_in, at_once }.explained(|_| (), |(), _| ())?;
             found.push((Change::Point(point), outcome));
             Ok(())
         })?;
@@ -310,7 +321,8 @@ impl Look<'_> {
                     .chunks_exact((all.len() / lines.max(1)).max(1))
                     .filter_map(|row| row.get(head * d_in..(head + 1) * d_in));
                 let x: Vec<f32> = rows.flatten().copied().collect();
-                found.push((Change::Head(head), Trial { subject, x: &x, d_in }.explained(|_| (), |(), _| ())?));
+                found
+                    .push((Change::Head(head), Trial { subject, x: &x, d_in, at_once }.explained(|_| (), |(), _| ())?));
             }
             Ok(())
         })?;

@@ -35,14 +35,7 @@ pub(super) fn mean_share(row: &[f32]) -> f64 {
     if norm > 0.0 { sum.abs() / (row.len() as f64).sqrt() / norm } else { 0.0 }
 }
 
-/// Share of the variance of `y` that `y_hat` keeps: `1 - sum |y - y_hat|^2 / sum |y - mean y|^2`, all rows pooled.
-pub(super) fn variance_explained(y: &[f32], y_hat: &[f32], width: usize) -> f64 {
-    let mut variance = Variance::around(mean_row(y, width));
-    variance.add(y, y_hat);
-    variance.explained()
-}
-
-/// The sums of [`variance_explained`], for rows that come in parts.
+/// The share of the variance of `y` that `y_hat` keeps, `1 - sum |y - y_hat|^2 / sum |y - mean y|^2`, all rows pooled; the rows come in parts.
 pub(super) struct Variance {
     mean: Vec<f32>,
     missed: f64,
@@ -109,6 +102,11 @@ mod tests {
 
     #[test]
     fn variance_explained_by_hand() {
+        let variance_explained = |y: &[f32], y_hat: &[f32], width| {
+            let mut parts = Variance::around(mean_row(y, width));
+            y.chunks(width).zip(y_hat.chunks(width)).for_each(|(y, y_hat)| parts.add(y, y_hat));
+            parts.explained()
+        };
         // Rows (0, 0), (2, 0): variance 2; predicting the mean explains nothing, the rows all.
         let y = [0f32, 0.0, 2.0, 0.0];
         assert_eq!(variance_explained(&y, &[1.0, 0.0, 1.0, 0.0], 2), 0.0);

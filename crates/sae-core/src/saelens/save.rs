@@ -1,3 +1,4 @@
+use super::auxiliary::{SCALER_FILE, WHITENING_FILE};
 use super::{CFG_FILE, LAYOUT_VERSION, SPARSITY_FILE, WEIGHTS_FILE, legacy};
 use crate::{ActShape, Activation, Error, Normalisation, Result, Sae, SparseCoder};
 use candle_core::{Device, Tensor};
@@ -45,7 +46,8 @@ impl Sae {
             file.write_all(text.as_bytes())
                 .map_err(|source| tensor_files::Error::Io { path: folder.join(CFG_FILE), source })
         })?;
-        Ok(new.replace(&[CFG_FILE, WEIGHTS_FILE, SPARSITY_FILE])?)
+        // A file of another SAE's factor must not stay: it would be applied to this one.
+        Ok(new.replace(&[CFG_FILE, WEIGHTS_FILE, SPARSITY_FILE, SCALER_FILE, WHITENING_FILE])?)
     }
 
     fn named_tensors(&self) -> Result<Vec<(&'static str, Tensor)>> {

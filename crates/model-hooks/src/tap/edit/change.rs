@@ -12,6 +12,8 @@ pub(super) enum Change {
     Scale(f64),
     Add(Tensor),
     Patch(Tensor),
+    /// As `Patch`, with a row for each row: one is not broadcast to all.
+    Resample(Tensor),
     ProjectOut(Tensor),
     Map(Arc<dyn Fn(Tensor) -> Result<Tensor> + Send + Sync>),
     Each(EachSlice),
@@ -22,7 +24,7 @@ impl fmt::Debug for Change {
         let shaped = |f: &mut fmt::Formatter<'_>, x: &Tensor| write!(f, "{}({:?})", self.name(), x.dims());
         match self {
             Self::Scale(factor) => write!(f, "scale({factor})"),
-            Self::Add(x) | Self::Patch(x) | Self::ProjectOut(x) => shaped(f, x),
+            Self::Add(x) | Self::Patch(x) | Self::Resample(x) | Self::ProjectOut(x) => shaped(f, x),
             Self::Map(_) | Self::Each(_) => f.write_str(self.name()),
         }
     }
@@ -34,6 +36,7 @@ impl Change {
             Self::Scale(_) => "scale",
             Self::Add(_) => "add",
             Self::Patch(_) => "patch",
+            Self::Resample(_) => "resample",
             Self::ProjectOut(_) => "project out",
             Self::Map(_) => "map",
             Self::Each(_) => "each",
@@ -49,6 +52,7 @@ impl Change {
         let change = match self {
             Self::Add(y) => Self::Add(cut_too(y)?),
             Self::Patch(y) => Self::Patch(cut_too(y)?),
+            Self::Resample(y) => Self::Resample(cut_too(y)?),
             other => other.clone(),
         };
         let place = At { point, whole: x.dims(), cuts };
@@ -68,7 +72,8 @@ impl Change {
             Self::Scale(0.0) => x.zeros_like()?,
             Self::Scale(factor) => (x * *factor)?,
             Self::Add(y) => (x + fit(y)?)?,
-            Self::Patch(y) => fit(y)?.contiguous()?,
+            Self::Resample(y) if y.dim(0)? != x.dim(0)? => return Err(at.misfit(self.name(), x, y)),
+            Self::Patch(y) | Self::Resample(y) => fit(y)?.contiguous()?,
             Self::ProjectOut(d) => {
                 let d = fit(d)?;
                 let along = (x * &d)?.sum_keepdim(D::Minus1)?.broadcast_div(&d.sqr()?.sum_keepdim(D::Minus1)?)?;

@@ -67,11 +67,12 @@ impl Edit {
         Ok(Self::patch(point, needs_rows(point, "mean", captured)?.mean_keepdim(0)?))
     }
 
-    /// Resample ablation: row `i` gets row `from[i]` of `captured` `[rows, ..]`, the value at this point in another run.
+    /// Resample ablation: row `i` gets row `from[i]` of `captured` `[rows, ..]`, the value at this point in another run. `from` has an index for each row of
+    /// the batch, or of [`rows`](Self::rows).
     ///
     /// # Errors
     /// [`Error::EditShape`] where `captured` has no rows, [`Error::NoSuchIndex`] where it lacks one of `from`, [`Error::BadOption`] where
-    /// `from` is empty.
+    /// `from` is empty. The run ends with [`Error::EditShape`] where `from` has another length than the rows.
     pub fn resample(point: HookPoint, captured: &Tensor, from: &[usize]) -> Result<Self> {
         let rows = needs_rows(point, "resample", captured)?.dim(0)?;
         if let Some(&index) = from.iter().find(|&&row| row >= rows) {
@@ -83,7 +84,7 @@ impl Edit {
         }
         let parts: Vec<Tensor> =
             from.iter().map(|&row| captured.narrow(0, row, 1)).collect::<candle_core::Result<_>>()?;
-        Ok(Self::patch(point, Tensor::cat(&parts, 0)?))
+        Ok(Self::new(point, Change::Resample(Tensor::cat(&parts, 0)?)))
     }
 
     /// Takes the component along `direction` `[width of the last axis]` out of every vector: `x - (x . d) d / |d|^2`.
