@@ -41,10 +41,10 @@ pub struct Source {
     /// How the SAE's files are read.
     #[command(flatten)]
     pub sae_flags: SaeFlags,
-    /// Files: .txt, .jsonl, .json (also .gz, .zst) or .parquet; globs; folders, for all such files in them [default: the embedded demo's held-out text]
+    /// Files: .txt, .jsonl, .json (also .gz, .zst), .parquet or .arrow; globs; folders, for all such files in them [default: the embedded demo's held-out text]
     #[arg(long, value_name = "FILES", num_args = 1..)]
     pub text: Vec<PathBuf>,
-    /// The field (JSON) or column (Parquet) with the documents: text, or lists of token ids
+    /// The field (JSON) or column (Parquet, Arrow) with the documents: text, or lists of token ids; data.text for a field inside of data
     /// [default: the first of tokens, input_ids, text, problem, conversation, conversations, messages]
     #[arg(long, value_name = "NAME")]
     pub text_field: Option<String>,

@@ -234,6 +234,16 @@ pub enum Error {
         /// The reader's reason.
         reason: String,
     },
+    /// A file in Arrow's IPC format that cannot be read.
+    #[error(
+        "{path}: cannot be read as Arrow IPC: {reason}; the datasets library writes the same rows as Parquet: ds.to_parquet(\"rows.parquet\")"
+    )]
+    Arrow {
+        /// The file.
+        path: PathBuf,
+        /// The reader's reason.
+        reason: String,
+    },
     /// The thread that reads files ended without a word: a defect in a decoder, brought out by a damaged file.
     #[error("{path}: reading stopped unexpectedly; the file is probably damaged")]
     ReaderStopped {

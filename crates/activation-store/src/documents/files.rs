@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 /// Read at a time.
 const BUFFER_BYTES: usize = 64 << 10;
-pub(super) const KNOWN: &str = ".txt, .jsonl, .ndjson or .json (each also with .gz or .zst), or .parquet";
+pub(super) const KNOWN: &str = ".txt, .jsonl, .ndjson or .json (each also with .gz or .zst), .parquet or .arrow";
 
 /// How a file is laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub(super) enum Format {
     Text,
     JsonLines,
     Parquet,
+    /// Arrow IPC.
+    Arrow,
 }
 
 /// How a file is compressed as a whole.
@@ -52,8 +54,10 @@ pub(super) struct Input {
     pub(super) path: PathBuf,
     pub(super) format: Format,
     pub(super) compression: Compression,
-    /// The field of a line or the column of a table.
+    /// The field of a line or the column of a table, as people write it.
     pub(super) field: String,
+    /// The names that lead to it: one, or those of the objects around it and its own.
+    pub(super) keys: Vec<String>,
     pub(super) kind: Kind,
     /// The largest window of a zstd file, in bytes.
     pub(super) max_zstd_window: u64,
@@ -78,6 +82,7 @@ impl Input {
             format,
             compression,
             field: String::new(),
+            keys: Vec::new(),
             kind: Kind::Text,
             max_zstd_window,
             chat: None,
@@ -110,6 +115,12 @@ impl Input {
             Compression::Zstd => "zstd",
         };
         Error::Compressed { path, compression, read, source }
+    }
+
+    /// The field for the identity of a stream: `a.b` inside of `a` is another one than a field of this very name.
+    pub(super) fn field_words(&self) -> String {
+        let inside = if self.keys.len() > 1 { " (inside)" } else { "" };
+        format!("`{}`{inside}", self.field)
     }
 
     pub(super) fn wrong_type(&self, place: Place, found: impl Into<String>) -> Error {
@@ -182,6 +193,7 @@ pub(super) fn by_name(path: &Path) -> Option<(Format, Compression)> {
         ("txt", _) => Some((Format::Text, compression)),
         ("jsonl" | "ndjson" | "json", _) => Some((Format::JsonLines, compression)),
         ("parquet", Compression::None) => Some((Format::Parquet, compression)),
+        ("arrow", Compression::None) => Some((Format::Arrow, compression)),
         _ => None,
     }
 }

@@ -2,7 +2,7 @@
 
 use super::files::{Format, Input, Kind};
 use super::json_stream::Type;
-use super::{DocumentOptions, jsonl, table};
+use super::{DocumentOptions, ipc, jsonl, table};
 use crate::{Error, Place, Result};
 use std::path::Path;
 
@@ -25,12 +25,30 @@ const CHAT_FIELDS: [(&str, Kind); 4] =
 pub(super) enum Holds {
     One(Kind),
     Any,
+    /// Fields of its own, in words.
+    Fields(String),
     /// Something else, in words.
     Other(String),
 }
 
-/// The names of fields or columns, and what each holds.
-pub(super) type Columns = Vec<(String, Holds)>;
+/// In words, for a message that says what to do.
+pub(super) const LIST_OF_TEXTS: &str = "a list of texts (join them to one text, or write a row for each)";
+
+/// A field or column: the names that lead to it, and what it holds.
+#[derive(Clone, Debug)]
+pub(super) struct Column {
+    pub(super) keys: Vec<String>,
+    pub(super) holds: Holds,
+}
+
+impl Column {
+    fn name(&self) -> String {
+        self.keys.join(".")
+    }
+}
+
+/// All of a file.
+pub(super) type Columns = Vec<Column>;
 
 /// Finds the field with documents, and whether they are text or tokens.
 pub(super) fn inspect(path: &Path, options: &DocumentOptions) -> Result<Input> {
@@ -41,7 +59,7 @@ pub(super) fn inspect(path: &Path, options: &DocumentOptions) -> Result<Input> {
         None if options.use_chat_formatting => CHAT_FIELDS.map(some).to_vec(),
         None => FIELDS.map(some).to_vec(),
     };
-    if input.format != Format::Parquet {
+    if matches!(input.format, Format::Text | Format::JsonLines) {
         input.check_encoding()?;
     }
     let (place, columns) = match input.format {
@@ -51,14 +69,14 @@ pub(super) fn inspect(path: &Path, options: &DocumentOptions) -> Result<Input> {
         }
         Format::Text => return Ok(input),
         Format::JsonLines => {
-            let decided = |fields: &[(String, Type)]| {
-                let first = wanted.iter().find_map(|(name, _)| fields.iter().find(|(field, _)| field == name));
-                first.is_none_or(|(_, kind)| !matches!(kind, Type::Null | Type::EmptyList))
+            let decided = |columns: &Columns| {
+                let first = wanted.iter().find_map(|(name, _)| find(columns, name));
+                first.is_none_or(|(_, column)| column.holds != Holds::Any)
             };
-            let (place, fields) = jsonl::fields(&input, decided)?;
-            (place, fields.into_iter().map(|(name, kind)| (name, holds(kind))).collect())
+            jsonl::columns(&input, &|name| wanted.iter().any(|(wanted, _)| *wanted == name), decided)?
         }
         Format::Parquet => (Place::Schema, table::columns(&input)?),
+        Format::Arrow => (Place::Schema, ipc::columns(&input)?),
     };
     choose(&mut input, place, columns, &wanted)?;
     if options.use_chat_formatting && input.kind == Kind::Text {
@@ -73,36 +91,66 @@ pub(super) fn inspect(path: &Path, options: &DocumentOptions) -> Result<Input> {
     Ok(input)
 }
 
-fn holds(kind: Type) -> Holds {
+pub(super) fn holds(kind: Type) -> Holds {
     match kind {
         Type::Text => Holds::One(Kind::Text),
         Type::List => Holds::One(Kind::Tokens),
         Type::EmptyList | Type::Null => Holds::Any,
         Type::Objects => Holds::One(Kind::Chat),
-        Type::Object | Type::Number | Type::Boolean => Holds::Other(kind.name().into()),
+        Type::Texts => Holds::Other(LIST_OF_TEXTS.into()),
+        Type::Object => Holds::Fields(kind.name().into()),
+        Type::Number | Type::Boolean => Holds::Other(kind.name().into()),
     }
+}
+
+/// The column of this name: one of this very name before one inside of others. Where an object around it has held nothing so far, it may be
+/// inside. Gives the keys that lead to it.
+fn find<'c>(columns: &'c Columns, name: &str) -> Option<(Vec<String>, &'c Column)> {
+    let named = columns.iter().filter(|column| column.name() == name).min_by_key(|column| column.keys.len());
+    if let Some(column) = named {
+        return Some((column.keys.clone(), column));
+    }
+    let keys: Vec<String> = name.split('.').map(str::to_string).collect();
+    let around = |column: &&Column| {
+        column.holds == Holds::Any && column.keys.len() < keys.len() && keys.starts_with(&column.keys)
+    };
+    columns.iter().find(around).map(|column| (keys.clone(), column))
+}
+
+/// The fields for a message; those inside of others in place of what is around them.
+fn names(columns: &Columns) -> Vec<String> {
+    let is_around =
+        |keys: &[String]| columns.iter().any(|other| other.keys.len() > keys.len() && other.keys.starts_with(keys));
+    columns.iter().filter(|column| !is_around(&column.keys)).map(Column::name).collect()
 }
 
 /// Takes the first wanted field that is there; of several, one that holds something.
 fn choose(input: &mut Input, place: Place, columns: Columns, wanted: &[(&str, Option<Kind>)]) -> Result<()> {
-    let mut there = wanted.iter().filter_map(|(name, kind)| {
-        columns.iter().find(|(column, _)| column == name).map(|(column, holds)| (column, *kind, holds))
-    });
+    let mut there = wanted
+        .iter()
+        .filter_map(|(name, kind)| find(&columns, name).map(|(keys, column)| (*name, keys, *kind, &column.holds)));
     let Some(first) = there.next() else {
         let wanted: Vec<&str> = wanted.iter().map(|(name, _)| *name).collect();
-        let found: Vec<&String> = columns.iter().map(|(name, _)| name).collect();
+        let found = names(&columns);
         let path = input.path.clone();
         return Err(Error::MissingField { path, place, wanted: jsonl::quoted(&wanted), found: jsonl::quoted(&found) });
     };
-    let (name, expected, holds) =
-        std::iter::once(first).chain(there).find(|(_, _, holds)| **holds != Holds::Any).unwrap_or(first);
-    input.field.clone_from(name);
+    let (name, keys, expected, holds) =
+        std::iter::once(first.clone()).chain(there).find(|(_, _, _, holds)| **holds != Holds::Any).unwrap_or(first);
+    input.field = name.into();
     input.kind = expected.unwrap_or(Kind::Text);
     match holds {
         Holds::One(kind) if expected.is_none_or(|expected| expected == *kind) => input.kind = *kind,
         Holds::Any => {}
         Holds::One(kind) => return Err(input.wrong_type(place, kind.expected())),
         Holds::Other(other) => return Err(input.wrong_type(place, other)),
+        Holds::Fields(other) => {
+            let inside: Vec<Column> =
+                columns.iter().filter(|c| c.keys.len() > keys.len() && c.keys.starts_with(&keys)).cloned().collect();
+            let inside = jsonl::quoted(&names(&inside));
+            return Err(input.wrong_type(place, format!("{other} with {inside}")));
+        }
     }
+    input.keys = keys;
     Ok(())
 }

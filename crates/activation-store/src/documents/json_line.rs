@@ -1,7 +1,8 @@
 //! One object of JSON that is whole in memory: finds one field, passes over the others without building them.
 
 use super::files::{Input, Kind};
-use super::json_stream::{self, Type};
+use super::json_fields;
+use super::json_stream::Type;
 use super::json_text::JsonText;
 use super::jsonl::Fault;
 use super::non_finite;
@@ -35,12 +36,13 @@ fn strict(line: &str, input: &Input) -> Result<Document, Fault> {
     }
     let mut json = serde_json::Deserializer::from_str(line);
     let found = json
-        .deserialize_map(Line(&input.field, input.kind))
+        .deserialize_map(Line { keys: &input.keys, kind: input.kind })
         .and_then(|found| json.end().map(|()| found))
         .map_err(syntax)?;
     match (found, input.kind) {
         (Found::Nothing, _) => Err(missing(line)),
         (Found::Twice, _) => Err(Fault::Repeated),
+        (Found::NoObject(found), _) => Err(Fault::NoObject(found)),
         (Found::Once(Value::Other(Type::Null)), _) => Ok(Document::Null),
         (Found::Once(Value::Text(text)), Kind::Text) => Ok(Document::Text(text)),
         (Found::Once(Value::Tokens(ids)), Kind::Tokens) => Ok(Document::Tokens(ids)),
@@ -75,14 +77,17 @@ fn syntax(error: serde_json::Error) -> Fault {
 }
 
 fn missing(line: &str) -> Fault {
-    let names = json_stream::fields(&mut line.as_bytes());
-    Fault::Missing { found: names.ok().flatten().unwrap_or_default().into_iter().map(|(name, _)| name).collect() }
+    let names = json_fields::fields(&mut line.as_bytes(), &|_| false);
+    let names = names.ok().flatten().unwrap_or_default().into_iter().filter(|(_, kind)| *kind != Type::Object);
+    Fault::Missing { found: names.map(|(keys, _)| keys.join(".")).collect() }
 }
 
 enum Found {
     Nothing,
     Once(Value),
     Twice,
+    /// Something else where an object should be around the field.
+    NoObject(Type),
 }
 
 enum Value {
@@ -111,8 +116,19 @@ impl Value {
     }
 }
 
-/// An object, of which one field matters.
-struct Line<'f>(&'f str, Kind);
+/// An object, of which one field matters, or one inside of another.
+struct Line<'f> {
+    keys: &'f [String],
+    kind: Kind,
+}
+
+impl<'de> DeserializeSeed<'de> for Line<'_> {
+    type Value = Found;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Found, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
 
 impl<'de> Visitor<'de> for Line<'_> {
     type Value = Found;
@@ -122,19 +138,53 @@ impl<'de> Visitor<'de> for Line<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Found, A::Error> {
-        let mut found = Found::Nothing;
-        while let Some(wanted) = map.next_key_seed(IsName(self.0))? {
-            if wanted {
-                let value = match self.1 {
-                    Kind::Chat => Value::Raw(map.next_value::<JsonText>()?.0),
-                    Kind::Text | Kind::Tokens => map.next_value_seed(AnyValue)?,
-                };
-                found = if matches!(found, Found::Nothing) { Found::Once(value) } else { Found::Twice };
-            } else {
+        let (key, inner) = self.keys.split_first().map_or(("", &[][..]), |(key, inner)| (key.as_str(), inner));
+        let (mut found, mut seen) = (Found::Nothing, false);
+        while let Some(wanted) = map.next_key_seed(IsName(key))? {
+            if !wanted {
                 map.next_value::<IgnoredAny>()?;
+                continue;
             }
+            let value = match self.kind {
+                _ if !inner.is_empty() => map.next_value_seed(Line { keys: inner, kind: self.kind })?,
+                Kind::Chat => Found::Once(Value::Raw(map.next_value::<JsonText>()?.0)),
+                Kind::Text | Kind::Tokens => Found::Once(map.next_value_seed(AnyValue)?),
+            };
+            found = if seen { Found::Twice } else { value };
+            seen = true;
         }
         Ok(found)
+    }
+
+    // What follows is asked of objects inside alone.
+
+    fn visit_unit<E>(self) -> Result<Found, E> {
+        Ok(Found::Once(Value::Other(Type::Null)))
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Found, E> {
+        Ok(Found::NoObject(Type::Text))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Found, A::Error> {
+        while list.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Found::NoObject(Type::List))
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Found, E> {
+        Ok(Found::NoObject(Type::Boolean))
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Found, E> {
+        Ok(Found::NoObject(Type::Number))
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Found, E> {
+        Ok(Found::NoObject(Type::Number))
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Found, E> {
+        Ok(Found::NoObject(Type::Number))
     }
 }
 

@@ -4,6 +4,7 @@
 
 use super::emit::{Cutter, Emitter, Stop, Utf8};
 use super::files::{Input, Kind};
+use super::json_fields::MAX_FIELDS;
 use super::jsonl::Fault;
 use super::non_finite::NonFiniteAsNull;
 use super::records::LongRecord;
@@ -19,8 +20,10 @@ use struson::writer::{JsonStreamWriter, JsonWriter};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Type {
     Text,
-    /// A list of anything but objects.
+    /// A list of anything but objects and texts.
     List,
+    /// A list that begins with a text.
+    Texts,
     EmptyList,
     /// A list that begins with an object: the messages of a conversation.
     Objects,
@@ -35,6 +38,7 @@ impl Type {
         match self {
             Self::Text => "text",
             Self::List | Self::EmptyList => "a list",
+            Self::Texts => "a list of texts",
             Self::Objects => "a list of objects",
             Self::Object => "an object",
             Self::Number => "a number",
@@ -47,7 +51,7 @@ impl Type {
     pub(super) fn or(self, other: Self) -> Self {
         match (self, other) {
             (Self::Null, _) => other,
-            (Self::EmptyList, Self::List | Self::Objects) => other,
+            (Self::EmptyList, Self::List | Self::Texts | Self::Objects) => other,
             _ => self,
         }
     }
@@ -107,50 +111,11 @@ impl From<ReaderError> for Fault {
     }
 }
 
-type Json<R> = JsonStreamReader<NonFiniteAsNull<R>>;
+pub(super) type Json<R> = JsonStreamReader<NonFiniteAsNull<R>>;
 
-fn reader<R: Read>(bytes: R) -> Json<R> {
+pub(super) fn reader<R: Read>(bytes: R) -> Json<R> {
     let settings = ReaderSettings { track_path: false, restrict_number_values: false, ..ReaderSettings::default() };
     JsonStreamReader::new_custom(NonFiniteAsNull::new(bytes), settings)
-}
-
-/// The names and types of an object's fields; the values are skipped. `None` where there is `null` instead of an object.
-pub(super) fn fields<R: Read>(record: &mut R) -> Result<Option<Vec<(String, Type)>>, Fault> {
-    let mut json = reader(record);
-    let mut found = Vec::new();
-    if json.peek()? == ValueType::Null {
-        json.next_null()?;
-        json.consume_trailing_whitespace()?;
-        return Ok(None);
-    }
-    json.begin_object()?;
-    while json.has_next()? {
-        let name = json.next_name_owned()?;
-        let kind = match json.peek()? {
-            ValueType::Array => list_type(&mut json)?,
-            other => {
-                json.skip_value()?;
-                other.into()
-            }
-        };
-        found.push((name, kind));
-    }
-    json.end_object()?;
-    json.consume_trailing_whitespace()?;
-    Ok(Some(found))
-}
-
-/// What a list begins with; all of it is passed over.
-fn list_type<R: Read>(json: &mut Json<R>) -> Result<Type, Fault> {
-    json.begin_array()?;
-    let mut kind = Type::EmptyList;
-    while json.has_next()? {
-        let element = if json.peek()? == ValueType::Object { Type::Objects } else { Type::List };
-        kind = kind.or(element);
-        json.skip_value()?;
-    }
-    json.end_array()?;
-    Ok(kind)
 }
 
 /// Sends the document in a long record on, piece by piece.
@@ -169,34 +134,55 @@ pub(super) fn read(
 
 fn object(record: &mut LongRecord, input: &Input, place: Place, doc: DocId, out: &mut Emitter) -> Result<(), Trouble> {
     let mut json = reader(record);
-    let mut names = Vec::new();
-    let mut found = false;
     if json.peek()? == ValueType::Null {
         json.next_null()?;
         json.consume_trailing_whitespace()?;
         out.left_out.null_documents += 1;
         return Ok(());
     }
+    let mut names = Vec::new();
+    let found = field(&mut json, &input.keys, (input, place, doc), out, &mut names)?;
+    json.consume_trailing_whitespace()?;
+    if found { Ok(()) } else { Err(Fault::Missing { found: names }.into()) }
+}
+
+/// Finds the field that `keys` lead to in the object at hand; whether it is there. `names` are those that were passed over.
+fn field<R: Read>(
+    json: &mut Json<R>,
+    keys: &[String],
+    at: (&Input, Place, DocId),
+    out: &mut Emitter,
+    names: &mut Vec<String>,
+) -> Result<bool, Trouble> {
+    let (input, place, doc) = at;
+    let (key, inner) = keys.split_first().map_or(("", &[][..]), |(key, inner)| (key.as_str(), inner));
+    let (mut seen, mut found) = (false, false);
     json.begin_object()?;
     while json.has_next()? {
         let name = json.next_name_owned()?;
-        if name == input.field {
-            if found {
-                return Err(Fault::Repeated.into());
+        if name != key {
+            if names.len() < MAX_FIELDS {
+                names.push(name);
             }
-            found = true;
-            match input.kind {
-                Kind::Chat => conversation(&mut json, input, place, doc, out)?,
-                kind => value(&mut json, kind, doc, out)?,
-            }
-        } else {
-            names.push(name);
             json.skip_value()?;
+            continue;
+        }
+        if seen {
+            return Err(Fault::Repeated.into());
+        }
+        seen = true;
+        found = true;
+        match (json.peek()?, input.kind) {
+            (ValueType::Object, _) if !inner.is_empty() => found = field(json, inner, at, out, names)?,
+            (other, _) if !inner.is_empty() && other != ValueType::Null => {
+                return Err(Fault::NoObject(Type::from(other)).into());
+            }
+            (_, Kind::Chat) => conversation(json, input, place, doc, out)?,
+            (_, kind) => value(json, kind, doc, out)?,
         }
     }
     json.end_object()?;
-    json.consume_trailing_whitespace()?;
-    if found { Ok(()) } else { Err(Fault::Missing { found: names }.into()) }
+    Ok(found)
 }
 
 fn value<R: Read>(json: &mut Json<R>, kind: Kind, doc: DocId, out: &mut Emitter) -> Result<(), Trouble> {

@@ -5,18 +5,28 @@
 
 use super::emit::{Emitter, Stop};
 use super::files::Input;
-use super::json_stream::Type;
+use super::inspect::{Column, Columns, holds};
 use super::records::{At, Body, Records};
-use super::{json_line, json_stream};
+use super::{json_fields, json_line, json_stream};
 use crate::{DocId, Error, Place};
 
 /// What is wrong with a line; [`Fault::locate`] adds where.
 pub(super) enum Fault {
-    Syntax { column: u64, reason: String },
-    Missing { found: Vec<String> },
+    Syntax {
+        column: u64,
+        reason: String,
+    },
+    Missing {
+        found: Vec<String>,
+    },
     Repeated,
     WrongType(String),
-    NotAToken { index: u64, found: String },
+    /// The field is inside of an object, and there is this instead of one.
+    NoObject(json_stream::Type),
+    NotAToken {
+        index: u64,
+        found: String,
+    },
 }
 
 impl Fault {
@@ -29,6 +39,9 @@ impl Fault {
             }
             Self::Repeated => Error::RepeatedField { path, place, field },
             Self::WrongType(found) => input.wrong_type(place, found),
+            Self::NoObject(found) => {
+                input.wrong_type(place, format!("nothing: there is {} in place of an object around it", found.name()))
+            }
             Self::NotAToken { index, found } => Error::NotAToken { path, place, field, index, found },
         }
     }
@@ -92,25 +105,29 @@ const PROBED_BYTES: usize = 64 << 10;
 
 /// The fields of the first records, in their order, and of each the first type that says something; and where the first record is.
 ///
-/// `enough` ends the search early.
+/// `keep` says which names matter, however many there are; `enough` ends the search early.
 ///
 /// # Errors
 /// A file of nothing but blank lines or nulls; a record that is not an object.
-pub(super) fn fields(
+pub(super) fn columns(
     input: &Input,
-    enough: impl Fn(&[(String, Type)]) -> bool,
-) -> crate::Result<(Place, Vec<(String, Type)>)> {
+    keep: &dyn Fn(&str) -> bool,
+    enough: impl Fn(&Columns) -> bool,
+) -> crate::Result<(Place, Columns)> {
     let mut records = Records::open(input)?;
-    let mut found: Vec<(String, Type)> = Vec::new();
+    let mut found = json_fields::Fields::new();
     let (mut record, mut first) = (Vec::new(), None);
+    let columns = |found: &json_fields::Fields| -> Columns {
+        found.iter().map(|(keys, kind)| Column { keys: keys.clone(), holds: holds(*kind) }).collect()
+    };
     for _ in 0..PROBED {
         let next = records.next(&mut record, PROBED_BYTES, |at, body| {
             let fields = match body {
                 Body::Whole(record) => match utf8(input, at, record)?.trim_ascii() {
                     "" => Ok(None),
-                    text => json_stream::fields(&mut text.as_bytes()),
+                    text => json_fields::fields(&mut text.as_bytes(), keep),
                 },
-                Body::Long(long) => json_stream::fields(long),
+                Body::Long(long) => json_fields::fields(long, keep),
             };
             Ok::<_, Error>((at.place, fields.map_err(|fault| fault.locate(input, at.place))))
         });
@@ -118,16 +135,16 @@ pub(super) fn fields(
         let (place, fields) = outcome?;
         let Some(fields) = fields? else { continue };
         first.get_or_insert(place);
-        for (name, kind) in fields {
-            match found.iter_mut().find(|(known, _)| *known == name) {
+        for (keys, kind) in fields {
+            match found.iter_mut().find(|(known, _)| *known == keys) {
                 Some((_, known)) => *known = known.or(kind),
-                None => found.push((name, kind)),
+                None => found.push((keys, kind)),
             }
         }
-        if enough(&found) {
+        if enough(&columns(&found)) {
             break;
         }
     }
     let first = first.ok_or_else(|| Error::EmptyFile { path: input.path.clone() })?;
-    Ok((first, found))
+    Ok((first, columns(&found)))
 }

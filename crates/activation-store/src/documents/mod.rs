@@ -1,10 +1,12 @@
-//! Documents from files: text, JSON Lines and Parquet, one stream in a stable order and bounded memory.
+//! Documents from files: text, JSON Lines, Parquet and Arrow, one stream in a stable order and bounded memory.
 
 mod arrow_json;
 mod emit;
 mod encoding;
 mod files;
 mod inspect;
+mod ipc;
+mod json_fields;
 mod json_line;
 mod json_stream;
 mod json_text;
@@ -13,6 +15,7 @@ mod non_finite;
 mod patterns;
 mod records;
 mod report;
+mod rows;
 mod table;
 mod txt;
 mod zstd_frames;
@@ -46,7 +49,8 @@ pub enum TextSplit {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DocumentOptions {
-    /// The field (JSON) or column (Parquet) with the document: a string is text, a list of integers is tokens. Unless
+    /// The field (JSON) or column (Parquet, Arrow) with the document: a string is text, a list of integers is tokens. `data.text` is the field
+    /// `text` inside of `data`, unless a field has that very name. Unless
     /// told, each file's first line or schema decides, in SAELens' order: `tokens`, `input_ids`, `text`, `problem`; where none of these is
     /// there, conversations: `conversation`, `conversations`, `messages`.
     pub field: Option<String>,
@@ -159,7 +163,7 @@ pub struct Documents {
 }
 
 impl Documents {
-    /// Documents from `.txt`, `.jsonl` (`.ndjson`, `.json`: one object a line, or a list of objects) and `.parquet` files, the first two also
+    /// Documents from `.txt`, `.jsonl` (`.ndjson`, `.json`: one object a line, or a list of objects) and `.parquet` or `.arrow` files, the first two also
     /// compressed (`.gz`, `.zst`). A pattern is a path, or has wildcards (`*`, `?`, `[..]`, `**`), which match no hidden files unless they
     /// name the dot. A folder stands for the files of these kinds in it and in the folders below it, of all splits; hidden files and those that
     /// the `datasets` library keeps beside the data (`dataset_info.json`) are not read, nor are files of other kinds. The files are sorted by
@@ -329,7 +333,7 @@ impl DocumentSource for Documents {
                 let digest = |input: &Input| {
                     let read_as = match input.format {
                         Format::Text => format!("text, {:?}", self.options.text_split),
-                        format => format!("{format:?}, `{}`, {}", input.field, input.kind.expected()),
+                        format => format!("{format:?}, {}, {}", input.field_words(), input.kind.expected()),
                     };
                     // What makes text of conversations decides the tokens as much as the file does.
                     let read_as = match (input.kind, &self.options.chat_template) {
@@ -393,5 +397,6 @@ fn read_file(input: &Input, file: u32, options: &DocumentOptions, out: &mut Emit
         Format::Text => txt::read(input, file, options.text_split, out),
         Format::JsonLines => jsonl::read(input, file, out),
         Format::Parquet => table::read(input, file, out),
+        Format::Arrow => ipc::read(input, file, out),
     }
 }

@@ -1,16 +1,13 @@
-//! Parquet: one document a row, in a column of text or of lists of token ids.
+//! Parquet: one document a row.
 //!
 //! Memory: a page of the column (about 1 MB as most tools write them) and some rows of it. A value that is huge in itself has to fit: the
 //! format gives no way to read it in parts.
 
-use super::arrow_json;
 use super::emit::{Emitter, Stop};
 use super::files::{Input, Kind};
-use super::inspect::{Columns, Holds};
-use crate::{DocId, Error, Place, Result, parquet_claims};
-use arrow::array::{Array, ArrayRef, AsArray};
-use arrow::compute::cast;
-use arrow::datatypes::{DataType, Int64Type, UInt64Type};
+use super::inspect::Columns;
+use super::rows::{self, arrow, damaged};
+use crate::{DocId, Error, Result, parquet_claims};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use parquet::file::metadata::ColumnChunkMetaData;
@@ -20,20 +17,8 @@ use std::fs::File;
 const BATCH_BYTES: u64 = 2 << 20;
 const MAX_BATCH_ROWS: u64 = 256;
 
-fn damaged(input: &Input, reason: impl ToString) -> Error {
-    Error::Parquet { path: input.path.clone(), reason: reason.to_string() }
-}
-
 fn file(input: &Input) -> Result<File> {
     File::open(&input.path).map_err(|source| Error::Io { path: input.path.clone(), source })
-}
-
-/// Runs a part of the `parquet` and `arrow` crates, which are not written for hostile files: where they panic, the file is damaged.
-fn arrow<T, E: ToString>(input: &Input, run: impl FnOnce() -> std::result::Result<T, E>) -> Result<T> {
-    match tensor_files::contained(run) {
-        Ok(outcome) => outcome.map_err(|e| damaged(input, e)),
-        Err(panicked) => Err(damaged(input, format!("the Parquet reader {panicked}"))),
-    }
 }
 
 fn open(input: &Input) -> Result<(File, ArrowReaderMetadata)> {
@@ -54,31 +39,14 @@ pub(super) fn columns(input: &Input) -> Result<Columns> {
     if metadata.metadata().file_metadata().num_rows() <= 0 {
         return Err(Error::EmptyFile { path: input.path.clone() });
     }
-    let holds = |data_type: &DataType| match kind_of(data_type) {
-        Some(kind) => Holds::One(kind),
-        // A column of nothing but nulls, as pandas writes it.
-        None if data_type.is_null() => Holds::Any,
-        None => Holds::Other(format!("{data_type}")),
-    };
-    Ok(metadata.schema().fields().iter().map(|field| (field.name().clone(), holds(field.data_type()))).collect())
-}
-
-fn kind_of(data_type: &DataType) -> Option<Kind> {
-    match data_type {
-        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => Some(Kind::Text),
-        DataType::Dictionary(_, value) => kind_of(value).filter(|kind| *kind == Kind::Text),
-        DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => {
-            let is_message = matches!(item.data_type(), DataType::Struct(_));
-            item.data_type().is_integer().then_some(Kind::Tokens).or(is_message.then_some(Kind::Chat))
-        }
-        _ => None,
-    }
+    Ok(rows::columns(metadata.schema().fields()))
 }
 
 pub(super) fn read(input: &Input, file: u32, out: &mut Emitter) -> std::result::Result<(), Stop> {
     let (handle, metadata) = open(input)?;
-    let column = metadata.schema().index_of(&input.field).map_err(|e| damaged(input, e))?;
-    let mask = ProjectionMask::roots(metadata.parquet_schema(), [column]);
+    let schema = metadata.parquet_schema();
+    let leaves = (0..schema.num_columns()).filter(|i| schema.column(*i).path().parts().starts_with(&input.keys));
+    let mask = ProjectionMask::leaves(schema, leaves);
     let rows = batch_rows(input, &metadata)?;
     let mut ordinal = 0;
     // Group by group, because what a group expands to is checked before it is read.
@@ -93,14 +61,7 @@ pub(super) fn read(input: &Input, file: u32, out: &mut Emitter) -> std::result::
         let mut batches = arrow(input, || builder.build())?;
         while let Some(batch) = arrow(input, || batches.next().transpose())? {
             let values = batch.columns().first().ok_or_else(|| damaged(input, "a part of it has no column"))?;
-            let first = DocId { file, ordinal };
-            match input.kind {
-                // A dictionary or a column of type null has nulls that only this tells.
-                _ if values.logical_null_count() == values.len() => out.left_out.null_documents += values.len() as u64,
-                Kind::Text => texts(input, values, first, out)?,
-                Kind::Tokens => tokens(input, values, first, out)?,
-                Kind::Chat => conversations(input, values, first, out)?,
-            }
+            rows::emit(input, values, DocId { file, ordinal }, out)?;
             ordinal += values.len() as u64;
         }
     }
@@ -109,7 +70,7 @@ pub(super) fn read(input: &Input, file: u32, out: &mut Emitter) -> std::result::
 
 /// Whether a column of the file is, or is a part of, the column of documents.
 fn of_column(input: &Input) -> impl Fn(&ColumnChunkMetaData) -> bool {
-    |column| column.column_path().parts().first() == Some(&input.field)
+    |column| column.column_path().parts().starts_with(&input.keys)
 }
 
 /// How many rows of the column are about [`BATCH_BYTES`]: by its pages' own headers, not by what the footer says of them.
@@ -127,74 +88,4 @@ fn batch_rows(input: &Input, metadata: &ArrowReaderMetadata) -> Result<usize> {
     let dictionary = if input.kind == Kind::Tokens { 0 } else { pages.dictionary };
     let rows = BATCH_BYTES / stated.max(pages.value_bytes).max(dictionary).max(1);
     Ok(usize::try_from(rows.clamp(1, MAX_BATCH_ROWS)).unwrap_or(1))
-}
-
-fn texts(input: &Input, values: &ArrayRef, first: DocId, out: &mut Emitter) -> std::result::Result<(), Stop> {
-    let values = arrow(input, || cast(values, &DataType::LargeUtf8))?;
-    for (i, text) in values.as_string::<i64>().iter().enumerate() {
-        let doc = DocId { ordinal: first.ordinal + i as u64, ..first };
-        match text {
-            Some(text) => out.text(doc, text.to_owned())?,
-            None => out.left_out.null_documents += 1,
-        }
-    }
-    Ok(())
-}
-
-fn conversations(input: &Input, values: &ArrayRef, first: DocId, out: &mut Emitter) -> std::result::Result<(), Stop> {
-    let mut json = String::new();
-    for i in 0..values.len() {
-        let doc = DocId { ordinal: first.ordinal + i as u64, ..first };
-        json.clear();
-        arrow(input, || arrow_json::write(values.as_ref(), i, &mut json))?;
-        match json.as_str() {
-            "null" => out.left_out.null_documents += 1,
-            json => out.conversation(input, Place::Row(doc.ordinal + 1), doc, json)?,
-        }
-    }
-    Ok(())
-}
-
-fn tokens(input: &Input, values: &ArrayRef, first: DocId, out: &mut Emitter) -> std::result::Result<(), Stop> {
-    for i in 0..values.len() {
-        if values.is_null(i) {
-            out.left_out.null_documents += 1;
-            continue;
-        }
-        let list = match values.data_type() {
-            DataType::List(_) => values.as_list::<i32>().value(i),
-            DataType::LargeList(_) => values.as_list::<i64>().value(i),
-            _ => values.as_fixed_size_list().value(i),
-        };
-        let doc = DocId { ordinal: first.ordinal + i as u64, ..first };
-        out.tokens(doc, &ids(input, &list, doc.ordinal + 1)?)?;
-    }
-    Ok(())
-}
-
-fn ids(input: &Input, list: &ArrayRef, row: u64) -> Result<Vec<u32>> {
-    let bad = |index: usize, found: String| Error::NotAToken {
-        path: input.path.clone(),
-        place: Place::Row(row),
-        field: input.field.clone(),
-        index: index as u64,
-        found,
-    };
-    if let Some(index) = (0..list.len()).find(|i| list.is_null(*i)) {
-        return Err(bad(index, "null".into()));
-    }
-    let unsigned = list.data_type() == &DataType::UInt64;
-    let wide = if unsigned { DataType::UInt64 } else { DataType::Int64 };
-    let list = arrow(input, || cast(list, &wide))?;
-    (0..list.len())
-        .map(|i| {
-            if unsigned {
-                let id = list.as_primitive::<UInt64Type>().value(i);
-                u32::try_from(id).map_err(|_| bad(i, id.to_string()))
-            } else {
-                let id = list.as_primitive::<Int64Type>().value(i);
-                u32::try_from(id).map_err(|_| bad(i, id.to_string()))
-            }
-        })
-        .collect()
 }

@@ -1,5 +1,6 @@
 //! From files to rows of tokens: what is read, what is refused, and how rows are packed.
 
+mod arrow_files;
 mod concatenate;
 mod conversations;
 mod documents;
@@ -9,6 +10,7 @@ mod found;
 mod hostile;
 mod long;
 mod memory;
+mod nested;
 mod packing;
 mod parquet_files;
 mod rows;
