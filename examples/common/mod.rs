@@ -349,7 +349,7 @@ pub fn left_out(report: &StoreReport) -> Option<String> {
     let (documents, packing) = (&report.documents, &report.packing);
     let counts = [
         (documents.null_documents, "documents without a value left out"),
-        (documents.refused_conversations, "conversations that the chat template refuses left out"),
+        (documents.refused_conversations, "conversations left out: not well-formed, or refused by the chat template"),
         (documents.empty_files, "files without documents left out"),
         (packing.skipped_documents, "documents too long for the tokenizer left out"),
         (packing.cut_documents, "documents too long for the tokenizer cut at whitespace"),

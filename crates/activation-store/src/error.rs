@@ -68,6 +68,14 @@ pub enum Error {
         /// The first files of other kinds, or that there is none.
         found: String,
     },
+    /// A pipe or a device in place of a file.
+    #[error(
+        "{path}: is not a regular file (a pipe or a device); text is read more than once, so write it to a file first"
+    )]
+    NotAFile {
+        /// The path.
+        path: PathBuf,
+    },
     /// A file whose name does not say how to read it.
     #[error("{path}: unknown kind of file, expected {expected}")]
     UnknownFormat {

@@ -92,13 +92,21 @@ impl Emitter {
         if is_text && !input.text_is_user {
             return Err(input.wrong_type(place, "text").into());
         }
-        let conversation = if is_text {
-            serde_json::from_str::<String>(json)
-                .map_err(|e| refused(e.to_string()))
-                .map(|text| Conversation::user(&text))
-        } else {
-            Conversation::from_json(json).map_err(|e| refused(e.to_string()))
-        }?;
+        let conversation = match is_text {
+            true => {
+                serde_json::from_str::<String>(json).map(|text| Conversation::user(&text)).map_err(|e| e.to_string())
+            }
+            false => Conversation::from_json(json).map_err(|e| e.to_string()),
+        };
+        // As one that the template refuses: a record that is no conversation does not end a run over the others.
+        let conversation = match conversation {
+            Ok(conversation) => conversation,
+            Err(reason) => {
+                self.left_out.refused_conversations += 1;
+                self.first_refusal.get_or_insert_with(|| refused(reason));
+                return Ok(());
+            }
+        };
         if conversation.is_empty() {
             self.left_out.null_documents += 1;
             return Ok(());

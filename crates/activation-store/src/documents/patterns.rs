@@ -30,6 +30,10 @@ pub(super) fn expand(patterns: &[&Path]) -> Result<Vec<PathBuf>> {
     let mut seen = HashSet::new();
     let mut unique = Vec::with_capacity(files.len());
     for path in files {
+        // Before its path is resolved, which a shell's `/dev/fd/63` has none to offer.
+        if !std::fs::metadata(&path).map_err(|source| Error::Io { path: path.clone(), source })?.is_file() {
+            return Err(Error::NotAFile { path });
+        }
         let real = path.canonicalize().map_err(|source| Error::Io { path: path.clone(), source })?;
         if seen.insert(real) {
             unique.push(path);

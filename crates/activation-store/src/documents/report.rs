@@ -9,7 +9,7 @@ pub struct DocumentReport {
     /// Documents without a value: `null` (also `NaN`, as pandas writes it) in the field of documents, a whole row that is null, or a
     /// conversation without messages.
     pub null_documents: u64,
-    /// Conversations that the chat template refuses, such as two messages of a user one after another.
+    /// Conversations that are not well-formed (a message without a role), or that the chat template refuses (two messages of a user one after another).
     pub refused_conversations: u64,
     /// Files without a single document, beside others that have some.
     pub empty_files: u64,

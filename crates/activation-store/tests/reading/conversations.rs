@@ -73,10 +73,10 @@ fn conversations_that_cannot_be_read() {
     for (lines, expected) in [
         (format!("{{\"messages\": {A}}}\n{{\"messages\": \"no list at all\"}}"), "line 2: field `messages` holds text"),
         (
-            format!("{{\"messages\": {A}}}\n{{\"messages\": [17, 18, 19, 20]}}"),
-            "line 2: the conversation in `messages`",
+            "{\"messages\": [{\"body\": \"x\"}]}\n{\"messages\": [17, 18, 19, 20]}".into(),
+            "line 1: the conversation in `messages`",
         ),
-        (format!("{{\"messages\": {A}}}\n{{\"messages\": [{{\"body\": \"x\"}}]}}"), "has no `role`"),
+        ("{\"messages\": [{\"body\": \"x\"}]}\n".into(), "has no `role`"),
         (
             format!("{{\"messages\": {tool}}}\n{{\"messages\": {tool}}}"),
             "line 1: the conversation in `messages` cannot be written as text: chat template: no tools",
@@ -93,6 +93,17 @@ fn conversations_that_cannot_be_read() {
     let mut documents = Documents::open(&[&path], options().chat_template(template())).unwrap();
     assert_eq!(documents.by_ref().map(Result::unwrap).count(), 1);
     assert_eq!(documents.report().refused_conversations, 1);
+    // So are records that are no conversations.
+    let path = dir.file(
+        "odd.jsonl",
+        format!("{{\"messages\": {A}}}\n{{\"messages\": [{{\"body\": \"x\"}}]}}\n{{\"messages\": {B}}}"),
+    );
+    for max_piece_bytes in BOTH_PATHS {
+        let options = options().max_piece_bytes(max_piece_bytes).chat_template(template());
+        let mut documents = Documents::open(&[&path], options).unwrap();
+        assert_eq!(documents.by_ref().map(Result::unwrap).filter(|piece| piece.last).count(), 2);
+        assert_eq!(documents.report().refused_conversations, 1);
+    }
 }
 
 #[test]

@@ -74,3 +74,16 @@ fn links_in_a_folder() {
     std::os::unix::fs::symlink(dir.path().join("snapshot"), dir.path().join("link")).unwrap();
     assert_eq!(texts(&[dir.path().join("link")], options()).unwrap(), [(0, 0, "linked".into())]);
 }
+
+/// Text is read again to identify it and to start over, which a pipe cannot offer.
+#[cfg(unix)]
+#[test]
+fn a_pipe_is_no_text() {
+    let dir = Folder::new();
+    let pipe = dir.path().join("x.jsonl");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    for path in [pipe, "/dev/null".into()] {
+        let error = refused(&[&path], options());
+        assert!(error.contains(&path.display().to_string()) && error.contains("not a regular file"), "{error}");
+    }
+}
