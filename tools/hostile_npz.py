@@ -70,6 +70,7 @@ def archives(put):
     zeros = bytes(1_000_000)
     put("bomb_honest", write_zip(deflated("w.npy", npy(shape="(250000,)", data=zeros))), "1 MB of zeros in 1.2 KB, and it says so", verdict="read", holds={"w": [250000]})
     put("bomb_understated", write_zip(deflated("w.npy", good + zeros, size=len(good))), "says 144 bytes, inflates to 1 MB")
+    put("size_understated_within_the_header", write_zip(deflated("w.npy", npy(version=(2, 0)), size=11)), "says 11 bytes, inflates to more; 12 precede the header")
     put("bomb_overstated", write_zip(deflated("w.npy", npy(shape="(1073741824,)", data=zeros), size=(4 << 30) + 128)), "says 4 GiB, inflates to 1 MB")
     put("bomb_of_one_entry_300_times", write_zip(deflated("a.npy", npy(shape="(250000,)", data=zeros)), *(
         deflated(f"a{i}.npy", npy(shape="(250000,)", data=zeros), at=0) for i in range(300))), "300 names for one entry: 300 MB")

@@ -104,6 +104,7 @@ def tensors(put):
     bad = lambda label, value, why, data=ZEROS, **more: put(label, pt(state(value), data), why, **more)
     bad("offset_beyond_the_end", tensor(offset=1000), "starts behind its storage")
     bad("offset_leaves_too_few", tensor(offset=1), "ends behind its storage")
+    bad("offset_of_an_empty_tensor", tensor(size=(0,), stride=(1,), offset=1 << 62), "2^62 values of 4 bytes before nothing", verdict="either")
     bad("offset_negative", tensor(offset=-1), "starts before its storage")
     bad("stride_negative", tensor(stride=(-4, 1), offset=12), "walks backwards")
     bad("stride_beyond_the_end", tensor(stride=(400, 1)), "ends behind its storage")

@@ -27,7 +27,7 @@ pub fn read_bounded(path: impl AsRef<Path>, most: u64) -> Result<Vec<u8>> {
     }
     let mut bytes = Vec::with_capacity(said as usize + 1);
     // The file may have grown meanwhile.
-    match file.take(most + 1).read_to_end(&mut bytes)? {
+    match file.take(most.saturating_add(1)).read_to_end(&mut bytes)? {
         read if read as u64 > most => Err(too_large(read as u64)),
         _ => Ok(bytes),
     }

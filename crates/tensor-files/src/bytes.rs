@@ -60,10 +60,9 @@ pub(crate) struct Section<'a> {
 
 impl Read for Section<'_> {
     fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
-        let take = (out.len() as u64).min(self.left) as usize;
         let mut file = self.bytes.file.lock().unwrap_or_else(PoisonError::into_inner);
         file.seek(SeekFrom::Start(self.at))?;
-        let read = file.read(&mut out[..take])?;
+        let read = (&mut *file).take(self.left).read(out)?;
         self.at += read as u64;
         self.left -= read as u64;
         Ok(read)

@@ -17,6 +17,9 @@
 //!
 //! [`contained`] makes an error of a panic in another crate's reader.
 
+#![warn(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
+
 mod atomic;
 mod bounded;
 mod bytes;

@@ -10,9 +10,8 @@ use std::path::Path;
 pub fn open_tensors(path: impl AsRef<Path>) -> Result<Box<dyn TensorFile>> {
     let path = path.as_ref();
     let file = Bytes::open(path, "tensor (safetensors, npz or PyTorch)")?;
-    let mut start = [0; LEGACY_MAGIC.len()];
-    let len = file.len().min(start.len() as u64) as usize;
-    file.read_at(0, &mut start[..len])?;
+    let mut start = vec![0; file.len().min(LEGACY_MAGIC.len() as u64) as usize];
+    file.read_at(0, &mut start)?;
     if start == LEGACY_MAGIC {
         return Ok(Box::new(TorchFile::open(path)?));
     }
@@ -21,8 +20,9 @@ pub fn open_tensors(path: impl AsRef<Path>) -> Result<Box<dyn TensorFile>> {
         return Ok(if is_torch { Box::new(TorchFile::open(path)?) } else { Box::new(NpzFile::open(path)?) });
     }
     // The length of a JSON object, and the object.
-    if len > 8 && start[8] == b'{' {
+    if start.get(8) == Some(&b'{') {
         return Ok(Box::new(SafetensorsFile::open(path)?));
     }
-    Err(file.malformed(format!("it starts with {:02x?}", &start[..len.min(8)])))
+    start.truncate(8);
+    Err(file.malformed(format!("it starts with {start:02x?}")))
 }

@@ -210,9 +210,7 @@ impl SafetensorsFile {
         }
         match first_not_finite(&values) {
             None => Ok(values),
-            Some(index) => {
-                Err(Error::NotFinite { path: self.path.clone(), name: name.into(), value: values[index], index })
-            }
+            Some((index, value)) => Err(Error::NotFinite { path: self.path.clone(), name: name.into(), value, index }),
         }
     }
 
@@ -227,8 +225,9 @@ impl SafetensorsFile {
         let mut bytes = vec![0u8; N * PART.min(values.len())];
         let mut at = info.data_offsets.0;
         for values in values.chunks_mut(PART) {
-            let bytes = &mut bytes[..N * values.len()];
-            self.read_at(at, bytes)?;
+            // Only the last part is shorter.
+            bytes.truncate(N * values.len());
+            self.read_at(at, &mut bytes)?;
             at += bytes.len();
             let (each, _) = bytes.as_chunks::<N>();
             values.iter_mut().zip(each).for_each(|(value, bytes)| *value = widen(*bytes));

@@ -127,11 +127,11 @@ impl TorchFile {
         drop(input);
         let mut starts = vec![None; pickle.storages.len()];
         for key in keys.items().unwrap_or_default() {
-            let index = key.as_str().and_then(|key| pickle.storage(key)).filter(|&i| starts[i].is_none());
-            let Some(index) = index else {
+            let index = key.as_str().and_then(|key| pickle.storage(key));
+            let found = index.and_then(|index| Some((pickle.storages.get(index)?, starts.get_mut(index)?)));
+            let Some((storage, start)) = found.filter(|(_, start)| start.is_none()) else {
                 return Err(file.malformed(format!("the storage {key:?} is used by nothing, or twice there")));
             };
-            let storage = &pickle.storages[index];
             let mut held = [0; 8];
             let fits =
                 storage.bytes().and_then(|bytes| at.checked_add(8)?.checked_add(bytes)).filter(|&to| to <= file.len());
@@ -146,7 +146,7 @@ impl TorchFile {
                     storage.key, storage.held
                 )));
             }
-            starts[index] = Some(at + 8);
+            *start = Some(at + 8);
             at = to;
         }
         let starts: Option<Vec<u64>> = starts.into_iter().collect();
@@ -157,20 +157,18 @@ impl TorchFile {
     fn new(file: Bytes, mut pickle: Pickle, len: u64, place: &Place, starts: &[u64], big_endian: bool) -> Result<Self> {
         let tree = Tree::new(&pickle, len, place)?;
         pickle.tensors.iter_mut().for_each(|tensor| tensor.view.big_endian = big_endian);
-        let tensors: Vec<Tensor> = tree
-            .tensors
-            .into_iter()
-            .map(|(name, i)| {
-                let stored = &pickle.tensors[i];
-                Tensor { name, view: stored.view.clone(), at: starts[stored.storage] }
-            })
-            .collect();
+        let tensor = |(name, i): (String, usize)| {
+            let stored = pickle.tensors.get(i)?;
+            Some(Tensor { name, view: stored.view.clone(), at: *starts.get(stored.storage)? })
+        };
+        let tensors: Option<Vec<Tensor>> = tree.tensors.into_iter().map(tensor).collect();
+        let tensors = tensors.ok_or_else(|| file.malformed("the storage of a tensor is missing"))?;
         let by_name = tensors.iter().enumerate().map(|(i, tensor)| (tensor.name.clone(), i)).collect();
         Ok(Self { file, tensors, by_name, values: tree.value })
     }
 
     fn tensor(&self, name: &str) -> Option<&Tensor> {
-        self.by_name.get(name).map(|&i| &self.tensors[i])
+        self.by_name.get(name).and_then(|&i| self.tensors.get(i))
     }
 
     fn require(&self, name: &str, expected: &[usize]) -> Result<&Tensor> {

@@ -78,7 +78,10 @@ impl View {
         fetch: &mut dyn FnMut(u64, &mut [u8]) -> Result<()>,
     ) -> Result<Vec<f32>> {
         let values = match self.dtype {
-            Dtype::F32 if self.is_by_row() && !self.big_endian && cfg!(target_endian = "little") => {
+            // Of an empty tensor, whose offset may be any number, nothing is fetched: `gather` sees to that.
+            Dtype::F32
+                if self.count() > 0 && self.is_by_row() && !self.big_endian && cfg!(target_endian = "little") =>
+            {
                 let mut values = vec![0f32; self.count()];
                 fetch(4 * self.offset as u64, bytemuck::cast_slice_mut(&mut values))?;
                 values
@@ -91,7 +94,7 @@ impl View {
         };
         match first_not_finite(&values) {
             None => Ok(values),
-            Some(index) => Err(Error::NotFinite { path: path.into(), name: name.into(), value: values[index], index }),
+            Some((index, value)) => Err(Error::NotFinite { path: path.into(), name: name.into(), value, index }),
         }
     }
 
@@ -149,24 +152,30 @@ impl View {
         loop {
             let from = self.offset + at.iter().zip(outer).map(|(i, dim)| i * dim.from).sum::<usize>();
             let to = at.iter().zip(outer).map(|(i, dim)| i * dim.to).sum::<usize>();
-            for i in 0..inner.len {
+            // A stride of 0 belongs to a single element.
+            let run = out.get_mut(to..).unwrap_or_default().iter_mut().step_by(inner.to.max(1)).take(inner.len);
+            for (i, value) in run.enumerate() {
                 let bytes = part.element::<N>(from + i * inner.from, fetch)?;
-                out[to + i * inner.to] = read(if self.big_endian { swap(bytes) } else { bytes });
+                *value = read(if self.big_endian { swap(bytes) } else { bytes });
             }
             // The next position: an odometer, its last wheel fastest.
-            let Some(wheel) = (0..outer.len()).rev().find(|&w| at[w] + 1 < outer[w].len) else { return Ok(out) };
-            at[wheel] += 1;
-            at[wheel + 1..].fill(0);
+            let turned = at.iter_mut().zip(outer).rev().any(|(i, dim)| {
+                let turns = *i + 1 < dim.len;
+                *i = if turns { *i + 1 } else { 0 };
+                turns
+            });
+            if !turned {
+                return Ok(out);
+            }
         }
     }
 
     /// The dimensions of more than one element, longest stride first, neighbours that are one run joined.
     fn walk(&self) -> Vec<Dim> {
         let to = row_strides(&self.shape);
-        let mut dims: Vec<Dim> = (0..self.shape.len())
-            .filter(|&i| self.shape[i] > 1)
-            .map(|i| Dim { len: self.shape[i], from: self.strides[i], to: to[i] })
-            .collect();
+        let strides = self.strides.iter().zip(to);
+        let dims = self.shape.iter().zip(strides).map(|(&len, (&from, to))| Dim { len, from, to });
+        let mut dims: Vec<Dim> = dims.filter(|dim| dim.len > 1).collect();
         dims.sort_by_key(|dim| std::cmp::Reverse(dim.from));
         let mut joined: Vec<Dim> = Vec::with_capacity(dims.len());
         for dim in dims {
@@ -204,6 +213,10 @@ struct Part {
 
 impl Part {
     #[inline]
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "`n` elements fit into `bytes`, and `index` is among the `held` ones that were fetched into it"
+    )]
     fn element<const N: usize>(
         &mut self,
         index: usize,
@@ -233,8 +246,10 @@ fn count(shape: &[usize]) -> std::result::Result<usize, String> {
 
 fn row_strides(shape: &[usize]) -> Vec<usize> {
     let mut strides = vec![1; shape.len()];
-    for i in (1..shape.len()).rev() {
-        strides[i - 1] = strides[i] * shape[i].max(1);
+    let mut next = 1;
+    for (stride, n) in strides.iter_mut().zip(shape).rev() {
+        *stride = next;
+        next *= (*n).max(1);
     }
     strides
 }

@@ -69,16 +69,19 @@ fn find_end(file: &Bytes) -> Result<End> {
     let mut tail = vec![0; tail_len as usize];
     let tail_at = file.len() - tail_len;
     file.read_at(tail_at, &mut tail)?;
-    let reaches = |i: usize| i + RECORD + usize::from(u16::from_le_bytes([tail[i + 20], tail[i + 21]])) == tail.len();
-    let starts = 0..tail.len().saturating_sub(RECORD - 1);
-    let mut found = starts.filter(|&i| tail[i..].starts_with(b"PK\x05\x06") && reaches(i));
-    let i = match (found.next(), found.next()) {
-        (Some(i), None) => i,
+    // A record ends with the length of the comment.
+    let comment = |record: &[u8]| record.last_chunk().map(|len| usize::from(u16::from_le_bytes(*len)));
+    let reaches = |i: usize, record: &[u8]| comment(record).is_some_and(|len| i + RECORD + len == tail.len());
+    let mut found =
+        (0..).zip(tail.windows(RECORD)).filter(|(i, record)| record.starts_with(b"PK\x05\x06") && reaches(*i, record));
+    let (i, record) = match (found.next(), found.next()) {
+        (Some(found), None) => found,
         (None, _) => return Err(file.malformed("the directory at the end of a zip archive is missing")),
         (Some(_), Some(_)) => return Err(file.malformed("two directories at the end of a zip archive")),
     };
     let end = tail_at + i as u64;
-    let mut fields = Fields { file, bytes: &tail[i + 4..], what: "the archive's end" };
+    let mut fields = Fields { file, bytes: record, what: "the archive's end" };
+    fields.take(4)?;
     let (disk, first_disk) = (fields.u16()?, fields.u16()?);
     let (here, count) = (fields.u16()?, fields.u16()?);
     let (size, at) = (fields.u32()?, fields.u32()?);
@@ -255,11 +258,11 @@ impl<'a> EntryReader<'a> {
 
     /// Fills `bytes` with what comes next.
     pub(crate) fn fill(&mut self, bytes: &mut [u8]) -> Result<()> {
-        let mut filled = 0;
-        while filled < bytes.len() {
-            match self.some(&mut bytes[filled..])? {
+        let mut left = &mut *bytes;
+        while !left.is_empty() {
+            match self.some(left)? {
                 0 => return Err(self.broken("ends early")),
-                n => filled += n,
+                n => left = left.get_mut(n..).unwrap_or_default(),
             }
         }
         self.crc.update(bytes);

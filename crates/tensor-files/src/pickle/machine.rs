@@ -19,6 +19,16 @@ impl Pickle {
     pub(crate) fn storage(&self, key: &str) -> Option<usize> {
         self.by_key.get(key).copied()
     }
+
+    #[expect(clippy::indexing_slicing, reason = "only `Machine::add` makes ids, and no value is ever removed")]
+    pub(super) fn node(&self, id: Id) -> &Node {
+        &self.nodes[id as usize]
+    }
+
+    #[expect(clippy::indexing_slicing, reason = "as in `node`")]
+    pub(super) fn node_mut(&mut self, id: Id) -> &mut Node {
+        &mut self.nodes[id as usize]
+    }
 }
 
 /// What the values of a pickle may take, and how much more for each of its bytes: a call may copy what it is given, as often as it is named.
@@ -161,7 +171,7 @@ impl<R: Read> Machine<'_, R> {
     }
 
     pub(super) fn node(&self, id: Id) -> &Node {
-        &self.pickle.nodes[id as usize]
+        self.pickle.node(id)
     }
 
     fn top(&self) -> Result<Id> {
@@ -213,7 +223,7 @@ impl<R: Read> Machine<'_, R> {
                 let bytes = self.input.bytes(len)?;
                 let sign = if bytes.last().is_some_and(|b| b & 0x80 != 0) { 0xFF } else { 0 };
                 let mut whole = [sign; 16];
-                whole[..bytes.len()].copy_from_slice(&bytes);
+                whole.iter_mut().zip(bytes).for_each(|(whole, byte)| *whole = byte);
                 i128::from_le_bytes(whole)
             }
         };
@@ -262,7 +272,7 @@ impl<R: Read> Machine<'_, R> {
             return Ok(());
         }
         let target = self.top()?;
-        match &mut self.pickle.nodes[target as usize] {
+        match self.pickle.node_mut(target) {
             Node::List(list) => list.extend(items),
             other => return Err(self.input.malformed(format_args!("items are appended to {}", other.kind()))),
         }
@@ -305,7 +315,7 @@ impl<R: Read> Machine<'_, R> {
             return Ok(());
         }
         let target = self.top()?;
-        match &mut self.pickle.nodes[target as usize] {
+        match self.pickle.node_mut(target) {
             Node::Dict { pairs, .. } => pairs.extend(more),
             other => return Err(self.input.malformed(format_args!("keys are set on {}", other.kind()))),
         }

@@ -29,7 +29,7 @@ impl<R: Read> Machine<'_, R> {
         let Node::Str(key) = self.node(key) else { return Err(self.refuse("the key of a storage", "a text", key)) };
         let storage = Storage { key: key.clone(), dtype, held: self.count("the length of a storage", held)? };
         if let Some(&known) = self.pickle.by_key.get(&storage.key) {
-            if self.pickle.storages[known] != storage {
+            if self.pickle.storages.get(known) != Some(&storage) {
                 return Err(self.input.malformed(format_args!("storage `{}` has two types or lengths", storage.key)));
             }
             return Ok(Node::Storage(known));
@@ -95,7 +95,7 @@ impl<R: Read> Machine<'_, R> {
                     Some(Node::Str(order)) if matches!(order.as_str(), "<" | "|" | "=" | ">") => order == ">",
                     _ => return Err(self.input.malformed("a numpy type without a byte order")),
                 };
-                if let Node::NumpyType { big_endian, .. } = &mut self.pickle.nodes[target as usize] {
+                if let Node::NumpyType { big_endian, .. } = self.pickle.node_mut(target) {
                     *big_endian = big;
                 }
                 Ok(())
@@ -114,7 +114,8 @@ impl<R: Read> Machine<'_, R> {
         let offset = self.count("the offset of a tensor", offset)?;
         let (shape, strides) =
             (self.counts("the size of a tensor", size)?, self.counts("the stride of a tensor", stride)?);
-        let stored = &self.pickle.storages[storage];
+        let stored = self.pickle.storages.get(storage);
+        let stored = stored.ok_or_else(|| self.input.malformed("a tensor views a storage that is not there"))?;
         let dtype = dtype.unwrap_or(stored.dtype);
         let bytes = stored.bytes().ok_or_else(|| self.input.malformed("a storage is larger than any file"))?;
         let held = (bytes / (dtype.bitsize() as u64 / 8)) as usize;

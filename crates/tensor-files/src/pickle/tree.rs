@@ -53,7 +53,7 @@ impl Grower<'_> {
             return Err(self.wrong(format!("values are nested deeper than {DEEPEST}, or hold themselves")));
         }
         let pickle = self.pickle;
-        Ok(match &pickle.nodes[id as usize] {
+        Ok(match pickle.node(id) {
             Node::None => Value::None,
             Node::Bool(flag) => Value::Bool(*flag),
             Node::Int(n) => Value::Int((*n).into()),
