@@ -129,3 +129,17 @@ fn gemma_scope_2() {
     let error = open(&moved, &OpenOptions::default()).unwrap_err().to_string();
     assert!(error.contains("hook_name"), "{error}");
 }
+
+/// Numbers in names, near the largest that there are.
+#[test]
+fn names_with_large_numbers() {
+    let mut qwen = Copied::of("qwen_scope");
+    qwen.meta["repo_id"] = json!(format!("Qwen/SAE-Res-Qwen3-1.7B-Base-W{}K-L0_6", u64::MAX));
+    let error = qwen.error();
+    assert!(error.contains("override of `k`"), "{error}");
+    let clt = Copied::of("clt_mntss");
+    std::fs::write(clt.root.path().join(format!("W_enc_{}.safetensors", u64::MAX)), b"").unwrap();
+    let options = OpenOptions { layer: Some(1), ..OpenOptions::default() };
+    let error = open(clt.root.path(), &options).unwrap_err().to_string();
+    assert!(error.contains(&format!("layers up to {}", u64::MAX)), "{error}");
+}

@@ -52,9 +52,10 @@ fn decoder(folder: &Path, layer: usize, d_sae: usize) -> Result<Tensor> {
         [_, layers, d_out] => (layers, d_out),
         _ => (1, 0),
     };
-    let least = (last_layer(folder) + 1).saturating_sub(layer).max(1);
+    let last = last_layer(folder).max(layer);
+    let least = last.saturating_sub(layer).saturating_add(1);
     if layers < least {
-        let expected = format!("[{d_sae}, {least} or more, d_out]: the folder has layers up to {}", least + layer - 1);
+        let expected = format!("[{d_sae}, {least} or more, d_out]: the folder has layers up to {last}");
         return Err(bad(file.path(), &name, expected, format!("{shape:?}")));
     }
     Ok(file.load_f32_shaped(&name, &[d_sae, layers, d_out])?.sum(1)?)

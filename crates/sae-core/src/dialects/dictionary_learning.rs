@@ -121,8 +121,8 @@ fn activation(
             Activation::TopK { k, rescale_by_decoder_norm: false }
         }
         "BatchTopKSAE" | "MatryoshkaBatchTopKSAE" => {
-            let threshold = file.read_f32("threshold", &[])?[0];
-            Activation::JumpRelu { threshold: vec![threshold.max(0.0); d_sae].into() }
+            let threshold = file.read_f32("threshold", &[])?;
+            Activation::JumpRelu { threshold: threshold.iter().map(|x| x.max(0.0)).cycle().take(d_sae).collect() }
         }
         "GatedAutoEncoder" => Activation::Gated {
             r_mag: vector(file, "r_mag", d_sae)?.into(),

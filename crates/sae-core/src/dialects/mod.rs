@@ -3,6 +3,9 @@
 //! [`open`] takes a folder or a file, finds the format from what is there (or is told) and returns a [`Dictionary`]. Each reader is a
 //! module with three functions: whether files look like its own, which files of a repository it needs, and the reading itself.
 
+#![warn(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
+
 mod circuit_tracer;
 mod clt;
 mod connor_rob;

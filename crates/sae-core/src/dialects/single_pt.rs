@@ -70,7 +70,7 @@ fn qwen(source: &Source<'_>) -> Result<Dictionary> {
     let name = source.repo().unwrap_or(&path);
     let said = name.split_once("SAE-Res-").and_then(|(_, rest)| {
         let (model, rest) = rest.split_once("-W")?;
-        Some((model.to_owned(), 1024 * number_after(rest, "")?, number_after(rest, "L0_")?))
+        Some((model.to_owned(), number_after(rest, "")?.checked_mul(1024)?, number_after(rest, "L0_")?))
     });
     let k = over.get("k").and_then(as_count).or(said.as_ref().map(|said| said.2)).ok_or_else(|| Error::Parameter {
         name: "origin",

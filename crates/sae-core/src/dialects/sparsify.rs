@@ -43,7 +43,7 @@ fn hooks(module: &str, transcode: bool) -> Option<(String, Option<String>)> {
     }
     let block = parts.iter().position(|part| matches!(*part, "layers" | "h"))?;
     let layer: usize = parts.get(block + 1)?.parse().ok()?;
-    let (from, to) = match &parts[block + 2..] {
+    let (from, to) = match parts.get(block + 2..)? {
         [] => ("hook_resid_pre", "hook_resid_post"),
         ["mlp"] => ("mlp.hook_in", "hook_mlp_out"),
         ["attn" | "attention" | "self_attn"] => ("attn.hook_in", "hook_attn_out"),

@@ -68,9 +68,10 @@ impl<'a> Tree<'a> {
             Event::SequenceStart(anchor, _) => (self.sequence(depth)?, anchor),
             Event::MappingStart(anchor, _) => (self.mapping(depth)?, anchor),
             Event::Alias(anchor) => {
-                let (_, size) = self.anchors.get(&anchor).ok_or("an alias of a value that is not complete")?;
-                self.count(*size)?;
-                return Ok(self.anchors[&anchor].0.clone());
+                let incomplete = "an alias of a value that is not complete";
+                let size = self.anchors.get(&anchor).ok_or(incomplete)?.1;
+                self.count(size)?;
+                return Ok(self.anchors.get(&anchor).ok_or(incomplete)?.0.clone());
             }
             other => return Err(format!("{other:?} where a value is expected")),
         };

@@ -108,10 +108,10 @@ pub(super) fn sparsity(folder: &Path, d_sae: usize, notes: &mut Vec<OpenNote>) -
         return None;
     }
     let reason = match read_logs(&path, d_sae) {
-        Ok(logs) => match logs.iter().position(|log| log.is_nan() || *log == f32::INFINITY) {
+        Ok(logs) => match logs.iter().enumerate().find(|(_, log)| log.is_nan() || **log == f32::INFINITY) {
             None => return Some(logs),
-            Some(at) => {
-                format!("`sparsity` holds {} at element {at}, expected log10 of a frequency, or -inf", logs[at])
+            Some((at, log)) => {
+                format!("`sparsity` holds {log} at element {at}, expected log10 of a frequency, or -inf")
             }
         },
         Err(error) => error.to_string(),

@@ -144,9 +144,10 @@ impl Weights<'_> {
         let Some(name) = SCALING.into_iter().find(|name| self.file.contains(name)) else { return Ok(w_dec) };
         let factor = self.vector(name, d_sae)?;
         // torch.allclose with its default tolerances, as SAELens decides it.
-        let Some(index) = factor.iter().position(|f| (f - 1.0).abs() > 1e-8 + 1e-5) else { return Ok(w_dec) };
+        let other = factor.iter().copied().enumerate().find(|(_, f)| (f - 1.0).abs() > 1e-8 + 1e-5);
+        let Some((index, found)) = other else { return Ok(w_dec) };
         if !self.config.finetuning_scaling_factor {
-            return Err(Error::ScalingFactor { path: self.file.path().into(), found: factor[index], index });
+            return Err(Error::ScalingFactor { path: self.file.path().into(), found, index });
         }
         Ok(w_dec.broadcast_mul(&Tensor::from_vec(factor, (d_sae, 1), w_dec.device())?)?)
     }

@@ -3,6 +3,9 @@
 //! Configurations of SAELens 6 and later are read as they are; older ones are first rewritten to that form
 //! ([`legacy`]), by SAELens' own rules.
 
+#![warn(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
+
 pub(crate) mod auxiliary;
 mod config;
 pub(crate) mod json;
