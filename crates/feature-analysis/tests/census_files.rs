@@ -61,6 +61,9 @@ fn foreign_files_are_named() {
     write_parquet(&small().stats_frame().unwrap(), &path).unwrap();
     assert_eq!(refuse(&path), "it is a Parquet file, but no census");
     assert!(matches!(FeatureCensus::load(&dir.path().join("none"), 1), Err(Error::Io { .. })));
+    // Without a bound.
+    std::fs::write(&path, bytes(&small())).unwrap();
+    assert_eq!(bytes(&FeatureCensus::load(&path, u64::MAX).unwrap()), bytes(&small()));
 }
 
 /// A frame that says it is a census.

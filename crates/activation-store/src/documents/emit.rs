@@ -231,12 +231,18 @@ impl Utf8 {
         self.bytes.drain(..self.used);
         self.offset += self.used as u64;
         self.bytes.extend_from_slice(bytes);
-        self.used = match std::str::from_utf8(&self.bytes) {
-            Ok(text) => text.len(),
-            Err(error) if error.error_len().is_none() => error.valid_up_to(),
-            Err(error) => return Err(self.offset + error.valid_up_to() as u64),
-        };
-        Ok(std::str::from_utf8(&self.bytes[..self.used]).expect("checked just above"))
+        match std::str::from_utf8(&self.bytes) {
+            Ok(text) => {
+                self.used = text.len();
+                Ok(text)
+            }
+            Err(error) if error.error_len().is_none() => {
+                self.used = error.valid_up_to();
+                let valid = self.bytes.get(..self.used).unwrap_or_default();
+                Ok(std::str::from_utf8(valid).unwrap_or_default())
+            }
+            Err(error) => Err(self.offset + error.valid_up_to() as u64),
+        }
     }
 
     /// Whether a character is cut off at the end: its offset.

@@ -257,7 +257,9 @@ fn text<R: Read>(json: &mut Json<R>, doc: DocId, out: &mut Emitter) -> Result<()
         if n == 0 {
             break;
         }
-        let text = utf8.feed(&chunk[..n]).map_err(|_| Fault::Syntax { column: 1, reason: "not UTF-8".into() })?;
+        let text = utf8
+            .feed(chunk.get(..n).unwrap_or_default())
+            .map_err(|_| Fault::Syntax { column: 1, reason: "not UTF-8".into() })?;
         cutter.push(text, out)?;
     }
     Ok(cutter.finish(out)?)

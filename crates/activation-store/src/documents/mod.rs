@@ -1,5 +1,8 @@
 //! Documents from files: text, JSON Lines, Parquet and Arrow, one stream in a stable order and bounded memory.
 
+#![warn(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
+
 mod arrow_json;
 mod emit;
 mod encoding;

@@ -40,8 +40,9 @@ impl<R: Read> NonFiniteAsNull<R> {
             // Strings, which are most of a text's bytes, are copied as they are.
             if self.in_string && !self.escaped {
                 let plain = bytes.iter().position(|b| matches!(b, b'"' | b'\\')).unwrap_or(bytes.len());
-                self.ready.extend_from_slice(&bytes[..plain]);
-                bytes = &bytes[plain..];
+                let (copied, rest) = bytes.split_at_checked(plain).unwrap_or((bytes, &[]));
+                self.ready.extend_from_slice(copied);
+                bytes = rest;
             }
             if let Some((byte, rest)) = bytes.split_first() {
                 self.feed(*byte);
@@ -95,10 +96,10 @@ impl<R: Read> Read for NonFiniteAsNull<R> {
                 break;
             }
             let chunk = std::mem::take(&mut self.chunk);
-            self.feed_all(&chunk[..n]);
+            self.feed_all(chunk.get(..n).unwrap_or_default());
             self.chunk = chunk;
         }
-        let n = (&self.ready[self.at..]).read(buffer)?;
+        let n = self.ready.get(self.at..).unwrap_or_default().read(buffer)?;
         self.at += n;
         Ok(n)
     }

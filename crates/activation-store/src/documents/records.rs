@@ -49,16 +49,16 @@ impl<'a> Records<'a> {
     fn find_layout(&mut self) -> std::io::Result<Layout> {
         loop {
             let chunk = self.bytes.fill_buf()?;
-            let blank = chunk.iter().position(|b| !b.is_ascii_whitespace());
-            match blank.map(|at| (at, chunk[at])) {
+            match chunk.iter().copied().enumerate().find(|(_, b)| !b.is_ascii_whitespace()) {
                 Some((at, b'[')) => {
                     self.bytes.consume(at + 1);
                     return Ok(Layout::List);
                 }
                 // The line's own indentation stays, so that columns are right.
                 Some((at, _)) => {
-                    let lines = chunk[..at].iter().rposition(|b| *b == b'\n').map_or(0, |i| i + 1);
-                    self.begun += count_lines(&chunk[..lines]);
+                    let blank = chunk.split_at_checked(at).map_or(chunk, |(blank, _)| blank);
+                    self.begun += count_lines(blank);
+                    let lines = blank.iter().rposition(|b| *b == b'\n').map_or(0, |i| i + 1);
                     self.bytes.consume(lines);
                     return Ok(Layout::Lines);
                 }
@@ -242,10 +242,10 @@ fn fill(bytes: &mut Bytes, ends: &mut Ends, record: &mut Vec<u8>, most: usize) -
         if chunk.is_empty() {
             return Ok(End::File);
         }
-        let chunk = &chunk[..chunk.len().min(most - record.len())];
+        let chunk = chunk.get(..most - record.len()).unwrap_or(chunk);
         let found = ends.find(chunk);
         let n = found.map_or(chunk.len(), |(at, _)| at);
-        record.extend_from_slice(&chunk[..n]);
+        record.extend_from_slice(chunk.get(..n).unwrap_or(chunk));
         bytes.consume(n + usize::from(found.is_some()));
         if let Some((_, end)) = found {
             return Ok(end);
@@ -283,14 +283,13 @@ impl<'a> LongRecord<'a> {
             return Ok(0);
         }
         let chunk = self.rest.fill_buf()?;
-        let chunk = &chunk[..chunk.len().min(buffer.len())];
+        let chunk = chunk.get(..buffer.len()).unwrap_or(chunk);
         if chunk.is_empty() {
             self.end = End::File;
             return Ok(0);
         }
         let found = self.ends.find(chunk);
-        let n = found.map_or(chunk.len(), |(at, _)| at);
-        buffer[..n].copy_from_slice(&chunk[..n]);
+        let n = found.map_or(chunk, |(at, _)| chunk.get(..at).unwrap_or(chunk)).read(buffer)?;
         self.end = found.map_or(End::Open, |(_, end)| end);
         self.rest.consume(n + usize::from(found.is_some()));
         Ok(n)
@@ -309,7 +308,8 @@ impl Read for LongRecord<'_> {
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => return Err(error),
             Err(error) => return Err(self.fail(RecordFault::Read(error))),
         };
-        let checked = if n == 0 { self.utf8.finish() } else { self.utf8.feed(&buffer[..n]).map(|_| ()) };
+        let checked =
+            if n == 0 { self.utf8.finish() } else { self.utf8.feed(buffer.get(..n).unwrap_or_default()).map(|_| ()) };
         checked.map_err(|offset| self.fail(RecordFault::NotUtf8(offset)))?;
         Ok(n)
     }

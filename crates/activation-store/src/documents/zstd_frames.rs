@@ -85,19 +85,24 @@ struct Peeked {
 }
 
 impl Peeked {
+    /// What was looked at and not read.
+    fn held(&self) -> &[u8] {
+        self.head.get(self.at..self.len).unwrap_or_default()
+    }
+
     /// The next bytes, as many as a header may have; fewer at the end of the file.
     fn peek(&mut self) -> std::io::Result<&[u8]> {
         self.head.copy_within(self.at..self.len, 0);
         (self.at, self.len) = (0, self.len - self.at);
         while self.len < MAX_HEADER_BYTES {
-            match self.inner.read(&mut self.head[self.len..]) {
+            match self.inner.read(self.head.get_mut(self.len..).unwrap_or_default()) {
                 Ok(0) => break,
                 Ok(n) => self.len += n,
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
-        Ok(&self.head[..self.len])
+        Ok(self.held())
     }
 }
 
@@ -111,7 +116,7 @@ impl Read for Peeked {
 
 impl BufRead for Peeked {
     fn fill_buf(&mut self) -> std::io::Result<&[u8]> {
-        if self.at < self.len { Ok(&self.head[self.at..self.len]) } else { self.inner.fill_buf() }
+        if self.at < self.len { Ok(self.held()) } else { self.inner.fill_buf() }
     }
 
     fn consume(&mut self, n: usize) {
@@ -136,11 +141,14 @@ fn window(head: &[u8]) -> Option<u64> {
         let base = 1u64 << (10 + (byte >> 3));
         return Some(base + base / 8 * u64::from(byte & 7));
     }
-    let dictionary = [0, 1, 2, 4][usize::from(descriptor & 3)];
-    let size = 1usize << (descriptor >> 6);
-    let mut bytes = [0; 8];
-    bytes[..size].copy_from_slice(rest.get(dictionary..dictionary + size)?);
-    Some(u64::from_le_bytes(bytes) + if size == 2 { 256 } else { 0 })
+    // The number of a dictionary takes 0, 1, 2 or 4 bytes, the size of the content 1, 2, 4 or 8.
+    let rest = rest.get((1usize << (descriptor & 3)) >> 1..)?;
+    match descriptor >> 6 {
+        0 => rest.first().map(|byte| u64::from(*byte)),
+        1 => rest.first_chunk().map(|bytes| u64::from(u16::from_le_bytes(*bytes)) + 256),
+        2 => rest.first_chunk().map(|bytes| u64::from(u32::from_le_bytes(*bytes))),
+        _ => rest.first_chunk().map(|bytes| u64::from_le_bytes(*bytes)),
+    }
 }
 
 #[cfg(test)]

@@ -3,6 +3,9 @@
 //! That crate takes memory for as many columns, values and bytes as a footer or a page's header states. Both are walked here first
 //! (Thrift's compact protocol, without a word of their meaning but the few numbers that size something).
 
+#![warn(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
+
 mod expansion;
 
 pub use expansion::check_expansion;
@@ -101,8 +104,8 @@ pub fn check_pages(
     reads: impl Fn(&ColumnChunkMetaData) -> bool,
 ) -> Checked<Pages> {
     let length = file.seek(SeekFrom::End(0)).map_err(|e| e.to_string())?;
-    let most_bytes = FREE_BYTES + length.saturating_mul(64).max(allowed);
-    let most_values = FREE_VALUES + length.saturating_mul(16).max(allowed);
+    let most_bytes = length.saturating_mul(64).max(allowed).saturating_add(FREE_BYTES);
+    let most_values = length.saturating_mul(16).max(allowed).saturating_add(FREE_VALUES);
     let mut pages = Pages::default();
     for column in metadata.row_groups().iter().flat_map(|group| group.columns()).filter(|column| reads(column)) {
         each_page(file, length, column, |header, _| {
@@ -299,12 +302,14 @@ impl Thrift<'_> {
 
     /// A page's header; `Some(None)` where it lacks a size or has a negative one.
     fn page(&mut self) -> Option<Option<PageHeader>> {
-        let (mut sizes, mut values, mut kind_of_page, mut last) = ([None; 2], 0, None, 0);
+        let (mut bytes, mut compressed) = (None, None);
+        let (mut values, mut kind_of_page, mut last) = (0, None, 0);
         let (mut levels, mut is_compressed) = (0, true);
         while let Some((id, kind)) = self.field(&mut last)? {
             match (id, kind) {
                 (1, 5) => kind_of_page = Some(self.number()?),
-                (2 | 3, 5) => sizes[id as usize - 2] = u64::try_from(self.number()?).ok(),
+                (2, 5) => bytes = u64::try_from(self.number()?).ok(),
+                (3, 5) => compressed = u64::try_from(self.number()?).ok(),
                 // Of data, of a dictionary, of data in the second version: the first field is the number of values.
                 (5 | 7 | 8, STRUCT) => {
                     let (mut last, second) = (0, id == 8);
@@ -321,7 +326,7 @@ impl Thrift<'_> {
                 _ => self.skip(kind, 0)?,
             }
         }
-        let [Some(bytes), Some(compressed)] = sizes else { return Some(None) };
+        let (Some(bytes), Some(compressed)) = (bytes, compressed) else { return Some(None) };
         let is_dictionary = kind_of_page == Some(2);
         Some(Some(PageHeader { compressed, bytes, values, is_dictionary, levels, is_compressed }))
     }

@@ -23,6 +23,9 @@
 //! `start`, `end`, `next_pos`, and the `[file, ordinal]` of the first and last document). Another key, `saescope.census.digest`, holds a 64-bit sum over all of
 //! that, which is checked on reading. The bytes are a function of what was taken in: equal tokens give equal files, however they were cut and merged.
 
+#![warn(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
+
 mod digest;
 mod header;
 mod read;
