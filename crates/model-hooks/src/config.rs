@@ -1,6 +1,9 @@
 //! A configuration in Hugging Face's words: every key that is read is checked, and an error names the file, the key, what was
 //! expected and what was found. It comes from a `config.json`, or from the header of a GGUF file, whose own keys are then named.
 
+#![warn(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
+
 use crate::ops::Activation;
 use crate::{Error, Result};
 use serde_json::{Map, Value};

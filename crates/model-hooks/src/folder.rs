@@ -1,7 +1,11 @@
 //! The weight files of a Hugging Face folder: one file or several with an index, safetensors or `torch.save`'s, read by tensor name.
 
+#![warn(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
+
 use crate::weights::TensorSource;
 use crate::{Error, LoadWarning, Result};
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -71,7 +75,7 @@ impl WeightFolder {
 impl TensorSource for WeightFolder {
     fn take(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         let (file, full) = self.held.get(name).ok_or_else(|| self.missing(name))?;
-        let values = self.files[*file].read_f32(full, shape)?;
+        let values = self.files.get(*file).ok_or_else(|| self.missing(name))?.read_f32(full, shape)?;
         self.taken.lock().unwrap_or_else(PoisonError::into_inner).insert(name.into());
         Ok(values)
     }
@@ -90,8 +94,8 @@ impl TensorSource for WeightFolder {
 
     fn finish(&self, spare: &dyn Fn(&str) -> bool) -> Result<()> {
         let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let left = |name: &&String| !taken.contains(*name) && !spare(name);
-        let mut names: Vec<String> = self.held.keys().filter(left).map(|name| self.held[name].1.clone()).collect();
+        let left = self.held.iter().filter(|(name, _)| !taken.contains(*name) && !spare(name));
+        let mut names: Vec<String> = left.map(|(_, (_, full))| full.clone()).collect();
         if names.is_empty() {
             return Ok(());
         }
@@ -152,17 +156,18 @@ fn open_shards(folder: &Path, index: &Path, format: &Format) -> Result<Vec<Box<d
         {
             return Err(bad(name, file, "a shard must be a plain file name inside the folder"));
         }
-        if !files.contains_key(file.as_str()) {
-            if leads_out(folder, file) {
+        let shard = match files.entry(file) {
+            Entry::Occupied(opened) => opened.into_mut(),
+            Entry::Vacant(_) if leads_out(folder, file) => {
                 return Err(bad(
                     name,
                     file,
                     "a shard may be a link to a file of its folder or of the hub's cache, this leads elsewhere",
                 ));
             }
-            files.insert(file, (format.open)(&folder.join(file))?);
-        }
-        if !files[file.as_str()].contains(name) {
+            Entry::Vacant(place) => place.insert((format.open)(&folder.join(file))?),
+        };
+        if !shard.contains(name) {
             return Err(bad(name, file, "that file does not hold the tensor"));
         }
     }

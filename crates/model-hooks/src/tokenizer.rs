@@ -1,5 +1,8 @@
 //! Text to token ids and back: [`Tokenizer`]. Nothing is added, dropped or truncated without being reported.
 
+#![warn(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
+
 mod added;
 mod cuts;
 mod folder;
@@ -127,7 +130,11 @@ impl Tokenizer {
             return Err(fail(reason));
         }
         let mut known = vec![false; vocab_size];
-        vocab.into_values().for_each(|id| known[id as usize] = true);
+        for id in vocab.into_values() {
+            if let Some(known) = known.get_mut(id as usize) {
+                *known = true;
+            }
+        }
         let mut special_ids = special.ids();
         special_ids.extend(inner.get_added_tokens_decoder().iter().filter(|(_, t)| t.special).map(|(id, _)| *id));
         if let Some(id) = special_ids.iter().find(|&&id| !known.get(id as usize).is_some_and(|k| *k)) {

@@ -21,79 +21,95 @@ const BLOCKS_PER_TASK: usize = 2048;
 pub fn dequantize(kind: TensorType, bytes: &[u8]) -> Vec<f32> {
     let (len, size) = (kind.block_len(), kind.block_bytes());
     assert!(bytes.len().is_multiple_of(size), "{} bytes are not a whole number of {kind} blocks", bytes.len());
-    let expand: fn(&[u8], &mut [f32]) = match kind {
-        TensorType::F32 => |b, out| out[0] = f32::from_le_bytes([b[0], b[1], b[2], b[3]]),
-        TensorType::F16 => |b, out| out[0] = half_at(b, 0),
-        TensorType::Bf16 => |b, out| out[0] = bf16::from_le_bytes([b[0], b[1]]).to_f32(),
-        TensorType::Q4_0 => q4_0,
-        TensorType::Q4_1 => q4_1,
-        TensorType::Q5_0 => q5_0,
-        TensorType::Q5_1 => q5_1,
-        TensorType::Q8_0 => q8_0,
-        TensorType::Q4K => q4_k,
-        TensorType::Q5K => q5_k,
-        TensorType::Q6K => q6_k,
-    };
-    let mut out = vec![0f32; bytes.len() / size * len];
-    out.par_chunks_mut(len * BLOCKS_PER_TASK).zip(bytes.par_chunks(size * BLOCKS_PER_TASK)).for_each(|(out, bytes)| {
-        for (out, block) in out.chunks_exact_mut(len).zip(bytes.chunks_exact(size)) {
-            expand(block, out);
-        }
-    });
-    out
+    let mut values = vec![0f32; bytes.len() / size * len];
+    let out = values.as_mut_slice();
+    match kind {
+        TensorType::F32 => each_block(bytes, out, |b, out: &mut [f32; 1]| *out = [f32::from_le_bytes(*b)]),
+        TensorType::F16 => each_block(bytes, out, |b, out: &mut [f32; 1]| *out = [half(*b)]),
+        TensorType::Bf16 => each_block(bytes, out, |b, out: &mut [f32; 1]| *out = [bf16::from_le_bytes(*b).to_f32()]),
+        TensorType::Q4_0 => each_block(bytes, out, q4_0),
+        TensorType::Q4_1 => each_block(bytes, out, q4_1),
+        TensorType::Q5_0 => each_block(bytes, out, q5_0),
+        TensorType::Q5_1 => each_block(bytes, out, q5_1),
+        TensorType::Q8_0 => each_block(bytes, out, q8_0),
+        TensorType::Q4K => each_block(bytes, out, q4_k),
+        TensorType::Q5K => each_block(bytes, out, q5_k),
+        TensorType::Q6K => each_block(bytes, out, q6_k),
+    }
+    values
 }
 
-fn half_at(block: &[u8], at: usize) -> f32 {
-    f16::from_le_bytes([block[at], block[at + 1]]).to_f32()
+/// Expands blocks of `BYTES` bytes to `LEN` elements each.
+fn each_block<const BYTES: usize, const LEN: usize>(
+    bytes: &[u8],
+    out: &mut [f32],
+    expand: impl Fn(&[u8; BYTES], &mut [f32; LEN]) + Sync,
+) {
+    let (blocks, _) = bytes.as_chunks::<BYTES>();
+    let (out, _) = out.as_chunks_mut::<LEN>();
+    out.par_chunks_mut(BLOCKS_PER_TASK).zip(blocks.par_chunks(BLOCKS_PER_TASK)).for_each(|(out, blocks)| {
+        out.iter_mut().zip(blocks).for_each(|(out, block)| expand(block, out));
+    });
+}
+
+fn half(bytes: [u8; 2]) -> f32 {
+    f16::from_le_bytes(bytes).to_f32()
 }
 
 /// The low nibbles are the first 16 elements, the high ones the last 16.
-fn nibbles(packed: &[u8]) -> impl Iterator<Item = u8> + '_ {
+fn nibbles(packed: &[u8; 16]) -> impl Iterator<Item = u8> + '_ {
     packed.iter().map(|b| b & 0x0F).chain(packed.iter().map(|b| b >> 4))
 }
 
 /// Bit `i` of `high` is the fifth bit of element `i`.
-fn five_bits<'a>(high: &'a [u8], low: &'a [u8]) -> impl Iterator<Item = u8> + 'a {
-    nibbles(low).enumerate().map(|(i, low)| low | (((high[i / 8] >> (i % 8)) & 1) << 4))
+fn five_bits(high: [u8; 4], low: &[u8; 16]) -> impl Iterator<Item = u8> + '_ {
+    let high = u32::from_le_bytes(high);
+    nibbles(low).enumerate().map(move |(i, low)| low | ((((high >> i) & 1) as u8) << 4))
 }
 
-fn q4_0(block: &[u8], out: &mut [f32]) {
-    let d = half_at(block, 0);
-    for (out, q) in out.iter_mut().zip(nibbles(&block[2..18])) {
+fn q4_0(block: &[u8; 18], out: &mut [f32; 32]) {
+    let [d0, d1, packed @ ..] = block;
+    let d = half([*d0, *d1]);
+    for (out, q) in out.iter_mut().zip(nibbles(packed)) {
         *out = d * (f32::from(q) - 8.0);
     }
 }
 
-fn q4_1(block: &[u8], out: &mut [f32]) {
-    let (d, m) = (half_at(block, 0), half_at(block, 2));
-    for (out, q) in out.iter_mut().zip(nibbles(&block[4..20])) {
+fn q4_1(block: &[u8; 20], out: &mut [f32; 32]) {
+    let [d0, d1, m0, m1, packed @ ..] = block;
+    let (d, m) = (half([*d0, *d1]), half([*m0, *m1]));
+    for (out, q) in out.iter_mut().zip(nibbles(packed)) {
         *out = d * f32::from(q) + m;
     }
 }
 
-fn q5_0(block: &[u8], out: &mut [f32]) {
-    let d = half_at(block, 0);
-    for (out, q) in out.iter_mut().zip(five_bits(&block[2..6], &block[6..22])) {
+fn q5_0(block: &[u8; 22], out: &mut [f32; 32]) {
+    let [d0, d1, h0, h1, h2, h3, packed @ ..] = block;
+    let d = half([*d0, *d1]);
+    for (out, q) in out.iter_mut().zip(five_bits([*h0, *h1, *h2, *h3], packed)) {
         *out = d * (f32::from(q) - 16.0);
     }
 }
 
-fn q5_1(block: &[u8], out: &mut [f32]) {
-    let (d, m) = (half_at(block, 0), half_at(block, 2));
-    for (out, q) in out.iter_mut().zip(five_bits(&block[4..8], &block[8..24])) {
+fn q5_1(block: &[u8; 24], out: &mut [f32; 32]) {
+    let [d0, d1, m0, m1, h0, h1, h2, h3, packed @ ..] = block;
+    let (d, m) = (half([*d0, *d1]), half([*m0, *m1]));
+    for (out, q) in out.iter_mut().zip(five_bits([*h0, *h1, *h2, *h3], packed)) {
         *out = d * f32::from(q) + m;
     }
 }
 
-fn q8_0(block: &[u8], out: &mut [f32]) {
-    let d = half_at(block, 0);
-    for (out, &q) in out.iter_mut().zip(&block[2..34]) {
+fn q8_0(block: &[u8; 34], out: &mut [f32; 32]) {
+    let [d0, d1, qs @ ..] = block;
+    let d = half([*d0, *d1]);
+    for (out, &q) in out.iter_mut().zip(qs) {
         *out = d * f32::from(q.cast_signed());
     }
 }
 
 /// Scale and minimum of sub-block `j` of 8: six bits each. The first four lie in the low six bits of bytes `j` and `j + 4`;
 /// the last four take four bits from byte `j + 4` and their top two from the spare bits of the first eight bytes.
+#[expect(clippy::indexing_slicing, reason = "`j` is below 8, so that `j + 4` is below 12; iterators are slower here")]
 fn scale_and_min(packed: &[u8], j: usize) -> (f32, f32) {
     let (scale, min) = if j < 4 {
         (packed[j] & 0x3F, packed[j + 4] & 0x3F)
@@ -104,8 +120,13 @@ fn scale_and_min(packed: &[u8], j: usize) -> (f32, f32) {
     (f32::from(scale), f32::from(min))
 }
 
-fn q4_k(block: &[u8], out: &mut [f32]) {
-    let (d, dmin, scales, qs) = (half_at(block, 0), half_at(block, 2), &block[4..16], &block[16..144]);
+#[expect(
+    clippy::indexing_slicing,
+    reason = "`j` is below 8, so that runs of 32 start below 128; iterators are slower here"
+)]
+fn q4_k(block: &[u8; 144], out: &mut [f32; 256]) {
+    let (d, dmin) = (half([block[0], block[1]]), half([block[2], block[3]]));
+    let (scales, qs) = (&block[4..16], &block[16..]);
     for (j, out) in out.chunks_exact_mut(32).enumerate() {
         let (scale, min) = scale_and_min(scales, j);
         let (ds, dm) = (d * scale, dmin * min);
@@ -115,9 +136,10 @@ fn q4_k(block: &[u8], out: &mut [f32]) {
     }
 }
 
-fn q5_k(block: &[u8], out: &mut [f32]) {
-    let (d, dmin, scales) = (half_at(block, 0), half_at(block, 2), &block[4..16]);
-    let (high, qs) = (&block[16..48], &block[48..176]);
+#[expect(clippy::indexing_slicing, reason = "as in `q4_k`")]
+fn q5_k(block: &[u8; 176], out: &mut [f32; 256]) {
+    let (d, dmin) = (half([block[0], block[1]]), half([block[2], block[3]]));
+    let (scales, high, qs) = (&block[4..16], &block[16..48], &block[48..]);
     for (j, out) in out.chunks_exact_mut(32).enumerate() {
         let (scale, min) = scale_and_min(scales, j);
         let (ds, dm) = (d * scale, dmin * min);
@@ -128,16 +150,20 @@ fn q5_k(block: &[u8], out: &mut [f32]) {
     }
 }
 
-fn q6_k(block: &[u8], out: &mut [f32]) {
-    let (low, high, scales, d) = (&block[..128], &block[128..192], &block[192..208], half_at(block, 208));
-    for (j, out) in out.chunks_exact_mut(16).enumerate() {
-        let ds = d * f32::from(scales[j].cast_signed());
-        for (i, out) in out.iter_mut().enumerate() {
-            // Each half of the block (128 elements) has 64 low bytes, read twice, and 32 high bytes, read four times.
-            let (half, at) = (j / 8, j % 8 * 16 + i);
-            let low = (low[half * 64 + at % 64] >> (at / 64 * 4)) & 0x0F;
-            let high = (high[half * 32 + at % 32] >> (at / 32 * 2)) & 0x03;
-            *out = ds * (f32::from(low | (high << 4)) - 32.0);
+fn q6_k(block: &[u8; 210], out: &mut [f32; 256]) {
+    let (low, high, scales) = (&block[..128], &block[128..192], &block[192..208]);
+    let d = half([block[208], block[209]]);
+    // Each half of the block (128 elements) has 64 low bytes, read twice, and 32 high bytes, read four times.
+    let halves = low.as_chunks::<64>().0.iter().zip(high.as_chunks::<32>().0).zip(scales.as_chunks::<8>().0);
+    for (out, ((low, high), scales)) in out.as_chunks_mut::<128>().0.iter_mut().zip(halves) {
+        let (low, high) = (low.as_chunks::<16>().0.iter().cycle(), high.as_chunks::<16>().0.iter().cycle());
+        let outs = out.as_chunks_mut::<16>().0.iter_mut().zip(scales).enumerate();
+        for (((j, (out, scale)), low), high) in outs.zip(low).zip(high) {
+            let ds = d * f32::from(scale.cast_signed());
+            for ((out, low), high) in out.iter_mut().zip(low).zip(high) {
+                let (low, high) = ((low >> (j / 4 * 4)) & 0x0F, (high >> (j / 2 * 2)) & 0x03);
+                *out = ds * (f32::from(low | (high << 4)) - 32.0);
+            }
         }
     }
 }

@@ -261,10 +261,10 @@ impl GgufFile {
 
     fn values(&self, name: &str, tensor: &GgufTensor) -> Result<Vec<f32>> {
         let values = dequantize(tensor.kind, &self.read(tensor)?);
-        match values.iter().position(|v| !v.is_finite()) {
+        match values.iter().copied().enumerate().find(|(_, value)| !value.is_finite()) {
             None => Ok(values),
-            Some(index) => {
-                let (path, name, value) = (self.path.clone(), name.into(), values[index]);
+            Some((index, value)) => {
+                let (path, name) = (self.path.clone(), name.into());
                 Err(tensor_files::Error::NotFinite { path, name, value, index }.into())
             }
         }
@@ -339,8 +339,7 @@ impl GgufFile {
     fn check_overlaps(&self) -> Result<()> {
         let mut by_start: Vec<_> = self.tensors.iter().collect();
         by_start.sort_by_key(|(_, tensor)| tensor.start);
-        for pair in by_start.windows(2) {
-            let ((first, a), (second, b)) = (pair[0], pair[1]);
+        for [(first, a), (second, b)] in by_start.array_windows() {
             if a.start + a.bytes as u64 > b.start {
                 return Err(self.malformed(b.start, format!("tensors `{first}` and `{second}` overlap")));
             }

@@ -6,6 +6,9 @@
 //! each architecture (`arch/`); a family reads them as it reads a folder. The tokenizer becomes the `tokenizer.json` that it was made
 //! from (`tokenizer.rs`, `pre_tokenizer.rs`, `sentencepiece.rs`).
 
+#![warn(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
+
 mod arch;
 mod dequant;
 mod file;

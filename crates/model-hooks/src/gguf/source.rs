@@ -36,7 +36,7 @@ impl TensorSource for Source<'_> {
             return Ok(transpose(&self.read(stored, &[n, k])?, n, k));
         }
         let values = self.read(stored, shape)?;
-        let columns = shape[1..].iter().product();
+        let columns = shape.iter().skip(1).product();
         let Sizes { n_heads, n_kv_heads, .. } = self.sizes;
         Ok(match change {
             Change::PairsOfQ => unpermute(&values, n_heads, columns),
@@ -84,6 +84,7 @@ impl TensorSource for Source<'_> {
 }
 
 /// `[n, k]` to `[k, n]`.
+#[expect(clippy::indexing_slicing, reason = "`row < n` and `column < k`, and both lengths are `n * k`")]
 fn transpose(values: &[f32], n: usize, k: usize) -> Vec<f32> {
     let mut out = vec![0.0; values.len()];
     // Squares that fit in the first cache: neither side is then read or written with a stride for long.
@@ -105,19 +106,22 @@ fn transpose(values: &[f32], n: usize, k: usize) -> Vec<f32> {
 /// broken, only worse.
 fn unpermute(values: &[f32], heads: usize, columns: usize) -> Vec<f32> {
     let half = values.len() / columns / heads / 2;
-    let row = |head: usize, j: usize, side: usize| &values[((head * half + j) * 2 + side) * columns..][..columns];
-    let order = (0..heads).flat_map(|head| (0..2).flat_map(move |side| (0..half).map(move |j| (head, j, side))));
     let mut out = Vec::with_capacity(values.len());
-    order.for_each(|(head, j, side)| out.extend_from_slice(row(head, j, side)));
+    for head in values.chunks_exact((2 * half * columns).max(1)).take(heads) {
+        for side in 0..2 {
+            head.chunks_exact(columns).skip(side).step_by(2).for_each(|row| out.extend_from_slice(row));
+        }
+    }
     out
 }
 
 /// `[a, b, rest]` to `[b, a, rest]`.
 fn swap_outer(values: &[f32], a: usize, b: usize) -> Vec<f32> {
     let rest = values.len() / a / b;
-    let order = (0..b).flat_map(|j| (0..a).map(move |i| i * b + j));
     let mut out = Vec::with_capacity(values.len());
-    order.for_each(|at| out.extend_from_slice(&values[at * rest..][..rest]));
+    for j in 0..b {
+        values.chunks_exact(rest.max(1)).skip(j).step_by(b).take(a).for_each(|part| out.extend_from_slice(part));
+    }
     out
 }
 

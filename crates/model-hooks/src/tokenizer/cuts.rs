@@ -20,7 +20,7 @@ impl CutRule {
         // A normaliser may look at neighbours (a space put before the text): no cut. Composition (NFC) never joins white space to
         // what is before it.
         let normalizer = inner.get_normalizer().and_then(|n| serde_json::to_value(n).ok());
-        let plain = normalizer.is_none_or(|n| n["type"] == "NFC");
+        let plain = normalizer.is_none_or(|n| n.get("type").is_some_and(|kind| kind == "NFC"));
         let splitter = inner.get_pre_tokenizer().and_then(|p| serde_json::to_value(p).ok()).unwrap_or_default();
         let added = inner.get_added_tokens_decoder();
         // An added token that contains white space, or takes what follows it along, can lie across a cut.
@@ -46,7 +46,7 @@ fn splits_before_whitespace(splitter: &Value) -> bool {
     match kind {
         "ByteLevel" => splitter["use_regex"] == true && splitter["add_prefix_space"] == false,
         "Split" => {
-            let pattern = splitter["pattern"]["Regex"].as_str().unwrap_or_default();
+            let pattern = splitter.pointer("/pattern/Regex").and_then(Value::as_str).unwrap_or_default();
             splitter["behavior"] == "Isolated" && splitter["invert"] == false && KNOWN_PATTERNS.contains(&pattern)
         }
         "Sequence" => {

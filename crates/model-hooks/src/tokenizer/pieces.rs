@@ -62,7 +62,7 @@ impl Pieces {
     }
 
     pub(super) fn alone(&self, id: u32) -> &str {
-        &self.alone[id as usize]
+        self.alone.get(id as usize).map_or("", String::as_str)
     }
 
     /// The bytes of a token; what is printed for ids beyond the vocabulary.
@@ -79,17 +79,14 @@ impl Pieces {
             if !open.is_empty() && !continues(&open, bytes) {
                 open.clear();
             }
-            let before = open.len();
             open.extend_from_slice(bytes);
             let mut text = String::new();
             let rest = print_whole(&mut text, &open);
-            if text.is_empty() {
-                // Nothing complete yet: this token shows its own bytes only.
-                print_hex(&mut text, &open[before..]);
-            } else {
-                print_hex(&mut text, &open[rest..]);
-            }
-            open.drain(..rest);
+            // Nothing complete yet: this token shows its own bytes only.
+            let shown = if text.is_empty() { bytes } else { rest };
+            print_hex(&mut text, shown);
+            let decided = open.len() - rest.len();
+            open.drain(..decided);
             all.push(text);
         }
         all
@@ -99,27 +96,27 @@ impl Pieces {
         let bytes: Vec<u8> = ids.iter().flat_map(|&id| self.bytes(id).into_owned()).collect();
         let mut text = String::with_capacity(bytes.len());
         let rest = print_whole(&mut text, &bytes);
-        print_hex(&mut text, &bytes[rest..]);
+        print_hex(&mut text, rest);
         text
     }
 }
 
-/// Appends all that is decided: characters as they are, bytes that can never form one as hex. Returns where a possible
-/// beginning of a character at the very end starts (the length if there is none).
-fn print_whole(text: &mut String, bytes: &[u8]) -> usize {
-    let mut at = 0;
+/// Appends all that is decided: characters as they are, bytes that can never form one as hex. Returns a possible
+/// beginning of a character at the very end.
+fn print_whole<'a>(text: &mut String, mut bytes: &'a [u8]) -> &'a [u8] {
     loop {
-        match std::str::from_utf8(&bytes[at..]) {
+        match std::str::from_utf8(bytes) {
             Ok(valid) => {
                 text.push_str(valid);
-                return bytes.len();
+                return &[];
             }
             Err(e) => {
-                text.push_str(&String::from_utf8_lossy(&bytes[at..at + e.valid_up_to()]));
-                at += e.valid_up_to();
-                let Some(bad) = e.error_len() else { return at };
-                print_hex(text, &bytes[at..at + bad]);
-                at += bad;
+                let (valid, rest) = bytes.split_at_checked(e.valid_up_to()).unwrap_or_default();
+                text.push_str(&String::from_utf8_lossy(valid));
+                let Some(bad) = e.error_len() else { return rest };
+                let (bad, rest) = rest.split_at_checked(bad).unwrap_or_default();
+                print_hex(text, bad);
+                bytes = rest;
             }
         }
     }
@@ -127,7 +124,8 @@ fn print_whole(text: &mut String, bytes: &[u8]) -> usize {
 
 fn print_hex(text: &mut String, bytes: &[u8]) {
     for byte in bytes {
-        write!(text, "<0x{byte:02X}>").expect("writing to a String cannot fail");
+        // Writing to a String cannot fail.
+        let _ = write!(text, "<0x{byte:02X}>");
     }
 }
 
@@ -153,8 +151,8 @@ pub(super) fn byte_level_characters() -> [char; 256] {
     let byte_of = byte_level_alphabet();
     let mut characters = ['\0'; 256];
     for c in (0x21..0x144).filter_map(char::from_u32) {
-        if let Some(byte) = byte_of(c) {
-            characters[usize::from(byte)] = c;
+        if let Some(character) = byte_of(c).and_then(|byte| characters.get_mut(usize::from(byte))) {
+            *character = c;
         }
     }
     characters

@@ -3,7 +3,7 @@
 //! The converter adds 1 to the gain of every norm, those of queries and keys included, so that files hold whole gains. The factor
 //! `sqrt(d_model)` of the embedding is not in the file. The unembedding is the embedding, unless a file holds another.
 
-use super::{Architecture, Change, HEAD_NORMS, MATRICES, NORMS, OUTER, Part, RMS_NORM};
+use super::{Architecture, Change, HEAD_NORMS, MATRICES, NORMS, OUTER, Part, RMS_NORM, RMS_NORM_EPS};
 use crate::Result;
 use crate::gguf::rope;
 use crate::gguf::words::{SizeWords, Sizes, Words};
@@ -60,7 +60,7 @@ const LOCAL_BASE: &str = "rope.freq_base_swa";
 fn describe(words: &mut Words<'_>) -> Result<()> {
     words.set("hidden_activation", "gelu_pytorch_tanh");
     words.set("attention_bias", words.holds("blk.0.attn_q.bias"));
-    words.say_positive("rms_norm_eps", RMS_NORM[0])
+    words.say_positive("rms_norm_eps", RMS_NORM_EPS)
 }
 
 /// The first files of this kind lack caps and window, which are then those of all published models, as in llama.cpp: 50, 30, 4096.

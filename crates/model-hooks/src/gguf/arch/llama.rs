@@ -1,6 +1,6 @@
 //! `llama`: Llama and what has its equations (SmolLM2, DeepSeek-R1-Distill-Llama ...); also Mistral, of whose window files say nothing.
 
-use super::{Architecture, Change, MATRICES, NORMS, OUTER, Part, RMS_NORM};
+use super::{Architecture, Change, MATRICES, NORMS, OUTER, Part, RMS_NORM, RMS_NORM_EPS};
 use crate::Result;
 use crate::gguf::rope;
 use crate::gguf::words::{SizeWords, Sizes, Words};
@@ -23,7 +23,7 @@ const PERMUTED: &[Part] =
 
 fn describe(words: &mut Words<'_>, sizes: &Sizes) -> Result<()> {
     words.set("hidden_act", "silu");
-    words.say_positive("rms_norm_eps", RMS_NORM[0])?;
+    words.say_positive("rms_norm_eps", RMS_NORM_EPS)?;
     words.set("attention_bias", words.holds("blk.0.attn_q.bias"));
     words.set("mlp_bias", words.holds("blk.0.ffn_gate.bias"));
     words.say_whole_rope(sizes)?;

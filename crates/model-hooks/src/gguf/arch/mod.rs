@@ -88,7 +88,8 @@ const COMMON: &[&str] = &[
 ];
 
 /// The RMS norms' epsilon.
-const RMS_NORM: &[&str] = &["attention.layer_norm_rms_epsilon"];
+const RMS_NORM_EPS: &str = "attention.layer_norm_rms_epsilon";
+const RMS_NORM: &[&str] = &[RMS_NORM_EPS];
 
 /// The tensors around the blocks of most families.
 const OUTER: &[(&str, &str)] = &[

@@ -1,6 +1,6 @@
 //! `phi3`: Phi-3, Phi-3.5, Phi-4 and Phi-4-mini. The converter changes nothing: Q, K and V stay fused, gate and up too.
 
-use super::{Architecture, Change, NORMS, OUTER, Part, RMS_NORM};
+use super::{Architecture, Change, NORMS, OUTER, Part, RMS_NORM, RMS_NORM_EPS};
 use crate::Result;
 use crate::gguf::rope::{self, ATTN_FACTOR, ORIGINAL_CONTEXT};
 use crate::gguf::words::{SizeWords, Sizes, Words};
@@ -34,7 +34,7 @@ pub(super) const PHI3: Architecture = Architecture {
 /// A window of 0 is how files say that there is none. One that is there holds in every layer, as in transformers; llama.cpp ignores it.
 fn describe(words: &mut Words<'_>, sizes: &Sizes) -> Result<()> {
     words.set("hidden_act", "silu");
-    words.say_positive("rms_norm_eps", RMS_NORM[0])?;
+    words.say_positive("rms_norm_eps", RMS_NORM_EPS)?;
     let none = words.file().u32(&words.full(WINDOW))? == Some(0);
     if let Some(window) = if none { None } else { words.optional_size(WINDOW)? } {
         words.say("sliding_window", window, WINDOW);

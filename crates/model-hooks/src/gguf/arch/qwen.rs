@@ -1,6 +1,6 @@
 //! `qwen2` (Qwen 1.5, 2 and 2.5, DeepSeek-R1-Distill-Qwen) and `qwen3`. The converter changes nothing.
 
-use super::{Architecture, HEAD_NORMS, MATRICES, NORMS, OUTER, RMS_NORM};
+use super::{Architecture, HEAD_NORMS, MATRICES, NORMS, OUTER, RMS_NORM, RMS_NORM_EPS};
 use crate::Result;
 use crate::gguf::rope;
 use crate::gguf::words::{SizeWords, Sizes, Words};
@@ -32,6 +32,6 @@ pub(super) const QWEN3: Architecture = Architecture {
 fn describe(words: &mut Words<'_>, sizes: &Sizes) -> Result<()> {
     words.set("hidden_act", "silu");
     words.set("use_sliding_window", false);
-    words.say_positive("rms_norm_eps", RMS_NORM[0])?;
+    words.say_positive("rms_norm_eps", RMS_NORM_EPS)?;
     words.say_whole_rope(sizes)
 }

@@ -20,28 +20,28 @@ pub(in crate::tokenizer) fn check(charsmap: &[u8]) -> Result<(), String> {
     let Ok(texts) = std::str::from_utf8(texts) else { return bad("leads to text that is not UTF-8") };
     let units: Vec<Unit> = trie.as_chunks::<4>().0.iter().map(|unit| Unit(u32::from_le_bytes(*unit))).collect();
     // The trie is whole blocks of 256 units, and a step changes the last eight bits of a place: it stays in the block.
-    let root = units[0].offset();
-    if root >= units.len() {
-        return bad("leads out of its trie");
-    }
+    let root = units.first().map_or(usize::MAX, |unit| unit.offset());
     let mut seen = vec![false; units.len()];
-    seen[root] = true;
     let mut open = vec![root];
+    match seen.get_mut(root) {
+        Some(seen) => *seen = true,
+        None => return bad("leads out of its trie"),
+    }
     while let Some(place) = open.pop() {
         for label in 1..=255 {
             let at = place ^ label;
-            let unit = units[at];
+            let Some(unit) = units.get(at) else { return bad("leads out of its trie") };
             if unit.label() != label as u32 {
                 continue;
             }
             let next = at ^ unit.offset();
-            if next >= units.len() {
+            let (Some(target), Some(seen)) = (units.get(next), seen.get_mut(next)) else {
                 return bad("leads out of its trie");
-            }
-            if unit.has_leaf() && !texts.is_char_boundary(units[next].value()) {
+            };
+            if unit.has_leaf() && !texts.is_char_boundary(target.value()) {
                 return bad("leads out of its texts");
             }
-            if !std::mem::replace(&mut seen[next], true) {
+            if !std::mem::replace(seen, true) {
                 open.push(next);
             }
         }

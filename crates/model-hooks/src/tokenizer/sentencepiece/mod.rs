@@ -69,12 +69,11 @@ pub(super) fn read(bytes: &[u8], prefix: Option<bool>) -> Result<SentencePiece, 
     if let Some(long) = tokens.iter().map(String::len).find(|len| *len > MAX_PIECE_BYTES) {
         return Err(format!("a piece of {long} bytes, at most {MAX_PIECE_BYTES} are read"));
     }
-    let mut unknown = (0u32..).zip(kinds).filter(|(_, kind)| **kind == TokenKind::Unknown).map(|(id, _)| id);
-    let (Some(unk), None) = (unknown.next(), unknown.next()) else {
+    let mut unknown = (0u32..).zip(tokens).zip(kinds).filter(|(_, kind)| **kind == TokenKind::Unknown);
+    let (Some(((unk, unk_piece), _)), None) = (unknown.next(), unknown.next()) else {
         return Err("it has no unknown piece, or several; expected one".into());
     };
     charsmap_of(&model)?;
-    let unk_piece = &tokens[unk as usize];
     let ids = || tokens.iter().cloned().zip(0..);
     let wrong = |e: String| format!("the tokenizer does not accept its pieces: {e}");
     let wrapped: ModelWrapper = match model.algorithm {
@@ -192,7 +191,8 @@ pub(crate) fn merges(tokens: &[String], kinds: &[TokenKind], scores: &[f32]) -> 
         }
     }
     // No score is NaN, so every two of them compare.
-    cuts.sort_unstable_by(|a, b| scores[b.0].partial_cmp(&scores[a.0]).unwrap_or(Ordering::Equal).then(a.cmp(b)));
-    let text = |id: usize| tokens[id].clone();
-    Ok(cuts.into_iter().map(|(_, left, right)| (text(left), text(right))).collect())
+    let score = |cut: &(usize, usize, usize)| scores.get(cut.0).copied().unwrap_or_default();
+    cuts.sort_unstable_by(|a, b| score(b).partial_cmp(&score(a)).unwrap_or(Ordering::Equal).then(a.cmp(b)));
+    let pair = |(_, left, right): (usize, usize, usize)| Some((tokens.get(left)?.clone(), tokens.get(right)?.clone()));
+    Ok(cuts.into_iter().filter_map(pair).collect())
 }
