@@ -9,6 +9,9 @@
 //! .locks/models--owner--name/ETAG.lock             held while a blob is written, by Python too
 //! ```
 
+#![warn(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
+
 use crate::{Error, Result, names};
 use hf_hub::{Repo, RepoType};
 use std::env;

@@ -1,5 +1,8 @@
 //! Texts by name.
 
+#![warn(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
+
 use crate::cache::Kind;
 use crate::pretrained::is_local;
 use crate::session::Session;
@@ -112,6 +115,6 @@ fn local(path: &Path, part: &Part) -> Result<Dataset> {
         return Err(Error::NoText { name: path.display().to_string(), held: names.into_iter().take(8).collect() });
     }
     let kept = chosen.len().min(part.at_most.unwrap_or(usize::MAX));
-    let files = chosen[..kept].iter().map(|name| path.join(name)).collect();
+    let files = chosen.iter().take(kept).map(|name| path.join(name)).collect();
     Ok(Dataset { files, left_out: chosen.len() - kept, revision: None })
 }

@@ -1,5 +1,8 @@
 //! Models by name.
 
+#![warn(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
+
 use crate::cache::Kind;
 use crate::pretrained::is_local;
 use crate::registry::model_names;

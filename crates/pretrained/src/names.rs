@@ -2,6 +2,9 @@
 //!
 //! Each function returns the name itself, or why it is refused.
 
+#![warn(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
+
 use crate::{Error, Result};
 
 const LONGEST: usize = 1024;

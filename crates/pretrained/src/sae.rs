@@ -1,5 +1,8 @@
 //! SAEs by name.
 
+#![warn(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
+
 use crate::cache::Kind;
 use crate::pretrained::is_local;
 use crate::session::Session;
@@ -148,9 +151,10 @@ impl Fetched {
 /// Repository and path in it of a file in a cache of Python's layout: `models--OWNER--NAME/snapshots/COMMIT/PATH`.
 fn in_a_cache(path: &Path) -> Option<(String, String)> {
     let parts: Vec<&str> = path.iter().map(|part| part.to_str()).collect::<Option<_>>()?;
-    let at = parts.iter().rposition(|part| *part == "snapshots").filter(|at| *at > 0 && at + 2 < parts.len())?;
-    let (owner, name) = parts[at - 1].strip_prefix("models--")?.split_once("--")?;
-    Some((format!("{owner}/{name}"), parts[at + 2..].join("/")))
+    let at = parts.iter().rposition(|part| *part == "snapshots")?;
+    let (owner, name) = parts.get(at.checked_sub(1)?)?.strip_prefix("models--")?.split_once("--")?;
+    let inside = parts.get(at + 2..).filter(|inside| !inside.is_empty())?;
+    Some((format!("{owner}/{name}"), inside.join("/")))
 }
 
 /// The files of every format that a folder could be in; which one it is, the files will tell.

@@ -1,5 +1,8 @@
 //! One repository at one commit: which files it has, and where they lie once they are here.
 
+#![warn(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
+
 use crate::cache::{CachedRepo, Kind};
 #[cfg(feature = "hub")]
 use crate::hub::Hub;

@@ -3,7 +3,7 @@
 use crate::{Error, Result};
 use ring::digest::{Context, Digest, SHA1_FOR_LEGACY_USE_ONLY, SHA256};
 use std::fs::File;
-use std::io::Read;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 
 /// Compares a file with its etag: the SHA-256 of large files, Git's own SHA-1 of small ones. Etags of another form say nothing.
@@ -24,12 +24,14 @@ pub(super) fn matches(path: &Path, length: u64, etag: &str) -> Result<bool> {
 
 fn hash(path: &Path, mut context: Context) -> Result<Digest> {
     let io = |source| Error::Io { path: path.into(), source };
-    let mut file = File::open(path).map_err(io)?;
-    let mut bytes = vec![0; 1 << 18];
+    let mut file = BufReader::with_capacity(1 << 18, File::open(path).map_err(io)?);
     loop {
-        match file.read(&mut bytes).map_err(io)? {
-            0 => return Ok(context.finish()),
-            read => context.update(&bytes[..read]),
+        let bytes = file.fill_buf().map_err(io)?;
+        if bytes.is_empty() {
+            return Ok(context.finish());
         }
+        context.update(bytes);
+        let read = bytes.len();
+        file.consume(read);
     }
 }

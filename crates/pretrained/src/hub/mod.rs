@@ -3,6 +3,9 @@
 //! A file is asked for at one commit: `HEAD ENDPOINT/REPO/resolve/COMMIT/FILE` says its etag and length, perhaps with the address
 //! where its bytes are. They go to `blobs/ETAG.incomplete`, are counted and hashed, and get their name only when all is right.
 
+#![warn(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
+
 mod address;
 mod answer;
 mod check;

@@ -120,12 +120,12 @@ fn continue_at(
         if *done + read as u64 > wanted.length {
             return Err(wrong(format!("more than the {} bytes that were announced", wanted.length)));
         }
-        file.write_all(&piece[..read]).map_err(io)?;
+        file.write_all(piece.get(..read).unwrap_or_default()).map_err(io)?;
         *done += read as u64;
         told(*done);
     }
     // A body without a length may go on.
-    match body.read(&mut piece[..1]) {
+    match body.read(&mut [0]) {
         Ok(1..) => Err(wrong(format!("more than the {} bytes that were announced", wanted.length))),
         _ => Ok(()),
     }

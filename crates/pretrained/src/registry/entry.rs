@@ -82,7 +82,7 @@ impl Entry {
         let text = |i: usize| field(i).map(str::to_owned);
         Self {
             release: release.clone(),
-            sae_id: fields[0].into(),
+            sae_id: id(line).into(),
             path: path(line).into(),
             hook: text(2),
             hook_out: text(3),

@@ -1,5 +1,8 @@
 //! The table of published SAEs, and what is asked of it.
 
+#![warn(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
+
 mod entry;
 mod layer;
 mod near;
@@ -164,11 +167,11 @@ impl Registry {
 
     fn lines_of<'a>(&'a self, at: &ReleaseAt) -> impl Iterator<Item = &'a str> + use<'a> {
         let first = at.first as usize;
-        self.lines[first..first + at.count as usize].iter().map(|start| self.line(*start))
+        self.lines.iter().skip(first).take(at.count as usize).map(|start| self.line(*start))
     }
 
     fn line(&self, start: u32) -> &str {
-        let rest = &self.text[start as usize..];
+        let rest = self.text.get(start as usize..).unwrap_or_default();
         let line = rest.split('\n').next().unwrap_or(rest);
         line.strip_suffix('\r').unwrap_or(line)
     }

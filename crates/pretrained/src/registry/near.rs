@@ -32,8 +32,11 @@ const MODELS: &[&[&str]] = &[
 
 /// All names of a model, the hub's first; the name alone for one that has no other.
 pub(crate) fn model_names(name: &str) -> Vec<&str> {
-    let known = MODELS.iter().find(|names| names.iter().any(|other| other.eq_ignore_ascii_case(name)));
-    known.map_or_else(|| vec![name], |names| names.to_vec())
+    known(name).map_or_else(|| vec![name], <[_]>::to_vec)
+}
+
+fn known(name: &str) -> Option<&'static [&'static str]> {
+    MODELS.iter().copied().find(|names| names.iter().any(|other| other.eq_ignore_ascii_case(name)))
 }
 
 /// Whether two names mean one model: `gpt2` and `gpt2-small`, `google/gemma-2-2b` and `gemma-2-2b`.
@@ -45,7 +48,7 @@ pub fn same_model(a: &str, b: &str) -> bool {
 }
 
 pub(super) fn model_key(name: &str) -> String {
-    let hub = model_names(name)[0];
+    let hub = known(name).and_then(|names| names.first().copied()).unwrap_or(name);
     hub.rsplit('/').next().unwrap_or(hub).to_lowercase()
 }
 
@@ -79,20 +82,30 @@ fn likeness(a: &str, b: &str) -> f64 {
 /// Letters to insert, remove, replace or swap with their neighbour (optimal string alignment).
 fn distance(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().take(256).collect(), b.chars().take(256).collect());
-    let mut rows = [vec![0; b.len() + 1], (0..=b.len()).collect::<Vec<usize>>(), vec![0; b.len() + 1]];
-    for i in 1..=a.len() {
-        rows[2][0] = i;
-        for j in 1..=b.len() {
-            let same = usize::from(a[i - 1] != b[j - 1]);
-            let mut least = (rows[1][j] + 1).min(rows[2][j - 1] + 1).min(rows[1][j - 1] + same);
-            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                least = least.min(rows[0][j - 2] + 1);
+    // The distances of a prefix of `a` to every prefix of `b`: for this prefix of `a`, the last one and the one before.
+    let mut last: Vec<usize> = (0..=b.len()).collect();
+    let mut second_last: Vec<usize> = Vec::new();
+    let mut letter_before = None;
+    for (i, x) in a.into_iter().enumerate() {
+        let mut row = Vec::with_capacity(last.len());
+        let mut left = i + 1;
+        row.push(left);
+        for (j, (y, &[corner, above])) in b.iter().zip(last.array_windows()).enumerate() {
+            let mut least = (above + 1).min(left + 1).min(corner + usize::from(x != *y));
+            let y_before = j.checked_sub(1).and_then(|j| Some((b.get(j)?, second_last.get(j)?)));
+            if let Some((y_before, far)) = y_before
+                && x == *y_before
+                && letter_before == Some(*y)
+            {
+                least = least.min(far + 1);
             }
-            rows[2][j] = least;
+            row.push(least);
+            left = least;
         }
-        rows.rotate_left(1);
+        second_last = std::mem::replace(&mut last, row);
+        letter_before = Some(x);
     }
-    rows[1][b.len()]
+    last.last().copied().unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -77,7 +77,7 @@ struct Table {
 impl Table {
     fn line(&mut self, text: &str, i: usize, start: usize, line: &str) -> Result<()> {
         let fields: Vec<&str> = line.split('\t').collect();
-        match fields[0] {
+        match fields.first().copied().unwrap_or_default() {
             _ if i == 0 => first(&fields),
             "" if fields.len() == 1 => Ok(()),
             "#>" if fields == OF_RELEASE => Ok(()),
@@ -119,12 +119,13 @@ impl Table {
         if fields.len() > OF_SAE.len() - 1 {
             return Err(wrong(i, format!("{} fields, at most {} are known", fields.len(), OF_SAE.len() - 1)));
         }
-        let (id, path) = (fields[0], fields.get(1).copied().unwrap_or("="));
+        let id = fields.first().copied().unwrap_or_default();
+        let path = fields.get(1).copied().unwrap_or("=");
         if id.is_empty() || path.is_empty() {
             return Err(wrong(i, "an empty sae_id or path"));
         }
         names::file(if path == "=" { id } else { path }).map_err(|error| wrong(i, error.to_string()))?;
-        for (name, text) in OF_SAE[1..].iter().zip(fields).filter(|(_, text)| !text.is_empty()) {
+        for (name, text) in OF_SAE.iter().skip(1).zip(fields).filter(|(_, text)| !text.is_empty()) {
             let good = match *name {
                 "d_in" | "d_sae" => text.parse::<usize>().is_ok_and(|n| n > 0 && n < 1 << 32),
                 "l0" => text.parse::<f64>().is_ok_and(|x| x.is_finite() && x >= 0.0),
@@ -146,8 +147,9 @@ impl Table {
         let (Some((name, announced, at)), Some(release)) = (self.open.take(), self.releases.last()) else {
             return if i > 0 { Ok(()) } else { Err(wrong(0, "empty")) };
         };
-        if let Some((id, start)) = twice(text, &self.lines[release.first as usize..]) {
-            let line = text[..start].matches('\n').count();
+        let lines = self.lines.get(release.first as usize..).unwrap_or_default();
+        if let Some((id, start)) = twice(text, lines) {
+            let line = text.bytes().take(start).filter(|byte| *byte == b'\n').count();
             return Err(wrong(line, format!("SAE `{id}` is in its release twice")));
         }
         if release.count as usize == announced {
@@ -159,11 +161,15 @@ impl Table {
 
 /// A name that two lines have, and where the later of them starts. Sorted, because a set of short names takes many times their bytes.
 fn twice<'a>(text: &'a str, lines: &[u32]) -> Option<(&'a str, usize)> {
-    let name = |start: u32| text[start as usize..].split(['\t', '\r', '\n']).next().unwrap_or_default();
+    let name = |start: u32| {
+        let rest = text.get(start as usize..).unwrap_or_default();
+        rest.split(['\t', '\r', '\n']).next().unwrap_or_default()
+    };
     let mut sorted = lines.to_vec();
     sorted.sort_unstable_by(|a, b| name(*a).cmp(name(*b)).then(a.cmp(b)));
-    let pair = sorted.windows(2).find(|pair| name(pair[0]) == name(pair[1]))?;
-    Some((name(pair[1]), pair[1] as usize))
+    let mut pairs = sorted.array_windows();
+    let [_, later] = pairs.find(|[one, other]| name(*one) == name(*other))?;
+    Some((name(*later), *later as usize))
 }
 
 fn first(fields: &[&str]) -> Result<()> {

@@ -134,17 +134,15 @@ fn is_model(registry: &Registry, model: &str, sought: &str) -> bool {
 /// The order of names in which numbers count as numbers.
 pub(super) fn natural(a: &str, b: &str) -> Ordering {
     let (mut a, mut b) = (a.as_bytes(), b.as_bytes());
-    let number = |text: &[u8]| text.iter().take_while(|c| c.is_ascii_digit()).count();
-    while let (Some(x), Some(y)) = (a.first(), b.first()) {
-        let (n, m) = (number(a), number(b));
-        let order = if n > 0 && m > 0 {
-            let (x, y) = (trimmed(&a[..n]), trimmed(&b[..m]));
-            (a, b) = (&a[n..], &b[m..]);
-            x.len().cmp(&y.len()).then_with(|| x.cmp(y))
+    while let (Some((x, rest_a)), Some((y, rest_b))) = (a.split_first(), b.split_first()) {
+        let (of_a, of_b) = (number(a), number(b));
+        let order = if of_a.0.is_empty() || of_b.0.is_empty() {
+            (a, b) = (rest_a, rest_b);
+            x.cmp(y)
         } else {
-            let order = x.cmp(y);
-            (a, b) = (&a[1..], &b[1..]);
-            order
+            (a, b) = (of_a.1, of_b.1);
+            let (x, y) = (trimmed(of_a.0), trimmed(of_b.0));
+            x.len().cmp(&y.len()).then_with(|| x.cmp(y))
         };
         if order != Ordering::Equal {
             return order;
@@ -153,9 +151,20 @@ pub(super) fn natural(a: &str, b: &str) -> Ordering {
     a.len().cmp(&b.len())
 }
 
-fn trimmed(digits: &[u8]) -> &[u8] {
-    let zeros = digits.iter().take_while(|c| **c == b'0').count();
-    &digits[zeros.min(digits.len().saturating_sub(1))..]
+/// The digits at the start of a text, and what follows them.
+fn number(text: &[u8]) -> (&[u8], &[u8]) {
+    let digits = text.iter().take_while(|c| c.is_ascii_digit()).count();
+    text.split_at_checked(digits).unwrap_or_default()
+}
+
+/// Digits without leading zeros, but for the last digit.
+fn trimmed(mut digits: &[u8]) -> &[u8] {
+    while let [b'0', rest @ ..] = digits
+        && !rest.is_empty()
+    {
+        digits = rest;
+    }
+    digits
 }
 
 #[cfg(test)]
