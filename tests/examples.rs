@@ -28,6 +28,10 @@ mod top_activations;
 #[path = "../examples/tour.rs"]
 mod tour;
 
+#[cfg(unix)]
+#[path = "support/sae_flags.rs"]
+mod sae_flags;
+
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
@@ -61,12 +65,13 @@ fn main() -> ExitCode {
     #[cfg(unix)]
     {
         let word = args.filter_map(|arg| arg.into_string().ok()).find(|arg| !arg.starts_with('-')).unwrap_or_default();
-        let cases: [(&str, fn()); 5] = [
+        let cases: [(&str, fn()); 6] = [
             ("every_example_prints_by_the_one_writer", every_example_prints_by_the_one_writer),
             ("nobody_reads_standard_output", nobody_reads_standard_output),
             ("a_full_disk_behind_standard_output_is_said", a_full_disk_behind_standard_output_is_said),
             ("flags_that_cannot_work", flags_that_cannot_work),
             ("text_that_is_too_short", text_that_is_too_short),
+            ("flags_of_an_sae", sae_flags::flags_of_an_sae),
         ];
         for (name, case) in cases.into_iter().filter(|(name, _)| name.contains(&word)) {
             println!("case {name} ...");
@@ -102,9 +107,22 @@ struct Ended {
 
 #[cfg(unix)]
 fn run(example: &str, args: &[&str], stdout: Stdio) -> Ended {
+    run_with(example, args, stdout, &[])
+}
+
+/// A run in an environment with these variables; one that is set to nothing is taken away.
+#[cfg(unix)]
+fn run_with(example: &str, args: &[&str], stdout: Stdio, environment: &[(&str, &Path)]) -> Ended {
     use std::os::unix::process::CommandExt;
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.arg0(example).args(args).stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped());
+    for (name, value) in environment {
+        if value.as_os_str().is_empty() {
+            command.env_remove(name)
+        } else {
+            command.env(name, value)
+        };
+    }
     let output = command.spawn().unwrap().wait_with_output().unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     // A panic ends with a code that no case expects.
