@@ -23,8 +23,18 @@ unsafe impl Send for Buffer {}
 unsafe impl Sync for Buffer {}
 
 impl Buffer {
-    /// Zeroed memory of at least so many bytes.
+    /// Zeroed memory of at least so many bytes, which will soon be used from end to end.
     pub fn new(bytes: usize) -> Self {
+        Self::with_pages(bytes, true)
+    }
+
+    /// Zeroed memory of at least so many bytes, of which little may ever be used: the system gives it a small page at a time, when one is
+    /// first written to.
+    pub fn sparse(bytes: usize) -> Self {
+        Self::with_pages(bytes, false)
+    }
+
+    fn with_pages(bytes: usize, huge: bool) -> Self {
         let align = if bytes >= HUGE_PAGE { HUGE_PAGE } else { LINE };
         let len = bytes.max(LINE).next_multiple_of(LINE);
         // An allocator hands out large zeroed memory untouched only if no alignment is asked for; so the start is aligned here, and
@@ -36,7 +46,7 @@ impl Buffer {
         let at = unsafe { base.add(base.addr().get().next_multiple_of(align) - base.addr().get()) };
         if align == HUGE_PAGE {
             // Whole ones: a last one that is used in part would be resident as a whole, which many a weight matrix would double.
-            advise_huge_pages(at.as_ptr(), len / HUGE_PAGE * HUGE_PAGE);
+            advise_huge_pages(at.as_ptr(), len / HUGE_PAGE * HUGE_PAGE, huge);
         }
         Self { at, len, base, layout }
     }
@@ -94,12 +104,13 @@ unsafe impl Element for u16 {}
 unsafe impl Element for f32 {}
 
 /// Large buffers are touched once per batch from end to end: with 4 KiB pages the faults and the address look-ups cost more than
-/// some kernels do.
+/// some kernels do. Where they are not wanted, a system that gives them unasked is told so.
 #[cfg(target_os = "linux")]
-fn advise_huge_pages(at: *mut u8, len: usize) {
-    // SAFETY: the range was just allocated; the advice changes no contents. A refusal is no error: pages stay small.
-    unsafe { libc::madvise(at.cast(), len, libc::MADV_HUGEPAGE) };
+fn advise_huge_pages(at: *mut u8, len: usize, wanted: bool) {
+    let advice = if wanted { libc::MADV_HUGEPAGE } else { libc::MADV_NOHUGEPAGE };
+    // SAFETY: the range was just allocated; the advice changes no contents. A refusal is no error: pages stay as they are.
+    unsafe { libc::madvise(at.cast(), len, advice) };
 }
 
 #[cfg(not(target_os = "linux"))]
-fn advise_huge_pages(_: *mut u8, _: usize) {}
+fn advise_huge_pages(_: *mut u8, _: usize, _: bool) {}

@@ -13,7 +13,8 @@ use std::fmt;
 /// keys    [batch, n_kv_heads, panels of 32 keys]      each [d_head, 32]
 /// values  [batch, n_kv_heads, panels of 32 columns]   each [room, 32]
 /// ```
-/// They take `4 batch room n_kv_heads (d_head + d)` bytes, `d` being `d_head` rounded up to a multiple of 32 (bf16: half of it).
+/// They take `4 batch room n_kv_heads (d_head + d)` bytes, `d` being `d_head` rounded up to a multiple of 32 (bf16: half of it). Room that
+/// nothing was written to is reserved but, on Linux, not resident.
 pub struct KeyValuePanels {
     arithmetic: Arithmetic,
     batch: usize,
@@ -56,8 +57,10 @@ impl KeyValuePanels {
             values: Buffer::default(),
             finite: vec![true; heads],
         };
-        new.keys = Buffer::new(heads * new.key_bytes());
-        new.values = Buffer::new(heads * new.value_bytes());
+        // A head's keys lie a whole room apart from the next one's: huge pages would be zeroed, and resident, for all of the room with
+        // the first token.
+        new.keys = Buffer::sparse(heads * new.key_bytes());
+        new.values = Buffer::sparse(heads * new.value_bytes());
         Ok(new)
     }
 
@@ -253,7 +256,7 @@ fn with_panel(bytes: usize, work: impl FnOnce(&mut [u8])) {
 impl Clone for KeyValuePanels {
     fn clone(&self) -> Self {
         let copy = |buffer: &Buffer| {
-            let mut new = Buffer::new(buffer.len());
+            let mut new = Buffer::sparse(buffer.len());
             new.as_mut_slice::<u8>().copy_from_slice(buffer.as_slice());
             new
         };
