@@ -119,6 +119,8 @@ fn cases() -> Vec<Case> {
         shape(1, 40, 600, 2, 1, 8),
         with_room(64, shape(3, 1, 41, 4, 2, 20)),
         with_room(300, shape(2, 7, 70, 3, 3, 33)),
+        // More heads that share their keys than are computed together.
+        shape(1, 2, 130, 40, 1, 20),
     ]
     .into_iter()
     .enumerate()

@@ -46,7 +46,7 @@ impl Job<'_> {
         z: &SharedOut<'_>,
     ) {
         let kernel = self.arithmetic.kernel();
-        let (rows, k) = (block.queries.len(), block.keys.len());
+        let (rows, k) = (block.rows(), block.keys.len());
         pack_rows(kernel, &scratch.scores[..rows * k], rows, k, scratch.blocks);
         let padded = rows.next_multiple_of(kernel.block_rows());
         let blocks = &scratch.blocks[..padded / kernel.block_rows() * kernel.block_bytes(k)];
@@ -69,7 +69,7 @@ impl Job<'_> {
             } else {
                 self.multiply_careful(&scratch.scores[..rows * k], panel, k, sums);
             }
-            self.store_tile(block.batch, block.head, block.queries.clone(), first, sums, z);
+            self.store_tile(block, first, sums, z);
         }
     }
 
@@ -98,21 +98,13 @@ impl Job<'_> {
         }
     }
 
-    fn store_tile(
-        &self,
-        batch: usize,
-        head: usize,
-        queries: Range<usize>,
-        first: usize,
-        sums: &[f32],
-        z: &SharedOut<'_>,
-    ) {
+    fn store_tile(&self, block: &Block, first: usize, sums: &[f32], z: &SharedOut<'_>) {
         let d_head = self.shape.d_head;
         let cols = first..(first + TILE_COLS).min(d_head);
-        for (i, sums) in queries.zip(sums.chunks_exact(TILE_COLS)) {
+        for ((head, query), sums) in block.places().zip(sums.chunks_exact(TILE_COLS)) {
             let place = head * d_head + cols.start..head * d_head + cols.end;
             // SAFETY: no two blocks share a query of a head.
-            unsafe { z.row(batch * self.shape.queries + i, place) }.copy_from_slice(&sums[..cols.len()]);
+            unsafe { z.row(block.batch * self.shape.queries + query, place) }.copy_from_slice(&sums[..cols.len()]);
         }
     }
 }

@@ -26,7 +26,7 @@ impl Job<'_> {
     /// Scores of a block into `scratch.scores`, `[rows, block.keys]`; the scratch's panels hold `packed`.
     pub fn scores(&self, q: &[f32], k: KeyValues<'_>, block: &Block, packed: &Range<usize>, scratch: &mut Scratch<'_>) {
         let held = k;
-        let rows = block.queries.len();
+        let rows = block.rows();
         let width = block.keys.len();
         self.pack_queries(q, block, scratch);
         let kernel = self.arithmetic.kernel();
@@ -51,20 +51,20 @@ impl Job<'_> {
             finish_tile(self.arithmetic.backend(), &sums[..rows * TILE_COLS], &finish, width, out);
         }
         let kept = self.options.kept_keys.map(|kept| &kept[block.batch * self.shape.keys..][..self.shape.keys]);
-        for (row, i) in scratch.scores.chunks_exact_mut(width.max(1)).zip(block.queries.clone()) {
-            mask_row(row, block.keys.start, &seen(&self.shape, &self.options, i), kept);
+        for (row, (_, query)) in scratch.scores.chunks_exact_mut(width.max(1)).zip(block.places()) {
+            mask_row(row, block.keys.start, &seen(&self.shape, &self.options, query), kept);
         }
     }
 
     fn pack_queries(&self, q: &[f32], block: &Block, scratch: &mut Scratch<'_>) {
         let kernel = self.arithmetic.kernel();
         let d_head = self.shape.d_head;
-        for (i, row) in block.queries.clone().zip(scratch.rows.chunks_exact_mut(d_head.max(1))) {
-            let at = ((block.batch * self.shape.queries + i) * self.shape.n_heads + block.head) * d_head;
+        for ((head, query), row) in block.places().zip(scratch.rows.chunks_exact_mut(d_head.max(1))) {
+            let at = ((block.batch * self.shape.queries + query) * self.shape.n_heads + head) * d_head;
             row.copy_from_slice(&q[at..at + d_head]);
         }
-        let rows = &scratch.rows[..block.queries.len() * d_head];
-        pack_rows(kernel, rows, block.queries.len(), d_head, scratch.blocks);
+        let rows = &scratch.rows[..block.rows() * d_head];
+        pack_rows(kernel, rows, block.rows(), d_head, scratch.blocks);
     }
 }
 

@@ -28,6 +28,9 @@ pub(crate) struct Job<'a> {
     pub options: AttentionOptions<'a>,
     /// Rows of queries that are computed together.
     pub rows: usize,
+    /// Heads that are computed together, of one query each: more than one where there is one query, so that heads that share their keys
+    /// read them once.
+    heads: usize,
     /// Ranges of keys start at multiples of this, so that their sums are parked at the same places for every row.
     key_group: usize,
 }
@@ -39,14 +42,30 @@ pub(crate) struct Output<'a> {
     pub z: Option<SharedOut<'a>>,
 }
 
-/// Rows of queries of one head.
+/// Rows of queries of one head, or one query of several heads that share their keys.
 #[derive(Clone, Debug)]
 pub(crate) struct Block {
     pub batch: usize,
+    /// The first head.
     pub head: usize,
+    /// How many.
+    pub heads: usize,
     pub queries: Range<usize>,
     /// Keys that any of the rows has to do with; starts at a multiple of the job's group.
     pub keys: Range<usize>,
+}
+
+impl Block {
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.heads * self.queries.len()
+    }
+
+    /// Head and query of each row.
+    pub fn places(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
+        let queries = self.queries.clone();
+        (self.head..self.head + self.heads).flat_map(move |head| queries.clone().map(move |query| (head, query)))
+    }
 }
 
 /// Blocks that share a head of keys and values.
@@ -78,8 +97,11 @@ impl<'a> Job<'a> {
         let kernel = arithmetic.kernel();
         let parked = kernel.k_block() * kernel.k_step();
         let key_group = parked / gcd(parked, SUM_GROUP) * SUM_GROUP;
-        let rows = ROWS.min(shape.queries.max(1)).next_multiple_of(kernel.block_rows());
-        Self { arithmetic, shape, options, rows, key_group }
+        // As many as leave every thread something to do.
+        let parts = rayon::current_num_threads().div_ceil((shape.batch * shape.n_kv_heads).max(1));
+        let heads = if shape.queries == 1 { shape.group().div_ceil(parts).clamp(1, ROWS) } else { 1 };
+        let rows = ROWS.min(shape.queries.max(1)).max(heads).next_multiple_of(kernel.block_rows());
+        Self { arithmetic, shape, options, rows, heads, key_group }
     }
 
     /// Scores and, if the output has `z`, pattern and mix.
@@ -95,7 +117,7 @@ impl<'a> Job<'a> {
                 self.scores(q, k, &block, &keys, scratch);
                 copy_out(output.scores.as_ref(), &self.shape, &block, scratch.scores, f32::NEG_INFINITY);
                 if let Some(z) = &output.z {
-                    let rows = &mut scratch.scores[..block.queries.len() * width];
+                    let rows = &mut scratch.scores[..block.rows() * width];
                     let end = seen(&self.shape, &self.options, block.queries.start).end - block.keys.start;
                     softmax_causal(self.arithmetic.backend(), rows, width, end);
                     copy_out(output.pattern.as_ref(), &self.shape, &block, scratch.scores, 0.0);
@@ -110,7 +132,8 @@ impl<'a> Job<'a> {
         let keys = self.shape.keys;
         let rows_of = |block: &Block| {
             let first = (block.batch * self.shape.n_heads + block.head) * self.shape.queries;
-            &pattern[(first + block.queries.start) * keys..(first + block.queries.end) * keys]
+            let first = first + block.queries.start;
+            &pattern[first * keys..(first + block.rows()) * keys]
         };
         self.for_each_task([v, v], |task, scratch| {
             let range = |block: &Block| extent(rows_of(block), keys);
@@ -129,7 +152,7 @@ impl<'a> Job<'a> {
 
     fn for_each_task(&self, held: [KeyValues<'_>; 2], work: impl Fn(&Task, &mut Scratch<'_>) + Sync) {
         let AttentionShape { batch, n_kv_heads, .. } = self.shape;
-        let (shared, blocks) = (batch * n_kv_heads, self.shape.group() * self.blocks_of_head());
+        let (shared, blocks) = (batch * n_kv_heads, self.shape.group().div_ceil(self.heads) * self.blocks_of_head());
         if shared * blocks == 0 {
             return;
         }
@@ -159,10 +182,10 @@ impl<'a> Job<'a> {
 
     /// Block `i` of a task, with the keys that `range` says.
     fn block(&self, task: &Task, i: usize, range: impl Fn(&Block) -> Range<usize>) -> Block {
-        let (head, rows) = (i / self.blocks_of_head(), i % self.blocks_of_head() * self.rows);
+        let (first, rows) = (i / self.blocks_of_head() * self.heads, i % self.blocks_of_head() * self.rows);
         let queries = rows..(rows + self.rows).min(self.shape.queries);
-        let head = task.kv_head * self.shape.group() + head;
-        let mut block = Block { batch: task.batch, head, queries, keys: 0..0 };
+        let (head, heads) = (task.kv_head * self.shape.group() + first, self.heads.min(self.shape.group() - first));
+        let mut block = Block { batch: task.batch, head, heads, queries, keys: 0..0 };
         let keys = range(&block);
         block.keys = keys.start / self.key_group * self.key_group..keys.end;
         block
@@ -212,13 +235,13 @@ impl<'a> Job<'a> {
 /// Copies rows of scores or pattern out, `outside` for the keys beside the block's.
 fn copy_out(out: Option<&SharedOut<'_>>, shape: &AttentionShape, block: &Block, rows: &[f32], outside: f32) {
     let Some(out) = out else { return };
-    let first = (block.batch * shape.n_heads + block.head) * shape.queries;
     let width = block.keys.len();
-    for i in block.queries.clone() {
+    for (row, (head, query)) in block.places().enumerate() {
+        let at = (block.batch * shape.n_heads + head) * shape.queries + query;
         // SAFETY: no two blocks share a row.
-        let out = unsafe { out.row(first + i, 0..shape.keys) };
+        let out = unsafe { out.row(at, 0..shape.keys) };
         out[..block.keys.start].fill(outside);
-        out[block.keys.clone()].copy_from_slice(&rows[(i - block.queries.start) * width..][..width]);
+        out[block.keys.clone()].copy_from_slice(&rows[row * width..][..width]);
         out[block.keys.end..].fill(outside);
     }
 }
