@@ -1,6 +1,8 @@
 //! Generation: transformers' greedy ids, taps at every step, why rows end, text as it comes.
 
 mod common;
+#[path = "common/say.rs"]
+mod say;
 
 use candle_core::Tensor;
 use common::{MODELS, RAGGED, RaggedGolden, assert_close, engines, folder, model, model_on, tolerance, values};
@@ -8,6 +10,7 @@ use model_hooks::{
     Capture, Cx, Error, GenerateOptions, Generation, HookPoint, Interest, LanguageModel, LoadOptions, NoTap,
     Processing, Random, Result, Sampling, Stopped, Tap, TokenBatch, edit_at, generate, load,
 };
+use say::say;
 use std::ops::{ControlFlow, Range};
 
 fn greedy(max_new_tokens: usize) -> GenerateOptions {
@@ -194,16 +197,6 @@ fn what_makes_no_sense_is_an_error() {
     assert!(matches!(generate(&[vec![1]], &texts), Error::BadOption { what: "stop_texts", .. }));
     let error = model.generate_text("x", &greedy(1), &mut NoTap, &mut |_| ControlFlow::Continue(())).unwrap_err();
     assert!(matches!(error, Error::ModelWithoutTokenizer { .. }), "{error}");
-}
-
-/// Makes the model say what it is told, token by token.
-fn say(ids: Vec<u32>) -> impl Tap {
-    let mut ids = ids.into_iter();
-    edit_at(HookPoint::Logits, move |_, x| {
-        let (id, d_vocab) = (ids.next().expect("one for each step") as usize, x.dims()[2]);
-        let logits: Vec<f32> = (0..d_vocab).map(|i| if i == id { 1.0 } else { 0.0 }).collect();
-        Ok(Tensor::new(logits, x.device())?.broadcast_as(x.shape())?.contiguous()?)
-    })
 }
 
 #[test]

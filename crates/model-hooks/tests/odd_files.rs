@@ -3,15 +3,16 @@
 
 mod common;
 mod gguf_support;
+#[path = "common/say.rs"]
+mod say;
 
 use candle_core::{DType, Tensor};
 use common::{Golden, Pieces, assert_same_bits, families};
 use gguf_support::convert::Recipe;
 use gguf_support::golden;
 use model_hooks::gguf::{Array, Value};
-use model_hooks::{
-    GenerateOptions, HookPoint, LanguageModel, LoadOptions, LoadWarning, NoTap, Processing, Stopped, Tap, edit_at, load,
-};
+use model_hooks::{GenerateOptions, LanguageModel, LoadOptions, LoadWarning, NoTap, Processing, Stopped, load};
+use say::say;
 use serde_json::{Value as Json, json};
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -47,16 +48,6 @@ fn eos(model: &LanguageModel) -> Vec<u32> {
 
 fn warnings(model: &LanguageModel) -> Vec<String> {
     model.warnings().iter().map(ToString::to_string).collect()
-}
-
-/// Makes the model say what it is told, token by token.
-fn say(ids: Vec<u32>) -> impl Tap {
-    let mut ids = ids.into_iter();
-    edit_at(HookPoint::Logits, move |_, x| {
-        let (id, d_vocab) = (ids.next().expect("one for each step") as usize, x.dims()[2]);
-        let logits: Vec<f32> = (0..d_vocab).map(|i| if i == id { 1.0 } else { 0.0 }).collect();
-        Ok(Tensor::new(logits, x.device())?.broadcast_as(x.shape())?.contiguous()?)
-    })
 }
 
 fn told(model: &LanguageModel, ids: &[u32]) -> (String, Vec<u32>, Stopped) {

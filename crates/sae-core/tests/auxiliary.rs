@@ -2,9 +2,12 @@
 //! number is never in the way.
 
 mod common;
+#[path = "common/copy.rs"]
+mod copies;
 
 use candle_core::{DType, Device, Tensor};
 use common::{engines, error, flat, golden};
+use copies::copy;
 use sae_core::dialects::{OpenOptions, open};
 use sae_core::{Dictionary, Error, LoadOptions, Normalisation, OpenNote, Precision, Sae, SaeParts, SparseCoder};
 use serde_json::{Value, json};
@@ -18,16 +21,6 @@ const FACTOR: f32 = 1.7;
 const SCALER: &str = "activation_scaler.json";
 const WHITENING: &str = "activation_whitening.safetensors";
 const SPARSITY: &str = "sparsity.safetensors";
-
-fn copy(name: &str) -> (TempDir, PathBuf) {
-    let dir = tempfile::tempdir().unwrap();
-    let folder = dir.path().join("sae");
-    std::fs::create_dir(&folder).unwrap();
-    for file in ["cfg.json", "sae_weights.safetensors"] {
-        std::fs::copy(golden(name).join(file), folder.join(file)).unwrap();
-    }
-    (dir, folder)
-}
 
 fn with_file(name: &str, file: &str, body: impl AsRef<[u8]>) -> (TempDir, PathBuf) {
     let (dir, folder) = copy(name);

@@ -1,31 +1,22 @@
 //! SAELens folders: what is saved comes back, old configurations are understood, and every lie is named.
 
 mod common;
+#[path = "common/copy.rs"]
+mod copies;
 #[path = "../../tensor-files/tests/crash/mod.rs"]
 mod crash;
 
 use candle_core::{Device, Tensor};
 use common::{exact, files, flat, golden, load_on};
+use copies::copy;
 use sae_core::{
     ActShape, Activation, Error, ExcludeSpecialTokens, LoadOptions, Normalisation, Sae, SaeParts, SeparatorToken,
     SeqposSlice, SparseCoder,
 };
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
-use tempfile::TempDir;
+use std::path::Path;
 use tensor_files::{SafetensorsFile, save_safetensors};
-
-/// A copy of a golden folder that may be spoilt.
-fn copy(name: &str) -> (TempDir, PathBuf) {
-    let dir = tempfile::tempdir().unwrap();
-    let folder = dir.path().join("sae");
-    std::fs::create_dir(&folder).unwrap();
-    for file in ["cfg.json", "sae_weights.safetensors"] {
-        std::fs::copy(golden(name).join(file), folder.join(file)).unwrap();
-    }
-    (dir, folder)
-}
 
 fn edit(folder: &Path, change: impl FnOnce(&mut Map<String, Value>)) {
     let path = folder.join("cfg.json");
