@@ -6,7 +6,7 @@
 mod support;
 
 use activation_store::ActivationSource;
-use feature_analysis::{FrameOptions, KeptExamples, token_frame};
+use feature_analysis::{FeatureExamples, FrameOptions, token_frame};
 use sae_core::SparseCoder;
 use std::time::Instant;
 use support::{Setup, cpu_ms, peak_rss_bytes};
@@ -22,7 +22,7 @@ fn main() {
     let load_s = started.elapsed().as_secs_f64();
     let mut store = setup.store();
     let features = setup.features();
-    let mut kept = KeptExamples::new(&setup.sae, &features, batches as u64).expect("features");
+    let mut kept = FeatureExamples::new(&setup.sae, &features, batches as u64).expect("features");
     // As in the notebook every token counts.
     let positions = store.spec().positions.clone();
     let mut steps: [Vec<f64>; 5] = Default::default();

@@ -10,7 +10,7 @@
 mod support;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use feature_analysis::{SeedLoopOptions, collect};
+use feature_analysis::{CollectOptions, collect};
 use sae_core::SparseCoder;
 use std::hint::black_box;
 use support::Setup;
@@ -37,7 +37,7 @@ fn notebook(c: &mut Criterion) {
     });
     group.throughput(Throughput::Elements(TOKENS * LOOP_BATCHES));
     group.bench_function("seed loop, 4 batches", |b| {
-        let options = SeedLoopOptions::notebook(LOOP_BATCHES);
+        let options = CollectOptions::notebook(LOOP_BATCHES);
         let run = |mut store| collect(&setup.sae, &mut store, &features, &options, &mut |_| ()).expect("the loop runs");
         b.iter_batched(|| setup.store(), run, BatchSize::PerIteration);
     });

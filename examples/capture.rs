@@ -11,7 +11,7 @@ use clap::{Parser, ValueEnum};
 use common::Outcome;
 use common::engine::{EngineFlags, Precision};
 use common::out::{print_line, print_note};
-use saescope::model_hooks::{Bos, Capture, HookPoint, LanguageModel, LoadOptions, Processing, TokenBatch};
+use saescope::model_hooks::{AddBos, Capture, HookPoint, LanguageModel, LoadOptions, Processing, TokenBatch};
 use saescope::tensor_files::save_safetensors;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -102,7 +102,7 @@ fn read_tokens(args: &Args, model: &LanguageModel) -> Outcome<TokenBatch> {
     };
     let tokenizer = model.require_tokenizer()?;
     // As TransformerLens: BOS goes before the text, where the tokenizer has one.
-    let bos = if tokenizer.bos().is_some() { Bos::Prepend } else { Bos::Never };
+    let bos = if tokenizer.bos().is_some() { AddBos::Prepend } else { AddBos::Never };
     let tokens = tokenizer.to_tokens(&text, bos, Some(model.shape().n_ctx))?;
     if tokens.ids.len() == usize::from(tokens.added_bos) {
         return Err("the text is empty: it has no token beside BOS".into());

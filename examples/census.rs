@@ -15,10 +15,10 @@ use common::out::{print_line, print_note};
 use common::preflight::PreflightFlags;
 use common::{Outcome, Setup, Source, left_out, token_bar};
 use saescope::activation_store::{ActivationSource, StoreOptions, StoreReport, TokenFilter};
-use saescope::feature_analysis::census::{CensusNames, CensusReport, coder_digest};
+use saescope::feature_analysis::census::{CensusLabels, CensusReport, coder_digest};
 use saescope::feature_analysis::page::Page;
 use saescope::feature_analysis::plot::grouped;
-use saescope::feature_analysis::views::{CensusView, CensusViewOptions};
+use saescope::feature_analysis::views::{CensusPage, CensusPageOptions};
 use saescope::feature_analysis::{CensusOptions, CensusRun, FeatureCensus};
 use saescope::sae_core::SparseCoder;
 use saescope::tensor_kernels::Engine;
@@ -93,13 +93,13 @@ fn run(args: &Args) -> Outcome {
 
 /// The one pass: the census, and what was done.
 fn count(args: &Args, setup: &Setup, engine: Engine) -> Outcome<(FeatureCensus, CensusReport, StoreReport)> {
-    let mut harvest = setup.store_with(args.store())?.into_harvest();
+    let mut harvest = setup.store_with(args.store())?.in_order();
     let filter = if args.keep_special { TokenFilter::everything() } else { TokenFilter::default() };
     let options = CensusOptions { top: args.top, seed: args.source.seed, filter, ..CensusOptions::default() };
     // Names alone say too little: another folder may have files of the same names.
     let stream = harvest.stream_id()?;
     let with_digest = |name: String, digest: &str| format!("{name} (sha256 {digest:.12})");
-    let names = CensusNames {
+    let names = CensusLabels {
         model: with_digest(setup.describe_model(), stream.activations_sha256.as_deref().unwrap_or_default()),
         sae: with_digest(setup.describe_sae(), &coder_digest(&setup.sae)?),
         hook: harvest.spec().hooks[0].to_string(),
@@ -133,7 +133,7 @@ fn count(args: &Args, setup: &Setup, engine: Engine) -> Outcome<(FeatureCensus, 
 
 /// The page: numbers of all features, examples of the strongest.
 fn page(args: &Args, setup: &Setup, census: &FeatureCensus, seconds: f64, engine: Engine) -> Outcome {
-    let view = CensusView::of(census, &setup.sae, &mut setup.store_with(args.store())?, &CensusViewOptions::default())?;
+    let view = CensusPage::of(census, &setup.sae, &mut setup.store_with(args.store())?, &CensusPageOptions::default())?;
     let mut page =
         Page::new("A census of all features", "Every feature of a sparse autoencoder on a text, counted in one pass.");
     page.fact("model", setup.describe_model()).fact("SAE", setup.describe_sae()).fact("text", setup.describe_text());

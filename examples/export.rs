@@ -15,7 +15,7 @@ use common::out::print_line;
 use common::{Outcome, Setup, Source, token_bar};
 use saescope::activation_store::StoreOptions;
 use saescope::feature_analysis::export::ExportStage;
-use saescope::feature_analysis::export::delphi::{DelphiOptions, DelphiTarget, write_delphi};
+use saescope::feature_analysis::export::delphi::{DelphiOptions, ExportSae, write_delphi};
 use saescope::feature_analysis::export::neuronpedia::{NeuronpediaOptions, NeuronpediaTarget, write_neuronpedia};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -86,10 +86,10 @@ fn delphi(args: &Args, setup: &Setup) -> Outcome {
     // delphi caches every token.
     let store = StoreOptions::default();
     let batch_size = store.store_batch_size_prompts;
-    let mut harvest = setup.store_with(store)?.into_harvest();
+    let mut harvest = setup.store_with(store)?.in_order();
     let hook = setup.sae.metadata().hook_name.clone().unwrap_or_else(|| "sae".into());
     let hookpoint = args.hookpoint.clone().unwrap_or(hook);
-    let target = DelphiTarget { hook: 0, coder: &setup.sae, hookpoint };
+    let target = ExportSae { hook: 0, coder: &setup.sae, hookpoint };
     let options = DelphiOptions {
         n_splits: args.splits,
         rows: args.rows,
@@ -116,7 +116,7 @@ fn neuronpedia(args: &Args, setup: &Setup) -> Outcome {
     let tokenizer = setup.model.tokenizer().ok_or("the model has no tokenizer: tokens cannot be printed")?;
     let hook = setup.sae.metadata().hook_name.clone().unwrap_or_default();
     let layer = hook.split('.').find_map(|part| part.parse().ok()).unwrap_or(0);
-    let mut harvest = setup.store()?.into_harvest();
+    let mut harvest = setup.store()?.in_order();
     let target = NeuronpediaTarget { hook: 0, coder: &setup.sae, model: &setup.model, tokenizer };
     let options = NeuronpediaOptions {
         rows: args.rows,

@@ -10,7 +10,9 @@ use clap::Parser;
 use common::Outcome;
 use common::engine::EngineFlags;
 use common::out::{print_line, print_note, print_text};
-use saescope::model_hooks::{Bos, GenerateOptions, LoadOptions, NoTap, Processing, Random, Sampling, Stopped};
+use saescope::model_hooks::{
+    AddBos, GenerateOptions, LoadOptions, NoTap, Processing, Sampling, SamplingOptions, StopReason,
+};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -68,9 +70,9 @@ fn run(args: &Args) -> Outcome {
     let _ = print("");
     print_line("");
     let why = match found.stopped {
-        Stopped::Token(_) => "a stop token",
-        Stopped::Text(_) => "a stop text",
-        Stopped::ContextFull => "the end of the context",
+        StopReason::Token(_) => "a stop token",
+        StopReason::Text(_) => "a stop text",
+        StopReason::ContextFull => "the end of the context",
         _ => "the last token asked for",
     };
     let (tokens, seconds) = (found.ids.len(), started.elapsed().as_secs_f64());
@@ -85,15 +87,15 @@ fn run(args: &Args) -> Outcome {
 fn options(args: &Args) -> Outcome<GenerateOptions> {
     let mut options = GenerateOptions::default();
     options.max_new_tokens = args.max_new_tokens;
-    options.stop_texts.clone_from(&args.stop);
+    options.stop_strings.clone_from(&args.stop);
     if args.bos {
-        options.bos = Bos::Prepend;
+        options.bos = AddBos::Prepend;
     }
     if args.temperature == 0.0 && (args.top_k.is_some() || args.top_p.is_some()) {
         return Err("--top-k and --top-p choose at random: they need a --temperature above 0".into());
     }
     if args.temperature != 0.0 {
-        let mut random = Random::seeded(args.seed);
+        let mut random = SamplingOptions::seeded(args.seed);
         (random.temperature, random.top_k, random.top_p) = (args.temperature, args.top_k, args.top_p);
         options.sampling = Sampling::Random(random);
     }

@@ -14,7 +14,7 @@ use clap::{Args, Parser, Subcommand};
 use common::Outcome;
 use common::out::{print_line, print_note};
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
-use saescope::pretrained::{Cache, DOWNLOADS, Entry, Pretrained, Progress, Query, Registry};
+use saescope::pretrained::{Cache, DOWNLOADS, Entry, Hub, Progress, Query, Registry};
 use saescope::sae_core::SparseCoder;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -77,8 +77,8 @@ struct From {
 }
 
 impl From {
-    fn pretrained(self) -> Outcome<Pretrained> {
-        let mut from = Pretrained::from_env()?.progress(shown());
+    fn pretrained(self) -> Outcome<Hub> {
+        let mut from = Hub::from_env()?.progress(shown());
         if let Some(cache) = self.cache {
             from = from.cache(Cache::new(cache));
         }
@@ -225,7 +225,7 @@ fn show(entry: &Entry) {
     }
 }
 
-fn fetch(release: &str, sae_id: &str, from: &Pretrained) -> Outcome {
+fn fetch(release: &str, sae_id: &str, from: &Hub) -> Outcome {
     if !DOWNLOADS {
         print_note("this build does not download (feature `hub` is off); the cache is used");
     }

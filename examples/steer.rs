@@ -12,7 +12,7 @@ use common::{Outcome, Source};
 use indicatif::ProgressBar;
 use saescope::feature_analysis::page::{Page, Section};
 use saescope::feature_analysis::plot::{Align, LineOptions, LineSeries, Table, lines, visible_token};
-use saescope::feature_analysis::splice::SaeAt;
+use saescope::feature_analysis::splice::HookedSae;
 use saescope::model_hooks::{Edit, HookRows, PromptReport, Tokenizer, test_prompt_tokens};
 use saescope::sae_core::SparseCoder;
 use std::collections::BTreeSet;
@@ -67,7 +67,7 @@ pub fn run(args: &Args) -> Outcome {
         return Err(format!("a strength is {bad}, expected a finite number").into());
     }
     let setup = args.source.open()?;
-    let hook = SaeAt::home_in(setup.model.hooked(), &setup.sae)?.output();
+    let hook = HookedSae::home_in(setup.model.hooked(), &setup.sae)?.output();
     let rows = HookRows::resolve(hook, setup.model.shape())?;
     let direction = setup.sae.decoder_rows(&[args.feature])?;
     if direction.dims() != [1, rows.width()] {

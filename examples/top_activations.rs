@@ -13,7 +13,7 @@ use saescope::activation_store::TokenFilter;
 use saescope::feature_analysis::page::{Page, Section};
 use saescope::feature_analysis::plot::{Table, top_table};
 use saescope::feature_analysis::views::{positive_figure, top_examples};
-use saescope::feature_analysis::{FrameOptions, PositiveActivations, SeedLoopOptions, collect, top_frame};
+use saescope::feature_analysis::{CollectOptions, FrameOptions, PositiveActivations, collect, top_frame};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -47,7 +47,7 @@ pub fn main() -> ExitCode {
 fn run(args: &Args) -> Outcome {
     let setup = args.source.open()?;
     let filter = if args.keep_special { TokenFilter::everything() } else { TokenFilter::default() };
-    let options = SeedLoopOptions { total_batches: args.batches, filter, ..SeedLoopOptions::default() };
+    let options = CollectOptions { total_batches: args.batches, filter, ..CollectOptions::default() };
     let (bar, mut progress) = bar(args.batches);
     let mut store = setup.store()?;
     let kept = collect(&setup.sae, &mut store, &[args.feature], &options, &mut progress)?;

@@ -22,7 +22,7 @@ use saescope::feature_analysis::page::{Page, Section};
 use saescope::feature_analysis::plot::{Align, HistogramOptions, Table, density, lens_table, top_table, visible_token};
 use saescope::feature_analysis::views::{lens_rows, positive_figure, top_examples};
 use saescope::feature_analysis::{
-    FrameOptions, KeptExamples, LensOptions, PositiveActivations, SeedLoopOptions, beside, collect, feature_frame,
+    CollectOptions, FeatureExamples, FrameOptions, LensOptions, PositiveActivations, beside, collect, feature_frame,
     logit_lens, token_frame, top_frame, write_csv, write_parquet,
 };
 use saescope::model_hooks::{Error as ModelError, NoTap, TokenBatch};
@@ -153,8 +153,8 @@ pub fn tour(args: &Args) -> Outcome {
 }
 
 /// The loop of cells 20 and 26.
-fn examples(setup: &Setup, features: &[u32], batches: u64) -> Outcome<KeptExamples> {
-    let options = SeedLoopOptions { total_batches: batches, ..SeedLoopOptions::default() };
+fn examples(setup: &Setup, features: &[u32], batches: u64) -> Outcome<FeatureExamples> {
+    let options = CollectOptions { total_batches: batches, ..CollectOptions::default() };
     let (bar, mut progress) = bar(batches);
     let mut store = setup.store()?;
     let kept = collect(&setup.sae, &mut store, features, &options, &mut progress)?;
@@ -166,7 +166,7 @@ fn examples(setup: &Setup, features: &[u32], batches: u64) -> Outcome<KeptExampl
 }
 
 /// Cells 22 and 23: how strongly one feature fires, and where most.
-fn one_feature(args: &Args, setup: &Setup, kept: &KeptExamples, page: &mut Page) -> Outcome {
+fn one_feature(args: &Args, setup: &Setup, kept: &FeatureExamples, page: &mut Page) -> Outcome {
     let fired = |feature: &u32| Ok::<_, Box<dyn std::error::Error>>(PositiveActivations::of(kept, *feature)?);
     let all = kept.features().iter().map(fired).collect::<Outcome<Vec<_>>>()?;
     let silent = all.iter().filter(|p| p.values.is_empty()).count();

@@ -7,7 +7,7 @@ use saescope::activation_store::{
 use saescope::feature_analysis::census::{CensusOptions, CensusRun, FeatureCensus};
 use saescope::feature_analysis::evals::{Bootstrap, EvalOptions, evaluate_store};
 use saescope::feature_analysis::export::neuronpedia::{NeuronpediaOptions, NeuronpediaTarget, write_neuronpedia};
-use saescope::feature_analysis::{FamilyOptions, SeedLoopOptions, WordFamily, collect, family_features};
+use saescope::feature_analysis::{CollectOptions, WordFeatureOptions, WordList, collect, word_features};
 use saescope::model_hooks::{LanguageModel, LoadOptions, Processing, TokenBatch, load};
 use saescope::pretrained::preflight::{PreflightOptions, preflight};
 use saescope::sae_core::{Sae, SparseCoder};
@@ -97,17 +97,17 @@ impl Setup {
         let options = CensusOptions { filter: filter.clone(), ..CensusOptions::default() };
         let mut run = CensusRun::new().add(0, sae, FeatureCensus::new(sae.d_sae(), options).unwrap()).unwrap();
         // The SAE's metadata exclude special tokens from training: a census of the harvest still sees and counts them.
-        run.run(&mut self.store(None).into_harvest(), &mut |_| {}).unwrap();
+        run.run(&mut self.store(None).in_order(), &mut |_| {}).unwrap();
         let census = run.into_censuses().remove(0);
         found.push(("census", census.tokens(), *census.excluded()));
 
-        let options = SeedLoopOptions { total_batches: 1000, filter: filter.clone(), ..SeedLoopOptions::default() };
+        let options = CollectOptions { total_batches: 1000, filter: filter.clone(), ..CollectOptions::default() };
         let kept = collect(sae, &mut self.store(None), &[767], &options, &mut |_| {}).unwrap();
         found.push(("collect", kept.counts().tokens, kept.counts().excluded));
 
-        let family = WordFamily::days(model.require_tokenizer().unwrap()).unwrap();
-        let options = FamilyOptions { filter: filter.clone(), ..FamilyOptions::default() };
-        let report = family_features(sae, &mut self.store(None), &family, &options, &mut |_| {}).unwrap();
+        let family = WordList::days(model.require_tokenizer().unwrap()).unwrap();
+        let options = WordFeatureOptions { filter: filter.clone(), ..WordFeatureOptions::default() };
+        let report = word_features(sae, &mut self.store(None), &family, &options, &mut |_| {}).unwrap();
         found.push(("families", report.counts.tokens, report.counts.excluded));
 
         let options = EvalOptions {
@@ -124,8 +124,7 @@ impl Setup {
         let target = NeuronpediaTarget { hook: 0, coder: sae, model, tokenizer };
         let mut options = NeuronpediaOptions::new("demo", 2, "res");
         (options.filter, options.features_per_file) = (filter.clone(), 1024);
-        let report =
-            write_neuronpedia(&mut self.store(None).into_harvest(), &target, out, &options, &mut |_| {}).unwrap();
+        let report = write_neuronpedia(&mut self.store(None).in_order(), &target, out, &options, &mut |_| {}).unwrap();
         let tokens = report.rows * report.context as u64;
         found.push(("Neuronpedia", tokens - report.excluded.total(), report.excluded));
         found

@@ -6,7 +6,7 @@ mod support;
 use activation_store::{ActivationStore, DocumentOptions, Documents, StoreOptions};
 use candle_core::IndexOp;
 use model_hooks::{
-    Bos, Capture, HookPoint, LanguageModel, LoadOptions, NoTap, Processing, TokenBatch, next_token_loss,
+    AddBos, Capture, HookPoint, LanguageModel, LoadOptions, NoTap, Processing, TokenBatch, next_token_loss,
     next_token_loss_per_token,
 };
 use sae_core::{Sae, SparseCoder};
@@ -97,7 +97,7 @@ fn predictions_agree() {
     let tokenizer = demo.model.tokenizer().expect("a tokenizer");
     for case in demo.answers["prompts"].as_array().expect("a list") {
         let prompt = case["prompt"].as_str().expect("text");
-        let ids = tokenizer.to_tokens(prompt, Bos::Prepend, None).expect("tokens").ids;
+        let ids = tokenizer.to_tokens(prompt, AddBos::Prepend, None).expect("tokens").ids;
         assert_eq!(ids, parse::<Vec<u32>>(&case["ids"]), "{prompt:?}");
         let logits =
             demo.model.hooked().forward(&TokenBatch::new(&[&ids]).expect("a row"), &mut NoTap).expect("logits");

@@ -14,9 +14,9 @@ use out::print_note;
 use saescope::activation_store::{ActivationStore, DocumentOptions, Documents, Error, StoreOptions, StoreReport};
 use saescope::feature_analysis;
 use saescope::model_hooks::{
-    Bos, ChatTemplate, HookSelector, LanguageModel, LoadOptions, Processing, ProcessingSteps, Site, load,
+    AddBos, ChatTemplate, HookSelector, LanguageModel, LoadOptions, Processing, ProcessingSteps, Site, load,
 };
-use saescope::pretrained::{Entry, Pretrained, Registry};
+use saescope::pretrained::{Entry, Hub, Registry};
 use saescope::sae_core::{self, Dictionary, SparseCoder, dialects};
 use saescope::tensor_kernels::Engine;
 use std::cell::OnceCell;
@@ -188,11 +188,11 @@ impl Setup {
     }
 
     /// Whether BOS goes before a prompt: as the SAE was trained; where its metadata do not say, if the tokenizer has one.
-    pub fn bos(&self) -> Bos {
+    pub fn bos(&self) -> AddBos {
         let has_bos = self.model.tokenizer().is_some_and(|tokenizer| tokenizer.bos().is_some());
         match self.sae.metadata().prepend_bos.unwrap_or(has_bos) {
-            true => Bos::Prepend,
-            false => Bos::Never,
+            true => AddBos::Prepend,
+            false => AddBos::Never,
         }
     }
 
@@ -271,12 +271,12 @@ pub fn print_warnings(model: &LanguageModel) {
 /// An SAE of any format for this engine, by path or by name, and the table's entry of it; prints what was folded, ignored or left out.
 pub fn load_sae(flag: &str, engine: Engine, flags: &SaeFlags) -> Outcome<(Dictionary, Option<Entry>)> {
     let mut fetched = match of_a_release(flag) {
-        Some((release, sae_id)) => Some(Pretrained::from_env()?.fetch_sae(release, sae_id)?),
+        Some((release, sae_id)) => Some(Hub::from_env()?.fetch_sae(release, sae_id)?),
         // As a path, whatever releases are called.
         None if Path::new(flag).is_relative() && Path::new(flag).exists() => {
-            Some(Pretrained::new().fetch_sae(&format!("./{flag}"), "")?)
+            Some(Hub::new().fetch_sae(&format!("./{flag}"), "")?)
         }
-        None if Path::new(flag).exists() => Some(Pretrained::new().fetch_sae(flag, "")?),
+        None if Path::new(flag).exists() => Some(Hub::new().fetch_sae(flag, "")?),
         None => None,
     };
     let mut options = fetched.as_mut().map(|fetched| std::mem::take(&mut fetched.options)).unwrap_or_default();

@@ -6,7 +6,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use saescope::activation_store::HookRows;
 use saescope::model_hooks::{HookPoint, LanguageModel};
-use saescope::sae_core::{Activation, Provenance, Sae, SaeParts};
+use saescope::sae_core::{Activation, Sae, SaeMetadata, SaeParts};
 use saescope::tensor_kernels::Engine;
 
 /// The widest published SAEs have so many features.
@@ -54,11 +54,11 @@ impl Spec {
         let w_dec = Tensor::from_vec(rows, (self.d_sae, width), &Device::Cpu)?;
         let mut parts = SaeParts::new(w_dec.t()?.contiguous()?, vec![0.0; self.d_sae], w_dec, vec![0.0; width]);
         parts.activation = Activation::TopK { k: 32.min(self.d_sae), rescale_by_decoder_norm: false };
-        parts.metadata = Provenance {
+        parts.metadata = SaeMetadata {
             hook_name: Some(self.hook.to_string()),
             context_size: Some(128.min(model.shape().n_ctx)),
             prepend_bos: Some(model.tokenizer().is_some_and(|t| t.bos().is_some())),
-            ..Provenance::default()
+            ..SaeMetadata::default()
         };
         Ok(Sae::on(engine, parts)?)
     }

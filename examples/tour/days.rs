@@ -5,8 +5,8 @@ use super::common::{Outcome, Setup, bar};
 use super::{Args, cell, examples};
 use saescope::feature_analysis::page::{Page, Section};
 use saescope::feature_analysis::plot::{Align, ScatterOptions, Table};
-use saescope::feature_analysis::views::PcaPoints;
-use saescope::feature_analysis::{FamilyOptions, FamilyReport, Pca, Solver, WordFamily, family_features};
+use saescope::feature_analysis::views::PcaPlotData;
+use saescope::feature_analysis::{Pca, Solver, WordFeatureOptions, WordList, WordReport, word_features};
 
 /// How many features of the family are shown, as many as the notebook's list of days has.
 const FAMILY: usize = 9;
@@ -15,10 +15,11 @@ const FAMILY: usize = 9;
 pub fn days(args: &Args, setup: &Setup, page: &mut Page) -> Outcome {
     cell("26", "The features of the days of the week, found by their activations");
     let tokenizer = setup.model.require_tokenizer()?;
-    let family = WordFamily::days(tokenizer)?;
-    let options = FamilyOptions { total_batches: Some(args.family_batches()), top: FAMILY, ..FamilyOptions::default() };
+    let family = WordList::days(tokenizer)?;
+    let options =
+        WordFeatureOptions { total_batches: Some(args.family_batches()), top: FAMILY, ..WordFeatureOptions::default() };
     let (bar, mut progress) = bar(args.family_batches());
-    let report = family_features(&setup.sae, &mut setup.store()?, &family, &options, &mut progress)?;
+    let report = word_features(&setup.sae, &mut setup.store()?, &family, &options, &mut progress)?;
     bar.finish();
     let table = family_table(&report);
     print_line(format_args!("{}\n{table}", report.counts));
@@ -47,7 +48,7 @@ pub fn days(args: &Args, setup: &Setup, page: &mut Page) -> Outcome {
         return Ok(());
     }
     let pca = Pca::fit(&kept.reconstructions()?, 3, Solver::default())?;
-    let points = PcaPoints::new(&kept, &pca, tokenizer)?;
+    let points = PcaPlotData::new(&kept, &pca, tokenizer)?;
     let ratio = pca.explained_variance_ratio();
     let axis = |i: usize| format!("PC{} ({:.1}% of the variance)", i + 1, 100.0 * ratio[i]);
     let names: Vec<String> = family.members.iter().map(|(name, _)| name.clone()).collect();
@@ -82,19 +83,19 @@ pub fn days(args: &Args, setup: &Setup, page: &mut Page) -> Outcome {
     Ok(())
 }
 
-fn family_table(report: &FamilyReport) -> Table {
+fn family_table(report: &WordReport) -> Table {
     let members = report.occurrences.iter().map(|(day, n)| (format!("{day} ({n})"), Align::Right));
     let columns = ["feature", "firings", "on days", "recall"].map(|c| (c.to_owned(), Align::Right));
     let mut table = Table::new(columns.into_iter().chain(members));
     let percent = |share: f64| if share.is_finite() { format!("{:.0}%", 100.0 * share) } else { "–".into() };
     for f in &report.features {
-        let first = [f.feature.to_string(), f.firings.to_string(), percent(f.share_of_firings), percent(f.recall)];
+        let first = [f.feature.to_string(), f.firings.to_string(), percent(f.precision), percent(f.recall)];
         table.row(first.into_iter().chain(f.recall_per_member.iter().map(|r| percent(*r))));
     }
     table
 }
 
-fn day_means(points: &PcaPoints, names: &[String]) -> Table {
+fn day_means(points: &PcaPlotData, names: &[String]) -> Table {
     let mut table = Table::new([
         ("day", Align::Left),
         ("n", Align::Right),

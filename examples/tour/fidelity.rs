@@ -8,7 +8,7 @@ use saescope::activation_store::TokenFilter;
 use saescope::feature_analysis::evals::{Bootstrap, EvalOptions, Evaluation, evaluate_store};
 use saescope::feature_analysis::page::{Page, Section};
 use saescope::feature_analysis::plot::{Align, HistogramOptions, Table, histogram, visible_token};
-use saescope::feature_analysis::splice::{SaeAt, Splice};
+use saescope::feature_analysis::splice::{HookedSae, Splice};
 use saescope::model_hooks::{NoTap, PositionReport, PromptReport, Tap, test_prompt_tokens};
 use saescope::sae_core::SparseCoder;
 
@@ -105,7 +105,7 @@ fn prompt(args: &Args, setup: &Setup, page: &mut Page) -> Outcome {
     let plain = ask(&[&answer], &mut NoTap)?;
     let with_sae = ask(
         &[&answer],
-        &mut Splice::on(setup.model.hooked()).with(SaeAt::home_in(setup.model.hooked(), &setup.sae)?)?,
+        &mut Splice::on(setup.model.hooked()).with(HookedSae::home_in(setup.model.hooked(), &setup.sae)?)?,
     )?;
     let (plain, with_sae) = (first(&plain)?, first(&with_sae)?);
     let mut table = Table::new([

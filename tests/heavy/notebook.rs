@@ -6,7 +6,7 @@ use activation_store::{ActivationStore, DocumentOptions, Documents, StoreOptions
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{UInt32Type, UInt64Type};
 use feature_analysis::{
-    FrameOptions, KeptExamples, LensOptions, Pca, PositiveActivations, SeedLoopOptions, Solver, SuffixRule, collect,
+    CollectOptions, ContextEnd, FeatureExamples, FrameOptions, LensOptions, Pca, PositiveActivations, Solver, collect,
     logit_lens, token_frame, top_activations, top_frame,
 };
 use model_hooks::{LanguageModel, Processing};
@@ -19,7 +19,7 @@ fn store(model: &LanguageModel, sae: &Sae) -> ActivationStore {
 }
 
 fn notebook_frames() -> FrameOptions {
-    FrameOptions { suffix: SuffixRule::Notebook, ..FrameOptions::default() }
+    FrameOptions { suffix: ContextEnd::Notebook, ..FrameOptions::default() }
 }
 
 /// The notebook's columns of line `i`.
@@ -74,7 +74,7 @@ fn every_answer_of_the_notebook() {
     let (features, days): (Vec<u32>, Vec<u32>) = (parse(&run["features"]), parse(&run["days"]));
     let number = |key: &str| answers[key].as_f64().expect("a number");
     let mut store = store(&model, &sae);
-    let options = SeedLoopOptions::notebook(batches);
+    let options = CollectOptions::notebook(batches);
     let mut examples = 0;
     let kept = collect(&sae, &mut store, &features, &options, &mut |p| examples = p.examples).expect("the loop runs");
     assert_eq!(examples, kept.len(), "the last \"Examples found\"");
@@ -104,7 +104,7 @@ fn every_answer_of_the_notebook() {
     }
 }
 
-fn top10_agrees(kept: &KeptExamples, feature: u32, answers: &Value, model: &LanguageModel) {
+fn top10_agrees(kept: &FeatureExamples, feature: u32, answers: &Value, model: &LanguageModel) {
     let values: Vec<f32> = parse(&answers["top10_values"]);
     let top = top_activations(kept, feature, 10).expect("collected");
     let frame =
@@ -128,7 +128,7 @@ fn the_same_rows_are_kept_but_for_those_at_the_edge() {
     let mut store = store(&model, &sae);
     for (first, list, prefix) in [(0, "features", ""), (batches, "days", "days.")] {
         let features: Vec<u32> = parse(&run[list]);
-        let kept = collect(&sae, &mut store, &features, &SeedLoopOptions::notebook(batches), &mut |_| ())
+        let kept = collect(&sae, &mut store, &features, &CollectOptions::notebook(batches), &mut |_| ())
             .expect("the loop runs");
         let (ours, _, _) = summary(&kept, first * 8, 128);
         let golden = |name: &str| rows.ints(&format!("{prefix}{name}"));

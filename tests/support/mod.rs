@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "each test binary uses its own part of this module")]
 
 use candle_core::{DType, Tensor};
-use feature_analysis::KeptExamples;
+use feature_analysis::FeatureExamples;
 use model_hooks::TokenBatch;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -101,7 +101,7 @@ pub fn same_rows(what: &str, ours: &[i64], reference: &[i64], near_edge: &[i64])
 
 /// The kept tokens as flat numbers `(row - first_row) * context + pos`, and the sums of their activations and of the squares of
 /// their reconstructions.
-pub fn summary(kept: &KeptExamples, first_row: u64, context: u64) -> (Vec<i64>, f64, f64) {
+pub fn summary(kept: &FeatureExamples, first_row: u64, context: u64) -> (Vec<i64>, f64, f64) {
     let flat = |at: &activation_store::TokenPos| ((at.row - first_row) * context + u64::from(at.pos)).cast_signed();
     let rows = kept.at().iter().map(flat).collect();
     let acts = kept.acts().iter().map(|&a| f64::from(a)).sum();

@@ -6,7 +6,7 @@
 //! Memory: a group's documents are held, whole, with their tokens.
 
 use crate::{
-    Content, DocId, DocumentSource, Error, Origin, PackingReport, Piece, Result, TokenRow, Tokenise, Tokenised,
+    Content, DocId, DocumentSource, Error, Origin, PackingReport, Piece, Result, TokenRow, Tokenize, TokenizedText,
 };
 use rayon::prelude::*;
 use std::collections::VecDeque;
@@ -20,7 +20,7 @@ const CHUNKS: usize = 20;
 
 /// Which TransformerLens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Concatenation {
+pub enum ConcatenateVersion {
     /// 3.9: each document is tokenised by itself, and an EOS token put between.
     #[default]
     PerDocument,
@@ -40,12 +40,12 @@ pub struct ConcatenateOptions {
     pub bos: Option<u32>,
     /// Goes between documents, and fills up where there is no `pad`.
     pub eos: u32,
-    /// How `eos` is spelt; only [`Concatenation::Chunks`] needs it.
+    /// How `eos` is spelt; only [`ConcatenateVersion::Chunks`] needs it.
     pub eos_text: String,
     /// The tokenizer's padding token, if it has one. (Without one 2.16 fills up with an id that the model does not have; here `eos` does.)
     pub pad: Option<u32>,
     /// Which TransformerLens.
-    pub version: Concatenation,
+    pub version: ConcatenateVersion,
 }
 
 impl ConcatenateOptions {
@@ -60,7 +60,7 @@ impl ConcatenateOptions {
         let bos = tokenizer.bos().ok_or_else(|| missing("bos"))?;
         let eos_text = tokenizer.piece(eos).ok_or_else(|| missing("eos"))?.to_owned();
         let pad = tokenizer.special().pad;
-        Ok(Self { max_length, bos: Some(bos), eos, eos_text, pad, version: Concatenation::PerDocument })
+        Ok(Self { max_length, bos: Some(bos), eos, eos_text, pad, version: ConcatenateVersion::PerDocument })
     }
 
     /// Tokens of documents in a row.
@@ -78,21 +78,21 @@ impl ConcatenateOptions {
 /// A `max_length` with room for no token.
 pub fn tokenize_and_concatenate<S: DocumentSource>(
     source: S,
-    tokenizer: Arc<dyn Tokenise>,
+    tokenizer: Arc<dyn Tokenize>,
     options: ConcatenateOptions,
-) -> Result<Concatenated<S>> {
+) -> Result<ConcatenatedRows<S>> {
     if options.seq_len() == 0 {
         let (found, expected) = (options.max_length.to_string(), "room for BOS and a token".into());
         return Err(Error::Option { option: "max_length", found, expected });
     }
     let report = PackingReport::default();
-    Ok(Concatenated { source, tokenizer, options, report, ready: VecDeque::new(), failed: None, over: false })
+    Ok(ConcatenatedRows { source, tokenizer, options, report, ready: VecDeque::new(), failed: None, over: false })
 }
 
 /// The rows: an iterator. After an error there is nothing more.
-pub struct Concatenated<S> {
+pub struct ConcatenatedRows<S> {
     source: S,
-    tokenizer: Arc<dyn Tokenise>,
+    tokenizer: Arc<dyn Tokenize>,
     options: ConcatenateOptions,
     report: PackingReport,
     ready: VecDeque<TokenRow>,
@@ -117,7 +117,7 @@ impl Flat {
     }
 }
 
-impl<S: DocumentSource> Concatenated<S> {
+impl<S: DocumentSource> ConcatenatedRows<S> {
     /// What became of the tokens so far. Separators, padding and BOS are counted as inserted; tokens of documents that are
     /// dropped because they equal the padding token, as dropped.
     #[must_use]
@@ -160,11 +160,11 @@ impl<S: DocumentSource> Concatenated<S> {
         self.report.documents += group.len() as u64;
         self.report.empty_documents += group.iter().filter(|(_, text)| text.is_empty()).count() as u64;
         match self.options.version {
-            Concatenation::PerDocument => {
+            ConcatenateVersion::PerDocument => {
                 let flat = per_document(group, self.tokenizer.as_ref(), self.options.eos)?;
                 self.cut(flat);
             }
-            Concatenation::Chunks => {
+            ConcatenateVersion::Chunks => {
                 if let Some(flat) = in_chunks(group, self.tokenizer.as_ref(), &self.options.eos_text)? {
                     let flat = self.without_padding(flat);
                     self.cut(flat);
@@ -208,7 +208,7 @@ impl<S: DocumentSource> Concatenated<S> {
     }
 }
 
-impl<S: DocumentSource> Iterator for Concatenated<S> {
+impl<S: DocumentSource> Iterator for ConcatenatedRows<S> {
     type Item = Result<TokenRow>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -228,7 +228,7 @@ impl<S: DocumentSource> Iterator for Concatenated<S> {
     }
 }
 
-fn tokenised(tokenizer: &dyn Tokenise, doc: DocId, text: &str) -> Result<Tokenised> {
+fn tokenised(tokenizer: &dyn Tokenize, doc: DocId, text: &str) -> Result<TokenizedText> {
     let out = tokenizer.tokenise(text)?;
     if out.ids.len() == out.spans.len() {
         return Ok(out);
@@ -236,11 +236,11 @@ fn tokenised(tokenizer: &dyn Tokenise, doc: DocId, text: &str) -> Result<Tokenis
     Err(Error::Spans { doc, ids: out.ids.len(), spans: out.spans.len() })
 }
 
-fn per_document(group: &[Document], tokenizer: &dyn Tokenise, eos: u32) -> Result<Flat> {
-    let all: Vec<Tokenised> =
+fn per_document(group: &[Document], tokenizer: &dyn Tokenize, eos: u32) -> Result<Flat> {
+    let all: Vec<TokenizedText> =
         group.par_iter().map(|(doc, text)| tokenised(tokenizer, *doc, text)).collect::<Result<_>>()?;
     let mut flat = Flat::default();
-    for (i, ((doc, _), Tokenised { ids, spans })) in group.iter().zip(all).enumerate() {
+    for (i, ((doc, _), TokenizedText { ids, spans })) in group.iter().zip(all).enumerate() {
         if i > 0 {
             flat.push(eos, None);
         }
@@ -251,7 +251,7 @@ fn per_document(group: &[Document], tokenizer: &dyn Tokenise, eos: u32) -> Resul
     Ok(flat)
 }
 
-fn in_chunks(group: &[Document], tokenizer: &dyn Tokenise, eos_text: &str) -> Result<Option<Flat>> {
+fn in_chunks(group: &[Document], tokenizer: &dyn Tokenize, eos_text: &str) -> Result<Option<Flat>> {
     let mut full = String::new();
     let mut places: Vec<(Range<usize>, DocId)> = Vec::with_capacity(group.len());
     for (i, (doc, text)) in group.iter().enumerate() {
@@ -266,10 +266,10 @@ fn in_chunks(group: &[Document], tokenizer: &dyn Tokenise, eos_text: &str) -> Re
     }
     let chunks = chunks(&full);
     let first = group[0].0;
-    let all: Vec<Tokenised> =
+    let all: Vec<TokenizedText> =
         chunks.par_iter().map(|chunk| tokenised(tokenizer, first, &full[chunk.clone()])).collect::<Result<_>>()?;
     let mut flat = Flat::default();
-    for (chunk, Tokenised { ids, spans }) in chunks.iter().zip(all) {
+    for (chunk, TokenizedText { ids, spans }) in chunks.iter().zip(all) {
         for (id, span) in ids.into_iter().zip(spans) {
             flat.push(id, origin(&places, chunk.start + span.start..chunk.start + span.end));
         }

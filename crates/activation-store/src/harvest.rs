@@ -255,7 +255,7 @@ impl ActivationSource for Harvest {
     }
 
     /// Tokenises and packs; the model does not run.
-    fn pass_over(&mut self, batches: u64) -> Result<u64> {
+    fn skip_batches(&mut self, batches: u64) -> Result<u64> {
         for passed in 0..batches {
             let Some(batch) = self.get_batch_tokens()? else { return Ok(passed) };
             // In the documents' order nothing is excluded.

@@ -1,10 +1,10 @@
 //! Documents for a tokenizer that must see a document whole: their pieces joined, up to a limit, and what happens beyond it.
 
-use crate::{Content, DocId, Error, PackingReport, Piece, Result, Tokenise, cut};
+use crate::{Content, DocId, Error, PackingReport, Piece, Result, Tokenize, cut};
 use serde::{Deserialize, Serialize};
 
 /// What happens to a document that is longer than a tokenizer may be given at once, where that tokenizer must see a document whole
-/// (see [`Tokenise::cuts_at_whitespace`]).
+/// (see [`Tokenize::splits_at_whitespace`]).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum LongDocuments {
@@ -45,7 +45,7 @@ impl Joiner {
     pub(crate) fn push(
         &mut self,
         piece: Piece,
-        tokenizer: &dyn Tokenise,
+        tokenizer: &dyn Tokenize,
         report: &mut PackingReport,
         out: &mut Vec<Piece>,
     ) -> Result<()> {
@@ -93,7 +93,7 @@ impl Joiner {
     fn cut(
         &mut self,
         piece: Piece,
-        tokenizer: &dyn Tokenise,
+        tokenizer: &dyn Tokenize,
         report: &mut PackingReport,
         out: &mut Vec<Piece>,
     ) -> Result<Piece> {
@@ -118,7 +118,7 @@ struct Place {
 }
 
 /// The last place at or before `limit`, with at least one character before it.
-fn place(text: &str, limit: usize, tokenizer: &dyn Tokenise) -> Result<Place> {
+fn place(text: &str, limit: usize, tokenizer: &dyn Tokenize) -> Result<Place> {
     let limit = text.floor_char_boundary(limit);
     let from = text.floor_char_boundary(limit.saturating_sub(LOOK_BACK_BYTES));
     let mut last = None;
@@ -143,7 +143,7 @@ fn place(text: &str, limit: usize, tokenizer: &dyn Tokenise) -> Result<Place> {
 }
 
 /// Where the second part begins if the text is cut at `end` and its tokens stay: with the whitespace, or after one space.
-fn exact(text: &str, end: usize, space: char, tokenizer: &dyn Tokenise) -> Result<Option<usize>> {
+fn exact(text: &str, end: usize, space: char, tokenizer: &dyn Tokenize) -> Result<Option<usize>> {
     let from = text.floor_char_boundary(end.saturating_sub(CHECKED_BYTES));
     let to = text.floor_char_boundary((end + CHECKED_BYTES).min(text.len()));
     let ids = |range: std::ops::Range<usize>| Ok::<_, Error>(tokenizer.tokenise(&text[range])?.ids);

@@ -25,9 +25,9 @@ mod stream_id;
 mod token_rows;
 mod tokenise;
 
-pub mod parquet_claims;
+pub mod parquet_checks;
 
-pub use concatenate::{ConcatenateOptions, Concatenated, Concatenation, tokenize_and_concatenate};
+pub use concatenate::{ConcatenateOptions, ConcatenateVersion, ConcatenatedRows, tokenize_and_concatenate};
 pub use document::{Content, DocId, DocumentSource, Piece};
 pub use documents::{DocumentOptions, DocumentReport, Documents, TextSplit};
 pub use error::{Error, Place, Result};
@@ -36,7 +36,7 @@ pub use harvest::{Harvest, StoreReport, TokenRowBatch};
 pub use joining::LongDocuments;
 pub use model_hooks::{HookRows, HookSelector};
 pub use options::StoreOptions;
-pub use packing::{PackingOptions, PackingReport, TokenDocuments};
+pub use packing::{PackingOptions, PackingReport, PretokenizedRows};
 pub use ring::Ring;
 pub use row_index::{KeepRows, Located, RowIndex};
 pub use shuffled::{ShuffleOptions, Shuffled};
@@ -45,4 +45,4 @@ pub use spec::{ActivationSpec, Shuffle, memory_bytes};
 pub use store::ActivationStore;
 pub use stream_id::{BatchOrder, FileDigest, StreamDifference, StreamId, sha256_hex};
 pub use token_rows::{Origin, TokenRow, TokenRows};
-pub use tokenise::{Tokenise, Tokenised};
+pub use tokenise::{Tokenize, TokenizedText};

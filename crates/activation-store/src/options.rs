@@ -1,10 +1,10 @@
 //! How a store is set up: [`StoreOptions`], with SAELens' parameter names and meaning.
 
 use crate::{
-    Error, KeepRows, LongDocuments, PackingOptions, ResolvedFilter, Result, Shuffle, TokenDocuments, TokenFilter,
+    Error, KeepRows, LongDocuments, PackingOptions, PretokenizedRows, ResolvedFilter, Result, Shuffle, TokenFilter,
 };
 use model_hooks::{LanguageModel, Tokenizer};
-use sae_core::{Provenance, SeparatorToken, SeqposSlice};
+use sae_core::{SaeMetadata, SeparatorToken, SeqposSlice};
 
 /// How an [`crate::ActivationStore`] is set up. `None` means: as the SAE's metadata says.
 ///
@@ -37,7 +37,7 @@ pub struct StoreOptions {
     /// every token. Activations in the documents' order, and statistics of them, are not filtered by it.
     pub filter: Option<TokenFilter>,
     /// Documents that arrive as tokens: rows already, or to be packed.
-    pub token_documents: TokenDocuments,
+    pub token_documents: PretokenizedRows,
     /// What happens to a document of text above 8 MiB, where the tokenizer must see a document whole.
     pub long_documents: LongDocuments,
     /// The order of `next_batch`.
@@ -64,7 +64,7 @@ impl Default for StoreOptions {
             disable_concat_sequences: None,
             sequence_separator_token: None,
             filter: None,
-            token_documents: TokenDocuments::default(),
+            token_documents: PretokenizedRows::default(),
             long_documents: LongDocuments::default(),
             shuffle: Shuffle::Seeded(0),
             mix_fraction: None,
@@ -79,7 +79,7 @@ impl StoreOptions {
     ///
     /// # Errors
     /// [`Error::Metadata`] when neither says `context_size` or `prepend_bos`.
-    pub(crate) fn or_metadata(mut self, metadata: &Provenance) -> Result<Self> {
+    pub(crate) fn or_metadata(mut self, metadata: &SaeMetadata) -> Result<Self> {
         let missing = |key| Error::Metadata { key };
         let context_size = self.context_size.or(metadata.context_size);
         self.context_size = Some(context_size.ok_or_else(|| missing("context_size"))?);

@@ -28,7 +28,7 @@ pub struct PackingOptions {
     /// not fit is dropped and counted.
     pub disable_concat: bool,
     /// What happens to documents that arrive as tokens.
-    pub tokens: TokenDocuments,
+    pub tokens: PretokenizedRows,
     /// What happens to a document longer than `max_document_bytes`, where the tokenizer must see a document whole.
     pub long_documents: LongDocuments,
     /// The longest text that is given to such a tokenizer at once: 8 MiB unless told.
@@ -45,7 +45,7 @@ impl PackingOptions {
             begin_sequence: None,
             separator: None,
             disable_concat: false,
-            tokens: TokenDocuments::Rows,
+            tokens: PretokenizedRows::Rows,
             long_documents: LongDocuments::default(),
             max_document_bytes: MAX_DOCUMENT_BYTES,
         }
@@ -68,7 +68,7 @@ impl PackingOptions {
 
 /// What happens to documents that arrive as tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum TokenDocuments {
+pub enum PretokenizedRows {
     /// Each document is a row that somebody has packed (SAELens' pre-tokenised mode): cut to `context_size`, an error where it is
     /// shorter, nothing inserted.
     #[default]
@@ -255,7 +255,7 @@ impl Packer {
 
     /// Whether this document is a row that somebody has packed.
     fn ready_made(&self, stretch: &Stretch) -> bool {
-        stretch.is_tokens() && self.options.tokens == TokenDocuments::Rows
+        stretch.is_tokens() && self.options.tokens == PretokenizedRows::Rows
     }
 
     fn next_row_alone(&mut self, stretch: &Stretch, at: &mut usize) -> Option<TokenRow> {

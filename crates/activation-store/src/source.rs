@@ -72,7 +72,7 @@ pub trait ActivationSource: Iterator<Item = Result<ActivationBatch>> + Send {
     ///
     /// # Errors
     /// The source's.
-    fn pass_over(&mut self, batches: u64) -> Result<u64> {
+    fn skip_batches(&mut self, batches: u64) -> Result<u64> {
         for passed in 0..batches {
             match self.next() {
                 Some(batch) => drop(batch?),
@@ -100,7 +100,7 @@ impl<S: ActivationSource + ?Sized> ActivationSource for Box<S> {
         (**self).tokenizer()
     }
 
-    fn pass_over(&mut self, batches: u64) -> Result<u64> {
-        (**self).pass_over(batches)
+    fn skip_batches(&mut self, batches: u64) -> Result<u64> {
+        (**self).skip_batches(batches)
     }
 }

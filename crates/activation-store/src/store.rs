@@ -2,11 +2,11 @@
 
 use crate::{
     ActivationBatch, ActivationSource, ActivationSpec, DocumentSource, Error, Harvest, Result, RowIndex,
-    ShuffleOptions, Shuffled, StoreOptions, StoreReport, StreamId, TokenRowBatch, TokenRows, Tokenise, Tokenised,
+    ShuffleOptions, Shuffled, StoreOptions, StoreReport, StreamId, TokenRowBatch, TokenRows, Tokenize, TokenizedText,
 };
 use candle_core::Tensor;
 use model_hooks::{HookPoint, HookRows, HookSelector, LanguageModel, Tokenizer};
-use sae_core::{Provenance, SparseCoder};
+use sae_core::{SaeMetadata, SparseCoder};
 use std::sync::Arc;
 
 /// Activations of a model on documents, with SAELens' parameter names and meaning.
@@ -31,7 +31,7 @@ impl ActivationStore {
         documents: impl DocumentSource + 'static,
         options: StoreOptions,
     ) -> Result<Self> {
-        let options = options.or_metadata(sae.provenance().unwrap_or(&Provenance::default()))?;
+        let options = options.or_metadata(sae.provenance().unwrap_or(&SaeMetadata::default()))?;
         let name = options.hook_name.as_deref().unwrap_or_default();
         let selector = HookSelector { point: find_hook(model, name)?, head: options.hook_head_index };
         let hook = HookRows::resolve(selector, model.shape())?;
@@ -80,7 +80,7 @@ impl ActivationStore {
             store_batch_size_prompts: options.store_batch_size_prompts,
             ..ActivationSpec::new(model.name(), hooks, batch_rows)
         };
-        let tokenizer = model.tokenizer().map(|_| Arc::new(OfModel(model.clone())) as Arc<dyn Tokenise>);
+        let tokenizer = model.tokenizer().map(|_| Arc::new(OfModel(model.clone())) as Arc<dyn Tokenize>);
         let documents: Box<dyn DocumentSource> = Box::new(documents);
         let rows = TokenRows::new(documents, tokenizer, packing)?;
         let harvest = Harvest::new(model.clone(), rows, spec, last, options.keep_rows, resolved);
@@ -144,7 +144,7 @@ impl ActivationStore {
     /// The stage before the ring: the activations of every token in the documents' order, a forward pass at a time, that remembers at least the
     /// rows of tokens of its latest batch. Nothing is filtered, so that statistics can count the tokens that they exclude. What is in the ring already is lost.
     #[must_use]
-    pub fn into_harvest(self) -> Harvest {
+    pub fn in_order(self) -> Harvest {
         let mut harvest = self.stream.into_source();
         harvest.remember_latest();
         harvest.deliver_everything();
@@ -192,7 +192,7 @@ impl ActivationSource for ActivationStore {
 
 fn find_hook(model: &LanguageModel, name: &str) -> Result<HookPoint> {
     match model.hooked().hook_point(name) {
-        Err(model_hooks::Error::NoSuchPoint { point, .. }) => Err(missing(model, point)),
+        Err(model_hooks::Error::UnknownHookPoint { point, .. }) => Err(missing(model, point)),
         found => Ok(found?),
     }
 }
@@ -211,12 +211,12 @@ fn missing(model: &LanguageModel, hook: HookPoint) -> Error {
 /// The model's tokenizer, shared with the threads that tokenise.
 struct OfModel(LanguageModel);
 
-impl Tokenise for OfModel {
-    fn tokenise(&self, text: &str) -> Result<Tokenised> {
+impl Tokenize for OfModel {
+    fn tokenise(&self, text: &str) -> Result<TokenizedText> {
         self.0.require_tokenizer()?.tokenise(text)
     }
 
-    fn cuts_at_whitespace(&self) -> bool {
-        self.0.tokenizer().is_some_and(Tokenise::cuts_at_whitespace)
+    fn splits_at_whitespace(&self) -> bool {
+        self.0.tokenizer().is_some_and(Tokenize::splits_at_whitespace)
     }
 }

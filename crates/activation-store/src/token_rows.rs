@@ -2,7 +2,7 @@
 
 use crate::joining::Joiner;
 use crate::packing::{Packer, PackingOptions, PackingReport};
-use crate::{Content, DocId, DocumentSource, Error, Piece, Result, Tokenise, Tokenised, cut};
+use crate::{Content, DocId, DocumentSource, Error, Piece, Result, Tokenize, TokenizedText, cut};
 use rayon::prelude::*;
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -67,14 +67,14 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    fn run(&self, tokenizer: Option<&dyn Tokenise>) -> Result<Stretch> {
+    fn run(&self, tokenizer: Option<&dyn Tokenize>) -> Result<Stretch> {
         let Piece { doc, start, .. } = *self.piece;
         let start = start + self.part.start as u64;
         match &self.piece.content {
             Content::Tokens(ids) => Ok(Stretch { doc, start, ids: ids.clone(), spans: None, last: self.last }),
             Content::Text(text) => {
                 let tokenizer = tokenizer.ok_or(Error::NoTokenizer { doc })?;
-                let Tokenised { ids, spans } = tokenizer.tokenise(&text[self.part.clone()])?;
+                let TokenizedText { ids, spans } = tokenizer.tokenise(&text[self.part.clone()])?;
                 if ids.len() != spans.len() {
                     return Err(Error::Spans { doc, ids: ids.len(), spans: spans.len() });
                 }
@@ -89,13 +89,13 @@ impl Job<'_> {
 /// Tokenising runs in parallel (rayon's current pool) on a bounded look-ahead of at most about 8 MiB of text, held with its tokens;
 /// rows come in the documents' order and do not depend on the number of threads or the size of the pieces.
 ///
-/// With a tokenizer that does not [cut at whitespace](Tokenise::cuts_at_whitespace) the pieces of a document are joined
+/// With a tokenizer that does not [cut at whitespace](Tokenize::splits_at_whitespace) the pieces of a document are joined
 /// first, up to [`PackingOptions::max_document_bytes`]; [`PackingOptions::long_documents`] decides how a longer document is handled.
 ///
 /// After an error there is nothing more. Tokens that are in no row are counted in the [`report`](Self::report).
 pub struct TokenRows<S> {
     source: S,
-    tokenizer: Option<Arc<dyn Tokenise>>,
+    tokenizer: Option<Arc<dyn Tokenize>>,
     packer: Packer,
     ready: VecDeque<Stretch>,
     /// How many tokens of the first ready stretch are packed.
@@ -114,7 +114,7 @@ impl<S: DocumentSource> TokenRows<S> {
     ///
     /// # Errors
     /// A context too small for what is inserted.
-    pub fn new(source: S, tokenizer: Option<Arc<dyn Tokenise>>, options: PackingOptions) -> Result<Self> {
+    pub fn new(source: S, tokenizer: Option<Arc<dyn Tokenize>>, options: PackingOptions) -> Result<Self> {
         let joiner = Joiner::new(options.max_document_bytes, options.long_documents);
         Ok(Self {
             source,
@@ -189,7 +189,7 @@ impl<S: DocumentSource> TokenRows<S> {
             pieces.push(piece);
             return;
         };
-        if let Some(tokenizer) = self.tokenizer.as_deref().filter(|t| !t.cuts_at_whitespace()) {
+        if let Some(tokenizer) = self.tokenizer.as_deref().filter(|t| !t.splits_at_whitespace()) {
             self.failed = self.joiner.push(piece, tokenizer, &mut self.packer.report, pieces).err();
             return;
         }
@@ -248,10 +248,10 @@ impl<S: DocumentSource> Iterator for TokenRows<S> {
 }
 
 /// The stretches of a piece. A tokenizer that must see a document whole gets it whole; without one the job says so.
-fn jobs<'a>(piece: &'a Piece, tokenizer: Option<&dyn Tokenise>) -> Vec<Job<'a>> {
+fn jobs<'a>(piece: &'a Piece, tokenizer: Option<&dyn Tokenize>) -> Vec<Job<'a>> {
     let len = piece.content.len();
     let mut parts = match &piece.content {
-        Content::Text(text) if tokenizer.is_some_and(Tokenise::cuts_at_whitespace) => {
+        Content::Text(text) if tokenizer.is_some_and(Tokenize::splits_at_whitespace) => {
             cut::stretches(text, STRETCH_BYTES)
         }
         _ => std::iter::once(0..len).collect(),

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 /// The ids of a text and where each came from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tokenised {
+pub struct TokenizedText {
     /// The token ids.
     pub ids: Vec<u32>,
     /// For each id its byte span in the text; starts never go back.
@@ -13,26 +13,26 @@ pub struct Tokenised {
 }
 
 /// A tokenizer as the packing of tokens needs it.
-pub trait Tokenise: Send + Sync {
+pub trait Tokenize: Send + Sync {
     /// The tokens of a text, with no special tokens added (those that the text spells out are found).
     ///
     /// # Errors
     /// Whatever the tokenizer refuses.
-    fn tokenise(&self, text: &str) -> Result<Tokenised>;
+    fn tokenise(&self, text: &str) -> Result<TokenizedText>;
 
     /// Whether `tokenise(a + b)` is `tokenise(a)` followed by `tokenise(b)` whenever `a` ends in a letter or digit and `b` starts
     /// with whitespace, and whenever `a` ends in any non-whitespace character and `b` starts with a space. True of byte-level
     /// BPE with the splitting rules of GPT-2 and Llama 3; then long documents are tokenised piece by piece, in parallel.
-    fn cuts_at_whitespace(&self) -> bool;
+    fn splits_at_whitespace(&self) -> bool;
 }
 
-impl Tokenise for model_hooks::Tokenizer {
-    fn tokenise(&self, text: &str) -> Result<Tokenised> {
+impl Tokenize for model_hooks::Tokenizer {
+    fn tokenise(&self, text: &str) -> Result<TokenizedText> {
         let model_hooks::Encoding { ids, spans, .. } = self.encode(text)?;
-        Ok(Tokenised { ids, spans })
+        Ok(TokenizedText { ids, spans })
     }
 
-    fn cuts_at_whitespace(&self) -> bool {
-        Self::cuts_at_whitespace(self)
+    fn splits_at_whitespace(&self) -> bool {
+        Self::splits_at_whitespace(self)
     }
 }

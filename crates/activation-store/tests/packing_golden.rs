@@ -2,7 +2,7 @@
 
 mod common;
 
-use activation_store::{Content, PackingOptions, TokenDocuments, TokenRows};
+use activation_store::{Content, PackingOptions, PretokenizedRows, TokenRows};
 use common::{InMemory, demo_texts, in_repo};
 use model_hooks::Tokenizer;
 use std::sync::Arc;
@@ -45,7 +45,7 @@ fn every_row_equals_saelens() {
             begin_sequence: settings.begin_sequence,
             separator: settings.separator,
             disable_concat: settings.disable_concat,
-            tokens: TokenDocuments::Pack,
+            tokens: PretokenizedRows::Pack,
             ..PackingOptions::new(settings.context_size)
         };
         let documents = InMemory::new(demo_texts(), Content::Text);

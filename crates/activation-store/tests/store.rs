@@ -3,13 +3,13 @@
 mod common;
 
 use activation_store::{
-    ActivationBatch, ActivationSource, ActivationStore, Content, DocId, Error, HookSelector, KeepRows, Shuffle,
-    StoreOptions, TokenDocuments, TokenFilter, TokenPos, memory_bytes,
+    ActivationBatch, ActivationSource, ActivationStore, Content, DocId, Error, HookSelector, KeepRows,
+    PretokenizedRows, Shuffle, StoreOptions, TokenFilter, TokenPos, memory_bytes,
 };
 use candle_core::{Device, Tensor};
 use common::InMemory;
 use model_hooks::{Capture, HookPoint, LanguageModel, TokenBatch};
-use sae_core::{ExcludeSpecialTokens, Provenance, Sae, SaeParts, SeparatorToken, SeqposSlice};
+use sae_core::{ExcludeSpecialTokens, Sae, SaeMetadata, SaeParts, SeparatorToken, SeqposSlice};
 use std::sync::LazyLock;
 
 static GPT2: LazyLock<LanguageModel> = LazyLock::new(|| common::model("crates/model-hooks/tests/golden/gpt2"));
@@ -67,15 +67,15 @@ fn assert_close(a: &[f32], b: &[f32]) {
     assert!(a.len() == b.len() && worst <= 1e-6 * rms, "{worst} of rms {rms}");
 }
 
-fn sae(d_in: usize, metadata: Provenance) -> Sae {
+fn sae(d_in: usize, metadata: SaeMetadata) -> Sae {
     let w = Tensor::ones((d_in, 3), candle_core::DType::F32, &Device::Cpu).unwrap();
     let mut parts = SaeParts::new(w.clone(), vec![0.0; 3], w.t().unwrap(), vec![0.0; d_in]);
     parts.metadata = metadata;
     Sae::new(parts).unwrap()
 }
 
-fn metadata() -> Provenance {
-    Provenance {
+fn metadata() -> SaeMetadata {
+    SaeMetadata {
         hook_name: Some(RESID.into()),
         context_size: Some(16),
         prepend_bos: Some(true),
@@ -192,12 +192,12 @@ fn excluded_tokens_are_left_out_and_counted() {
 #[test]
 fn in_order_every_token_is_delivered_whatever_the_training_excluded() {
     let options = || StoreOptions { filter: Some(TokenFilter::everything().with_ids([7, 31, 38])), ..small() };
-    let mut harvest = store(options()).into_harvest();
+    let mut harvest = store(options()).in_order();
     assert_eq!(harvest.spec().filter, TokenFilter::everything());
     assert_eq!(harvest.by_ref().map(|batch| batch.unwrap().len()).sum::<usize>(), 160);
     assert_eq!((harvest.report().rows, harvest.report().excluded.total()), (160, 0));
-    let mut passed = store(options()).into_harvest();
-    assert!(passed.pass_over(99).unwrap() > 0);
+    let mut passed = store(options()).in_order();
+    assert!(passed.skip_batches(99).unwrap() > 0);
     assert_eq!(passed.report(), harvest.report());
     // The norm of the activation decides too.
     let norms = StoreOptions { filter: Some(TokenFilter::everything().with_max_norm(0.0)), ..small() };
@@ -238,7 +238,7 @@ fn addresses_resolve_while_rows_are_kept() {
 fn documents_of_tokens_can_be_packed() {
     let documents = tokens(vec![vec![5; 20], vec![9; 20]]);
     let options = StoreOptions {
-        token_documents: TokenDocuments::Pack,
+        token_documents: PretokenizedRows::Pack,
         sequence_separator_token: Some(SeparatorToken::Id(1)),
         ..small()
     };
@@ -250,7 +250,7 @@ fn documents_of_tokens_can_be_packed() {
 
 #[test]
 fn from_sae_reads_the_metadata() {
-    let with = Provenance {
+    let with = SaeMetadata {
         exclude_special_tokens: Some(ExcludeSpecialTokens::Ids(vec![7])),
         seqpos_slice: Some(SeqposSlice { start: Some(2), stop: None, step: None }),
         ..metadata()
@@ -261,7 +261,7 @@ fn from_sae_reads_the_metadata() {
     let spec = store.spec();
     assert_eq!((spec.hooks[0].point(), spec.context_size, spec.positions.len()), (hook(RESID), 16, 14));
     assert_eq!(spec.filter, TokenFilter::everything().with_ids([7]));
-    let head = Provenance { hook_name: Some("blocks.2.attn.hook_z".into()), hook_head_index: Some(1), ..with.clone() };
+    let head = SaeMetadata { hook_name: Some("blocks.2.attn.hook_z".into()), hook_head_index: Some(1), ..with.clone() };
     let store = ActivationStore::from_sae(&GPT2, &sae(16, head), documents(), options.clone()).unwrap();
     assert_eq!((store.spec().hooks[0].head(), store.spec().hooks[0].width()), (Some(1), 16));
     let set = StoreOptions {
@@ -305,16 +305,16 @@ fn what_cannot_work_is_refused_at_construction() {
     };
     let width = from_sae(&sae(32, metadata()), small()).to_string();
     assert!(width.contains("d_in is 32") && width.contains(RESID) && width.contains("64 wide"), "{width}");
-    let absent = Provenance { hook_name: Some("blocks.7.hook_resid_pre".into()), ..metadata() };
+    let absent = SaeMetadata { hook_name: Some("blocks.7.hook_resid_pre".into()), ..metadata() };
     let absent = from_sae(&sae(64, absent), small());
     assert!(matches!(absent, Error::MissingHook { n_layers: 3, .. }), "{absent}");
     assert!(absent.to_string().contains("blocks.7.hook_resid_pre"));
-    let misspelt = Provenance { hook_name: Some("blocks.1.hook_resid_prae".into()), ..metadata() };
+    let misspelt = SaeMetadata { hook_name: Some("blocks.1.hook_resid_prae".into()), ..metadata() };
     assert!(from_sae(&sae(64, misspelt), small()).to_string().contains(RESID));
     for (key, gap) in [
-        ("context_size", Provenance { context_size: None, ..metadata() }),
-        ("prepend_bos", Provenance { prepend_bos: None, ..metadata() }),
-        ("hook_name", Provenance { hook_name: None, ..metadata() }),
+        ("context_size", SaeMetadata { context_size: None, ..metadata() }),
+        ("prepend_bos", SaeMetadata { prepend_bos: None, ..metadata() }),
+        ("hook_name", SaeMetadata { hook_name: None, ..metadata() }),
     ] {
         let error = from_sae(&sae(64, gap), StoreOptions { context_size: None, ..small() });
         assert!(matches!(error, Error::Metadata { key: k } if k == key), "{error}");

@@ -1,7 +1,7 @@
 //! Which features a prediction is made of: their effects on a difference of logits.
 
 use crate::plot::{Align, Table, visible_token};
-use crate::splice::{FeatureEdit, SaeAt, Splice};
+use crate::splice::{FeatureEdit, HookedSae, Splice};
 use crate::{Error, Result, check_features};
 use candle_core::{DType, Device, IndexOp, Tensor};
 use model_hooks::{Capture, HookPoint, HookRows, HookedModel, Site, Start, TokenBatch, Tokenizer, gradients};
@@ -119,7 +119,7 @@ impl LogitDifference {
 pub fn direct_effects(
     model: &dyn HookedModel,
     tokens: &TokenBatch,
-    sae: &SaeAt<'_>,
+    sae: &HookedSae<'_>,
     difference: &LogitDifference,
 ) -> Result<Attribution> {
     let position = difference.check(model, tokens)?;
@@ -189,7 +189,7 @@ impl Attribution {
     pub fn measure(
         &mut self,
         model: &dyn HookedModel,
-        sae: &SaeAt<'_>,
+        sae: &HookedSae<'_>,
         top: usize,
         progress: &mut dyn FnMut(usize),
     ) -> Result<()> {
@@ -204,7 +204,7 @@ impl Attribution {
     pub fn measure_features(
         &mut self,
         model: &dyn HookedModel,
-        sae: &SaeAt<'_>,
+        sae: &HookedSae<'_>,
         features: &[FeatureId],
         progress: &mut dyn FnMut(usize),
     ) -> Result<()> {
@@ -217,7 +217,7 @@ impl Attribution {
     fn measure_rows(
         &mut self,
         model: &dyn HookedModel,
-        sae: &SaeAt<'_>,
+        sae: &HookedSae<'_>,
         chosen: &[usize],
         progress: &mut dyn FnMut(usize),
     ) -> Result<()> {

@@ -144,7 +144,7 @@ pub enum Error {
     },
     /// The parts do not fit together: widths of model and SAE, say.
     #[error("{left} is {left_size}, but {right} is {right_size}; they must be equal")]
-    Misfit {
+    SizeMismatch {
         /// One side.
         left: &'static str,
         /// Its size.

@@ -9,7 +9,7 @@
 
 use crate::kept::{check_places, places};
 use crate::seed_loop::skip;
-use crate::{Counts, Error, Progress, Result};
+use crate::{CollectReport, Error, Progress, Result};
 use activation_store::{ActivationSource, ActivationStore, Exclusion, TokenFilter, TokenRow};
 use model_hooks::Tokenizer;
 use sae_core::{SparseCoder, SparseFeatures};
@@ -18,14 +18,14 @@ use std::collections::HashMap;
 /// A family of words, each with the token ids that spell it alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct WordFamily {
+pub struct WordList {
     /// The words that are tokens, with their ids.
     pub members: Vec<(String, Vec<u32>)>,
     /// Words that no single token spells; they cannot be counted.
     pub not_tokens: Vec<String>,
 }
 
-impl WordFamily {
+impl WordList {
     /// Looks each word up, with and without a space before it.
     ///
     /// # Errors
@@ -65,7 +65,7 @@ impl WordFamily {
 
 /// How much text to look at.
 #[derive(Clone, Debug, PartialEq)]
-pub struct FamilyOptions {
+pub struct WordFeatureOptions {
     /// Batches to look at; `None` for the whole text.
     pub total_batches: Option<u64>,
     /// Batches to pass over first.
@@ -76,7 +76,7 @@ pub struct FamilyOptions {
     pub filter: TokenFilter,
 }
 
-impl Default for FamilyOptions {
+impl Default for WordFeatureOptions {
     fn default() -> Self {
         Self { total_batches: None, skip_batches: 0, top: 20, filter: TokenFilter::default() }
     }
@@ -85,52 +85,52 @@ impl Default for FamilyOptions {
 /// What one feature has to do with the family.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
-pub struct FamilyFeature {
+pub struct WordFeature {
     /// The feature.
     pub feature: u32,
     /// Tokens on which it fired.
     pub firings: u64,
     /// Share of these that are the family's.
-    pub share_of_firings: f64,
+    pub precision: f64,
     /// Share of its summed activation that is on the family.
-    pub share_of_mass: f64,
+    pub activation_mass: f64,
     /// Share of the family's tokens on which it fired.
     pub recall: f64,
     /// The same for each member; NaN for a member that never occurred.
     pub recall_per_member: Vec<f64>,
-    /// `recall * share_of_firings`, by which features are ranked (ties: lower feature first).
+    /// `recall * precision`, by which features are ranked (ties: lower feature first).
     pub score: f64,
 }
 
 /// The features of a family, best first.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
-pub struct FamilyReport {
+pub struct WordReport {
     /// Each member and how often it occurred.
     pub occurrences: Vec<(String, u64)>,
     /// Words that no single token spells; they were not counted.
     pub not_tokens: Vec<String>,
     /// The best features; only such that fired on the family at all.
-    pub features: Vec<FamilyFeature>,
+    pub features: Vec<WordFeature>,
     /// What was looked at.
-    pub counts: Counts,
+    pub counts: CollectReport,
 }
 
 /// Runs the text through model and SAE (all features) and ranks the features by what they have to do with the family.
 ///
 /// # Errors
 /// The store's, model's or SAE's own errors.
-pub fn family_features(
+pub fn word_features(
     coder: &dyn SparseCoder,
     store: &mut ActivationStore,
-    family: &WordFamily,
-    options: &FamilyOptions,
+    family: &WordList,
+    options: &WordFeatureOptions,
     progress: &mut dyn FnMut(Progress),
-) -> Result<FamilyReport> {
+) -> Result<WordReport> {
     let filter = options.filter.resolve(store.model().tokenizer())?;
     let positions = store.spec().positions.clone();
     let asked = options.total_batches.unwrap_or(u64::MAX);
-    let mut counter = FamilyCounter::new(family, coder.d_sae());
+    let mut counter = WordFeatureCounter::new(family, coder.d_sae());
     skip(store, options.skip_batches)?;
     while counter.counts.batches_done < asked {
         let Some(batch) = store.get_batch_tokens()? else { break };
@@ -149,8 +149,8 @@ pub fn family_features(
 
 /// The counters of one pass.
 #[derive(Clone, Debug)]
-pub struct FamilyCounter<'a> {
-    family: &'a WordFamily,
+pub struct WordFeatureCounter<'a> {
+    family: &'a WordList,
     member_of: HashMap<u32, usize>,
     occurrences: Vec<u64>,
     firings: Vec<u64>,
@@ -158,13 +158,13 @@ pub struct FamilyCounter<'a> {
     /// Firings on each member, `[members, d_sae]`.
     on_member: Vec<Vec<u64>>,
     mass_on: Vec<f64>,
-    counts: Counts,
+    counts: CollectReport,
 }
 
-impl<'a> FamilyCounter<'a> {
+impl<'a> WordFeatureCounter<'a> {
     /// All counters at zero.
     #[must_use]
-    pub fn new(family: &'a WordFamily, d_sae: usize) -> Self {
+    pub fn new(family: &'a WordList, d_sae: usize) -> Self {
         let members = family.members.len();
         let ids = |(member, (_, ids)): (usize, &'a (String, Vec<u32>))| ids.iter().map(move |&id| (id, member));
         Self {
@@ -175,7 +175,7 @@ impl<'a> FamilyCounter<'a> {
             mass: vec![0.0; d_sae],
             on_member: vec![vec![0; d_sae]; members],
             mass_on: vec![0.0; d_sae],
-            counts: Counts::default(),
+            counts: CollectReport::default(),
         }
     }
 
@@ -235,12 +235,12 @@ impl<'a> FamilyCounter<'a> {
 
     /// The `top` best features of what was counted.
     #[must_use]
-    pub fn report(&self, top: usize) -> FamilyReport {
+    pub fn report(&self, top: usize) -> WordReport {
         let mut features: Vec<_> = (0..self.firings.len()).filter_map(|feature| self.feature(feature)).collect();
         features.sort_by(|a, b| b.score.total_cmp(&a.score).then(a.feature.cmp(&b.feature)));
         features.truncate(top);
         let words = self.family.members.iter().map(|(word, _)| word.clone());
-        FamilyReport {
+        WordReport {
             occurrences: words.zip(self.occurrences.iter().copied()).collect(),
             not_tokens: self.family.not_tokens.clone(),
             features,
@@ -248,23 +248,23 @@ impl<'a> FamilyCounter<'a> {
         }
     }
 
-    fn feature(&self, feature: usize) -> Option<FamilyFeature> {
+    fn feature(&self, feature: usize) -> Option<WordFeature> {
         let on_family: u64 = self.on_member.iter().map(|hits| hits[feature]).sum();
         if on_family == 0 {
             return None;
         }
         let ratio = |part: u64, whole: u64| part as f64 / whole as f64;
         let (firings, seen) = (self.firings[feature], self.occurrences.iter().sum());
-        let (recall, share_of_firings) = (ratio(on_family, seen), ratio(on_family, firings));
+        let (recall, precision) = (ratio(on_family, seen), ratio(on_family, firings));
         let members = self.on_member.iter().zip(&self.occurrences);
-        Some(FamilyFeature {
+        Some(WordFeature {
             feature: feature as u32,
             firings,
-            share_of_firings,
-            share_of_mass: self.mass_on[feature] / self.mass[feature],
+            precision,
+            activation_mass: self.mass_on[feature] / self.mass[feature],
             recall,
             recall_per_member: members.map(|(hits, &seen)| ratio(hits[feature], seen)).collect(),
-            score: recall * share_of_firings,
+            score: recall * precision,
         })
     }
 }

@@ -1,6 +1,6 @@
 //! The feature frame (cell 21): kept tokens x features as Arrow, and frames as files.
 
-use crate::{Counts, Error, KeptExamples, Result};
+use crate::{CollectReport, Error, FeatureExamples, Result};
 use arrow::array::{ArrayRef, Float32Array, RecordBatch};
 use arrow::csv::WriterBuilder;
 use arrow::datatypes::Schema;
@@ -15,7 +15,7 @@ use std::sync::Arc;
 ///
 /// # Errors
 /// The columnar library's.
-pub fn with_counts(frame: RecordBatch, counts: &Counts) -> Result<RecordBatch> {
+pub fn with_report(frame: RecordBatch, counts: &CollectReport) -> Result<RecordBatch> {
     let excluded = counts.excluded.total();
     let numbers = [("batches", counts.batches_done), ("tokens", counts.tokens), ("excluded", excluded)];
     let mut metadata = frame.schema().metadata().clone();
@@ -29,13 +29,13 @@ pub fn with_counts(frame: RecordBatch, counts: &Counts) -> Result<RecordBatch> {
 ///
 /// # Errors
 /// The columnar library's.
-pub fn feature_frame(kept: &KeptExamples) -> Result<RecordBatch> {
+pub fn feature_frame(kept: &FeatureExamples) -> Result<RecordBatch> {
     let columns = kept.features().iter().map(|&feature| {
         let column: ArrayRef = Arc::new(Float32Array::from(kept.activations(feature)?));
         Ok((format!("feature_{feature}"), column, false))
     });
     let frame = RecordBatch::try_from_iter_with_nullable(columns.collect::<Result<Vec<_>>>()?)?;
-    with_counts(frame, kept.counts())
+    with_report(frame, kept.counts())
 }
 
 /// Two frames side by side: the columns of `left`, then those of `right`, line by line; the metadata of both, `right`'s where they differ.
@@ -45,7 +45,7 @@ pub fn feature_frame(kept: &KeptExamples) -> Result<RecordBatch> {
 pub fn beside(left: &RecordBatch, right: &RecordBatch) -> Result<RecordBatch> {
     if left.num_rows() != right.num_rows() {
         let (left_size, right_size) = (left.num_rows(), right.num_rows());
-        return Err(Error::Misfit {
+        return Err(Error::SizeMismatch {
             left: "the left frame's length",
             left_size,
             right: "the right frame's",

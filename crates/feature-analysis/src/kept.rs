@@ -1,7 +1,7 @@
 //! What the seed loop keeps: the tokens on which chosen features fired, by address.
 
 use crate::token_frame::Place;
-use crate::{Error, FrameOptions, Result, check_features, token_frame_at, with_counts};
+use crate::{Error, FrameOptions, Result, check_features, token_frame_at, with_report};
 use activation_store::{Exclusion, ExclusionCounts, TokenPos, TokenRow};
 use arrow::array::RecordBatch;
 use candle_core::{DType, Device, Tensor};
@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 /// How much was looked at. Every output of the loop carries it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Counts {
+pub struct CollectReport {
     /// Batches asked for.
     pub batches_asked: u64,
     /// Batches done: fewer than asked when the text ran out.
@@ -25,7 +25,7 @@ pub struct Counts {
     pub excluded: ExclusionCounts,
 }
 
-impl Counts {
+impl CollectReport {
     /// Whether the text ran out before the batches that were asked for.
     #[must_use]
     pub fn ended_early(&self) -> bool {
@@ -33,7 +33,7 @@ impl Counts {
     }
 }
 
-impl std::fmt::Display for Counts {
+impl std::fmt::Display for CollectReport {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { batches_asked, batches_done, tokens, excluded, .. } = self;
         write!(f, "{tokens} tokens in {batches_done} batches, {excluded}")?;
@@ -73,14 +73,14 @@ pub(crate) fn check_places(rows: &[TokenRow], positions: &[u32], excluded: &[Opt
 /// Contexts and reconstructions are made when asked for, from the rows that hold a kept token. Memory: `4 n (features + 6)` bytes for
 /// `n` kept tokens, the rows of tokens they stand in (about 44 bytes a position), and the features' decoder rows.
 #[derive(Clone, Debug)]
-pub struct KeptExamples {
+pub struct FeatureExamples {
     features: Vec<u32>,
     decoder: Tensor,
     acts: Vec<f32>,
     at: Vec<TokenPos>,
     tokens: Vec<u32>,
     rows: BTreeMap<u64, KeptRow>,
-    counts: Counts,
+    counts: CollectReport,
 }
 
 #[derive(Clone, Debug)]
@@ -90,7 +90,7 @@ struct KeptRow {
     prompt: u32,
 }
 
-impl KeptExamples {
+impl FeatureExamples {
     /// Nothing kept yet, for these features of an SAE.
     ///
     /// # Errors
@@ -98,7 +98,7 @@ impl KeptExamples {
     pub fn new(coder: &dyn SparseCoder, features: &[u32], batches_asked: u64) -> Result<Self> {
         check_features(features, coder.d_sae())?;
         let decoder = coder.decoder_rows(features)?.to_dtype(DType::F32)?;
-        let counts = Counts { batches_asked, ..Counts::default() };
+        let counts = CollectReport { batches_asked, ..CollectReport::default() };
         let features = features.to_vec();
         Ok(Self { features, decoder, acts: vec![], at: vec![], tokens: vec![], rows: BTreeMap::new(), counts })
     }
@@ -174,7 +174,7 @@ impl KeptExamples {
 
     /// What was looked at.
     #[must_use]
-    pub fn counts(&self) -> &Counts {
+    pub fn counts(&self) -> &CollectReport {
         &self.counts
     }
 
@@ -255,12 +255,12 @@ impl KeptExamples {
         Place { row: &kept.row, pos: pos as usize, batch: kept.batch, prompt: kept.prompt }
     }
 
-    /// The token frame of all kept tokens, in their order; its metadata says what was looked at ([`with_counts`]).
+    /// The token frame of all kept tokens, in their order; its metadata says what was looked at ([`with_report`]).
     ///
     /// # Errors
     /// As [`token_frame_at`].
     pub fn frame(&self, tokenizer: &Tokenizer, options: &FrameOptions) -> Result<RecordBatch> {
         let places: Vec<_> = (0..self.len()).map(|i| self.place(i)).collect();
-        with_counts(token_frame_at(&places, tokenizer, options)?, &self.counts)
+        with_report(token_frame_at(&places, tokenizer, options)?, &self.counts)
     }
 }

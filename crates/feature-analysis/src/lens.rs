@@ -14,10 +14,10 @@
 //! What `W_U` means depends on the model's weight processing: with the final norm's gain folded in (TransformerLens' `fold_ln`, its
 //! default), `P` is what the notebook shows; on raw weights the gain is missing from it.
 
-use crate::splice::SaeAt;
-use crate::{Error, Extremes, LensOptions, Result, check_features, project_directions, project_directions_on};
+use crate::splice::HookedSae;
+use crate::{Error, LensOptions, Result, TopBottomTokens, check_features, project_directions, project_directions_on};
 use model_hooks::{HookSelector, LanguageModel, ProcessingSteps, ResidualMap};
-use sae_core::{Provenance, SparseCoder};
+use sae_core::{SaeMetadata, SparseCoder};
 use std::ops::Range;
 use tensor_kernels::{Arithmetic, Operand};
 
@@ -27,7 +27,7 @@ pub struct FeatureTokens {
     /// The feature.
     pub feature: u32,
     /// The tokens it promotes and suppresses most.
-    pub tokens: Extremes,
+    pub tokens: TopBottomTokens,
 }
 
 /// The logit lens of some features, and of which weights it is.
@@ -66,7 +66,7 @@ pub fn logit_lens(
     let d_vocab = model.shape().d_vocab;
     let at = match options.at {
         Some(at) => at,
-        None => SaeAt::home_in(model.hooked(), coder)?.output(),
+        None => HookedSae::home_in(model.hooked(), coder)?.output(),
     };
     let map = residual_map(model, coder, at)?;
     let features = match features {
@@ -100,7 +100,7 @@ pub(crate) fn residual_map(model: &LanguageModel, coder: &dyn SparseCoder, at: H
     let (left_size, right_size) = (coder.d_out(), map.width());
     if left_size != right_size {
         let right = "the width of the hook point that it writes";
-        return Err(Error::Misfit { left: "the SAE's output width", left_size, right, right_size });
+        return Err(Error::SizeMismatch { left: "the SAE's output width", left_size, right, right_size });
     }
     Ok(map)
 }
@@ -109,9 +109,9 @@ pub(crate) fn residual_map(model: &LanguageModel, coder: &dyn SparseCoder, at: H
 /// the metadata's output for a transcoder.
 pub(crate) fn written(model: &LanguageModel, coder: &dyn SparseCoder, read: HookSelector) -> Result<HookSelector> {
     let has_own_output =
-        |metadata: &Provenance| metadata.hook_name_out.is_some() && metadata.hook_name_out != metadata.hook_name;
+        |metadata: &SaeMetadata| metadata.hook_name_out.is_some() && metadata.hook_name_out != metadata.hook_name;
     if coder.is_transcoder() || coder.provenance().is_some_and(has_own_output) {
-        return Ok(SaeAt::home_in(model.hooked(), coder)?.output());
+        return Ok(HookedSae::home_in(model.hooked(), coder)?.output());
     }
     Ok(read)
 }

@@ -1,7 +1,7 @@
 //! What people look at: the census of all features, token frames, top activations, the logit lens, PCA, plots.
 //!
 //! The types to know: [`FeatureCensus`], every statistic and every top example of all features of an SAE from one pass ([`CensusRun`]);
-//! [`KeptExamples`], what [`collect`] keeps of a text for a few features; [`LogitLens`], the tokens that a
+//! [`FeatureExamples`], what [`collect`] keeps of a text for a few features; [`LogitLens`], the tokens that a
 //! feature promotes; [`Pca`]; [`Splice`], SAEs inside the forward pass. Frames are Arrow record batches. [`plot`] and [`page`] draw plain data, whoever made it.
 //!
 //! The notebook's cells 18 to 27 on a model, an SAE and a text:
@@ -20,7 +20,7 @@
 //!
 //! // Cells 20 and 26: every token on which one of these features fired.
 //! let features = random_features(2048, 100, 0)?;
-//! let options = SeedLoopOptions { total_batches: 20, ..SeedLoopOptions::default() };
+//! let options = CollectOptions { total_batches: 20, ..CollectOptions::default() };
 //! let kept = collect(&sae, &mut store, &features, &options, &mut |_progress| {})?;
 //! println!("{} examples in {}", kept.len(), kept.counts());
 //!
@@ -38,7 +38,7 @@
 //!
 //! // All features at once: counts, histograms, strongest activations, samples, in memory that does not grow with the text.
 //! let text = Documents::open(&["assets/demo/text.jsonl"], DocumentOptions::default())?;
-//! let mut harvest = ActivationStore::from_sae(&model, &sae, text, StoreOptions::default())?.into_harvest();
+//! let mut harvest = ActivationStore::from_sae(&model, &sae, text, StoreOptions::default())?.in_order();
 //! let census = FeatureCensus::new(2048, CensusOptions::default())?;
 //! let mut run = CensusRun::new().add(0, &sae, census)?;
 //! run.run(&mut harvest, &mut |_progress| {})?;
@@ -73,16 +73,18 @@ pub mod views;
 pub use attribution::{Attribution, FeatureEffect, LogitDifference, direct_effects};
 pub use census::{CensusOptions, CensusRun, FeatureCensus};
 pub use error::{Error, Result};
-pub use families::{FamilyCounter, FamilyFeature, FamilyOptions, FamilyReport, WordFamily, family_features};
-pub use feature_frame::{beside, feature_frame, with_counts, write_csv, write_parquet};
+pub use families::{WordFeature, WordFeatureCounter, WordFeatureOptions, WordList, WordReport, word_features};
+pub use feature_frame::{beside, feature_frame, with_report, write_csv, write_parquet};
 pub use features::{check_features, random_features};
-pub use kept::{Counts, KeptExamples};
+pub use kept::{CollectReport, FeatureExamples};
 pub use lens::{FeatureTokens, LogitLens, logit_lens};
 pub use pca::{Pca, Solver};
 pub use positive::PositiveActivations;
-pub use projection::{Extremes, LensOptions, project_directions, project_directions_on};
-pub use seed_loop::{Progress, SeedLoopOptions, collect};
-pub use select::Best;
-pub use splice::{FeatureEdit, FeatureName, SaeAt, SaePoint, SaeSite, Splice, SpliceCapture, run_with_saes};
-pub use token_frame::{FrameOptions, Place, SuffixRule, token_frame, token_frame_at};
+pub use projection::{LensOptions, TopBottomTokens, project_directions, project_directions_on};
+pub use seed_loop::{CollectOptions, Progress, collect};
+pub use select::TopK;
+pub use splice::{
+    FeatureEdit, FeatureHookName, HookedSae, SaeHookPoint, SaeSite, Splice, SpliceCapture, run_with_saes,
+};
+pub use token_frame::{ContextEnd, FrameOptions, Place, token_frame, token_frame_at};
 pub use top::{TopActivation, top_activations, top_frame};

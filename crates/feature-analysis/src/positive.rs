@@ -1,6 +1,6 @@
 //! The numbers of the histogram of positive activations (cell 22).
 
-use crate::{Counts, KeptExamples, Result};
+use crate::{CollectReport, FeatureExamples, Result};
 
 /// How often and how strongly one feature fired.
 #[derive(Clone, Debug, PartialEq)]
@@ -13,7 +13,7 @@ pub struct PositiveActivations {
     /// How many of its activations were below zero, which `values` leaves out: none but of SAEs with signed codes.
     pub negative: usize,
     /// What was looked at; `counts.tokens` is the denominator.
-    pub counts: Counts,
+    pub counts: CollectReport,
 }
 
 impl PositiveActivations {
@@ -21,7 +21,7 @@ impl PositiveActivations {
     ///
     /// # Errors
     /// A feature that was not collected.
-    pub fn of(kept: &KeptExamples, feature: u32) -> Result<Self> {
+    pub fn of(kept: &FeatureExamples, feature: u32) -> Result<Self> {
         let mut values = kept.activations(feature)?;
         let negative = values.iter().filter(|a| **a < 0.0).count();
         values.retain(|&a| a > 0.0);

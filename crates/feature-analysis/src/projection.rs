@@ -57,7 +57,7 @@ impl LensOptions {
 
 /// One direction's extreme tokens: `(token id, projection)`, ties by the lower token id.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Extremes {
+pub struct TopBottomTokens {
     /// Largest projections, largest first.
     pub top: Vec<(u32, f32)>,
     /// Smallest projections, smallest first.
@@ -78,7 +78,7 @@ pub fn project_directions(
     directions: impl FnMut(Range<usize>) -> Result<Tensor>,
     mut w_u_columns: impl FnMut(usize, usize) -> Result<Tensor>,
     options: &LensOptions,
-) -> Result<Vec<Extremes>> {
+) -> Result<Vec<TopBottomTokens>> {
     let mut search = Search::new(n, directions, options)?;
     for start in (0..d_vocab).step_by(options.block_tokens) {
         let len = options.block_tokens.min(d_vocab - start);
@@ -105,7 +105,7 @@ pub fn project_directions_on(
     directions: impl FnMut(Range<usize>) -> Result<Tensor>,
     w_u: Operand<'_>,
     options: &LensOptions,
-) -> Result<Vec<Extremes>> {
+) -> Result<Vec<TopBottomTokens>> {
     let mut search = Search::new(n, directions, options)?;
     match w_u {
         Operand::Packed(packed) => search.block(packed.arithmetic(), 0, w_u)?,
@@ -130,14 +130,14 @@ struct Search<'a, D> {
     directions: D,
     options: &'a LensOptions,
     rows: PackedRows,
-    found: tensor_kernels::Extremes,
+    found: tensor_kernels::TopBottom,
 }
 
 impl<'a, D: FnMut(Range<usize>) -> Result<Tensor>> Search<'a, D> {
     fn new(n: usize, directions: D, options: &'a LensOptions) -> Result<Self> {
         options.check()?;
         // At least one of each, so that a projection that is no number shows.
-        let found = tensor_kernels::Extremes::new(n, options.top.max(1), options.bottom.max(1))?;
+        let found = tensor_kernels::TopBottom::new(n, options.top.max(1), options.bottom.max(1))?;
         Ok(Self { n, directions, options, rows: PackedRows::new(), found })
     }
 
@@ -153,7 +153,7 @@ impl<'a, D: FnMut(Range<usize>) -> Result<Tensor>> Search<'a, D> {
             };
             if left_size != w_u.k() {
                 let (left, right, right_size) = ("the directions' width", "d_model", w_u.k());
-                return Err(Error::Misfit { left, left_size, right, right_size });
+                return Err(Error::SizeMismatch { left, left_size, right, right_size });
             }
             let flat = rows.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
             self.rows.pack(arithmetic, &flat, left_size)?;
@@ -162,14 +162,14 @@ impl<'a, D: FnMut(Range<usize>) -> Result<Tensor>> Search<'a, D> {
         Ok(())
     }
 
-    fn finish(self) -> Result<Vec<Extremes>> {
+    fn finish(self) -> Result<Vec<TopBottomTokens>> {
         let take = |row| {
             let ends = || self.found.top(row).chain(self.found.bottom(row));
             if let Some((column, value)) = ends().filter(|(_, value)| !value.is_finite()).min_by_key(|entry| entry.0) {
                 return Err(Error::NotFinite { what: "the projection", value, row, column: column as usize });
             }
             let top = self.found.top(row).take(self.options.top).collect();
-            Ok(Extremes { top, bottom: self.found.bottom(row).take(self.options.bottom).collect() })
+            Ok(TopBottomTokens { top, bottom: self.found.bottom(row).take(self.options.bottom).collect() })
         };
         (0..self.n).map(take).collect()
     }

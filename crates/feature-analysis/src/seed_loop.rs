@@ -1,13 +1,13 @@
 //! The loop of the notebook's cells 20 and 26: batches of text through the model up to the hook, a few features of the SAE on it, and
 //! the tokens kept on which any of them fired.
 
-use crate::{KeptExamples, Result};
+use crate::{FeatureExamples, Result};
 use activation_store::{ActivationSource, ActivationStore, TokenFilter};
 use sae_core::SparseCoder;
 
 /// How long the loop runs and what counts.
 #[derive(Clone, Debug, PartialEq)]
-pub struct SeedLoopOptions {
+pub struct CollectOptions {
     /// Batches to look at. The loop ends earlier when the text does, and says so.
     pub total_batches: u64,
     /// Batches of tokens to pass over first; the model does not run on them.
@@ -16,13 +16,13 @@ pub struct SeedLoopOptions {
     pub filter: TokenFilter,
 }
 
-impl Default for SeedLoopOptions {
+impl Default for CollectOptions {
     fn default() -> Self {
         Self { total_batches: 100, skip_batches: 0, filter: TokenFilter::default() }
     }
 }
 
-impl SeedLoopOptions {
+impl CollectOptions {
     /// Exactly what the notebook counts: `total_batches` batches, special tokens included.
     #[must_use]
     pub fn notebook(total_batches: u64) -> Self {
@@ -52,12 +52,12 @@ pub fn collect(
     coder: &dyn SparseCoder,
     store: &mut ActivationStore,
     features: &[u32],
-    options: &SeedLoopOptions,
+    options: &CollectOptions,
     progress: &mut dyn FnMut(Progress),
-) -> Result<KeptExamples> {
+) -> Result<FeatureExamples> {
     let filter = options.filter.resolve(store.model().tokenizer())?;
     let positions = store.spec().positions.clone();
-    let mut kept = KeptExamples::new(coder, features, options.total_batches)?;
+    let mut kept = FeatureExamples::new(coder, features, options.total_batches)?;
     skip(store, options.skip_batches)?;
     for done in 0..options.total_batches {
         let Some(batch) = store.get_batch_tokens()? else { break };

@@ -6,20 +6,20 @@
 /// `k` is meant to be small (tens): an entry that makes it costs a binary search and a shift.
 ///
 /// ```
-/// use feature_analysis::Best;
-/// let mut best = Best::new(2);
+/// use feature_analysis::TopK;
+/// let mut best = TopK::new(2);
 /// for (key, value) in [3.0, 7.0, 7.0, 5.0].into_iter().enumerate() {
 ///     best.offer(value, key);
 /// }
 /// assert_eq!(best.entries(), &[(7.0, 1), (7.0, 2)]);
 /// ```
 #[derive(Clone, Debug, PartialEq)]
-pub struct Best<K> {
+pub struct TopK<K> {
     k: usize,
     entries: Vec<(f32, K)>,
 }
 
-impl<K: Copy + Ord> Best<K> {
+impl<K: Copy + Ord> TopK<K> {
     /// Room for the best `k`.
     #[must_use]
     pub fn new(k: usize) -> Self {
@@ -77,7 +77,7 @@ mod tests {
             want.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
             want.truncate(k);
             let cut = cut.min(stream.len());
-            let (mut left, mut right) = (Best::new(k), Best::new(k));
+            let (mut left, mut right) = (TopK::new(k), TopK::new(k));
             stream[..cut].iter().rev().for_each(|&(v, i)| left.offer(v, i));
             stream[cut..].iter().for_each(|&(v, i)| right.offer(v, i));
             right.merge(&left);
@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn a_nan_is_never_kept() {
-        let mut best = Best::new(2);
+        let mut best = TopK::new(2);
         best.offer(f32::NAN, 0);
         best.offer(f32::NEG_INFINITY, 1);
         assert_eq!(best.entries(), &[(f32::NEG_INFINITY, 1)]);

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 /// Where the text after a token ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum SuffixRule {
+pub enum ContextEnd {
     /// After `len_suffix` tokens or at the row's end.
     #[default]
     Full,
@@ -26,12 +26,12 @@ pub struct FrameOptions {
     /// Tokens shown after.
     pub len_suffix: usize,
     /// Where the text after ends.
-    pub suffix: SuffixRule,
+    pub suffix: ContextEnd,
 }
 
 impl Default for FrameOptions {
     fn default() -> Self {
-        Self { len_prefix: 5, len_suffix: 3, suffix: SuffixRule::Full }
+        Self { len_prefix: 5, len_suffix: 3, suffix: ContextEnd::Full }
     }
 }
 
@@ -40,8 +40,8 @@ impl FrameOptions {
     #[must_use]
     pub fn around(&self, pos: usize, n: usize) -> (Range<usize>, Range<usize>) {
         let end = match self.suffix {
-            SuffixRule::Full => n,
-            SuffixRule::Notebook => n.saturating_sub(1),
+            ContextEnd::Full => n,
+            ContextEnd::Notebook => n.saturating_sub(1),
         };
         let (before, after) = (pos.saturating_sub(self.len_prefix), (pos + 1).saturating_add(self.len_suffix).min(end));
         (before..pos, pos + 1..after.max(pos + 1))

@@ -1,7 +1,7 @@
 //! Top activations (cell 23), joined with their contexts by address.
 
 use crate::census::address;
-use crate::{FrameOptions, KeptExamples, Result, beside, token_frame_at, with_counts};
+use crate::{FeatureExamples, FrameOptions, Result, beside, token_frame_at, with_report};
 use activation_store::TokenPos;
 use arrow::array::{ArrayRef, Float32Array, RecordBatch};
 use model_hooks::Tokenizer;
@@ -31,7 +31,7 @@ pub struct TopActivation {
 ///
 /// # Errors
 /// A feature that was not collected, or an address beyond those of a census.
-pub fn top_activations(kept: &KeptExamples, feature: u32, k: usize) -> Result<Vec<TopActivation>> {
+pub fn top_activations(kept: &FeatureExamples, feature: u32, k: usize) -> Result<Vec<TopActivation>> {
     let activations = kept.activations(feature)?;
     let mut best = FeatureTop::new(1, k.min(activations.len()));
     for ((example, &activation), at) in (0..).zip(&activations).zip(kept.at()) {
@@ -39,7 +39,7 @@ pub fn top_activations(kept: &KeptExamples, feature: u32, k: usize) -> Result<Ve
             best.offer(0, activation, address::pack(*at)?, example);
         }
     }
-    let line = |ranked: tensor_kernels::Ranked| {
+    let line = |ranked: tensor_kernels::TopEntry| {
         let example = ranked.note as usize;
         let (at, token) = (kept.at()[example], kept.tokens()[example]);
         TopActivation { activation: ranked.value, at, token, example }
@@ -52,7 +52,7 @@ pub fn top_activations(kept: &KeptExamples, feature: u32, k: usize) -> Result<Ve
 /// # Errors
 /// A feature that was not collected, or a token that the tokenizer does not know.
 pub fn top_frame(
-    kept: &KeptExamples,
+    kept: &FeatureExamples,
     feature: u32,
     k: usize,
     tokenizer: &Tokenizer,
@@ -62,5 +62,5 @@ pub fn top_frame(
     let places: Vec<_> = top.iter().map(|t| kept.place(t.example)).collect();
     let values: ArrayRef = Arc::new(Float32Array::from_iter_values(top.iter().map(|t| t.activation)));
     let values = RecordBatch::try_from_iter_with_nullable([("activation", values, false)])?;
-    with_counts(beside(&token_frame_at(&places, tokenizer, options)?, &values)?, kept.counts())
+    with_report(beside(&token_frame_at(&places, tokenizer, options)?, &values)?, kept.counts())
 }

@@ -5,9 +5,11 @@
 mod support;
 
 use activation_store::TokenFilter;
-use feature_analysis::{Attribution, FeatureEdit, LogitDifference, SaeAt, SaePoint, SaeSite, Splice, direct_effects};
+use feature_analysis::{
+    Attribution, FeatureEdit, HookedSae, LogitDifference, SaeHookPoint, SaeSite, Splice, direct_effects,
+};
 use model_hooks::{Engine, HookedModel, NoTap, TokenBatch, gradients};
-use sae_core::{Normalisation, Sae, SaeParts, SparseCoder};
+use sae_core::{Normalization, Sae, SaeParts, SparseCoder};
 use support::*;
 
 fn one_row(model: &dyn HookedModel) -> TokenBatch {
@@ -26,7 +28,7 @@ fn metric(logits: &candle_core::Tensor) -> f64 {
 
 const HOOK: &str = "blocks.0.hook_resid_post";
 
-fn normed(model: &dyn HookedModel, normalisation: Normalisation) -> Sae {
+fn normed(model: &dyn HookedModel, normalisation: Normalization) -> Sae {
     let d = model.shape().d_model;
     let rng = &mut <rand_chacha::ChaCha8Rng as rand::SeedableRng>::seed_from_u64(5);
     let (enc, dec) = (normal(rng, 0.2, &[d, 64]), normal(rng, 0.2, &[64, d]));
@@ -38,9 +40,9 @@ fn each_sae(check: impl Fn(&str, &dyn HookedModel, &TokenBatch, &Sae, &Attributi
     for name in ["gpt2", "llama"] {
         let model = model_on(name, Engine::Reference);
         let (model, tokens) = (model.hooked(), one_row(model.hooked()));
-        for norm in [Normalisation::None, Normalisation::ConstantNormRescale, Normalisation::LayerNorm] {
+        for norm in [Normalization::None, Normalization::ConstantNormRescale, Normalization::LayerNorm] {
             let sae = normed(model, norm);
-            let found = direct_effects(model, &tokens, &SaeAt::new(at(HOOK), &sae), &difference()).unwrap();
+            let found = direct_effects(model, &tokens, &HookedSae::new(at(HOOK), &sae), &difference()).unwrap();
             assert!(found.rows.len() > 20, "{name}: {} rows", found.rows.len());
             check(&format!("{name}, {norm:?}"), model, &tokens, &sae, &found);
         }
@@ -55,7 +57,7 @@ fn direct_effects_are_finite_differences() {
         for row in found.rows.iter().take(8) {
             let scaled = |factor: f32| {
                 let edit = FeatureEdit::scale([row.feature], factor).positions(row.pos..=row.pos);
-                let at_hook = SaeAt::new(at(HOOK), sae).error_term(true);
+                let at_hook = HookedSae::new(at(HOOK), sae).error_term(true);
                 let mut splice = Splice::on(model).with(at_hook).unwrap().edit(at(HOOK), edit).unwrap();
                 metric(&model.forward(tokens, &mut splice).unwrap())
             };
@@ -93,7 +95,7 @@ fn a_skip_connection_is_not_counted_as_error() {
     let mut parts = SaeParts::new(enc, vec![0.05; 64], dec, vec![0.1; d]);
     (parts.w_skip, parts.transcoder) = (Some(skip), true);
     let transcoder = Sae::on(Engine::Reference, parts).unwrap();
-    let place = SaeAt::between(read, write, &transcoder).error_term(true);
+    let place = HookedSae::between(read, write, &transcoder).error_term(true);
     let found = direct_effects(model, &tokens, &place, &difference()).unwrap();
 
     let last = tokens.pos() - 1;
@@ -106,9 +108,10 @@ fn a_skip_connection_is_not_counted_as_error() {
     let along = |y: &candle_core::Tensor| f64::from(flat(&(y * g).unwrap()).iter().sum::<f32>());
     let skip = along(&transcoder.skip(x).unwrap().unwrap());
     // The error that the splice adds back: what decode and skip together miss.
-    let mut splice = Splice::on(model).with(place).unwrap().capture([SaePoint::new(write, SaeSite::Error)]).unwrap();
+    let mut splice =
+        Splice::on(model).with(place).unwrap().capture([SaeHookPoint::new(write, SaeSite::Error)]).unwrap();
     model.forward(&tokens, &mut splice).unwrap();
-    let error = along(&splice.captured().tensor(SaePoint::new(write, SaeSite::Error)).unwrap());
+    let error = along(&splice.captured().tensor(SaeHookPoint::new(write, SaeSite::Error)).unwrap());
     let size = found.rows.iter().map(|row| row.direct.abs()).sum::<f64>();
     assert!(skip.abs() > 1e-2 * size, "the skip connection must show: {skip} of {size}");
     assert!((found.skip - skip).abs() < 1e-4 * size, "{} {skip}", found.skip);
@@ -124,13 +127,13 @@ fn exact_effects_on_every_engine() {
     for name in ["gpt2", "llama"] {
         let reference = model_on(name, Engine::Reference);
         let tokens = one_row(reference.hooked());
-        let full = normed(reference.hooked(), Normalisation::None);
+        let full = normed(reference.hooked(), Normalization::None);
         let d = reference.hooked().shape().d_model;
         // Decoder rows a hundredth as long: the error term carries the rest, and each feature is a small step.
         let rng = &mut <rand_chacha::ChaCha8Rng as rand::SeedableRng>::seed_from_u64(5);
         let (enc, dec) = (normal(rng, 0.2, &[d, 64]), normal(rng, 0.002, &[64, d]));
         let small = Sae::on(Engine::Reference, SaeParts::new(enc, vec![0.0; 64], dec, vec![0.0; d])).unwrap();
-        let place = SaeAt::new(at(HOOK), &small);
+        let place = HookedSae::new(at(HOOK), &small);
         let mut found = direct_effects(reference.hooked(), &tokens, &place, &difference()).unwrap();
         let mut told = 0;
         found.measure(reference.hooked(), &place, 5, &mut |done| told = done).unwrap();
@@ -140,7 +143,7 @@ fn exact_effects_on_every_engine() {
             assert!((exact - row.direct).abs() < 0.05 * found.rows[0].direct.abs(), "{name}: {row:?}");
         }
 
-        let place = SaeAt::new(at(HOOK), &full);
+        let place = HookedSae::new(at(HOOK), &full);
         let found = direct_effects(reference.hooked(), &tokens, &place, &difference()).unwrap();
         for engine in engines() {
             let model = model_on(name, engine);
@@ -151,7 +154,7 @@ fn exact_effects_on_every_engine() {
             measured.measure_features(model, &place, &[feature], &mut |_| {}).unwrap();
             for row in measured.rows.iter().filter(|row| row.feature == feature) {
                 let edit = FeatureEdit::ablate([feature]).positions(row.pos..=row.pos);
-                let with = SaeAt::new(at(HOOK), &full).error_term(true);
+                let with = HookedSae::new(at(HOOK), &full).error_term(true);
                 let mut splice = Splice::on(model).with(with).unwrap().edit(at(HOOK), edit).unwrap();
                 let change = metric(&plain) - metric(&model.forward(&tokens, &mut splice).unwrap());
                 let apart = (row.exact.unwrap() - change).abs();
@@ -166,8 +169,8 @@ fn exact_effects_on_every_engine() {
 fn what_is_refused() {
     let model = model_on("gpt2", Engine::Reference);
     let (model, row) = (model.hooked(), one_row(model.hooked()));
-    let sae = normed(model, Normalisation::None);
-    let place = SaeAt::new(at(HOOK), &sae);
+    let sae = normed(model, Normalization::None);
+    let place = HookedSae::new(at(HOOK), &sae);
     let refused =
         |tokens: &TokenBatch, metric: LogitDifference| refusal(direct_effects(model, tokens, &place, &metric));
     assert!(refused(&row, LogitDifference::new([], [1])).contains("`answer` is none"));
@@ -189,10 +192,10 @@ fn what_is_refused() {
 fn excluded_tokens_have_no_effects() {
     let model = model_on("gpt2", Engine::Reference);
     let (model, row) = (model.hooked(), one_row(model.hooked()));
-    let sae = normed(model, Normalisation::None);
+    let sae = normed(model, Normalization::None);
     let token = row.ids()[2];
-    let all = direct_effects(model, &row, &SaeAt::new(at(HOOK), &sae), &difference()).unwrap();
-    let without = SaeAt::new(at(HOOK), &sae).filter(&TokenFilter::everything().with_ids([token]), None).unwrap();
+    let all = direct_effects(model, &row, &HookedSae::new(at(HOOK), &sae), &difference()).unwrap();
+    let without = HookedSae::new(at(HOOK), &sae).filter(&TokenFilter::everything().with_ids([token]), None).unwrap();
     let some = direct_effects(model, &row, &without, &difference()).unwrap();
     let kept: Vec<_> = all.rows.iter().filter(|row| row.token != token).cloned().collect();
     assert!(kept.len() < all.rows.len());

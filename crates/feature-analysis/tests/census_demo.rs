@@ -19,7 +19,7 @@ fn demo(path: &str) -> PathBuf {
 fn harvest(model: &LanguageModel, sae: &Sae, prompts: usize) -> Harvest {
     let text = Documents::open(&[demo("text.jsonl")], DocumentOptions::default()).unwrap();
     let options = StoreOptions { store_batch_size_prompts: prompts, ..StoreOptions::default() };
-    ActivationStore::from_sae(model, sae, text, options).unwrap().into_harvest()
+    ActivationStore::from_sae(model, sae, text, options).unwrap().in_order()
 }
 
 fn census(model: &LanguageModel, sae: &Sae, prompts: usize, options: &CensusOptions) -> FeatureCensus {

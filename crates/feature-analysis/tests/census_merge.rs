@@ -94,7 +94,7 @@ fn unlike_censuses_are_not_merged() {
     assert_eq!(refuse(&other), "these censuses do not go together: their numbers of features differ (300 and 301)");
     let other = FeatureCensus::new(D_SAE, CensusOptions { top: 1, ..options() }).unwrap();
     assert!(refuse(&other).contains("their options differ"));
-    let names = CensusNames { model: "another".into(), ..CensusNames::default() };
+    let names = CensusLabels { model: "another".into(), ..CensusLabels::default() };
     assert!(refuse(&FeatureCensus::new(D_SAE, options()).unwrap().named(names)).contains("their names differ"));
     assert_eq!(refuse(&census), "these censuses cannot be merged: both have row 0");
 }

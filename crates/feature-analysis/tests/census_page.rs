@@ -2,7 +2,7 @@
 
 use activation_store::{ActivationStore, DocumentOptions, Documents, StoreOptions};
 use feature_analysis::page::Page;
-use feature_analysis::views::{CensusView, CensusViewOptions, DENSE};
+use feature_analysis::views::{CensusPage, CensusPageOptions, DENSE};
 use feature_analysis::{CensusOptions, CensusRun, FeatureCensus};
 use model_hooks::{LanguageModel, LoadOptions, Processing, load};
 use sae_core::{Sae, SparseCoder};
@@ -27,11 +27,11 @@ fn the_page_shows_what_the_census_counted() {
     let sae = Sae::load(demo("sae")).unwrap();
     let census = FeatureCensus::new(sae.d_sae(), CensusOptions::default()).unwrap();
     let mut run = CensusRun::new().add(0, &sae, census).unwrap().stop_after(20_000);
-    run.run(&mut store(&model, &sae).into_harvest(), &mut |_| {}).unwrap();
+    run.run(&mut store(&model, &sae).in_order(), &mut |_| {}).unwrap();
     let census = run.into_censuses().remove(0);
 
-    let options = CensusViewOptions { features: 6, examples: 5, promotes: 3, ..CensusViewOptions::default() };
-    let view = CensusView::of(&census, &sae, &mut store(&model, &sae), &options).unwrap();
+    let options = CensusPageOptions { features: 6, examples: 5, promotes: 3, ..CensusPageOptions::default() };
+    let view = CensusPage::of(&census, &sae, &mut store(&model, &sae), &options).unwrap();
     assert_eq!((view.features.len(), view.cards.len()), (sae.d_sae(), 6));
     assert_eq!(view.features.iter().filter(|f| f.count == 0).count(), census.dead().len());
     for card in &view.cards {
@@ -60,7 +60,7 @@ fn the_page_shows_what_the_census_counted() {
     let named = Sae::load(folder.path()).unwrap();
     let hook = StoreOptions { hook_name: Some("blocks.2.hook_resid_pre".into()), ..StoreOptions::default() };
     let mut read_here = store_of(&model, &named, demo("text.jsonl"), hook);
-    let found = CensusView::of(&census, &named, &mut read_here, &options).unwrap();
+    let found = CensusPage::of(&census, &named, &mut read_here, &options).unwrap();
     for (found, card) in found.cards.iter().zip(&view.cards) {
         assert_eq!(found.promotes, card.promotes);
     }
@@ -78,7 +78,7 @@ fn the_page_shows_what_the_census_counted() {
         (few, StoreOptions::default()),
         (reversed, StoreOptions::default()),
     ] {
-        let found = CensusView::of(&census, &sae, &mut store_of(&model, &sae, text, other), &options).unwrap_err();
+        let found = CensusPage::of(&census, &sae, &mut store_of(&model, &sae, text, other), &options).unwrap_err();
         assert!(matches!(found, feature_analysis::Error::OtherText { .. }), "{found}");
         assert!(found.to_string().contains("context size"), "{found}");
     }

@@ -380,7 +380,7 @@ fn a_checkpoint_of_another_stream_or_sae_is_refused() {
     let run = |model: &LanguageModel, coder: &dyn SparseCoder, text: &Path, options: StoreOptions, stop| {
         let documents = Documents::open(&[text], DocumentOptions::default()).unwrap();
         let options = StoreOptions { store_batch_size_prompts: 1, ..options };
-        let mut harvest = ActivationStore::from_sae(model, &sae, documents, options).unwrap().into_harvest();
+        let mut harvest = ActivationStore::from_sae(model, &sae, documents, options).unwrap().in_order();
         let census = FeatureCensus::new(sae.d_sae(), CensusOptions::default()).unwrap();
         let mut run = CensusRun::new().add(0, coder, census).unwrap().stop_after(stop);
         run = run.checkpoints(Checkpoints::new(dir.path().join("state")).every_batches(1));

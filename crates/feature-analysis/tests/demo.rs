@@ -59,12 +59,12 @@ fn golden_features() -> Vec<u32> {
     integers("features").into_iter().map(|f| f as u32).collect()
 }
 
-fn run(batch: usize, features: &[u32], options: &SeedLoopOptions) -> KeptExamples {
+fn run(batch: usize, features: &[u32], options: &CollectOptions) -> FeatureExamples {
     collect(&DEMO.sae, &mut store(batch), features, options, &mut |_| {}).unwrap()
 }
 
 /// `batch * 1024 + prompt * 128 + pos`, as the golden counts.
-fn flat(kept: &KeptExamples, first_row: u64) -> BTreeSet<u64> {
+fn flat(kept: &FeatureExamples, first_row: u64) -> BTreeSet<u64> {
     kept.at().iter().map(|at| (at.row - first_row) * 128 + u64::from(at.pos)).collect()
 }
 
@@ -96,7 +96,7 @@ fn sum_of_squares(values: &Tensor) -> f64 {
 #[test]
 fn cells_20_to_23_as_saelens() {
     let (features, answers) = (golden_features(), &DEMO.answers);
-    let kept = run(8, &features, &SeedLoopOptions::notebook(20));
+    let kept = run(8, &features, &CollectOptions::notebook(20));
     assert_same_rows(&flat(&kept, 0), "kept", "near_edge");
     assert_near(kept.len() as f64, &answers["kept_rows"], 1e-4);
     assert_near(sum(kept.acts()), &answers["acts_sum"], 1e-4);
@@ -134,10 +134,10 @@ fn cells_20_to_23_as_saelens() {
 }
 
 /// Cell 23: addresses, values, and contexts under both suffix rules.
-fn same_top(kept: &KeptExamples, feature: u32, golden: &[Value]) {
+fn same_top(kept: &FeatureExamples, feature: u32, golden: &[Value]) {
     let tokenizer = DEMO.model.require_tokenizer().unwrap();
     let top = top_activations(kept, feature, 10).unwrap();
-    let notebook = FrameOptions { suffix: SuffixRule::Notebook, ..FrameOptions::default() };
+    let notebook = FrameOptions { suffix: ContextEnd::Notebook, ..FrameOptions::default() };
     let frame = |options: &FrameOptions| top_frame(kept, feature, 10, tokenizer, options).unwrap();
     let column = |options: &FrameOptions, name: &str| -> Vec<String> {
         let frame = frame(options);
@@ -158,7 +158,7 @@ fn same_top(kept: &KeptExamples, feature: u32, golden: &[Value]) {
 
 #[test]
 fn special_tokens_are_left_out_and_counted_unless_asked_for() {
-    let kept = run(8, &golden_features(), &SeedLoopOptions { total_batches: 20, ..options() });
+    let kept = run(8, &golden_features(), &CollectOptions { total_batches: 20, ..options() });
     let bos = DEMO.model.require_tokenizer().unwrap().bos().unwrap();
     assert!(!kept.tokens().contains(&bos));
     let (all, special) =
@@ -173,7 +173,7 @@ fn special_tokens_are_left_out_and_counted_unless_asked_for() {
 /// Law 4: an address leads through its row to the bytes of the document that are the token.
 #[test]
 fn every_kept_address_resolves_to_its_text() {
-    let kept = run(8, &golden_features()[..20], &SeedLoopOptions { total_batches: 12, ..options() });
+    let kept = run(8, &golden_features()[..20], &CollectOptions { total_batches: 12, ..options() });
     let tokenizer = DEMO.model.require_tokenizer().unwrap();
     assert!(kept.len() > 500);
     for i in 0..kept.len() {
@@ -192,8 +192,8 @@ fn every_kept_address_resolves_to_its_text() {
 #[test]
 fn batch_size_does_not_matter() {
     let features = &golden_features()[..30];
-    let whole = run(8, features, &SeedLoopOptions { total_batches: 3, ..options() });
-    let parts = run(3, features, &SeedLoopOptions { total_batches: 8, ..options() });
+    let whole = run(8, features, &CollectOptions { total_batches: 3, ..options() });
+    let parts = run(3, features, &CollectOptions { total_batches: 8, ..options() });
     assert_eq!(whole.at(), parts.at());
     let largest = whole.acts().iter().copied().fold(0.0, f32::max);
     assert!(whole.acts().iter().zip(parts.acts()).all(|(a, b)| (a - b).abs() <= 1e-5 * largest));
@@ -202,17 +202,17 @@ fn batch_size_does_not_matter() {
 #[test]
 fn the_end_of_the_text_is_said() {
     let mut last = Vec::new();
-    let options = SeedLoopOptions { total_batches: 100, skip_batches: 327, ..options() };
+    let options = CollectOptions { total_batches: 100, skip_batches: 327, ..options() };
     let kept = collect(&DEMO.sae, &mut store(8), &[767], &options, &mut |p| last.push(p.batches_done)).unwrap();
     assert!(kept.counts().ended_early() && kept.counts().batches_done >= 2);
     assert_eq!(last.len() as u64, kept.counts().batches_done);
     assert!(kept.counts().to_string().ends_with("the text ended before the 100 batches asked for"));
-    let nothing = run(8, &[767], &SeedLoopOptions { total_batches: 1, skip_batches: 10_000, ..self::options() });
+    let nothing = run(8, &[767], &CollectOptions { total_batches: 1, skip_batches: 10_000, ..self::options() });
     assert!(nothing.is_empty() && nothing.counts().ended_early());
 }
 
-fn options() -> SeedLoopOptions {
-    SeedLoopOptions::default()
+fn options() -> CollectOptions {
+    CollectOptions::default()
 }
 
 #[test]
@@ -260,8 +260,7 @@ fn cells_26_and_27_as_sklearn() {
     let days = &DEMO.answers["days"];
     let number = |key: &str| days[key].as_u64().unwrap();
     let features: Vec<u32> = days["features"].as_array().unwrap().iter().map(|f| f.as_u64().unwrap() as u32).collect();
-    let options =
-        SeedLoopOptions { skip_batches: number("first_batch"), ..SeedLoopOptions::notebook(number("batches")) };
+    let options = CollectOptions { skip_batches: number("first_batch"), ..CollectOptions::notebook(number("batches")) };
     let kept = run(8, &features, &options);
     let ours = flat(&kept, number("first_batch") * 8);
     assert_same_rows(&ours, "days.kept", "days.near_edge");
@@ -290,10 +289,10 @@ fn cells_26_and_27_as_sklearn() {
 /// The features of day names, found by their activations: most of those that the SAE's makers found in Python.
 #[test]
 fn features_of_days_are_found() {
-    let family = WordFamily::days(DEMO.model.require_tokenizer().unwrap()).unwrap();
+    let family = WordList::days(DEMO.model.require_tokenizer().unwrap()).unwrap();
     assert_eq!((family.members.len(), family.not_tokens.len()), (7, 0));
-    let options = FamilyOptions { skip_batches: 289, ..FamilyOptions::default() };
-    let report = family_features(&DEMO.sae, &mut store(8), &family, &options, &mut |_| {}).unwrap();
+    let options = WordFeatureOptions { skip_batches: 289, ..WordFeatureOptions::default() };
+    let report = word_features(&DEMO.sae, &mut store(8), &family, &options, &mut |_| {}).unwrap();
     assert!(report.counts.batches_done >= 40 && !report.counts.ended_early() && report.counts.excluded.total() > 0);
     assert!(report.occurrences.iter().all(|(_, n)| *n > 30), "{:?}", report.occurrences);
     let expected = [767, 1890, 199, 905, 1506, 1350, 813, 818, 1245];
@@ -301,7 +300,7 @@ fn features_of_days_are_found() {
     for f in &report.features {
         println!(
             "{:5} score {:.3} recall {:.3} of firings {:.3} of mass {:.3}",
-            f.feature, f.score, f.recall, f.share_of_firings, f.share_of_mass
+            f.feature, f.score, f.recall, f.precision, f.activation_mass
         );
     }
     assert!(
@@ -320,7 +319,7 @@ fn wide_contexts_of_a_slice_of_positions() {
     let text = Documents::open(&[root("assets/demo/text.jsonl")], DocumentOptions::default()).unwrap();
     let mut store = ActivationStore::from_sae(&DEMO.model, &DEMO.sae, text, options).unwrap();
     let features = &golden_features()[..20];
-    let seed_loop = SeedLoopOptions { total_batches: 4, ..SeedLoopOptions::default() };
+    let seed_loop = CollectOptions { total_batches: 4, ..CollectOptions::default() };
     let kept = collect(&DEMO.sae, &mut store, features, &seed_loop, &mut |_| {}).unwrap();
     let feature = *features.iter().max_by_key(|&&f| top_activations(&kept, f, 1000).unwrap().len()).unwrap();
     let around = FrameOptions::default();

@@ -19,8 +19,8 @@ use tensor_files::{Dtype, SafetensorsFile, save_safetensors};
 /// Batches of the synthetic source: 32 tokens, 4 rows of 8.
 const BATCHES: usize = 12;
 
-fn target<'a>(coder: &'a dyn SparseCoder, hook: usize, hookpoint: &str) -> DelphiTarget<'a> {
-    DelphiTarget { hook, coder, hookpoint: hookpoint.into() }
+fn target<'a>(coder: &'a dyn SparseCoder, hook: usize, hookpoint: &str) -> ExportSae<'a> {
+    ExportSae { hook, coder, hookpoint: hookpoint.into() }
 }
 
 fn options() -> DelphiOptions {
@@ -193,12 +193,11 @@ fn bad_input_is_named_and_leaves_nothing() {
     let coder = Positive(WIDTH);
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out");
-    let refused =
-        |source: &mut dyn ActivationSource, targets: &[DelphiTarget<'_>], options: DelphiOptions, says: &str| {
-            let error = write_delphi(source, targets, &out, &options, &mut |_| {}).unwrap_err().to_string();
-            assert!(error.contains(says), "`{error}` does not say `{says}`");
-            assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "{says}: something is left");
-        };
+    let refused = |source: &mut dyn ActivationSource, targets: &[ExportSae<'_>], options: DelphiOptions, says: &str| {
+        let error = write_delphi(source, targets, &out, &options, &mut |_| {}).unwrap_err().to_string();
+        assert!(error.contains(says), "`{error}` does not say `{says}`");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "{says}: something is left");
+    };
     let one = || vec![target(&coder, 0, "h")];
     let whole = || Synthetic::new(2);
     refused(&mut Once::with_value(65520.0), &one(), options(), "feature 30 has activation 65520 at 0/3");

@@ -9,7 +9,7 @@ use feature_analysis::Error;
 use feature_analysis::export::neuronpedia::*;
 use feature_analysis::export::{ExportError, ExportStage};
 use model_hooks::{BlockPart, HookPoint, LanguageModel, LoadOptions, Processing, Tokenizer, load};
-use sae_core::{Provenance, Sae, SaeParts, SparseCoder};
+use sae_core::{Sae, SaeMetadata, SaeParts, SparseCoder};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
@@ -31,7 +31,7 @@ fn tokenizer() -> &'static Tokenizer {
 fn harvest() -> impl ActivationSource {
     let options = StoreOptions { store_batch_size_prompts: 4, ..StoreOptions::default() };
     let text = Documents::open(&[root("assets/demo/text.jsonl")], DocumentOptions::default()).unwrap();
-    ActivationStore::from_sae(&MODEL, &*SAE, text, options).unwrap().into_harvest()
+    ActivationStore::from_sae(&MODEL, &*SAE, text, options).unwrap().in_order()
 }
 
 fn options() -> NeuronpediaOptions {
@@ -228,16 +228,16 @@ fn logits_of_an_sae_on_attention_go_through_w_o() {
     let w_dec = Tensor::from_vec(flat, (4, d_model), &Device::Cpu).unwrap();
     let z: HookPoint = "blocks.1.attn.hook_z".parse().unwrap();
     let mut parts = SaeParts::new(w_dec.t().unwrap().contiguous().unwrap(), vec![0.0; 4], w_dec, vec![0.0; d_model]);
-    parts.metadata = Provenance {
+    parts.metadata = SaeMetadata {
         hook_name: Some(z.to_string()),
         prepend_bos: Some(true),
         context_size: Some(32),
-        ..Provenance::default()
+        ..SaeMetadata::default()
     };
     let sae = Sae::on(MODEL.engine(), parts).unwrap();
     let text = Documents::open(&[root("assets/demo/text.jsonl")], DocumentOptions::default()).unwrap();
     let store = StoreOptions::default();
-    let mut source = ActivationStore::from_sae(&MODEL, &sae, text, store).unwrap().into_harvest();
+    let mut source = ActivationStore::from_sae(&MODEL, &sae, text, store).unwrap().in_order();
     let target = NeuronpediaTarget { hook: 0, coder: &sae, model: &MODEL, tokenizer: tokenizer() };
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("np");

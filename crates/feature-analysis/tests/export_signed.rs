@@ -4,9 +4,9 @@ use activation_store::{ActivationSource, ActivationStore, DocumentOptions, Docum
 use candle_core::{Device, Tensor};
 use feature_analysis::export::delphi::*;
 use feature_analysis::export::neuronpedia::*;
-use feature_analysis::{SeedLoopOptions, collect, views};
+use feature_analysis::{CollectOptions, collect, views};
 use model_hooks::{LanguageModel, LoadOptions, Processing, load};
-use sae_core::{Activation, Provenance, Sae, SaeParts, SparseCoder};
+use sae_core::{Activation, Sae, SaeMetadata, SaeParts, SparseCoder};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
@@ -29,18 +29,18 @@ static SAE: LazyLock<Sae> = LazyLock::new(|| {
     let w_enc = w_dec.t().unwrap().contiguous().unwrap();
     let mut parts = SaeParts::new(w_enc, vec![0.0; D_SAE], w_dec, vec![0.0; d_in]);
     parts.activation = Activation::AbsTopK { k: 3, rescale_by_decoder_norm: false };
-    parts.metadata = Provenance {
+    parts.metadata = SaeMetadata {
         hook_name: Some("blocks.1.hook_resid_post".into()),
         prepend_bos: Some(true),
         context_size: Some(32),
-        ..Provenance::default()
+        ..SaeMetadata::default()
     };
     Sae::on(MODEL.engine(), parts).unwrap()
 });
 
 fn source() -> impl ActivationSource {
     let text = Documents::open(&[root("assets/demo/text.jsonl")], DocumentOptions::default()).unwrap();
-    ActivationStore::from_sae(&MODEL, &*SAE, text, StoreOptions::default()).unwrap().into_harvest()
+    ActivationStore::from_sae(&MODEL, &*SAE, text, StoreOptions::default()).unwrap().in_order()
 }
 
 /// For each feature its activations that are not 0, by (row, position), special tokens included or not.
@@ -124,7 +124,7 @@ fn neuronpedia_keeps_signs_and_ranks_by_magnitude() {
 fn delphi_keeps_signs() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("latents");
-    let target = DelphiTarget { hook: 0, coder: &*SAE, hookpoint: "layers.1".into() };
+    let target = ExportSae { hook: 0, coder: &*SAE, hookpoint: "layers.1".into() };
     let options = DelphiOptions { rows: Some(ROWS), n_splits: 3, ..DelphiOptions::default() };
     let report = write_delphi(&mut source(), &[target], &out, &options, &mut |_| {}).unwrap();
     let mut found: BTreeMap<u32, BTreeMap<(u32, u32), f32>> = BTreeMap::new();
@@ -150,7 +150,7 @@ fn delphi_keeps_signs() {
 fn a_histogram_of_positive_activations_counts_the_negative_ones() {
     let text = Documents::open(&[root("assets/demo/text.jsonl")], DocumentOptions::default()).unwrap();
     let mut store = ActivationStore::from_sae(&MODEL, &*SAE, text, StoreOptions::default()).unwrap();
-    let options = SeedLoopOptions { total_batches: 2, ..SeedLoopOptions::default() };
+    let options = CollectOptions { total_batches: 2, ..CollectOptions::default() };
     let kept = collect(&*SAE, &mut store, &[0], &options, &mut |_| {}).unwrap();
     let positive = feature_analysis::PositiveActivations::of(&kept, 0).unwrap();
     let all = kept.activations(0).unwrap();

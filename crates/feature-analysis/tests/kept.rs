@@ -27,7 +27,7 @@ fn all(n: usize) -> Vec<Option<Exclusion>> {
     vec![None; n]
 }
 
-fn example(keep_special: bool) -> (KeptExamples, model_hooks::Tokenizer) {
+fn example(keep_special: bool) -> (FeatureExamples, model_hooks::Tokenizer) {
     let tokenizer = tokenizer(&["<s>", "a", "b", "c"]);
     let rows = [row(0, &[0, 1, 2, 3]), row(1, &[0, 2, 2, 2]), row(2, &[0, 1, 1, 1])];
     #[rustfmt::skip]
@@ -37,7 +37,7 @@ fn example(keep_special: bool) -> (KeptExamples, model_hooks::Tokenizer) {
         [9., 0., 0., 0.], [0., 0., 0., 0.], [0., 0., 0., 0.], [3., 0., 0., 0f32],
     ];
     let x = Tensor::new(&x, &Device::Cpu).unwrap().reshape((3, 4, 4)).unwrap();
-    let mut kept = KeptExamples::new(&Columns(4), &[3, 0, 1], 3).unwrap();
+    let mut kept = FeatureExamples::new(&Columns(4), &[3, 0, 1], 3).unwrap();
     let filter = if keep_special { TokenFilter::everything() } else { TokenFilter::default() };
     let positions = [0, 1, 2, 3];
     for (rows, at) in [(&rows[..2], 0), (&rows[2..], 2)] {
@@ -95,7 +95,7 @@ fn numbers_of_the_histogram() {
     assert_eq!(positive.title(), "Histogram of positive activations - 44.444% of activations were positive");
     let positive = PositiveActivations::of(&example(true).0, 0).unwrap();
     assert!((positive.percent() - 100.0 * 7.0 / 12.0).abs() < 1e-12);
-    let nothing = PositiveActivations::of(&KeptExamples::new(&Columns(4), &[1], 0).unwrap(), 1).unwrap();
+    let nothing = PositiveActivations::of(&FeatureExamples::new(&Columns(4), &[1], 0).unwrap(), 1).unwrap();
     assert_eq!(nothing.percent(), 0.0);
 }
 
@@ -131,7 +131,7 @@ fn frames_go_to_files_and_back() {
 
 #[test]
 fn refusals() {
-    let mut kept = KeptExamples::new(&Columns(4), &[0], 1).unwrap();
+    let mut kept = FeatureExamples::new(&Columns(4), &[0], 1).unwrap();
     let acts = |values: &[f32]| Tensor::from_slice(values, (values.len(), 1), &Device::Cpu).unwrap();
     let rows = [row(0, &[1, 2])];
     assert!(
@@ -153,7 +153,7 @@ fn refusals() {
             .to_string()
             .contains("at least 3 of each")
     );
-    assert!(KeptExamples::new(&Columns(4), &[4], 1).is_err());
+    assert!(FeatureExamples::new(&Columns(4), &[4], 1).is_err());
     assert!(kept.is_empty() && kept.reconstructions().unwrap().dims() == [0, 4]);
 }
 
@@ -162,7 +162,7 @@ fn refusals() {
 fn a_slice_of_positions_keeps_its_addresses() {
     let rows = [row(0, &[0, 1, 2, 3]), row(1, &[0, 3, 2, 1])];
     let acts = Tensor::new(&[[1f32], [0.], [2.], [3.]], &Device::Cpu).unwrap();
-    let mut kept = KeptExamples::new(&Columns(4), &[0], 1).unwrap();
+    let mut kept = FeatureExamples::new(&Columns(4), &[0], 1).unwrap();
     kept.push(&rows, &[1, 3], &all(4), &acts).unwrap();
     assert_eq!(kept.at(), [at(0, 1), at(1, 1), at(1, 3)]);
     assert_eq!(kept.tokens(), [1, 3, 1]);
@@ -172,7 +172,7 @@ fn a_slice_of_positions_keeps_its_addresses() {
 /// Dictionaries may have signed features: two that cancel have fired.
 #[test]
 fn features_that_cancel_have_fired() {
-    let mut kept = KeptExamples::new(&Columns(4), &[0, 1], 1).unwrap();
+    let mut kept = FeatureExamples::new(&Columns(4), &[0, 1], 1).unwrap();
     let acts = Tensor::new(&[[1f32, -1.], [0., 0.]], &Device::Cpu).unwrap();
     kept.push(&[row(0, &[1, 2])], &[0, 1], &all(2), &acts).unwrap();
     assert_eq!(kept.at(), [at(0, 0)]);
@@ -186,7 +186,7 @@ proptest! {
         let x: Vec<f32> = values.iter().map(|&v| f32::from(v)).collect();
         let x = Tensor::from_vec(x, (6, 5, 3), &Device::Cpu).unwrap();
         let run = |batch: usize| {
-            let mut kept = KeptExamples::new(&Columns(3), &[2, 0], 6).unwrap();
+            let mut kept = FeatureExamples::new(&Columns(3), &[2, 0], 6).unwrap();
             for (i, rows) in rows.chunks(batch).enumerate() {
                 let acts = Columns(3).encode_only(&x.narrow(0, i * batch, rows.len()).unwrap(), &[2, 0]).unwrap();
                 kept.push(rows, &[0, 1, 2, 3, 4], &all(5 * rows.len()), &acts).unwrap();
@@ -203,16 +203,16 @@ proptest! {
 #[test]
 fn families_by_hand() {
     let tokenizer = tokenizer(&["<s>", " Mon", "Mon", " Tue", "x"]);
-    let family = WordFamily::new(&["Mon", "Tue", "Wed"], &tokenizer).unwrap();
+    let family = WordList::new(&["Mon", "Tue", "Wed"], &tokenizer).unwrap();
     assert_eq!(family.members, [("Mon".to_owned(), vec![1, 2]), ("Tue".to_owned(), vec![3])]);
     assert_eq!(family.not_tokens, ["Wed"], "the unknown token is not a word");
-    assert!(WordFamily::new(&["Wed"], &tokenizer).unwrap_err().to_string().contains("none of [\"Wed\"]"));
+    assert!(WordList::new(&["Wed"], &tokenizer).unwrap_err().to_string().contains("none of [\"Wed\"]"));
 }
 
 #[test]
 fn family_scores_by_hand() {
     let tokenizer = tokenizer(&["<s>", " Mon", "Mon", " Tue", "Tue", "x"]);
-    let family = WordFamily::new(&["Mon", "Tue"], &tokenizer).unwrap();
+    let family = WordList::new(&["Mon", "Tue"], &tokenizer).unwrap();
     let rows = [row(0, &[0, 1, 5, 3]), row(1, &[0, 5, 2, 5])];
     // Feature 0 fires on every family token and once elsewhere; 1 on one of them alone; 2 elsewhere only; 3 on BOS only.
     #[rustfmt::skip]
@@ -221,7 +221,7 @@ fn family_scores_by_hand() {
         [0., 0., 0., 7.], [0., 0., 1., 0.], [2., 0., 0., 0.], [0., 0., 0., 0f32],
     ];
     let codes = Columns(4).encode(&Tensor::new(&x, &Device::Cpu).unwrap()).unwrap();
-    let mut counter = FamilyCounter::new(&family, 4);
+    let mut counter = WordFeatureCounter::new(&family, 4);
     let positions = [0, 1, 2, 3];
     let excluded = places(&rows, &positions, &TokenFilter::default(), &tokenizer);
     counter.push(&rows, &positions, &excluded, &codes.features).unwrap();
@@ -230,7 +230,7 @@ fn family_scores_by_hand() {
     let ids: Vec<_> = report.features.iter().map(|f| f.feature).collect();
     assert_eq!(ids, [0, 1], "features that never fire on the family are not listed");
     let [zero, one] = &report.features[..] else { panic!() };
-    assert_eq!((zero.recall, zero.share_of_firings, zero.share_of_mass, zero.firings), (1.0, 0.75, 0.6, 4));
+    assert_eq!((zero.recall, zero.precision, zero.activation_mass, zero.firings), (1.0, 0.75, 0.6, 4));
     assert_eq!(one.recall_per_member, [0.0, 1.0]);
     assert!((one.score - 1.0 / 3.0).abs() < 1e-12);
     assert_eq!((report.counts.tokens, report.counts.excluded.total()), (6, 2));
@@ -269,7 +269,7 @@ proptest! {
         let rows: Vec<TokenRow> = (0..6).map(|r| row(r, &[1, 2, 3, 1])).collect();
         let x: Vec<f32> = values.iter().map(|&v| f32::from(v)).collect();
         let x = Tensor::from_vec(x, (6, 4, 3), &Device::Cpu).unwrap();
-        let mut kept = KeptExamples::new(&coder, &[0, 1, 2], 1).unwrap();
+        let mut kept = FeatureExamples::new(&coder, &[0, 1, 2], 1).unwrap();
         kept.push(&rows, &[0, 1, 2, 3], &all(24), &coder.encode_only(&x, &[0, 1, 2]).unwrap()).unwrap();
         let at: Vec<_> = rows.iter().flat_map(|r| (0..4).map(|pos| TokenPos { row: r.row, pos })).collect();
         let tokens = rows.iter().flat_map(|r| r.tokens.clone()).collect::<Vec<_>>();
@@ -291,7 +291,7 @@ proptest! {
 
 #[test]
 fn a_strong_negative_activation_is_a_top_activation() {
-    let mut kept = KeptExamples::new(&Columns(4), &[0], 1).unwrap();
+    let mut kept = FeatureExamples::new(&Columns(4), &[0], 1).unwrap();
     let acts = Tensor::new(&[[1f32], [-3.], [0.], [3.]], &Device::Cpu).unwrap();
     kept.push(&[row(0, &[1, 2, 3, 1])], &[0, 1, 2, 3], &all(4), &acts).unwrap();
     let top: Vec<_> = top_activations(&kept, 0, 9).unwrap().iter().map(|t| (t.activation, t.at.pos)).collect();

@@ -1,15 +1,15 @@
 //! The blockwise projection against the whole matrix, sorted; SAEs inside attention and MLP through the weights between them and the stream.
 
 use candle_core::{Device, Tensor};
-use feature_analysis::{Error, Extremes, LensOptions, logit_lens, project_directions, project_directions_on};
+use feature_analysis::{Error, LensOptions, TopBottomTokens, logit_lens, project_directions, project_directions_on};
 use model_hooks::{Engine, LanguageModel, LoadOptions, Processing, load};
 use proptest::prelude::*;
-use sae_core::{Provenance, Sae, SaeParts};
+use sae_core::{Sae, SaeMetadata, SaeParts};
 use std::path::{Path, PathBuf};
 use tensor_files::SafetensorsFile;
 use tensor_kernels::{MatrixRef, Operand, PackedMatrix};
 
-fn project(directions: &Tensor, w_u: &Tensor, options: &LensOptions) -> Result<Vec<Extremes>, Error> {
+fn project(directions: &Tensor, w_u: &Tensor, options: &LensOptions) -> Result<Vec<TopBottomTokens>, Error> {
     let rows = |r: std::ops::Range<usize>| Ok(directions.narrow(0, r.start, r.len())?);
     let columns = |start, len| Ok(w_u.narrow(1, start, len)?.contiguous()?);
     project_directions(directions.dim(0)?, w_u.dim(1)?, rows, columns, options)
@@ -95,11 +95,11 @@ fn sae_at(hook: &str, head: Option<usize>, out: Option<&str>, [d_in, d_out]: [us
     let w_enc = Tensor::zeros((d_in, 5), candle_core::DType::F32, &Device::Cpu).unwrap();
     let mut parts = SaeParts::new(w_enc, vec![0.0; 5], numbers(5, d_out), vec![0.0; d_out]);
     parts.transcoder = out.is_some();
-    parts.metadata = Provenance {
+    parts.metadata = SaeMetadata {
         hook_name: Some(hook.into()),
         hook_name_out: out.map(Into::into),
         hook_head_index: head,
-        ..Provenance::default()
+        ..SaeMetadata::default()
     };
     Sae::on(Engine::Reference, parts).unwrap()
 }
@@ -164,10 +164,10 @@ fn there_is_no_lens_where_nothing_is_written_to_the_stream() {
     refused(&llama, "blocks.1.mlp.hook_pre", 160);
     assert!(refused(&gemma2, "blocks.1.attn.hook_z", 128).contains("norm"));
     let wide = lens(&llama, &sae_at("blocks.1.attn.hook_z", Some(0), None, [64, 64])).unwrap_err();
-    assert!(matches!(wide, Error::Misfit { left_size: 64, right_size: 16, .. }), "{wide}");
+    assert!(matches!(wide, Error::SizeMismatch { left_size: 64, right_size: 16, .. }), "{wide}");
     // Where nothing says where it writes, the caller must.
     let mut parts = SaeParts::new(numbers(64, 5), vec![0.0; 5], numbers(5, 64), vec![0.0; 64]);
-    parts.metadata = Provenance::default();
+    parts.metadata = SaeMetadata::default();
     let nameless = Sae::on(Engine::Reference, parts).unwrap();
     assert!(lens(&llama, &nameless).unwrap_err().to_string().contains("hook_name"));
     let at: model_hooks::HookSelector = "blocks.1.attn.hook_z".parse().unwrap();

@@ -340,8 +340,8 @@ fn sample_page() -> Page {
 #[test]
 fn components_that_are_not_there_are_an_error() {
     use feature_analysis::Error;
-    use feature_analysis::views::PcaPoints;
-    let points = PcaPoints {
+    use feature_analysis::views::PcaPlotData;
+    let points = PcaPlotData {
         scores: vec![vec![1.0, 2.0, 3.0], vec![0.5, 0.0, -1.0]],
         tokens: vec![" Monday".into(), " Friday".into()],
         contexts: vec!["on| Monday|,".into(), "on| Friday|,".into()],
@@ -356,7 +356,7 @@ fn components_that_are_not_there_are_an_error() {
         );
     }
     // The fields are public: lists of different lengths, and points without components, are no reason to panic.
-    let odd = PcaPoints { scores: vec![Vec::new(), vec![1.0]], contexts: vec!["a".into()], ..points };
+    let odd = PcaPlotData { scores: vec![Vec::new(), vec![1.0]], contexts: vec!["a".into()], ..points };
     assert!(odd.scatter(0, 0, &options).is_err());
     assert_eq!(odd.only(&["Monday".into()]).tokens, ["Monday"]);
     assert_eq!(odd.mean_of("Friday").0, 1);

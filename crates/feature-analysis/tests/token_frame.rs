@@ -6,12 +6,12 @@ use activation_store::{DocId, Origin, TokenRow};
 use arrow::array::AsArray;
 use arrow::datatypes::{UInt32Type, UInt64Type};
 use common::{row, texts, tokenizer};
-use feature_analysis::{FrameOptions, Place, SuffixRule, token_frame, token_frame_at};
+use feature_analysis::{ContextEnd, FrameOptions, Place, token_frame, token_frame_at};
 use model_hooks::Tokenizer;
 use serde_json::Value;
 
 fn notebook() -> FrameOptions {
-    FrameOptions { suffix: SuffixRule::Notebook, ..FrameOptions::default() }
+    FrameOptions { suffix: ContextEnd::Notebook, ..FrameOptions::default() }
 }
 
 fn demo_tokenizer() -> Tokenizer {
@@ -69,13 +69,13 @@ fn any_context_lengths_stay_in_the_row() {
     for n in 1..5 {
         let rows = [row(0, &vec![1; n])];
         for (prefix, suffix) in [(0, 0), (0, 9), (9, 0), (1, 1), (usize::MAX, usize::MAX)] {
-            for rule in [SuffixRule::Full, SuffixRule::Notebook] {
+            for rule in [ContextEnd::Full, ContextEnd::Notebook] {
                 let options = FrameOptions { len_prefix: prefix, len_suffix: suffix, suffix: rule };
                 let frame = token_frame(&rows, 0, &tokenizer, &options).unwrap();
                 for (pos, context) in texts(&frame, "context").iter().enumerate() {
                     let (before, after) = context.split_once("|a|").unwrap();
                     assert_eq!(before.len(), pos.min(prefix));
-                    let last = if rule == SuffixRule::Full { n } else { n - 1 };
+                    let last = if rule == ContextEnd::Full { n } else { n - 1 };
                     assert_eq!(after.len(), last.saturating_sub(pos + 1).min(suffix));
                 }
             }

@@ -18,7 +18,7 @@ pub enum Error {
     },
     /// A known hook point that this model does not have.
     #[error("this model has no hook point `{point}`; nearest: {}", nearest.join(", "))]
-    NoSuchPoint {
+    UnknownHookPoint {
         /// The point that was asked for.
         point: HookPoint,
         /// The nearest points that the model has.
@@ -146,7 +146,7 @@ pub enum Error {
     NoReceivers,
     /// A row, head or position that the value at a point does not have.
     #[error("`{point}` has no {what} {index}; its shape is {shape:?}")]
-    NoSuchIndex {
+    IndexOutOfRange {
         /// Where.
         point: HookPoint,
         /// "row", "head" or "position".

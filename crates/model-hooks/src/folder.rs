@@ -36,7 +36,7 @@ const FORMATS: [Format; 2] = [
 const MAP: &str = "an object of tensor names and file names, each tensor once";
 
 /// Tensors by name, each read when taken; [`finish`](TensorSource::finish) then tells which were never taken.
-pub(crate) struct WeightFolder {
+pub(crate) struct HfFolder {
     path: PathBuf,
     files: Vec<Box<dyn TensorFile>>,
     /// Name without the family's prefix -> (file, name in the file).
@@ -45,7 +45,7 @@ pub(crate) struct WeightFolder {
     warnings: Mutex<Vec<LoadWarning>>,
 }
 
-impl WeightFolder {
+impl HfFolder {
     /// Opens the first of `model.safetensors`, the shards that `model.safetensors.index.json` names, `pytorch_model.bin` and the shards
     /// of `pytorch_model.bin.index.json`. The first of `prefixes` (`transformer.`, `model.`) that a name has is removed from it.
     pub(crate) fn open(folder: &Path, prefixes: &[&str]) -> Result<Self> {
@@ -72,7 +72,7 @@ impl WeightFolder {
     }
 }
 
-impl TensorSource for WeightFolder {
+impl TensorSource for HfFolder {
     fn take(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         let (file, full) = self.held.get(name).ok_or_else(|| self.missing(name))?;
         let values = self.files.get(*file).ok_or_else(|| self.missing(name))?.read_f32(full, shape)?;

@@ -1,6 +1,6 @@
 //! Gradients of a scalar of the logits with respect to what stands at hook points.
 
-use crate::{Cx, Error, HookPoint, HookedModel, Interest, NoTap, Result, Start, Tap, TokenBatch};
+use crate::{Error, HookPoint, HookedModel, Interest, NoTap, Result, Start, Tap, TapContext, TokenBatch};
 use candle_core::{D, Tensor, Var};
 use std::collections::BTreeMap;
 use tensor_kernels::Engine;
@@ -168,18 +168,18 @@ impl Tap for Leaves {
         Ok(self.points.iter().map(|&point| (point, Interest::Edit)).collect())
     }
 
-    fn watch(&mut self, _: &Cx<'_>, _: &Tensor) -> Result<()> {
+    fn watch(&mut self, _: &TapContext<'_>, _: &Tensor) -> Result<()> {
         Ok(())
     }
 
-    fn edit(&mut self, cx: &Cx<'_>, x: Tensor) -> Result<Tensor> {
+    fn edit(&mut self, cx: &TapContext<'_>, x: Tensor) -> Result<Tensor> {
         let leaf = Var::zeros(x.shape(), x.dtype(), x.device())?;
         let y = (&x + leaf.as_tensor())?;
         self.made.insert(cx.at, (x.detach(), leaf));
         Ok(y)
     }
 
-    fn interest(&self, cx: &Cx<'_>) -> Result<Option<Interest>> {
+    fn interest(&self, cx: &TapContext<'_>) -> Result<Option<Interest>> {
         Ok(self.points.contains(&cx.at).then_some(Interest::Edit))
     }
 }

@@ -1,11 +1,11 @@
 //! Hooked transformer forwards with TransformerLens' names and numbers.
 //!
 //! ```no_run
-//! use model_hooks::{Bos, Capture, Edit, LoadOptions, Processing, TokenBatch, load};
+//! use model_hooks::{AddBos, Capture, Edit, LoadOptions, Processing, TokenBatch, load};
 //!
 //! # fn main() -> model_hooks::Result<()> {
 //! let model = load("path/to/gpt2".as_ref(), &LoadOptions::new(Processing::TransformerLens))?;
-//! let prompt = model.require_tokenizer()?.to_tokens("On Monday", Bos::Prepend, Some(model.shape().n_ctx))?;
+//! let prompt = model.require_tokenizer()?.to_tokens("On Monday", AddBos::Prepend, Some(model.shape().n_ctx))?;
 //! let tokens = TokenBatch::new(&[prompt.ids])?;
 //!
 //! // Look: run blocks 0..=6 and no more, keep what enters block 7.
@@ -21,7 +21,7 @@
 //! ```
 //!
 //! Where to read on: [`HookPoint`] (the places, in order, with their shapes), [`Tap`] (what can be attached there),
-//! [`HookedModel`] (the forward pass; a user's own model implements it with [`Stage`]), [`load`] and [`Processing`].
+//! [`HookedModel`] (the forward pass; a user's own model implements it with [`ForwardPass`]), [`load`] and [`Processing`].
 
 // Linked for its `x86-v4` feature, which switches on AVX-512 inside the tensor library's matrix products.
 use gemm as _;
@@ -54,17 +54,17 @@ mod tokens;
 mod warning;
 mod weights;
 
-pub use cache::{ActivationCache, Stack};
+pub use cache::{ActivationCache, ResidualStack};
 pub use chat_template::{ChatTemplate, Conversation};
 pub use error::{Error, Result};
 pub use families::AnyModel;
 pub use generate::{
-    Generate, GenerateOptions, GeneratedRow, GeneratedText, Generation, KvCache, NewToken, Random, Sampling, Stopped,
-    generate,
+    Generate, GenerateOptions, GeneratedSequence, GeneratedText, GeneratedToken, GenerationOutput, KvCache, Sampling,
+    SamplingOptions, StopReason, generate,
 };
 pub use gradients::{Gradients, gradients, gradients_from};
 pub use hook::{HookPoint, HookRows, HookSelector, NormSite, Site};
-pub use interventions::{Chosen, ChosenRange, Intervention, Interventions, Op, Replay, Vector};
+pub use interventions::{IndexRange, IndexSpec, Intervention, InterventionTap, Interventions, Op, Vector};
 pub use language_model::LanguageModel;
 pub use load::{LoadOptions, load};
 pub use loss::{Predictions, next_token_loss, next_token_loss_per_token};
@@ -73,9 +73,9 @@ pub use path::{Frozen, PathPatch};
 pub use processing::{Processing, ProcessingSteps};
 pub use prompt::{PositionReport, Prediction, PromptOptions, PromptReport, test_prompt, test_prompt_tokens};
 pub use residual_map::{ResidualMap, residual_directions};
-pub use run::{Block, Halt, Stage, Step, Tapped};
-pub use tap::{Capture, Cut, Cx, Edit, Indices, Interest, NoTap, Place, Tap, edit_at};
+pub use run::{BlockPass, ForwardPass, Halt, PassResult, TapValue};
+pub use tap::{Capture, Edit, Indices, Interest, NoTap, Place, Selection, Tap, TapContext, edit_at};
 pub use tensor_kernels::{Arithmetic, Backend, Engine, Precision};
-pub use tokenizer::{Bos, Encoding, SpecialTokens, Tokenizer, Tokens};
-pub use tokens::{Side, TokenBatch};
+pub use tokenizer::{AddBos, Encoding, SpecialTokens, Tokenizer, Tokens};
+pub use tokens::{PaddingSide, TokenBatch};
 pub use warning::LoadWarning;

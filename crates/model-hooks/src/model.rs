@@ -185,7 +185,7 @@ pub trait HookedModel: Send + Sync {
     ///
     /// # Errors
     /// [`Error::UnknownHookName`], [`Error::ModuleName`] for a module whose output is no hook point of this model,
-    /// [`Error::NoSuchPoint`] for a hook point that this model does not have.
+    /// [`Error::UnknownHookPoint`] for a hook point that this model does not have.
     fn hook_point(&self, name: &str) -> Result<HookPoint> {
         let point = match Module::parse(name) {
             Some(module) => module.among(name, self.hook_points())?,

@@ -1,6 +1,6 @@
 //! Path patching: what one part of a model tells another directly.
 
-use crate::{Capture, Cut, Edit, Error, HookPoint, HookedModel, Result, Site, TokenBatch};
+use crate::{Capture, Edit, Error, HookPoint, HookedModel, Result, Selection, Site, TokenBatch};
 use candle_core::Tensor;
 
 /// What stays as in the plain run between senders and receivers.
@@ -28,23 +28,26 @@ pub enum Frozen {
 ///
 /// ```no_run
 /// # fn demo(model: &dyn model_hooks::HookedModel, tokens: &model_hooks::TokenBatch, other_z: candle_core::Tensor) -> model_hooks::Result<()> {
-/// use model_hooks::{Cut, Edit, PathPatch};
+/// use model_hooks::{Selection, Edit, PathPatch};
 /// let sender = Edit::patch("blocks.0.attn.hook_z".parse()?, other_z).head(3);
-/// let receiver = ("blocks.2.attn.hook_q".parse()?, Cut::default().heads(1));
+/// let receiver = ("blocks.2.attn.hook_q".parse()?, Selection::default().heads(1));
 /// let logits = PathPatch::new([sender], [receiver]).run(model, tokens)?;
 /// # Ok(()) }
 /// ```
 #[derive(Clone, Debug)]
 pub struct PathPatch {
     senders: Vec<Edit>,
-    receivers: Vec<(HookPoint, Cut)>,
+    receivers: Vec<(HookPoint, Selection)>,
     frozen: Frozen,
 }
 
 impl PathPatch {
     /// From these senders to these receivers, with everything between them frozen.
     #[must_use]
-    pub fn new(senders: impl IntoIterator<Item = Edit>, receivers: impl IntoIterator<Item = (HookPoint, Cut)>) -> Self {
+    pub fn new(
+        senders: impl IntoIterator<Item = Edit>,
+        receivers: impl IntoIterator<Item = (HookPoint, Selection)>,
+    ) -> Self {
         let (senders, receivers) = (senders.into_iter().collect(), receivers.into_iter().collect());
         Self { senders, receivers, frozen: Frozen::default() }
     }

@@ -2,7 +2,7 @@
 
 use crate::ModelShape;
 use crate::ops::NormKind;
-use crate::weights::{BlockWeights, Linear, NormWeights, Plain, Raw, RawEnds, center};
+use crate::weights::{BlockWeights, Linear, NormWeights, Plain, Raw, RawEmbed, center};
 use serde::{Deserialize, Serialize};
 
 /// The two numeric modes that have names.
@@ -62,7 +62,7 @@ impl ProcessingSteps {
     }
 
     /// Applies the steps to what is not in a block, in place. A tied unembedding gets memory of its own if it changes.
-    pub(crate) fn apply_to_ends(self, ends: &mut RawEnds, norm: NormKind) {
+    pub(crate) fn apply_to_ends(self, ends: &mut RawEmbed, norm: NormKind) {
         let center_embedding = self.center_writing_weights && norm == NormKind::Layer;
         let fold = self.fold_ln && (ends.ln_final.w.is_some() || ends.ln_final.b.is_some());
         if ends.w_u.is_none() && (fold || center_embedding || self.center_unembed) {

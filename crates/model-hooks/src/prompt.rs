@@ -1,13 +1,13 @@
 //! How well a model predicts an expected answer: [`test_prompt`].
 
-use crate::{Bos, Error, LanguageModel, Result, Tap, TokenBatch, Tokenizer};
+use crate::{AddBos, Error, LanguageModel, Result, Tap, TokenBatch, Tokenizer};
 use std::fmt;
 
 /// How [`test_prompt`] reads prompt and answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PromptOptions {
     /// Whether BOS goes before the prompt.
-    pub bos: Bos,
+    pub bos: AddBos,
     /// Puts a space before an answer that does not begin with one: words inside a sentence begin with theirs.
     pub prepend_space_to_answer: bool,
     /// How many of the likeliest tokens are listed for each position.
@@ -16,7 +16,7 @@ pub struct PromptOptions {
 
 impl Default for PromptOptions {
     fn default() -> Self {
-        Self { bos: Bos::Prepend, prepend_space_to_answer: true, top_k: 10 }
+        Self { bos: AddBos::Prepend, prepend_space_to_answer: true, top_k: 10 }
     }
 }
 

@@ -43,7 +43,7 @@ impl ResidualMap {
     /// The map from a hook point, or from one head of it.
     ///
     /// # Errors
-    /// [`Error::NotWritten`] for a hook point from which no linear map leads to the stream, [`Error::NoSuchPoint`] for one that the model
+    /// [`Error::NotWritten`] for a hook point from which no linear map leads to the stream, [`Error::UnknownHookPoint`] for one that the model
     /// does not have, [`Error::NoSuchHead`], [`Error::NotRows`], [`Error::NotExposed`] from a model that does not give the weights.
     pub fn resolve(model: &dyn HookedModel, at: impl Into<HookSelector>) -> Result<Self> {
         let at = at.into();

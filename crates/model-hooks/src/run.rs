@@ -1,17 +1,17 @@
 //! The bookkeeping of one forward pass: which points are tapped, where it starts, where it stops.
 //!
-//! A model's forward is written as equations that call [`Stage::tap`] at each point; everything else is here.
+//! A model's forward is written as equations that call [`ForwardPass::tap`] at each point; everything else is here.
 
 use crate::hook::known_to;
 use crate::tap::guarded_edit;
-use crate::{Cx, Error, HookPoint, Interest, KvCache, Result, Site, Tap, TokenBatch};
+use crate::{Error, HookPoint, Interest, KvCache, Result, Site, Tap, TapContext, TokenBatch};
 use candle_core::Tensor;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 use tensor_kernels::KeyValuePanels;
 
-/// Why a forward pass ended before its logits. `?` on [`Stage::tap`] carries it out of the equations, so that nothing after the
+/// Why a forward pass ended before its logits. `?` on [`ForwardPass::tap`] carries it out of the equations, so that nothing after the
 /// last wanted point is computed.
 #[derive(Debug)]
 pub enum Halt {
@@ -40,10 +40,10 @@ impl From<tensor_kernels::Error> for Halt {
 }
 
 /// What the equations of a forward pass return.
-pub type Step<T> = std::result::Result<T, Halt>;
+pub type PassResult<T> = std::result::Result<T, Halt>;
 
 /// A value that taps can see and replace: candle's tensors, and what this crate's models hold while the kernels compute.
-pub trait Tapped: Sized {
+pub trait TapValue: Sized {
     /// The value as a tensor for taps to see.
     ///
     /// # Errors
@@ -57,7 +57,7 @@ pub trait Tapped: Sized {
     fn replaced_by(self, edited: Tensor) -> Result<Self>;
 }
 
-impl Tapped for Tensor {
+impl TapValue for Tensor {
     fn to_tensor(&self) -> Result<Tensor> {
         Ok(self.clone())
     }
@@ -73,10 +73,10 @@ impl Tapped for Tensor {
 ///
 /// ```
 /// use candle_core::Tensor;
-/// use model_hooks::{HookPoint, Result, Stage, Tap, TokenBatch};
+/// use model_hooks::{HookPoint, Result, ForwardPass, Tap, TokenBatch};
 ///
 /// fn run(points: &[HookPoint], tokens: &TokenBatch, last: Option<HookPoint>, tap: &mut dyn Tap) -> Result<Option<Tensor>> {
-///     Stage::plan(points, tokens, None, last, tap)?.through(|at| {
+///     ForwardPass::plan(points, tokens, None, last, tap)?.through(|at| {
 ///         let embed = tokens.to_tensor(&candle_core::Device::Cpu)?.unsqueeze(2)?;
 ///         let embed = at.tap(HookPoint::Embed, embed)?; // watched or edited here; stops here if this is the last point
 ///         let logits = (embed * 2.0)?;
@@ -84,13 +84,13 @@ impl Tapped for Tensor {
 ///     })
 /// }
 /// ```
-pub struct Stage<'a> {
+pub struct ForwardPass<'a> {
     reached: Vec<HookPoint>,
     tokens: &'a TokenBatch,
     tap: &'a mut dyn Tap,
     interests: HashMap<HookPoint, Interest>,
     last: Option<HookPoint>,
-    columns: Columns,
+    columns: Positions,
     /// Where keys and values of earlier columns are, and those of this run go.
     cache: Option<&'a mut KvCache>,
     /// Whether the logits of the last column are all that is wanted of them.
@@ -99,7 +99,7 @@ pub struct Stage<'a> {
 
 /// Where the columns of a run stand in their sequences. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(crate) struct Columns {
+pub(crate) struct Positions {
     /// Columns before this run's first: those that a cache holds.
     pub offset: usize,
     /// Columns of this run.
@@ -117,7 +117,7 @@ struct Ragged {
     kept: Vec<bool>,
 }
 
-impl Columns {
+impl Positions {
     /// The columns of whole sequences.
     pub fn of(tokens: &TokenBatch) -> Self {
         Self::new(0, tokens.pos(), (0..tokens.batch()).map(|row| tokens.real(row)).collect())
@@ -172,12 +172,12 @@ impl Columns {
     }
 }
 
-impl<'a> Stage<'a> {
+impl<'a> ForwardPass<'a> {
     /// Checks, before anything runs, that the model has every point that is wanted, and that none lies before `start` or after
     /// `last`. `model` is the model's points in execution order; `start` is the first that will fire (`None`: the first of all).
     ///
     /// # Errors
-    /// [`Error::NoSuchPoint`], [`Error::PointBeforeStart`], [`Error::PointAfterLast`], and the tap's own.
+    /// [`Error::UnknownHookPoint`], [`Error::PointBeforeStart`], [`Error::PointAfterLast`], and the tap's own.
     pub fn plan(
         model: &[HookPoint],
         tokens: &'a TokenBatch,
@@ -204,11 +204,20 @@ impl<'a> Stage<'a> {
             let most = interests.entry(point).or_insert(interest);
             *most = interest.max(*most);
         }
-        Ok(Self { reached, tokens, tap, interests, last, columns: Columns::of(tokens), cache: None, last_alone: false })
+        Ok(Self {
+            reached,
+            tokens,
+            tap,
+            interests,
+            last,
+            columns: Positions::of(tokens),
+            cache: None,
+            last_alone: false,
+        })
     }
 
     /// The same with these columns behind those that a cache holds.
-    pub(crate) fn caching(self, columns: Columns, cache: &'a mut KvCache, last_alone: bool) -> Self {
+    pub(crate) fn caching(self, columns: Positions, cache: &'a mut KvCache, last_alone: bool) -> Self {
         Self { columns, cache: Some(cache), last_alone, ..self }
     }
 
@@ -221,7 +230,7 @@ impl<'a> Stage<'a> {
     ///
     /// # Errors
     /// Whatever the equations or the taps fail with.
-    pub fn through(mut self, equations: impl FnOnce(&mut Self) -> Step<Tensor>) -> Result<Option<Tensor>> {
+    pub fn through(mut self, equations: impl FnOnce(&mut Self) -> PassResult<Tensor>) -> Result<Option<Tensor>> {
         match equations(&mut self) {
             Ok(logits) => Ok(Some(logits)),
             Err(Halt::Stop) => Ok(None),
@@ -233,12 +242,12 @@ impl<'a> Stage<'a> {
     ///
     /// # Errors
     /// [`Halt::Stop`] after the last point, [`Halt::Failed`] when a tap fails or an edit changes shape or type.
-    pub fn tap<V: Tapped>(&mut self, point: HookPoint, x: V) -> Step<V> {
+    pub fn tap<V: TapValue>(&mut self, point: HookPoint, x: V) -> PassResult<V> {
         let x = match self.interests.get(&point) {
             None => x,
             Some(interest) => {
                 let (columns, offset) = (&self.columns, self.columns.offset);
-                let cx = Cx { at: point, tokens: self.tokens, offset, points: &self.reached, columns };
+                let cx = TapContext { at: point, tokens: self.tokens, offset, points: &self.reached, columns };
                 match interest {
                     Interest::Watch => {
                         self.tap.watch(&cx, &x.to_tensor()?)?;
@@ -262,7 +271,7 @@ impl<'a> Stage<'a> {
     }
 
     /// Where the columns of this run stand in their sequences.
-    pub(crate) fn columns(&self) -> &Columns {
+    pub(crate) fn columns(&self) -> &Positions {
         &self.columns
     }
 
@@ -273,8 +282,8 @@ impl<'a> Stage<'a> {
     }
 
     /// The points of one block, so that the equations name a [`Site`] alone.
-    pub fn block(&mut self, layer: u16) -> Block<'_, 'a> {
-        Block { layer, stage: self }
+    pub fn block(&mut self, layer: u16) -> BlockPass<'_, 'a> {
+        BlockPass { layer, stage: self }
     }
 }
 
@@ -287,13 +296,13 @@ pub(crate) enum Cached<'c> {
     Packed(&'c KeyValuePanels),
 }
 
-/// A [`Stage`] inside one block.
-pub struct Block<'s, 'a> {
+/// A [`ForwardPass`] inside one block.
+pub struct BlockPass<'s, 'a> {
     layer: u16,
-    stage: &'s mut Stage<'a>,
+    stage: &'s mut ForwardPass<'a>,
 }
 
-impl<'a> Block<'_, 'a> {
+impl<'a> BlockPass<'_, 'a> {
     /// A site of this block as a point.
     #[must_use]
     pub fn point(&self, site: Site) -> HookPoint {
@@ -302,7 +311,7 @@ impl<'a> Block<'_, 'a> {
 
     /// Puts this block's keys and values into the cache, if there is one, behind those of earlier columns.
     pub(crate) fn append(&mut self, new: [&[f32]; 2]) -> Result<()> {
-        let Stage { columns, cache, .. } = &mut *self.stage;
+        let ForwardPass { columns, cache, .. } = &mut *self.stage;
         cache.as_mut().map_or(Ok(()), |cache| cache.append(usize::from(self.layer), columns, new))
     }
 
@@ -312,19 +321,19 @@ impl<'a> Block<'_, 'a> {
     }
 
     /// The stage that this block is part of.
-    pub fn stage(&mut self) -> &mut Stage<'a> {
+    pub fn stage(&mut self) -> &mut ForwardPass<'a> {
         self.stage
     }
 
-    /// As [`Stage::tap`], at a site of this block.
+    /// As [`ForwardPass::tap`], at a site of this block.
     ///
     /// # Errors
-    /// As [`Stage::tap`].
-    pub fn tap<V: Tapped>(&mut self, site: Site, x: V) -> Step<V> {
+    /// As [`ForwardPass::tap`].
+    pub fn tap<V: TapValue>(&mut self, site: Site, x: V) -> PassResult<V> {
         self.stage.tap(self.point(site), x)
     }
 
-    /// As [`Stage::interest`], at a site of this block.
+    /// As [`ForwardPass::interest`], at a site of this block.
     #[must_use]
     pub fn interest(&self, site: Site) -> Option<Interest> {
         self.stage.interest(self.point(site))

@@ -21,7 +21,7 @@ pub(crate) use sentencepiece::TokenKind;
 pub use special::SpecialTokens;
 
 use crate::{Error, LoadWarning, Result};
-use cuts::CutRule;
+use cuts::SplitRule;
 use pieces::Pieces;
 use special::Template;
 use std::collections::BTreeSet;
@@ -53,13 +53,13 @@ pub struct Encoding {
 
 /// Whether a beginning-of-sequence token goes before the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Bos {
+pub enum AddBos {
     /// Put it there (TransformerLens' default). A text that already begins with it keeps one, see [`Tokens::had_bos`].
     Prepend,
     /// Add nothing.
     Never,
     /// Do what the tokenizer's own files say (`add_bos_token`, else the template in `tokenizer.json`).
-    AsTokenizer,
+    TokenizerDefault,
 }
 
 /// What [`Tokenizer::to_tokens`] made of a text, with an account of everything it did beside tokenising.
@@ -89,7 +89,7 @@ pub struct Tokenizer {
     /// Ids below this are the model's, with an entry or without.
     d_vocab: usize,
     warnings: Vec<LoadWarning>,
-    cut: CutRule,
+    cut: SplitRule,
     pieces: OnceLock<Pieces>,
 }
 
@@ -140,7 +140,7 @@ impl Tokenizer {
         if let Some(id) = special_ids.iter().find(|&&id| !known.get(id as usize).is_some_and(|k| *k)) {
             return Err(fail(format!("special token id {id} is not in the vocabulary of {vocab_size} tokens")));
         }
-        let cut = CutRule::of(&inner);
+        let cut = SplitRule::of(&inner);
         special.eos_ids.extend(special.eos);
         let (d_vocab, warnings) = (0, Vec::new());
         Ok(Self { inner, special, special_ids, template, known, d_vocab, warnings, cut, pieces: OnceLock::new() })
@@ -237,13 +237,13 @@ impl Tokenizer {
     /// Tokenises a text for a model: BOS by the given policy, at most `n_ctx` ids, and an account of both.
     ///
     /// # Errors
-    /// [`Error::NoBos`] for [`Bos::Prepend`] without a BOS token; [`Error::Tokenizer`] for [`Bos::AsTokenizer`] when the
+    /// [`Error::NoBos`] for [`AddBos::Prepend`] without a BOS token; [`Error::Tokenizer`] for [`AddBos::TokenizerDefault`] when the
     /// tokenizer's template adds something other than one BOS.
-    pub fn to_tokens(&self, text: &str, bos: Bos, n_ctx: Option<usize>) -> Result<Tokens> {
+    pub fn to_tokens(&self, text: &str, bos: AddBos, n_ctx: Option<usize>) -> Result<Tokens> {
         let wanted = match bos {
-            Bos::Never => None,
-            Bos::Prepend => Some(self.bos().ok_or(Error::NoBos)?),
-            Bos::AsTokenizer => self.template.bos()?,
+            AddBos::Never => None,
+            AddBos::Prepend => Some(self.bos().ok_or(Error::NoBos)?),
+            AddBos::TokenizerDefault => self.template.bos()?,
         };
         let Encoding { ids, spans } = self.encode(text)?;
         let had_bos = wanted.is_some() && ids.first().copied() == wanted;
@@ -334,7 +334,7 @@ impl Tokenizer {
     /// Whether a text may be tokenised in pieces that are cut before white space: `encode(a + b) == encode(a) ++ encode(b)`
     /// wherever [`is_cut`](Self::is_cut) holds. True for the byte-level families with a known splitting pattern.
     #[must_use]
-    pub fn cuts_at_whitespace(&self) -> bool {
+    pub fn splits_at_whitespace(&self) -> bool {
         self.cut.at_whitespace()
     }
 

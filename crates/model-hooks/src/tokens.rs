@@ -22,7 +22,7 @@ pub struct TokenBatch {
 
 /// Where padding goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Side {
+pub enum PaddingSide {
     /// Before a row's tokens: rows end together, and can be carried on.
     Left,
     /// After a row's tokens: rows begin together, and columns are positions.
@@ -53,8 +53,8 @@ impl TokenBatch {
     /// one of the model's; which one it is changes nothing at the tokens.
     ///
     /// ```
-    /// use model_hooks::{Side, TokenBatch};
-    /// let tokens = TokenBatch::padded(&[vec![5, 6, 7], vec![8]], 0, Side::Left)?;
+    /// use model_hooks::{PaddingSide, TokenBatch};
+    /// let tokens = TokenBatch::padded(&[vec![5, 6, 7], vec![8]], 0, PaddingSide::Left)?;
     /// assert_eq!(tokens.ids(), [5, 6, 7, 0, 0, 8]);
     /// assert_eq!((tokens.real(0), tokens.real(1)), (0..3, 2..3));
     /// # Ok::<(), model_hooks::Error>(())
@@ -62,15 +62,15 @@ impl TokenBatch {
     ///
     /// # Errors
     /// [`Error::EmptyBatch`] without rows, [`Error::EmptyRow`] for a row without tokens.
-    pub fn padded<R: AsRef<[u32]>>(rows: &[R], pad_id: u32, side: Side) -> Result<Self> {
+    pub fn padded<R: AsRef<[u32]>>(rows: &[R], pad_id: u32, side: PaddingSide) -> Result<Self> {
         let lengths = || rows.iter().map(|row| row.as_ref().len());
         if let Some(row) = lengths().position(|len| len == 0) {
             return Err(Error::EmptyRow { row });
         }
         let pos = lengths().max().ok_or(Error::EmptyBatch { rows: 0 })?;
         let place = |len| match side {
-            Side::Left => pos - len..pos,
-            Side::Right => 0..len,
+            PaddingSide::Left => pos - len..pos,
+            PaddingSide::Right => 0..len,
         };
         let mut ids = vec![pad_id; rows.len() * pos];
         for (row, to) in rows.iter().map(AsRef::as_ref).zip(ids.chunks_exact_mut(pos)) {

@@ -5,7 +5,8 @@ mod common;
 use candle_core::{Device, IndexOp, Tensor};
 use common::{Golden, MODELS, assert_close, engines, folder, model, model_on, tolerance, values};
 use model_hooks::{
-    ActivationCache, Capture, Edit, Error, HookPoint, LanguageModel, NormSite, Processing, Site, Stack, TokenBatch,
+    ActivationCache, Capture, Edit, Error, HookPoint, LanguageModel, NormSite, Processing, ResidualStack, Site,
+    TokenBatch,
 };
 use tensor_files::SafetensorsFile;
 
@@ -166,6 +167,6 @@ fn what_is_missing_or_does_not_fit_is_an_error() {
     assert!(bare.get(HookPoint::FinalNorm(NormSite::Scale)).is_err());
     assert!(ActivationCache::run(model.hooked(), &tokens, Some(23..25)).is_err());
     let two = parts.components().narrow(0, 0, 2).unwrap();
-    assert!(Stack::new(vec!["one".into()], two.clone()).is_err());
-    assert_eq!(Stack::new(vec!["a".into(), "b".into()], two).unwrap().labels(), ["a", "b"]);
+    assert!(ResidualStack::new(vec!["one".into()], two.clone()).is_err());
+    assert_eq!(ResidualStack::new(vec!["a".into(), "b".into()], two).unwrap().labels(), ["a", "b"]);
 }

@@ -5,8 +5,8 @@ mod common;
 use candle_core::{DType, Device, Tensor, Var};
 use common::{Golden, MODELS, assert_close, assert_same_bits, engines, model, model_on, tolerance, values};
 use model_hooks::{
-    Capture, Cx, Edit, Engine, Error, Generate, HookPoint, Indices, Interest, KvCache, LanguageModel, NoTap, Precision,
-    Processing, Result, Side, Site, Tap, TokenBatch, edit_at,
+    Capture, Edit, Engine, Error, Generate, HookPoint, Indices, Interest, KvCache, LanguageModel, NoTap, PaddingSide,
+    Precision, Processing, Result, Site, Tap, TapContext, TokenBatch, edit_at,
 };
 use std::ops::Range;
 
@@ -32,7 +32,7 @@ fn part(rows: &[Vec<u32>], columns: Range<usize>) -> TokenBatch {
             row[start + row.len() - width..columns.end + row.len() - width].to_vec()
         })
         .collect();
-    TokenBatch::padded(&rows, pad, Side::Left).unwrap()
+    TokenBatch::padded(&rows, pad, PaddingSide::Left).unwrap()
 }
 
 /// What an uncached run has at these columns: queries of these, keys of all up to them.
@@ -192,12 +192,12 @@ impl Tap for Fails {
         Ok(vec![(self.0, Interest::Watch)])
     }
 
-    fn watch(&mut self, cx: &Cx<'_>, _: &Tensor) -> Result<()> {
+    fn watch(&mut self, cx: &TapContext<'_>, _: &Tensor) -> Result<()> {
         assert_eq!(cx.offset, 12);
         Err(Error::Tap { point: cx.at, source: "no more".into() })
     }
 
-    fn edit(&mut self, _: &Cx<'_>, x: Tensor) -> Result<Tensor> {
+    fn edit(&mut self, _: &TapContext<'_>, x: Tensor) -> Result<Tensor> {
         Ok(x)
     }
 }
@@ -261,7 +261,7 @@ fn what_a_cache_cannot_take_is_an_error_and_changes_nothing() {
         forward(batch(&[vec![1; 257]]), &mut cache),
         Err(Error::ContextExceeded { pos: 257, n_ctx: 256 })
     ));
-    forward(padded(&[vec![1; 200], vec![2]], Side::Left), &mut cache).unwrap();
+    forward(padded(&[vec![1; 200], vec![2]], PaddingSide::Left), &mut cache).unwrap();
     forward(batch(&[vec![1; 56], vec![2; 56]]), &mut cache).unwrap();
     assert_eq!((cache.real(0), cache.real(1)), (0..256, 199..256));
     let full = forward(batch(&[vec![1], vec![2]]), &mut cache).unwrap_err();
@@ -271,12 +271,12 @@ fn what_a_cache_cannot_take_is_an_error_and_changes_nothing() {
     assert!(matches!(rows, Error::CacheRows { expected: 2, found: 1 }), "{rows}");
     // Padding between tokens: after a batch that was padded on the right, or in one that is padded on the left.
     let mut cache = generator(&model).new_cache();
-    forward(padded(&[vec![1; 4], vec![2; 2]], Side::Right), &mut cache).unwrap();
+    forward(padded(&[vec![1; 4], vec![2; 2]], PaddingSide::Right), &mut cache).unwrap();
     let gap = forward(batch(&[vec![1], vec![2]]), &mut cache).unwrap_err();
     assert!(matches!(gap, Error::PaddingInside { row: 1, column: 2 }), "{gap}");
     cache.truncate(2);
     forward(batch(&[vec![1], vec![2]]), &mut cache).unwrap();
-    let gap = forward(padded(&[vec![1; 4], vec![2; 2]], Side::Left), &mut cache).unwrap_err();
+    let gap = forward(padded(&[vec![1; 4], vec![2; 2]], PaddingSide::Left), &mut cache).unwrap_err();
     assert!(matches!(gap, Error::PaddingInside { row: 1, column: 3 }), "{gap}");
     // A token that does not exist, a cache of another model.
     assert!(matches!(forward(batch(&[vec![1], vec![384]]), &mut cache), Err(Error::TokenOutOfVocabulary { .. })));
@@ -328,7 +328,7 @@ fn an_edit_at_positions_is_the_same_in_steps_and_at_once() {
     let mut cache = generator(&model).new_cache();
     let tokens = TokenBatch::new(&[&row[..3]]).unwrap();
     let refused = generator(&model).forward_cached(&tokens, &mut cache, &mut Edit::zero(point).positions(5));
-    assert!(matches!(refused, Err(Error::NoSuchIndex { index: 5, .. })));
+    assert!(matches!(refused, Err(Error::IndexOutOfRange { index: 5, .. })));
     let mut capture = Capture::of([point]).positions(1..2);
     generator(&model).forward_cached(&tokens, &mut cache, &mut capture).unwrap();
     let kept = capture.get(point).unwrap().clone();

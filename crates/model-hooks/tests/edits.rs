@@ -5,7 +5,8 @@ mod common;
 use candle_core::{Device, Tensor};
 use common::{assert_close, assert_same_bits, engines, folder, model, model_on, tolerance, values};
 use model_hooks::{
-    Capture, Cut, Edit, Error, Frozen, HookPoint, LanguageModel, NoTap, PathPatch, Processing, Site, Tap, TokenBatch,
+    Capture, Edit, Error, Frozen, HookPoint, LanguageModel, NoTap, PathPatch, Processing, Selection, Site, Tap,
+    TokenBatch,
 };
 use std::sync::Mutex;
 use tensor_files::SafetensorsFile;
@@ -107,7 +108,7 @@ fn rows_positions_and_heads_are_ranges_or_lists() {
     check(zero().positions([7, 3, 4]).heads([2, 0]), &|_, pos, head| [3, 4, 7].contains(&pos) && head % 2 == 0);
     check(zero().positions(20..).rows(0..1), &|row, pos, _| pos >= 20 && row == 0);
     check(zero().positions(2..=3).head(3), &|_, pos, head| (2..4).contains(&pos) && head == 3);
-    check(zero().within(Cut::default().heads(vec![1])), &|_, _, head| head == 1);
+    check(zero().within(Selection::default().heads(vec![1])), &|_, _, head| head == 1);
     let pattern = at("blocks.1.attn.hook_pattern");
     let (plain, edited) = before_and_after(pattern, Edit::zero(pattern).head(1).positions(5));
     let row = |x: &Tensor, head, q| values(&x.narrow(1, head, 1).unwrap().narrow(2, q, 1).unwrap());
@@ -139,7 +140,7 @@ fn means_and_resamples_come_from_another_run() {
     assert_same_bits("row 0", &part(&swapped, 0), &part(&plain, 1));
     assert_same_bits("row 1", &part(&swapped, 1), &part(&plain, 0));
     assert_same_bits("elsewhere", &swapped.narrow(1, 6, 18).unwrap(), &plain.narrow(1, 6, 18).unwrap());
-    assert!(matches!(Edit::resample(point, &plain, &[2]), Err(Error::NoSuchIndex { index: 2, what: "row", .. })));
+    assert!(matches!(Edit::resample(point, &plain, &[2]), Err(Error::IndexOutOfRange { index: 2, what: "row", .. })));
     // As an empty choice of rows, positions or heads: not all of them.
     assert!(matches!(Edit::resample(point, &plain, &[]), Err(Error::BadOption { .. })));
     // One row is not meant for both.
@@ -224,7 +225,7 @@ fn errors_say_what_was_expected_and_what_was_found() {
     ] {
         let error = refused(edit);
         assert!(
-            matches!(error, Error::NoSuchIndex { what: w, index: i, .. } if w == what && i == index),
+            matches!(error, Error::IndexOutOfRange { what: w, index: i, .. } if w == what && i == index),
             "{error}: {what} {index}"
         );
     }
@@ -246,12 +247,12 @@ fn path_patching_to_the_output_is_the_direct_effect() {
         let stream = (captured(&model, &tokens, &mut NoTap, end) + change).unwrap();
         let expected = model.hooked().unembed(&stream).unwrap();
         for receiver in [end, HookPoint::Logits] {
-            let patch = PathPatch::new([sender.clone()], [(receiver, Cut::default())]);
+            let patch = PathPatch::new([sender.clone()], [(receiver, Selection::default())]);
             let found = patch.run(model.hooked(), &tokens).unwrap();
             assert_close(&format!("{receiver} on {engine}"), &found, &expected, tolerance(engine, 2e-5));
         }
         // Through MLPs there are more paths.
-        let patch = PathPatch::new([sender], [(end, Cut::default())]).frozen(Frozen::Attention);
+        let patch = PathPatch::new([sender], [(end, Selection::default())]).frozen(Frozen::Attention);
         let through = patch.run(model.hooked(), &tokens).unwrap();
         assert!(common::rms_error(&through, &expected) > 1e-3);
     }
@@ -269,7 +270,7 @@ fn path_patching_to_a_query_changes_that_query() {
     let change = (of(&other) - of(&tokens)).unwrap().squeeze(2).unwrap();
     let queries = captured(&model, &tokens, &mut Edit::add(at("blocks.2.hook_resid_pre"), change), q);
     let expected = model.hooked().forward(&tokens, &mut Edit::patch(q, queries).head(1)).unwrap();
-    let patch = PathPatch::new([sender], [(q, Cut::default().heads(1))]);
+    let patch = PathPatch::new([sender], [(q, Selection::default().heads(1))]);
     assert_close("logits", &patch.run(model.hooked(), &tokens).unwrap(), &expected, 1e-5);
     let nowhere = PathPatch::new([], []).run(model.hooked(), &tokens);
     assert!(matches!(nowhere, Err(Error::NoReceivers)));
@@ -291,7 +292,7 @@ fn receivers_of_a_path_do_not_speak_to_each_other() {
         Edit::patch(q, told("blocks.2.hook_resid_pre", q)).head(1),
     ];
     let expected = model.hooked().forward(&tokens, &mut by_hand).unwrap();
-    let receivers = [(later_z, Cut::default().heads(0)), (q, Cut::default().heads(1))];
+    let receivers = [(later_z, Selection::default().heads(0)), (q, Selection::default().heads(1))];
     let found = PathPatch::new([sender], receivers).run(model.hooked(), &tokens).unwrap();
     assert_close("logits", &found, &expected, 1e-5);
 }

@@ -7,8 +7,8 @@ mod say;
 use candle_core::Tensor;
 use common::{MODELS, RAGGED, RaggedGolden, assert_close, engines, folder, model, model_on, tolerance, values};
 use model_hooks::{
-    Capture, Cx, Error, GenerateOptions, Generation, HookPoint, Interest, LanguageModel, LoadOptions, NoTap,
-    Processing, Random, Result, Sampling, Stopped, Tap, TokenBatch, edit_at, generate, load,
+    Capture, Error, GenerateOptions, GenerationOutput, HookPoint, Interest, LanguageModel, LoadOptions, NoTap,
+    Processing, Result, Sampling, SamplingOptions, StopReason, Tap, TapContext, TokenBatch, edit_at, generate, load,
 };
 use say::say;
 use std::ops::{ControlFlow, Range};
@@ -19,17 +19,17 @@ fn greedy(max_new_tokens: usize) -> GenerateOptions {
     options
 }
 
-fn random(max_new_tokens: usize, random: Random) -> GenerateOptions {
+fn random(max_new_tokens: usize, random: SamplingOptions) -> GenerateOptions {
     let mut options = greedy(max_new_tokens);
     options.sampling = Sampling::Random(random);
     options
 }
 
-fn run(model: &LanguageModel, prompts: &[Vec<u32>], options: &GenerateOptions, tap: &mut dyn Tap) -> Generation {
+fn run(model: &LanguageModel, prompts: &[Vec<u32>], options: &GenerateOptions, tap: &mut dyn Tap) -> GenerationOutput {
     generate(model.generator().unwrap(), prompts, options, tap, &mut |_| ControlFlow::Continue(())).unwrap()
 }
 
-fn ids(generation: &Generation) -> Vec<Vec<u32>> {
+fn ids(generation: &GenerationOutput) -> Vec<Vec<u32>> {
     generation.rows.iter().map(|row| row.ids.clone()).collect()
 }
 
@@ -43,7 +43,7 @@ fn greedy_ids_are_those_of_transformers() {
             let mut last = Capture::of([HookPoint::Logits]);
             let together = run(&model, &golden.rows, &greedy(12), &mut last);
             assert_eq!(ids(&together), golden.generated, "{name}, {engine}");
-            assert!(together.rows.iter().all(|row| row.stopped == Stopped::MaxNewTokens));
+            assert!(together.rows.iter().all(|row| row.stopped == StopReason::MaxNewTokens));
             for (row, prompt) in golden.rows.iter().enumerate() {
                 let alone = run(&model, std::slice::from_ref(prompt), &greedy(12), &mut NoTap);
                 assert_eq!(alone.rows[0], together.rows[row], "{name}, {engine}");
@@ -66,14 +66,14 @@ impl Tap for Log {
         Ok(vec![("blocks.1.hook_resid_mid".parse()?, Interest::Watch)])
     }
 
-    fn watch(&mut self, cx: &Cx<'_>, x: &Tensor) -> Result<()> {
+    fn watch(&mut self, cx: &TapContext<'_>, x: &Tensor) -> Result<()> {
         assert_eq!((x.dims()[0], x.dims()[1]), (cx.tokens.batch(), cx.tokens.pos()));
         let real = (0..cx.tokens.batch()).map(|row| cx.tokens.real(row)).collect();
         self.0.push((cx.offset, cx.tokens.pos(), real));
         Ok(())
     }
 
-    fn edit(&mut self, _: &Cx<'_>, x: Tensor) -> Result<Tensor> {
+    fn edit(&mut self, _: &TapContext<'_>, x: Tensor) -> Result<Tensor> {
         Ok(x)
     }
 }
@@ -87,13 +87,13 @@ fn taps_see_every_step_and_rows_end_one_by_one() {
     assert!(plain.rows[0].ids[0] != stop && !plain.rows[1].ids.contains(&stop));
     let (mut options, mut log, mut told) = (greedy(6), Log::default(), Vec::new());
     options.stop_tokens = vec![9999, stop];
-    let mut on_token = |new: model_hooks::NewToken| {
+    let mut on_token = |new: model_hooks::GeneratedToken| {
         told.push((new.row, new.index, new.id));
         ControlFlow::Continue(())
     };
     let stopped = generate(model.generator().unwrap(), &prompts, &options, &mut log, &mut on_token).unwrap();
     assert_eq!(stopped.rows[0].ids, plain.rows[0].ids[..2]);
-    assert_eq!(stopped.rows[0].stopped, Stopped::Token(stop));
+    assert_eq!(stopped.rows[0].stopped, StopReason::Token(stop));
     assert_eq!(stopped.rows[1], plain.rows[1], "the other row goes on as if nothing had happened");
     let (first, second): (Vec<_>, Vec<_>) = told.into_iter().partition(|(row, ..)| *row == 0);
     assert_eq!(first.iter().map(|new| new.1).collect::<Vec<_>>(), [0, 1]);
@@ -125,7 +125,7 @@ fn edits_steer_and_forbid() {
         let mask: Vec<f32> = (0..384).map(|id| if id == banned { f32::NEG_INFINITY } else { 0.0 }).collect();
         Ok(x.broadcast_add(&Tensor::new(mask, x.device())?)?)
     });
-    for options in [greedy(20), random(20, Random::seeded(1))] {
+    for options in [greedy(20), random(20, SamplingOptions::seeded(1))] {
         assert!(!run(&model, std::slice::from_ref(&prompt), &options, &mut forbid).rows[0].ids.contains(&banned));
     }
     let mut nan = edit_at(HookPoint::Logits, |cx, x| if cx.offset > 9 { Ok((x * f64::NAN)?) } else { Ok(x) });
@@ -141,8 +141,8 @@ fn rows_end_at_the_context_and_when_the_caller_says_so() {
         let prompts = vec![(0..250).map(|i| i * 31 % 384).collect::<Vec<u32>>(), vec![5, 6]];
         let found = run(&model, &prompts, &greedy(12), &mut NoTap);
         // 250 tokens and 6 more fill the context of 256; the seventh is the last that they predict.
-        assert_eq!((found.rows[0].ids.len(), &found.rows[0].stopped), (7, &Stopped::ContextFull));
-        assert_eq!((found.rows[1].ids.len(), &found.rows[1].stopped), (12, &Stopped::MaxNewTokens));
+        assert_eq!((found.rows[0].ids.len(), &found.rows[0].stopped), (7, &StopReason::ContextFull));
+        assert_eq!((found.rows[1].ids.len(), &found.rows[1].stopped), (12, &StopReason::MaxNewTokens));
         let alone = run(&model, &prompts[1..], &greedy(12), &mut NoTap);
         if tolerance(engine, 1e-4) <= 1e-3 {
             assert_eq!(alone.rows[0], found.rows[1], "beside a row that has ended");
@@ -157,22 +157,23 @@ fn rows_end_at_the_context_and_when_the_caller_says_so() {
     let prompts = [vec![1u32, 2], vec![3]];
     let found = generate(model.generator().unwrap(), &prompts, &greedy(9), &mut NoTap, &mut third).unwrap();
     let ended: Vec<_> = found.rows.iter().map(|row| (row.ids.len(), row.stopped.clone())).collect();
-    assert_eq!(ended, [(2, Stopped::Caller), (1, Stopped::Caller)]);
+    assert_eq!(ended, [(2, StopReason::Caller), (1, StopReason::Caller)]);
     let none = run(&model, &prompts, &greedy(0), &mut NoTap);
-    assert!(none.rows.iter().all(|row| row.ids.is_empty() && row.stopped == Stopped::MaxNewTokens));
+    assert!(none.rows.iter().all(|row| row.ids.is_empty() && row.stopped == StopReason::MaxNewTokens));
 }
 
 #[test]
 fn draws_are_seeded_row_by_row() {
     let (model, golden) = (model("llama", Processing::None), RaggedGolden::open("llama"));
-    let with = |prompts: &[Vec<u32>], seed| ids(&run(&model, prompts, &random(10, Random::seeded(seed)), &mut NoTap));
+    let with =
+        |prompts: &[Vec<u32>], seed| ids(&run(&model, prompts, &random(10, SamplingOptions::seeded(seed)), &mut NoTap));
     let together = with(&golden.rows, 3);
     assert_eq!(with(&golden.rows, 3), together);
     assert_ne!(with(&golden.rows, 4), together);
     assert_eq!(with(&golden.rows[..1], 3)[0], together[0], "other rows do not matter");
     let twice = with(&[golden.rows[0].clone(), golden.rows[0].clone()], 3);
     assert_ne!(twice[0], twice[1], "each row draws for itself");
-    let mut likeliest = Random::seeded(5);
+    let mut likeliest = SamplingOptions::seeded(5);
     likeliest.top_k = Some(1);
     assert_eq!(ids(&run(&model, &golden.rows, &random(12, likeliest), &mut NoTap)), golden.generated);
 }
@@ -188,12 +189,12 @@ fn what_makes_no_sense_is_an_error() {
     assert!(matches!(generate(&[vec![1], vec![]], &greedy(1)), Error::EmptyRow { row: 1 }));
     assert!(matches!(generate(&[vec![1; 257]], &greedy(1)), Error::ContextExceeded { pos: 257, n_ctx: 256 }));
     assert!(matches!(generate(&[vec![384]], &greedy(1)), Error::TokenOutOfVocabulary { .. }));
-    let mut cold = Random::seeded(1);
+    let mut cold = SamplingOptions::seeded(1);
     cold.temperature = 0.0;
     let error = generate(&[vec![1]], &random(1, cold));
     assert!(error.to_string().contains("Sampling::Greedy"), "{error}");
     let mut texts = greedy(1);
-    texts.stop_texts = vec!["x".into()];
+    texts.stop_strings = vec!["x".into()];
     assert!(matches!(generate(&[vec![1]], &texts), Error::BadOption { what: "stop_texts", .. }));
     let error = model.generate_text("x", &greedy(1), &mut NoTap, &mut |_| ControlFlow::Continue(())).unwrap_err();
     assert!(matches!(error, Error::ModelWithoutTokenizer { .. }), "{error}");
@@ -212,14 +213,14 @@ fn text_comes_in_whole_characters_and_stops_where_it_should() {
         ControlFlow::Continue(())
     };
     let found = model.generate_text("The", &options, &mut say(told.clone()), &mut keep).unwrap();
-    assert_eq!((found.text.as_str(), &found.ids, &found.stopped), (words, &told, &Stopped::MaxNewTokens));
+    assert_eq!((found.text.as_str(), &found.ids, &found.stopped), (words, &told, &StopReason::MaxNewTokens));
     assert_eq!(pieces.concat(), words);
     assert!(pieces.len() > 5 && pieces.iter().all(|piece| !piece.contains('\u{FFFD}') && !piece.is_empty()));
     assert_eq!(tokenizer.decode(&found.prompt_ids).unwrap(), "<|bos|>The");
 
     // A stop text, split between tokens, and shown to nobody.
     options.max_new_tokens = 100;
-    options.stop_texts = vec!["crabs! ".into(), "rabs. O".into()];
+    options.stop_strings = vec!["crabs! ".into(), "rabs. O".into()];
     let mut shown = String::new();
     let mut keep = |piece: &str| {
         shown += piece;
@@ -227,24 +228,24 @@ fn text_comes_in_whole_characters_and_stops_where_it_should() {
     };
     let found = model.generate_text("The", &options, &mut say(told.clone()), &mut keep).unwrap();
     assert_eq!(found.text, " naïve 🦀 c");
-    assert_eq!((shown, &found.stopped), (found.text.clone(), &Stopped::Text("rabs. O".into())));
+    assert_eq!((shown, &found.stopped), (found.text.clone(), &StopReason::Text("rabs. O".into())));
     assert!(found.ids.len() < told.len() && tokenizer.decode(&found.ids).unwrap().contains("rabs. O"));
 
     // The end of a sequence, and a character that never became complete.
-    options.stop_texts.clear();
+    options.stop_strings.clear();
     let eos = tokenizer.eos().unwrap();
     let mut cut: Vec<u32> = told[..5].to_vec();
     let crab = tokenizer.encode("🦀").unwrap().ids;
     cut.extend([crab[0], eos]);
     let found =
         model.generate_text("The", &options, &mut say(cut.clone()), &mut |_| ControlFlow::Continue(())).unwrap();
-    assert_eq!((&found.ids, &found.stopped), (&cut, &Stopped::Token(eos)));
+    assert_eq!((&found.ids, &found.stopped), (&cut, &StopReason::Token(eos)));
     assert!(crab.len() > 1 && found.text.ends_with('\u{FFFD}'), "{:?}", found.text);
 
     let mut enough = |_: &str| ControlFlow::Break(());
     let found = model.generate_text("The", &options, &mut say(told.clone()), &mut enough).unwrap();
-    assert_eq!((found.ids.len(), found.stopped), (1, Stopped::Caller));
-    options.stop_texts = vec![String::new()];
+    assert_eq!((found.ids.len(), found.stopped), (1, StopReason::Caller));
+    options.stop_strings = vec![String::new()];
     let error = model.generate_text("The", &options, &mut NoTap, &mut enough).unwrap_err();
     assert!(matches!(error, Error::BadOption { what: "stop_texts", .. }), "{error}");
     let row = run(&model, &[vec![1, 2]], &greedy(4), &mut say(told[..4].to_vec())).rows.remove(0);

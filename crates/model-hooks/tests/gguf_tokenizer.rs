@@ -4,7 +4,7 @@ mod gguf_support;
 
 use gguf_support::{Gguf, damaged, golden, text, write};
 use model_hooks::gguf::{Array, GgufFile, Value};
-use model_hooks::{Bos, LanguageModel, LoadOptions, Tokenizer, load};
+use model_hooks::{AddBos, LanguageModel, LoadOptions, Tokenizer, load};
 use serde_json::Value as Json;
 
 const KEYS: &str = "tokenizer.ggml.";
@@ -155,10 +155,11 @@ fn a_file_without_a_tokenizer_is_a_model_without_one() {
 fn a_file_that_adds_an_eos_is_reported_not_ignored() {
     let with = |gguf: Gguf, add: bool| gguf.entry("tokenizer.ggml.add_eos_token", Value::Bool(add));
     let model = open(with(vocabulary("crossing.gguf"), true), 1500).unwrap();
-    let error = model.require_tokenizer().unwrap().to_tokens("a", Bos::AsTokenizer, None).unwrap_err().to_string();
+    let error =
+        model.require_tokenizer().unwrap().to_tokens("a", AddBos::TokenizerDefault, None).unwrap_err().to_string();
     assert!(error.contains("something other than one BOS") && error.contains(", 2]"), "{error}");
     let model = open(with(vocabulary("crossing.gguf"), false), 1500).unwrap();
-    let tokens = model.require_tokenizer().unwrap().to_tokens("a", Bos::AsTokenizer, None).unwrap();
+    let tokens = model.require_tokenizer().unwrap().to_tokens("a", AddBos::TokenizerDefault, None).unwrap();
     assert_eq!((tokens.ids[0], tokens.ids.len()), (1, 2));
     let no_eos = with(vocabulary("crossing.gguf"), true).without("tokenizer.ggml.eos_token_id");
     refused(no_eos, 1500, "expected false: there is no EOS token");

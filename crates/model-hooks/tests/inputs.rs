@@ -116,7 +116,7 @@ fn grouped_heads_share_keys_and_so_have_no_common_input() {
     assert_eq!(shape(Site::QInput), [batch, pos, 4, 64]);
     assert_eq!(shape(Site::VInput), [batch, pos, 2, 64]);
     let error = model.hooked().forward(&tokens, &mut Capture::of([at(Site::AttnIn)])).unwrap_err();
-    assert!(matches!(error, Error::NoSuchPoint { .. }), "{error}");
+    assert!(matches!(error, Error::UnknownHookPoint { .. }), "{error}");
 }
 
 #[test]

@@ -7,7 +7,7 @@ mod crash;
 use candle_core::{Device, Tensor};
 use common::{Golden, assert_same_bits, model};
 use model_hooks::{
-    Chosen, ChosenRange, Edit, Error, HookPoint, Intervention, Interventions, Op, Processing, Tap, Vector,
+    Edit, Error, HookPoint, IndexRange, IndexSpec, Intervention, Interventions, Op, Processing, Tap, Vector,
 };
 use std::path::Path;
 
@@ -29,18 +29,18 @@ fn all(folder: &Path) -> (Interventions, Vec<Edit>) {
     tensor_files::save_safetensors(folder.join(NAMED), &file, None).unwrap();
     let [z, pre, mlp] = ["blocks.0.attn.hook_z", "blocks.1.hook_resid_pre", "blocks.1.hook_mlp_out"].map(at);
     let mut zero = Intervention::new(z, Op::Zero);
-    zero.heads = Some(Chosen::List(vec![3, 1]));
+    zero.heads = Some(IndexSpec::List(vec![3, 1]));
     let mut scale = Intervention::new(mlp, Op::Scale);
     scale.factor = Some(0.5);
-    scale.rows = Some(Chosen::List(vec![1]));
+    scale.rows = Some(IndexSpec::List(vec![1]));
     let mut add = Intervention::new(pre, Op::Add);
     (add.factor, add.vector) = (Some(-1.5), Some(Vector::Named("love".into())));
-    add.positions = Some(Chosen::Range(ChosenRange { from: 1, to: None }));
+    add.positions = Some(IndexSpec::Range(IndexRange { from: 1, to: None }));
     let mut project = Intervention::new(pre, Op::ProjectOut);
     project.vector = Some(Vector::Inline(direction()));
     let mut patch = Intervention::new(at("blocks.2.hook_attn_out"), Op::Patch);
     patch.vector = Some(Vector::Named("love".into()));
-    patch.positions = Some(Chosen::Range(ChosenRange { from: 2, to: Some(4) }));
+    patch.positions = Some(IndexSpec::Range(IndexRange { from: 2, to: Some(4) }));
     let mut mean = Intervention::new(at("blocks.2.hook_mlp_out"), Op::Mean);
     mean.vector = Some(Vector::Named("rows".into()));
     let list = Interventions::new(vec![zero, scale, add, project, patch, mean], Some(NAMED.into()));

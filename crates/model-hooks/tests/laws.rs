@@ -6,8 +6,8 @@ mod common;
 use candle_core::{DType, Device, Tensor};
 use common::{Golden, MODELS, assert_close, assert_same_bits, engines, model, model_on, values};
 use model_hooks::{
-    Capture, Cx, Edit, Engine, Error, HookPoint, HookedModel, Interest, LanguageModel, NoTap, Processing, Result, Site,
-    Stage, Start, Tap, TokenBatch, edit_at, next_token_loss, next_token_loss_per_token,
+    Capture, Edit, Engine, Error, ForwardPass, HookPoint, HookedModel, Interest, LanguageModel, NoTap, Processing,
+    Result, Site, Start, Tap, TapContext, TokenBatch, edit_at, next_token_loss, next_token_loss_per_token,
 };
 
 fn at(name: &str) -> HookPoint {
@@ -25,12 +25,12 @@ impl Tap for Log {
         Ok(reached.iter().map(|&point| (point, Interest::Watch)).collect())
     }
 
-    fn watch(&mut self, cx: &Cx<'_>, _: &Tensor) -> Result<()> {
+    fn watch(&mut self, cx: &TapContext<'_>, _: &Tensor) -> Result<()> {
         self.fired.push(cx.at);
         Ok(())
     }
 
-    fn edit(&mut self, _: &Cx<'_>, x: Tensor) -> Result<Tensor> {
+    fn edit(&mut self, _: &TapContext<'_>, x: Tensor) -> Result<Tensor> {
         Ok(x)
     }
 }
@@ -108,7 +108,7 @@ fn nothing_is_computed_after_the_last_point() {
     let points: Vec<HookPoint> = model("llama", Processing::None).hooked().hook_points().to_vec();
     for (i, &last) in points.iter().enumerate() {
         let mut computed = 0;
-        let ended = Stage::plan(&points, &tokens, None, Some(last), &mut NoTap).unwrap().through(|at| {
+        let ended = ForwardPass::plan(&points, &tokens, None, Some(last), &mut NoTap).unwrap().through(|at| {
             let mut x = tokens.to_tensor(&Device::Cpu)?;
             for &point in &points {
                 computed += 1;
@@ -133,12 +133,12 @@ fn a_point_that_cannot_fire_is_an_error_before_anything_runs() {
     ] {
         let mut taps = (Log::default(), Capture::of([at(name)]));
         let error = model.hooked().forward(&tokens, &mut taps).unwrap_err();
-        assert!(matches!(&error, Error::NoSuchPoint { point, .. } if *point == at(name)), "{error}");
+        assert!(matches!(&error, Error::UnknownHookPoint { point, .. } if *point == at(name)), "{error}");
         assert!(taps.0.fired.is_empty());
         assert!(error.to_string().contains(name) && error.to_string().contains("nearest"), "{error}");
         assert!(matches!(
             gpt2.hooked().forward_until(&tokens, at("blocks.9.hook_in"), &mut NoTap),
-            Err(Error::NoSuchPoint { .. })
+            Err(Error::UnknownHookPoint { .. })
         ));
     }
     let mut late = (Log::default(), Capture::of([at("blocks.1.attn.hook_k")]));
@@ -316,7 +316,7 @@ fn one_head_at_some_positions() {
         assert_eq!(edited, if head == 2 && (4..9).contains(&pos) { 0.0 } else { plain });
     }
     for mut wrong in [Capture::of([z]).head(4), Capture::of([z]).positions(20..25)] {
-        assert!(matches!(model.hooked().forward(&tokens, &mut wrong), Err(Error::NoSuchIndex { .. })));
+        assert!(matches!(model.hooked().forward(&tokens, &mut wrong), Err(Error::IndexOutOfRange { .. })));
     }
     assert!(model.hooked().forward(&tokens, &mut Edit::zero(at("hook_embed")).head(0)).is_err());
 }
@@ -399,7 +399,7 @@ fn a_users_own_model_uses_the_same_stage() {
             last: Option<HookPoint>,
             tap: &mut dyn Tap,
         ) -> Result<Option<Tensor>> {
-            Stage::plan(&self.points, tokens, None, last, tap)?.through(|at| {
+            ForwardPass::plan(&self.points, tokens, None, last, tap)?.through(|at| {
                 let x = tokens.to_tensor(&Device::Cpu)?.to_dtype(DType::F32)?.unsqueeze(2)?;
                 let x = at.tap(HookPoint::Embed, x)?;
                 let x = at.block(0).tap(Site::ResidPost, (x * 2.0)?)?;

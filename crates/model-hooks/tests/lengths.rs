@@ -6,8 +6,8 @@ mod common;
 use candle_core::Tensor;
 use common::{Golden, Pieces, assert_close, assert_same_bits, engines, folder, tolerance};
 use model_hooks::{
-    Cx, Engine, Error, GenerateOptions, HookPoint, Interest, LanguageModel, LoadOptions, NoTap, Processing, Result,
-    Side, Stopped, Tap, TokenBatch, generate, load,
+    Engine, Error, GenerateOptions, HookPoint, Interest, LanguageModel, LoadOptions, NoTap, PaddingSide, Processing,
+    Result, StopReason, Tap, TapContext, TokenBatch, generate, load,
 };
 use serde_json::Value;
 use std::ops::ControlFlow;
@@ -54,13 +54,13 @@ impl Tap for Doubled {
         Ok(vec![("blocks.1.hook_resid_mid".parse()?, Interest::Edit), (HookPoint::Logits, Interest::Watch)])
     }
 
-    fn watch(&mut self, cx: &Cx<'_>, x: &Tensor) -> Result<()> {
+    fn watch(&mut self, cx: &TapContext<'_>, x: &Tensor) -> Result<()> {
         self.runs.push((cx.offset, cx.tokens.pos()));
         self.last.push(x.narrow(1, x.dim(1)? - 1, 1)?.contiguous()?);
         Ok(())
     }
 
-    fn edit(&mut self, _: &Cx<'_>, x: Tensor) -> Result<Tensor> {
+    fn edit(&mut self, _: &TapContext<'_>, x: Tensor) -> Result<Tensor> {
         Ok((x * 2.0)?)
     }
 }
@@ -79,7 +79,7 @@ fn every_token_is_that_of_a_full_forward_pass() {
         let mut tap = Doubled::default();
         let mut go_on = |_| ControlFlow::Continue(());
         let found = generate(model.generator().unwrap(), &[&all], &greedy(8), &mut tap, &mut go_on).unwrap();
-        assert_eq!((found.rows[0].ids.len(), &found.rows[0].stopped), (8, &Stopped::MaxNewTokens), "{kind}");
+        assert_eq!((found.rows[0].ids.len(), &found.rows[0].stopped), (8, &StopReason::MaxNewTokens), "{kind}");
         for (id, logits) in found.rows[0].ids.iter().zip(&tap.last) {
             let tokens = TokenBatch::new(&[&all]).unwrap();
             let full = model.hooked().forward(&tokens, &mut Doubled::default()).unwrap();
@@ -111,7 +111,7 @@ fn rows_together_go_on_as_a_padded_batch() {
         let (mut options, mut tap) = (greedy(6), Doubled::default());
         options.stop_tokens = vec![plain.rows[1].ids[1]];
         let found = run(&options, &mut tap);
-        assert_eq!(found.rows[1].stopped, Stopped::Token(plain.rows[1].ids[1]));
+        assert_eq!(found.rows[1].stopped, StopReason::Token(plain.rows[1].ids[1]));
         let mut open = [true; 3];
         for (step, logits) in tap.last.iter().enumerate() {
             for (row, generated) in found.rows.iter().enumerate() {
@@ -121,7 +121,7 @@ fn rows_together_go_on_as_a_padded_batch() {
                 let ids = row.ids.iter().copied().chain(std::iter::repeat(0));
                 prompt.iter().copied().chain(ids.take(step)).collect::<Vec<u32>>()
             });
-            let tokens = TokenBatch::padded(&so_far.collect::<Vec<_>>(), 0, Side::Left).unwrap();
+            let tokens = TokenBatch::padded(&so_far.collect::<Vec<_>>(), 0, PaddingSide::Left).unwrap();
             let full = model.hooked().forward(&tokens, &mut Doubled::default()).unwrap();
             for row in (0..3).filter(|row| open[*row]) {
                 let full = full.get(row).unwrap().narrow(0, tokens.pos() - 1, 1).unwrap().contiguous().unwrap();

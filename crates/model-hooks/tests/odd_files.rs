@@ -11,7 +11,7 @@ use common::{Golden, Pieces, assert_same_bits, families};
 use gguf_support::convert::Recipe;
 use gguf_support::golden;
 use model_hooks::gguf::{Array, Value};
-use model_hooks::{GenerateOptions, LanguageModel, LoadOptions, LoadWarning, NoTap, Processing, Stopped, load};
+use model_hooks::{GenerateOptions, LanguageModel, LoadOptions, LoadWarning, NoTap, Processing, StopReason, load};
 use say::say;
 use serde_json::{Value as Json, json};
 use std::collections::BTreeSet;
@@ -50,7 +50,7 @@ fn warnings(model: &LanguageModel) -> Vec<String> {
     model.warnings().iter().map(ToString::to_string).collect()
 }
 
-fn told(model: &LanguageModel, ids: &[u32]) -> (String, Vec<u32>, Stopped) {
+fn told(model: &LanguageModel, ids: &[u32]) -> (String, Vec<u32>, StopReason) {
     let mut options = GenerateOptions::default();
     options.max_new_tokens = ids.len();
     let mut shown = String::new();
@@ -78,9 +78,9 @@ fn generation_ends_at_every_id_that_a_folder_names() {
     assert_eq!(warnings(&model), [""; 0]);
     for end in [2, 46, 300] {
         let (_, ids, stopped) = told(&model, &[70, 71, end, 72]);
-        assert_eq!((ids, stopped), (vec![70, 71, end], Stopped::Token(end)));
+        assert_eq!((ids, stopped), (vec![70, 71, end], StopReason::Token(end)));
     }
-    assert_eq!(told(&model, &[70, 71, 72]).2, Stopped::MaxNewTokens);
+    assert_eq!(told(&model, &[70, 71, 72]).2, StopReason::MaxNewTokens);
 
     // A list in config.json, and the part of a configuration that is about text.
     let listed = llama(&[config(json!({"eos_token_id": [5, 6]}))]);
@@ -372,7 +372,7 @@ fn ids_that_pad_the_vocabulary_are_printed() {
     assert!(crab.len() > 1);
     let said = [&word[..], &[385], &crab, &[390], &crab[..1], &[384], &word].concat();
     let (text, ids, stopped) = told(&model, &said);
-    assert_eq!((ids, stopped), (said.clone(), Stopped::MaxNewTokens));
+    assert_eq!((ids, stopped), (said.clone(), StopReason::MaxNewTokens));
     assert_eq!(text, tokenizer.decode(&said).unwrap());
     assert!(text.starts_with(" day[385]🦀[390]") && text.ends_with("[384] day"), "{text}");
     let report = model_hooks::test_prompt(&model, "The", &["day"], &Default::default(), &mut say(vec![391])).unwrap();

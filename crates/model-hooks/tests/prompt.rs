@@ -1,7 +1,7 @@
 //! `test_prompt` against TransformerLens 3.9's on the demo model (under its default processing), and its explicit errors.
 
 use model_hooks::{
-    Bos, Error, LanguageModel, LoadOptions, NoTap, Processing, PromptOptions, PromptReport, load, test_prompt,
+    AddBos, Error, LanguageModel, LoadOptions, NoTap, Processing, PromptOptions, PromptReport, load, test_prompt,
     test_prompt_tokens,
 };
 use std::path::Path;
@@ -80,7 +80,7 @@ fn several_answers_are_compared_by_their_first_token() {
 
 #[test]
 fn spaces_and_bos_are_the_callers_choice() {
-    let bare = PromptOptions { bos: Bos::Never, prepend_space_to_answer: false, top_k: 0 };
+    let bare = PromptOptions { bos: AddBos::Never, prepend_space_to_answer: false, top_k: 0 };
     let report = ask("On", &["Monday"], &bare).unwrap();
     assert_eq!((report.prompt.join("|"), report.answers.concat().concat()), ("On".into(), "Monday".into()));
     assert!(report.positions[0].top.is_empty());
@@ -96,7 +96,7 @@ fn spaces_and_bos_are_the_callers_choice() {
 #[test]
 fn nothing_to_predict_is_an_error() {
     let options = PromptOptions::default();
-    let never = PromptOptions { bos: Bos::Never, ..options };
+    let never = PromptOptions { bos: AddBos::Never, ..options };
     let message = |result: Result<PromptReport, Error>| result.unwrap_err().to_string();
     assert!(message(ask("a", &[], &options)).contains("list of answers is empty"));
     assert!(message(ask("a", &["b", ""], &options)).contains("answer is empty"));
@@ -109,7 +109,7 @@ fn nothing_to_predict_is_an_error() {
 #[test]
 fn predicted_ids_are_followed_without_a_way_through_text() {
     let tokenizer = DEMO.require_tokenizer().unwrap();
-    let prompt = tokenizer.to_tokens("\u{2502}", Bos::Prepend, None).unwrap().ids;
+    let prompt = tokenizer.to_tokens("\u{2502}", AddBos::Prepend, None).unwrap().ids;
     let likeliest = test_prompt_tokens(&DEMO, &prompt, &[], 10, &mut NoTap).unwrap();
     assert!(likeliest.positions.len() == 1 && likeliest.positions[0].expected.is_empty());
     let top = &likeliest.positions[0].top;
@@ -143,7 +143,7 @@ fn an_answer_outside_the_models_vocabulary_is_an_error() {
     }
     std::fs::copy(folder.join("../../assets/demo/lm/tokenizer.json"), dir.path().join("tokenizer.json")).unwrap();
     let model = load(dir.path(), &LoadOptions::new(Processing::None)).unwrap();
-    let options = PromptOptions { bos: Bos::Never, ..Default::default() };
+    let options = PromptOptions { bos: AddBos::Never, ..Default::default() };
     let within = model.require_tokenizer().unwrap().encode("a").unwrap().ids;
     assert!(within.iter().all(|id| *id < 384), "{within:?}");
     for answers in [&["a", "Wednesday"][..], &["Wednesday"], &["Wednesday", "a"]] {

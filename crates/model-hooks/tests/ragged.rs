@@ -7,8 +7,8 @@ use common::{
     Golden, MODELS, RAGGED, RaggedGolden, assert_close, assert_same_bits, engines, model, model_on, tolerance, values,
 };
 use model_hooks::{
-    Capture, Engine, Error, HookPoint, LanguageModel, NoTap, Predictions, Processing, Side, Site, TokenBatch, edit_at,
-    next_token_loss, next_token_loss_per_token,
+    Capture, Engine, Error, HookPoint, LanguageModel, NoTap, PaddingSide, Predictions, Processing, Site, TokenBatch,
+    edit_at, next_token_loss, next_token_loss_per_token,
 };
 use std::ops::Range;
 
@@ -65,7 +65,7 @@ fn padding_changes_nothing_at_the_tokens() {
             let (model, rows) = (model_on(name, Processing::TransformerLens, engine), rows(name));
             let alone: Vec<Capture> =
                 rows.iter().map(|row| every_point(&model, &TokenBatch::new(&[row]).unwrap())).collect();
-            for side in [Side::Left, Side::Right] {
+            for side in [PaddingSide::Left, PaddingSide::Right] {
                 let tokens = TokenBatch::padded(&rows, 3, side).unwrap();
                 let together = every_point(&model, &tokens);
                 for (point, value) in together.iter() {
@@ -76,7 +76,7 @@ fn padding_changes_nothing_at_the_tokens() {
                         let expected = alone.get(point).unwrap();
                         match (side, engine) {
                             // Keys keep their places, so that sums keep their order.
-                            (Side::Right, Engine::Kernels(_)) => assert_same_bits(&what, &found, expected),
+                            (PaddingSide::Right, Engine::Kernels(_)) => assert_same_bits(&what, &found, expected),
                             (_, Engine::Reference) => {
                                 assert_close(&what, &found, expected, TOLERANCE_OF_REFERENCE);
                             }
@@ -94,7 +94,7 @@ fn the_padding_token_does_not_matter() {
     for engine in engines() {
         let model = model_on("llama", Processing::None, engine);
         let with = |pad| {
-            let tokens = TokenBatch::padded(&rows("llama"), pad, Side::Left).unwrap();
+            let tokens = TokenBatch::padded(&rows("llama"), pad, PaddingSide::Left).unwrap();
             (model.hooked().forward(&tokens, &mut NoTap).unwrap(), tokens)
         };
         let ((a, tokens), (b, _)) = (with(0), with(383));
@@ -102,7 +102,7 @@ fn the_padding_token_does_not_matter() {
             let at_tokens = |x: &Tensor| cut(HookPoint::Logits, x, row, tokens.real(row));
             assert_same_bits(&engine.to_string(), &at_tokens(&a), &at_tokens(&b));
         }
-        let tokens = TokenBatch::padded(&[vec![1, 2], vec![3]], 384, Side::Right).unwrap();
+        let tokens = TokenBatch::padded(&[vec![1, 2], vec![3]], 384, PaddingSide::Right).unwrap();
         let error = model.hooked().forward(&tokens, &mut NoTap).unwrap_err();
         assert!(matches!(error, Error::TokenOutOfVocabulary { id: 384, row: 1, pos: 1, .. }), "{error}");
     }
@@ -118,7 +118,7 @@ fn losses_leave_padding_out() {
     let alone: Vec<Vec<f32>> =
         rows[..2].iter().map(|row| values(&loss_of(&TokenBatch::new(&[row]).unwrap()).1)).collect();
     let mean = alone.concat().iter().map(|&loss| f64::from(loss)).sum::<f64>() / alone.concat().len() as f64;
-    for side in [Side::Left, Side::Right] {
+    for side in [PaddingSide::Left, PaddingSide::Right] {
         let tokens = TokenBatch::padded(&rows, 3, side).unwrap();
         let (loss, each) = loss_of(&tokens);
         let predictions = Predictions::new(model.hooked().forward(&tokens, &mut NoTap).unwrap()).unwrap();
@@ -141,7 +141,7 @@ fn losses_leave_padding_out() {
     let logits = Tensor::zeros((1, 1, 384), DType::F32, &Device::Cpu).unwrap();
     assert!(matches!(next_token_loss(&logits, &single), Err(Error::Shape { .. })));
     // A padding id need not have a logit.
-    let tokens = TokenBatch::padded(&[vec![1, 0], vec![1]], 9, Side::Right).unwrap();
+    let tokens = TokenBatch::padded(&[vec![1, 0], vec![1]], 9, PaddingSide::Right).unwrap();
     let logits = Tensor::zeros((2, 2, 4), DType::F32, &Device::Cpu).unwrap();
     assert!((next_token_loss(&logits, &tokens).unwrap() - 4f64.ln()).abs() < 1e-6);
 }
@@ -149,17 +149,17 @@ fn losses_leave_padding_out() {
 #[test]
 fn what_a_padded_batch_says_of_itself() {
     let rows = [vec![1u32, 2, 3], vec![4], vec![5, 6]];
-    let left = TokenBatch::padded(&rows, 9, Side::Left).unwrap();
-    let right = TokenBatch::padded(&rows, 9, Side::Right).unwrap();
+    let left = TokenBatch::padded(&rows, 9, PaddingSide::Left).unwrap();
+    let right = TokenBatch::padded(&rows, 9, PaddingSide::Right).unwrap();
     assert_eq!((left.ids(), right.ids()), (&[1, 2, 3, 9, 9, 4, 9, 5, 6][..], &[1, 2, 3, 4, 9, 9, 5, 6, 9][..]));
     assert_eq!((0..4).map(|row| left.real(row)).collect::<Vec<_>>(), [0..3, 2..3, 1..3, 0..0]);
     assert_eq!((0..4).map(|row| right.real(row)).collect::<Vec<_>>(), [0..3, 0..1, 0..2, 0..0]);
     assert_eq!(left.mask(), [true, true, true, false, false, true, false, true, true]);
     assert!(left.is_padded() && (left.batch(), left.pos()) == (3, 3));
-    let whole = TokenBatch::padded(&rows[..1], 9, Side::Left).unwrap();
+    let whole = TokenBatch::padded(&rows[..1], 9, PaddingSide::Left).unwrap();
     assert!(!whole.is_padded() && whole == TokenBatch::new(&rows[..1]).unwrap());
     assert_eq!((whole.real(0), whole.real(1)), (0..3, 0..0));
-    let padded = |rows: &[Vec<u32>]| TokenBatch::padded(rows, 0, Side::Left);
+    let padded = |rows: &[Vec<u32>]| TokenBatch::padded(rows, 0, PaddingSide::Left);
     assert!(matches!(padded(&[]), Err(Error::EmptyBatch { rows: 0 })));
     assert!(matches!(padded(&[vec![1], vec![]]), Err(Error::EmptyRow { row: 1 })));
     assert!(TokenBatch::new(&rows).unwrap_err().to_string().contains("TokenBatch::padded"));
@@ -170,7 +170,7 @@ fn what_a_padded_batch_says_of_itself() {
 fn padding_reaches_no_position() {
     for engine in engines() {
         let model = model_on("gpt2", Processing::None, engine);
-        for side in [Side::Left, Side::Right] {
+        for side in [PaddingSide::Left, PaddingSide::Right] {
             let forward = |len: usize| {
                 let tokens = TokenBatch::padded(&[vec![1; len], vec![2]], 0, side).unwrap();
                 model.hooked().forward(&tokens, &mut NoTap)
@@ -186,7 +186,7 @@ fn padding_reaches_no_position() {
 fn gradients_pass_by_padding() {
     for name in ["gpt2", "llama"] {
         let model = model_on(name, Processing::None, Engine::Reference);
-        let tokens = TokenBatch::padded(&rows(name), 3, Side::Left).unwrap();
+        let tokens = TokenBatch::padded(&rows(name), 3, PaddingSide::Left).unwrap();
         let point: HookPoint = "blocks.0.hook_resid_pre".parse().unwrap();
         let mut capture = Capture::of([point]);
         let plain = model.hooked().forward(&tokens, &mut capture).unwrap();
@@ -211,7 +211,7 @@ fn padded_rows_have_the_logits_of_transformers() {
         let golden = RaggedGolden::open(name);
         for engine in engines() {
             let model = model_on(name, Processing::None, engine);
-            for side in [Side::Left, Side::Right] {
+            for side in [PaddingSide::Left, PaddingSide::Right] {
                 let tokens = TokenBatch::padded(&golden.rows, 3, side).unwrap();
                 let logits = model.hooked().forward(&tokens, &mut NoTap).unwrap();
                 for row in 0..golden.rows.len() {

@@ -1,7 +1,7 @@
 //! Tokenizers of folders without a `tokenizer.json`: `vocab.json` with `merges.txt` against the `tokenizer.json` they stand for, and
 //! `tokenizer.model` against sentencepiece (`golden/sentencepiece`, `tools/golden_sentencepiece.py`).
 
-use model_hooks::{Bos, Error, LoadWarning, Tokenizer};
+use model_hooks::{AddBos, Error, LoadWarning, Tokenizer};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -78,8 +78,8 @@ fn vocab_and_merges_are_the_tokenizer_json() {
     let special = tokenizer.special();
     assert_eq!((special.bos, special.eos, special.unk, special.pad), (end, end, end, None));
     assert_eq!((tokenizer.vocab_size(), tokenizer.special_ids()), (50257, whole.special_ids()));
-    assert!(tokenizer.cuts_at_whitespace() && tokenizer.warnings().is_empty());
-    assert!(!tokenizer.to_tokens("a", Bos::AsTokenizer, None).unwrap().added_bos);
+    assert!(tokenizer.splits_at_whitespace() && tokenizer.warnings().is_empty());
+    assert!(!tokenizer.to_tokens("a", AddBos::TokenizerDefault, None).unwrap().added_bos);
 
     // The class says it, too, and tokens of the files come first.
     add(&dir, "config.json", json!({}));
@@ -90,7 +90,7 @@ fn vocab_and_merges_are_the_tokenizer_json() {
     assert_eq!(tokenizer.encode("Hello world").unwrap().ids, whole.encode(" Hello world").unwrap().ids);
     assert_eq!(tokenizer.encode("[PAD]").unwrap().ids, [50257]);
     assert_eq!(tokenizer.special().pad, Some(50257));
-    assert_eq!(tokenizer.to_tokens("a", Bos::AsTokenizer, None).unwrap().ids[0], 50256);
+    assert_eq!(tokenizer.to_tokens("a", AddBos::TokenizerDefault, None).unwrap().ids[0], 50256);
 }
 
 #[test]
@@ -191,7 +191,7 @@ fn roles_of_a_sentencepiece_model() {
     };
     let plain = open(&dir);
     assert_eq!(roles(&plain), [Some(0), Some(1), Some(2), None]);
-    assert!(!plain.to_tokens("a", Bos::AsTokenizer, None).unwrap().added_bos, "nothing says that it adds one");
+    assert!(!plain.to_tokens("a", AddBos::TokenizerDefault, None).unwrap().added_bos, "nothing says that it adds one");
     assert_eq!(plain.encode("</s>").unwrap().ids, [2]);
     assert_eq!(roles(&open(&sentencepiece("gemma"))), [Some(3), Some(2), Some(1), Some(0)]);
     assert_eq!(roles(&open(&sentencepiece("unigram"))), [Some(2), Some(0), Some(1), None]);
@@ -199,7 +199,7 @@ fn roles_of_a_sentencepiece_model() {
     // By the model, or by the class; the files' own words come first.
     add(&dir, "config.json", json!({"model_type": "llama", "bos_token_id": 1, "eos_token_id": [2, 5]}));
     let tokenizer = open(&dir);
-    assert!(tokenizer.to_tokens("a", Bos::AsTokenizer, None).unwrap().added_bos);
+    assert!(tokenizer.to_tokens("a", AddBos::TokenizerDefault, None).unwrap().added_bos);
     assert_eq!(tokenizer.eos_ids().iter().copied().collect::<Vec<_>>(), [2, 5]);
     let added = json!({"640": {"content": "[PAD]", "special": true}});
     let config = json!({"tokenizer_class": "LlamaTokenizer", "add_bos_token": false, "legacy": false, "add_prefix_space": false,
@@ -207,7 +207,7 @@ fn roles_of_a_sentencepiece_model() {
     add(&dir, "tokenizer_config.json", config);
     let tokenizer = open(&dir);
     assert_eq!(roles(&tokenizer), [Some(0), Some(1), Some(2), Some(640)]);
-    assert!(!tokenizer.to_tokens("a", Bos::AsTokenizer, None).unwrap().added_bos);
+    assert!(!tokenizer.to_tokens("a", AddBos::TokenizerDefault, None).unwrap().added_bos);
     assert!(matches!(tokenizer.warnings(), [LoadWarning::Ignored { key: Some(key), .. }] if key == "legacy"));
     assert_eq!(plain.encode("a").unwrap().ids.len(), tokenizer.encode(" a").unwrap().ids.len());
     assert_eq!(tokenizer.decode(&tokenizer.encode("the dog[PAD]").unwrap().ids).unwrap(), "the dog[PAD]");

@@ -151,7 +151,7 @@ fn what_does_not_write_linearly_is_refused() {
     }
     let error = |at: HookPoint| ResidualMap::resolve(gpt2.hooked(), at).unwrap_err();
     assert!(matches!(error(at(Site::Pattern)), Error::NotRows { .. }));
-    assert!(matches!(error(at(Site::MlpPreLinear)), Error::NoSuchPoint { .. }));
+    assert!(matches!(error(at(Site::MlpPreLinear)), Error::UnknownHookPoint { .. }));
     let head = ResidualMap::resolve(gpt2.hooked(), HookSelector::head(at(Site::Z), 4)).unwrap_err();
     assert!(matches!(head, Error::NoSuchHead { head: 4, heads: 4, .. }));
     let width = residual_directions(gpt2.hooked(), at(Site::MlpPost), &numbers(2, 64)).unwrap_err();

@@ -152,7 +152,7 @@ fn modules_are_found_in_models() {
         matches!(error, Error::ModuleName { .. }) && error.to_string().contains("blocks.2.hook_mlp_out"),
         "{error}"
     );
-    assert!(matches!(found(llama, "model.layers.9"), Err(Error::NoSuchPoint { .. })));
+    assert!(matches!(found(llama, "model.layers.9"), Err(Error::UnknownHookPoint { .. })));
     assert!(matches!(found(llama, "blocks.0.hook_resid_prae"), Err(Error::UnknownHookName { .. })));
 
     // The numbers are those of transformers' own modules.

@@ -10,7 +10,7 @@ mod gguf_support;
 use gguf_support::golden;
 use model_hooks::gguf::GgufFile;
 use model_hooks::{
-    Bos, GenerateOptions, LanguageModel, LoadOptions, NoTap, TokenBatch, Tokenizer, generate, load, next_token_loss,
+    AddBos, GenerateOptions, LanguageModel, LoadOptions, NoTap, TokenBatch, Tokenizer, generate, load, next_token_loss,
 };
 use serde_json::Value as Json;
 use std::ops::ControlFlow;
@@ -188,7 +188,7 @@ fn the_files_tokenizer_gives_the_ids_of_tokenizer_json() {
     assert!(texts >= 400);
     assert_eq!(ours.special_ids(), json.special_ids());
     assert_eq!((ours.special().bos, ours.special().eos), (json.special().bos, json.special().eos));
-    assert!(!ours.to_tokens("x", Bos::AsTokenizer, None).unwrap().added_bos);
+    assert!(!ours.to_tokens("x", AddBos::TokenizerDefault, None).unwrap().added_bos);
 }
 
 #[test]

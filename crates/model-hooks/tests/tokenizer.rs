@@ -1,6 +1,6 @@
 //! GPT-2's tokenizer against Hugging Face's and TransformerLens' answers, and every explicit outcome.
 
-use model_hooks::{Bos, Error, SpecialTokens, Tokenizer};
+use model_hooks::{AddBos, Error, SpecialTokens, Tokenizer};
 use proptest::prelude::*;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
@@ -67,29 +67,29 @@ fn bos_is_explicit_and_never_doubled() {
     let gpt2 = &*GPT2;
     assert_eq!((gpt2.bos(), gpt2.eos(), gpt2.vocab_size()), (Some(50256), Some(50256), 50257));
     assert_eq!(gpt2.special_ids().iter().copied().collect::<Vec<_>>(), [50256]);
-    let with = gpt2.to_tokens("Hello world", Bos::Prepend, None).unwrap();
+    let with = gpt2.to_tokens("Hello world", AddBos::Prepend, None).unwrap();
     assert_eq!((with.ids, with.added_bos, with.had_bos), (vec![50256, 15496, 995], true, false));
     assert_eq!(with.spans, [None, Some(0..5), Some(5..11)]);
-    let had = gpt2.to_tokens("<|endoftext|>Hello", Bos::Prepend, None).unwrap();
+    let had = gpt2.to_tokens("<|endoftext|>Hello", AddBos::Prepend, None).unwrap();
     assert_eq!((had.ids, had.added_bos, had.had_bos), (vec![50256, 15496], false, true));
-    let never = gpt2.to_tokens("<|endoftext|>Hello", Bos::Never, None).unwrap();
+    let never = gpt2.to_tokens("<|endoftext|>Hello", AddBos::Never, None).unwrap();
     assert_eq!((never.ids, never.added_bos, never.had_bos), (vec![50256, 15496], false, false));
     // GPT-2's own tokenizer adds nothing.
-    assert!(!gpt2.to_tokens("Hello", Bos::AsTokenizer, None).unwrap().added_bos);
+    assert!(!gpt2.to_tokens("Hello", AddBos::TokenizerDefault, None).unwrap().added_bos);
 }
 
 #[test]
 fn truncation_is_reported() {
-    let cut = GPT2.to_tokens("one two three four", Bos::Prepend, Some(3)).unwrap();
+    let cut = GPT2.to_tokens("one two three four", AddBos::Prepend, Some(3)).unwrap();
     assert_eq!((cut.ids.len(), cut.spans.len(), cut.truncated), (3, 3, 2));
-    assert_eq!(GPT2.to_tokens("one", Bos::Prepend, Some(3)).unwrap().truncated, 0);
+    assert_eq!(GPT2.to_tokens("one", AddBos::Prepend, Some(3)).unwrap().truncated, 0);
 }
 
 #[test]
 fn empty_text_has_no_tokens() {
     assert!(GPT2.encode("").unwrap().ids.is_empty());
-    assert_eq!(GPT2.to_tokens("", Bos::Prepend, None).unwrap().ids, [50256]);
-    assert!(GPT2.to_tokens("", Bos::Never, Some(0)).unwrap().ids.is_empty());
+    assert_eq!(GPT2.to_tokens("", AddBos::Prepend, None).unwrap().ids, [50256]);
+    assert!(GPT2.to_tokens("", AddBos::Never, Some(0)).unwrap().ids.is_empty());
     assert_eq!(GPT2.decode(&[]).unwrap(), "");
 }
 
@@ -127,7 +127,7 @@ fn other_tokenizers_equal_hugging_face() {
             let whole = tokenizer.readable_text(&encoding.ids).unwrap();
             assert_eq!(whole.trim_start_matches(' '), case.decoded.trim_start_matches(' '));
         }
-        println!("{folder:?}: {:?}, cut at white space: {}", tokenizer, tokenizer.cuts_at_whitespace());
+        println!("{folder:?}: {:?}, cut at white space: {}", tokenizer, tokenizer.splits_at_whitespace());
     }
 }
 
@@ -163,7 +163,7 @@ fn special_tokens_of_a_folder() {
     let load = |files| Tokenizer::from_folder(small_folder(files).path()).unwrap();
     let text = load(&[("tokenizer_config.json", r#"{"bos_token":"<s>","add_bos_token":true}"#)]);
     assert_eq!((text.bos(), text.eos()), (Some(1), None));
-    assert_eq!(text.to_tokens("a", Bos::AsTokenizer, None).unwrap().ids, [1, 0]);
+    assert_eq!(text.to_tokens("a", AddBos::TokenizerDefault, None).unwrap().ids, [1, 0]);
     let object =
         load(&[("special_tokens_map.json", r#"{"bos_token":{"content":"<s>"},"eos_token":{"content":"</s>"}}"#)]);
     assert_eq!((object.bos(), object.eos()), (Some(1), Some(2)));
@@ -172,7 +172,7 @@ fn special_tokens_of_a_folder() {
     assert_eq!((config.bos(), config.eos()), (Some(1), Some(2)));
     assert!(config.special().others.is_empty());
     let none = load(&[]);
-    assert!(none.bos().is_none() && matches!(none.to_tokens("a", Bos::Prepend, None), Err(Error::NoBos)));
+    assert!(none.bos().is_none() && matches!(none.to_tokens("a", AddBos::Prepend, None), Err(Error::NoBos)));
     assert_eq!(none.special_ids().len(), 2); // marked special in tokenizer.json
 }
 
@@ -207,7 +207,7 @@ proptest! {
     /// The promise of `is_cut`, on text that mixes everything the patterns know.
     #[test]
     fn cuts_leave_tokenisation_as_it_is(text in r"([a-zA-Z0-9'.,!é日🙂]{0,4}[ \n\t\r\u{a0}]{0,3}){1,8}") {
-        prop_assert!(GPT2.cuts_at_whitespace());
+        prop_assert!(GPT2.splits_at_whitespace());
         let whole = GPT2.encode(&text).unwrap().ids;
         for (at, after) in text.char_indices().skip(1) {
             let before = text[..at].chars().next_back().unwrap();

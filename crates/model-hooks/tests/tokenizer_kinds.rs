@@ -1,6 +1,6 @@
 //! Tokenizers other than GPT-2's: SentencePiece with byte fallback, and the splitters of Llama 3, Qwen 2 and SmolLM2.
 
-use model_hooks::{Bos, SpecialTokens, Tokenizer};
+use model_hooks::{AddBos, SpecialTokens, Tokenizer};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -32,11 +32,11 @@ fn sentencepiece_equals_transformers() {
 #[test]
 fn the_template_adds_bos_only_when_asked() {
     let ids = |bos| SENTENCEPIECE.to_tokens("Hello world", bos, None).unwrap().ids;
-    assert_eq!(ids(Bos::Never), [274, 276]);
-    assert_eq!(ids(Bos::AsTokenizer), [1, 274, 276]);
-    assert_eq!(ids(Bos::Prepend), [1, 274, 276]);
+    assert_eq!(ids(AddBos::Never), [274, 276]);
+    assert_eq!(ids(AddBos::TokenizerDefault), [1, 274, 276]);
+    assert_eq!(ids(AddBos::Prepend), [1, 274, 276]);
     // Its tokens depend on the beginning of the text, so that it cannot be cut.
-    assert!(!SENTENCEPIECE.cuts_at_whitespace());
+    assert!(!SENTENCEPIECE.splits_at_whitespace());
 }
 
 /// GPT-2's vocabulary behind another splitter and after NFC (as Qwen's), and a post-processor that trims spans (as Llama 3's file has it).
@@ -71,11 +71,11 @@ static SPLITTERS: LazyLock<Vec<Tokenizer>> = LazyLock::new(|| {
 
 #[test]
 fn unknown_splitters_are_not_cut() {
-    assert!(SPLITTERS.iter().all(Tokenizer::cuts_at_whitespace));
-    assert!(!gpt2_with(split(r"\S+\s+|\s+")).cuts_at_whitespace());
-    assert!(!gpt2_with(Value::Null).cuts_at_whitespace());
+    assert!(SPLITTERS.iter().all(Tokenizer::splits_at_whitespace));
+    assert!(!gpt2_with(split(r"\S+\s+|\s+")).splits_at_whitespace());
+    assert!(!gpt2_with(Value::Null).splits_at_whitespace());
     let prefix = json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true});
-    assert!(!gpt2_with(prefix).cuts_at_whitespace());
+    assert!(!gpt2_with(prefix).splits_at_whitespace());
 }
 
 #[test]

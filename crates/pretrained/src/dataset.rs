@@ -4,9 +4,9 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
 
 use crate::cache::Kind;
-use crate::pretrained::is_local;
+use crate::hub_client::is_local;
 use crate::session::Session;
-use crate::{Error, Pretrained, Result};
+use crate::{Error, Hub, Result};
 use std::path::{Path, PathBuf};
 
 /// The branch on which the hub keeps every data set as Parquet, `CONFIG/SPLIT/0000.parquet`.
@@ -35,7 +35,7 @@ pub struct Dataset {
     pub revision: Option<String>,
 }
 
-impl Pretrained {
+impl Hub {
     /// Brings files of a data set here: Parquet, or jsonl and text (plain, gz, zst).
     ///
     /// Where the repository's own branch has none of these, [`CONVERTED`] is taken.

@@ -59,7 +59,7 @@ pub enum Error {
         reason: &'static str,
     },
     /// Something must be fetched or looked for, and no folder was given to keep it in.
-    #[error("no cache folder: `Pretrained::from_env` takes that of Python's tools, `Pretrained::cache` any other")]
+    #[error("no cache folder: `Hub::from_env` takes that of Python's tools, `Hub::cache` any other")]
     NoCache,
     /// It is not in the cache, and the hub is not asked.
     #[error("{what} is not in the cache {cache}, and {reason}")]

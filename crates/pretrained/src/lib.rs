@@ -15,7 +15,7 @@
 //! # Ok(()) }
 //! ```
 //!
-//! [`Pretrained`] is the way with choices: another cache, a revision, a token, offline, progress. Everything works without the feature
+//! [`Hub`] is the way with choices: another cache, a revision, a token, offline, progress. Everything works without the feature
 //! `hub` but the download itself.
 //!
 //! [`preflight`] catches a wrong pairing of SAE, model, processing and text before a day is spent on it.
@@ -26,13 +26,13 @@
 
 mod cache;
 mod dataset;
-mod error;
 #[cfg(feature = "hub")]
-mod hub;
+mod download;
+mod error;
+mod hub_client;
 mod model;
 mod names;
 pub mod preflight;
-mod pretrained;
 mod progress;
 mod registry;
 mod sae;
@@ -41,11 +41,11 @@ mod session;
 pub use cache::Cache;
 pub use dataset::{CONVERTED, Dataset, Part};
 pub use error::{Error, Result};
+pub use hub_client::{HUB, Hub, RetryPolicy};
 pub use model::Model;
-pub use pretrained::{HUB, Patience, Pretrained};
 pub use progress::Progress;
 pub use registry::{Entry, Query, Registry, Release, same_model};
-pub use sae::{Fetched, Published};
+pub use sae::{DownloadedSae, PretrainedSae};
 
 /// The table of published SAEs: 170 releases, 13,857 SAEs. A gzip file of tab-separated text; `data/README.md` says what its lines hold.
 pub const RELEASES: &[u8] = include_bytes!("../data/releases.tsv.gz");
@@ -53,26 +53,26 @@ pub const RELEASES: &[u8] = include_bytes!("../data/releases.tsv.gz");
 /// Whether this build downloads (feature `hub`).
 pub const DOWNLOADS: bool = cfg!(feature = "hub");
 
-/// Opens an SAE by name: `Pretrained::from_env()?.sae(release, sae_id)`, which reads the variables of Python's tools.
+/// Opens an SAE by name: `Hub::from_env()?.sae(release, sae_id)`, which reads the variables of Python's tools.
 ///
 /// # Errors
-/// As [`Pretrained::from_env`] and [`Pretrained::sae`].
-pub fn sae(release: &str, sae_id: &str) -> Result<Published> {
-    Pretrained::from_env()?.sae(release, sae_id)
+/// As [`Hub::from_env`] and [`Hub::sae`].
+pub fn sae(release: &str, sae_id: &str) -> Result<PretrainedSae> {
+    Hub::from_env()?.sae(release, sae_id)
 }
 
-/// Brings a model here by name: `Pretrained::from_env()?.model(name)`, which reads the variables of Python's tools.
+/// Brings a model here by name: `Hub::from_env()?.model(name)`, which reads the variables of Python's tools.
 ///
 /// # Errors
-/// As [`Pretrained::from_env`] and [`Pretrained::model`].
+/// As [`Hub::from_env`] and [`Hub::model`].
 pub fn model(name: &str) -> Result<Model> {
-    Pretrained::from_env()?.model(name)
+    Hub::from_env()?.model(name)
 }
 
-/// Brings files of a data set here: `Pretrained::from_env()?.dataset(name, part)`, which reads the variables of Python's tools.
+/// Brings files of a data set here: `Hub::from_env()?.dataset(name, part)`, which reads the variables of Python's tools.
 ///
 /// # Errors
-/// As [`Pretrained::from_env`] and [`Pretrained::dataset`].
+/// As [`Hub::from_env`] and [`Hub::dataset`].
 pub fn dataset(name: &str, part: &Part) -> Result<Dataset> {
-    Pretrained::from_env()?.dataset(name, part)
+    Hub::from_env()?.dataset(name, part)
 }

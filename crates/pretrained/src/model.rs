@@ -4,10 +4,10 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
 
 use crate::cache::Kind;
-use crate::pretrained::is_local;
+use crate::hub_client::is_local;
 use crate::registry::model_names;
 use crate::session::Session;
-use crate::{Error, Pretrained, Result, names};
+use crate::{Error, Hub, Result, names};
 use model_hooks::{LanguageModel, LoadOptions, load};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -53,7 +53,7 @@ impl Model {
     }
 }
 
-impl Pretrained {
+impl Hub {
     /// Brings a model here: a name of TransformerLens (`gpt2-small`), a repository of the hub, or a local folder or GGUF file.
     ///
     /// Fetches `config.json`, what tokenizers are read from, and weights, one file or all shards of the index: safetensors, or where there are

@@ -4,18 +4,18 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
 
 use crate::cache::Kind;
-use crate::pretrained::is_local;
+use crate::hub_client::is_local;
 use crate::session::Session;
-use crate::{Entry, Error, Pretrained, Registry, Result, names};
+use crate::{Entry, Error, Hub, Registry, Result, names};
 use sae_core::Dictionary;
 use sae_core::LoadOptions;
-use sae_core::dialects::{self, Dialect, Files, OpenOptions, Origin};
+use sae_core::dialects::{self, Files, OpenOptions, Origin, SaeFormat};
 use std::path::{Path, PathBuf};
 
 /// A published SAE, opened.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct Published {
+pub struct PretrainedSae {
     /// The SAE.
     pub dictionary: Dictionary,
     /// What the table says of it, if it came from the table.
@@ -26,10 +26,10 @@ pub struct Published {
     pub revision: Option<String>,
 }
 
-/// As [`Published`], on disk and not opened.
+/// As [`PretrainedSae`], on disk and not opened.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct Fetched {
+pub struct DownloadedSae {
     /// What [`sae_core::dialects::open`] takes.
     pub path: PathBuf,
     /// How it takes it.
@@ -42,7 +42,7 @@ pub struct Fetched {
     pub revision: Option<String>,
 }
 
-impl Pretrained {
+impl Hub {
     /// Opens an SAE: a release of the table and its name there, or a repository `owner/name` of the hub and a folder or file in it, or a
     /// local folder and a folder or file in it (`""` for itself).
     ///
@@ -51,7 +51,7 @@ impl Pretrained {
     ///
     /// # Errors
     /// [`Error::UnknownSae`], [`Error::UnknownName`] with names that are like it, everything that a download can meet, and [`Error::Sae`].
-    pub fn sae(&self, release: &str, sae_id: &str) -> Result<Published> {
+    pub fn sae(&self, release: &str, sae_id: &str) -> Result<PretrainedSae> {
         self.fetch_sae(release, sae_id)?.open()
     }
 
@@ -59,7 +59,7 @@ impl Pretrained {
     ///
     /// # Errors
     /// As [`sae`](Self::sae).
-    pub fn fetch_sae(&self, release: &str, sae_id: &str) -> Result<Fetched> {
+    pub fn fetch_sae(&self, release: &str, sae_id: &str) -> Result<DownloadedSae> {
         let load = LoadOptions { engine: self.engine, ..LoadOptions::default() };
         match self.find(release, sae_id) {
             Ok(entry) => self.of_the_table(entry, load),
@@ -70,10 +70,10 @@ impl Pretrained {
                 };
                 if let Some(entry) = in_a_cache(&path).and_then(|(repo, inside)| self.listed(&repo, &inside)) {
                     let options = OpenOptions { load, ..entry.open_options() };
-                    return Ok(Fetched { path, options, entry: Some(entry), files: Vec::new(), revision: None });
+                    return Ok(DownloadedSae { path, options, entry: Some(entry), files: Vec::new(), revision: None });
                 }
                 let options = OpenOptions { dialect: self.dialect, load, ..OpenOptions::default() };
-                Ok(Fetched { path, options, entry: None, files: Vec::new(), revision: None })
+                Ok(DownloadedSae { path, options, entry: None, files: Vec::new(), revision: None })
             }
             Err(Error::UnknownRelease { .. }) if release.contains('/') => self.of_a_repository(release, sae_id, load),
             Err(Error::UnknownRelease { .. }) => Err(self.unknown(release)),
@@ -81,23 +81,23 @@ impl Pretrained {
         }
     }
 
-    fn of_the_table(&self, entry: Entry, load: LoadOptions) -> Result<Fetched> {
+    fn of_the_table(&self, entry: Entry, load: LoadOptions) -> Result<DownloadedSae> {
         let files = entry.dialect().files(&entry.path)?;
         let session = self.session(entry.repo(), &files)?;
         let paths = session.get(&files.required, &files.optional)?;
         let mut options = OpenOptions { load, ..entry.open_options() };
         // One folder with all layers: the table's path is the number of the layer.
         let path = match (entry.dialect(), entry.path.parse()) {
-            (Dialect::Clt | Dialect::Slt, Ok(layer)) => {
+            (SaeFormat::Clt | SaeFormat::Slt, Ok(layer)) => {
                 options.layer = Some(layer);
                 session.folder()?
             }
             _ => session.folder()?.join(&entry.path),
         };
-        Ok(Fetched { path, options, entry: Some(entry), files: paths, revision: Some(session.commit) })
+        Ok(DownloadedSae { path, options, entry: Some(entry), files: paths, revision: Some(session.commit) })
     }
 
-    fn of_a_repository(&self, repo: &str, path: &str, load: LoadOptions) -> Result<Fetched> {
+    fn of_a_repository(&self, repo: &str, path: &str, load: LoadOptions) -> Result<DownloadedSae> {
         let path = path.trim_matches('/');
         if !path.is_empty() {
             names::file(path)?;
@@ -118,7 +118,7 @@ impl Pretrained {
         let options = OpenOptions { dialect: self.dialect, origin, load, ..OpenOptions::default() };
         let at = session.folder()?;
         let at = if path.is_empty() { at } else { at.join(path) };
-        Ok(Fetched { path: at, options, entry: None, files: paths, revision: Some(session.commit) })
+        Ok(DownloadedSae { path: at, options, entry: None, files: paths, revision: Some(session.commit) })
     }
 
     /// The table's entry of a folder or file, unless another format was asked for.
@@ -137,14 +137,14 @@ impl Pretrained {
     }
 }
 
-impl Fetched {
+impl DownloadedSae {
     /// Opens it.
     ///
     /// # Errors
     /// [`Error::Sae`].
-    pub fn open(self) -> Result<Published> {
+    pub fn open(self) -> Result<PretrainedSae> {
         let dictionary = dialects::open(&self.path, &self.options)?;
-        Ok(Published { dictionary, entry: self.entry, files: self.files, revision: self.revision })
+        Ok(PretrainedSae { dictionary, entry: self.entry, files: self.files, revision: self.revision })
     }
 }
 
@@ -160,7 +160,7 @@ fn in_a_cache(path: &Path) -> Option<(String, String)> {
 /// The files of every format that a folder could be in; which one it is, the files will tell.
 fn files_of_any(session: &Session<'_>, repo: &str, path: &str) -> Result<Files> {
     let mut all = Files::default();
-    for files in Dialect::ALL.iter().filter_map(|dialect| dialect.files(path).ok()) {
+    for files in SaeFormat::ALL.iter().filter_map(|dialect| dialect.files(path).ok()) {
         let trimmed = |names: Vec<String>| names.into_iter().map(|name| name.trim_start_matches('/').to_owned());
         let required: Vec<String> = trimmed(files.required).collect();
         if required.is_empty() || !required.iter().all(|file| session.has(file)) {

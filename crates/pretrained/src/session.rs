@@ -5,9 +5,9 @@
 
 use crate::cache::{CachedRepo, Kind};
 #[cfg(feature = "hub")]
-use crate::hub::Hub;
+use crate::download::Downloader;
 use crate::registry::near;
-use crate::{Error, Pretrained, Result, names};
+use crate::{Error, Hub, Result, names};
 use std::path::PathBuf;
 
 pub(crate) struct Session<'a> {
@@ -17,17 +17,17 @@ pub(crate) struct Session<'a> {
     files: Vec<String>,
     online: bool,
     #[cfg_attr(not(feature = "hub"), allow(dead_code))]
-    from: &'a Pretrained,
+    from: &'a Hub,
 }
 
 impl<'a> Session<'a> {
     /// Looks a revision up: at the hub, or in the cache where the hub may not or cannot be asked.
-    pub(crate) fn open(from: &'a Pretrained, kind: Kind, id: &str, revision: &str) -> Result<Self> {
+    pub(crate) fn open(from: &'a Hub, kind: Kind, id: &str, revision: &str) -> Result<Self> {
         let cached = from.cache.as_ref().ok_or(Error::NoCache)?.repo(kind, id)?;
         names::revision(revision)?;
         #[cfg(feature = "hub")]
         if !from.offline {
-            match Hub::new(from).look_up(&cached, revision) {
+            match Downloader::new(from).look_up(&cached, revision) {
                 Ok((commit, files)) => return Ok(Self { cached, commit, files, online: true, from }),
                 // Nobody answers: what an earlier download left is used.
                 Err(Error::Unreachable { .. }) if cached.commit_of(revision)?.is_some() => {}
@@ -44,7 +44,7 @@ impl<'a> Session<'a> {
 
     /// A commit whose files are all here already, so that nobody need be asked.
     pub(crate) fn pinned(
-        from: &'a Pretrained,
+        from: &'a Hub,
         kind: Kind,
         id: &str,
         revision: &str,
@@ -108,7 +108,7 @@ impl<'a> Session<'a> {
         }
         #[cfg(feature = "hub")]
         if self.online {
-            return Hub::new(self.from).download(&self.cached, &self.commit, file, number, of);
+            return Downloader::new(self.from).download(&self.cached, &self.commit, file, number, of);
         }
         Err(self.missing(file))
     }
@@ -135,7 +135,7 @@ impl<'a> Session<'a> {
     }
 }
 
-fn not_here(from: &Pretrained, cached: &CachedRepo, file: Option<&str>) -> Error {
+fn not_here(from: &Hub, cached: &CachedRepo, file: Option<&str>) -> Error {
     let what = match file {
         Some(file) => format!("`{file}` of `{}`", cached.id),
         None => format!("`{}`", cached.id),

@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 use pretrained::preflight::{Expected, PreflightOptions};
-use pretrained::{Cache, Pretrained, Registry};
+use pretrained::{Cache, Hub, Registry};
 use sae_core::dialects::{OpenOptions, Origin, open};
 use sae_core::{Dictionary, SparseCoder};
 use serde_json::Value;
@@ -50,7 +50,7 @@ fn a_local_folder_is_what_its_path_opens() {
     let mut opened = 0;
     for folder in folders(&golden()).into_iter().filter(|folder| folder.join("cfg.json").is_file()) {
         let by_path = open(&folder, &OpenOptions::default()).unwrap();
-        let named = Pretrained::new().sae(folder.to_str().unwrap(), "").unwrap();
+        let named = Hub::new().sae(folder.to_str().unwrap(), "").unwrap();
         assert!(named.entry.is_none());
         assert_eq!(results(&by_path), results(&named.dictionary), "{}", folder.display());
         opened += 1;
@@ -109,7 +109,7 @@ fn names_repositories_and_snapshots_open_what_the_path_with_the_tables_numbers_o
         let name = folder.file_name().unwrap().to_string_lossy();
         let by_path = open(snapshot.join(if layered { "" } else { path }), &options).unwrap();
         let table = Registry::read(table.as_bytes()).unwrap();
-        let from = Pretrained::new().cache(Cache::new(cache.path())).offline(true).table(table);
+        let from = Hub::new().cache(Cache::new(cache.path())).offline(true).table(table);
         let by_name = from.sae("mine", "an-sae").unwrap_or_else(|error| panic!("{name}: {error}"));
         assert_eq!(results(&by_path), results(&by_name.dictionary), "{name}");
         assert_eq!(by_path.metadata(), by_name.dictionary.metadata(), "{name}");

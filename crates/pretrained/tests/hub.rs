@@ -6,7 +6,7 @@ mod server;
 
 use activation_store::Documents;
 use model_hooks::{LoadOptions, Processing};
-use pretrained::{CONVERTED, Cache, Error, Part, Patience, Pretrained, Progress, Registry};
+use pretrained::{CONVERTED, Cache, Error, Hub, Part, Progress, Registry, RetryPolicy};
 use sae_core::SparseCoder;
 use server::{COMMIT, Reply, Request, Server, git_sha1, sha256};
 use std::collections::BTreeMap;
@@ -60,7 +60,7 @@ impl Setup {
         Self { server: Server::start(repos, twist), folder: tempfile::tempdir().unwrap() }
     }
 
-    fn hub(&self) -> Pretrained {
+    fn hub(&self) -> Hub {
         hub(self.folder.path(), &self.server)
     }
 
@@ -80,14 +80,14 @@ impl Setup {
     }
 }
 
-fn hub(cache: &Path, server: &Server) -> Pretrained {
-    let patience = Patience {
+fn hub(cache: &Path, server: &Server) -> Hub {
+    let patience = RetryPolicy {
         tries: 4,
         first_wait: Duration::from_millis(1),
         longest_wait: Duration::from_millis(50),
         silence: Duration::from_millis(400),
     };
-    Pretrained::new()
+    Hub::new()
         .cache(Cache::new(cache))
         .endpoint(&server.endpoint)
         .patience(patience)
@@ -169,11 +169,11 @@ fn a_repository_and_a_folder_open_without_the_table() {
 #[test]
 fn local_paths_open_without_a_cache() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../sae-core/tests/golden");
-    let published = Pretrained::new().sae(folder.to_str().unwrap(), "standard").unwrap();
+    let published = Hub::new().sae(folder.to_str().unwrap(), "standard").unwrap();
     assert_eq!(published.revision, None);
-    assert!(matches!(Pretrained::new().sae("me/saes", "x"), Err(Error::NoCache)));
-    assert!(matches!(Pretrained::new().sae("gpt2-small-res-jb", "blocks.7.hook_resid_pre"), Err(Error::NoCache)));
-    match Pretrained::new().sae("gpt2-small-res-jd", "x") {
+    assert!(matches!(Hub::new().sae("me/saes", "x"), Err(Error::NoCache)));
+    assert!(matches!(Hub::new().sae("gpt2-small-res-jb", "blocks.7.hook_resid_pre"), Err(Error::NoCache)));
+    match Hub::new().sae("gpt2-small-res-jd", "x") {
         Err(Error::UnknownName { near, .. }) => assert_eq!(near[0], "gpt2-small-res-jb"),
         other => panic!("{other:?}"),
     }
@@ -523,7 +523,7 @@ fn refusals_are_explained() {
     let refusal = |status: u16, code: &'static str| {
         Setup::new(move |_, _| Reply::status(status).with("X-Error-Code", code).with("Content-Length", 0))
     };
-    let said = |setup: &Setup, hub: Pretrained| {
+    let said = |setup: &Setup, hub: Hub| {
         let error = hub.sae("jbloom/GPT2-Small-SAEs-Reformated", "x").unwrap_err();
         assert_eq!(setup.server.requests().len(), 1, "tried again: {error}");
         error.to_string()

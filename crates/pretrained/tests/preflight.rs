@@ -12,7 +12,9 @@ mod wrong;
 
 use model_hooks::TokenBatch;
 use pairs::{CENTRED, Text, almanac, expected, home, sae, texts, told, with};
-use pretrained::preflight::{Check, Level, PreflightOptions, Subject, Verdict, preflight, preflight_static};
+use pretrained::preflight::{
+    Check, PreflightOptions, PreflightReport, PreflightSae, Severity, preflight, preflight_static,
+};
 
 /// One row of the page.
 pub struct Row {
@@ -21,9 +23,9 @@ pub struct Row {
     /// The SAE.
     pub name: &'static str,
     /// With the release's numbers, on each text.
-    pub verdicts: Vec<Verdict>,
+    pub verdicts: Vec<PreflightReport>,
     /// On the source code, without them.
-    pub without: Option<Verdict>,
+    pub without: Option<PreflightReport>,
     /// The check that a mismatch was made for.
     pub check: Option<Check>,
 }
@@ -50,7 +52,7 @@ fn right(name: &'static str, all: impl Fn() -> Vec<Text>, whole: bool) -> Row {
         check: None,
     };
     for (text, verdict) in row.verdicts.iter().chain(&row.without).enumerate() {
-        assert_eq!(verdict.level, Level::Pass, "{name}, text {text}: {verdict}");
+        assert_eq!(verdict.level, Severity::Pass, "{name}, text {text}: {verdict}");
     }
     row
 }
@@ -68,10 +70,10 @@ fn wrong(wrong: &wrong::Wrong, texts: &[Text]) -> Row {
         without: texts.get(1).map(|text| run(text, false)),
         check: wrong.check,
     };
-    let least = if wrong.warns { Level::Warn } else { Level::Fail };
+    let least = if wrong.warns { Severity::Warn } else { Severity::Fail };
     for (text, verdict) in texts.iter().zip(&row.verdicts) {
         assert!(verdict.level >= least, "{} on {}: {verdict}", row.what, text.name);
-        let named = wrong.check.is_none_or(|check| verdict.of(check).any(|r| r.level >= Level::Warn));
+        let named = wrong.check.is_none_or(|check| verdict.of(check).any(|r| r.level >= Severity::Warn));
         assert!(named, "{} on {} was caught by something else: {verdict}", row.what, text.name);
         let said =
             verdict.reasons.iter().all(|r| !r.change.is_empty() && !r.expected.is_empty() && !r.found.is_empty());
@@ -122,11 +124,11 @@ fn static_checks_need_no_pass() {
     assert!(pattern.of(Check::Hook).count() == 1, "{pattern}");
     let late = sae_core::SeqposSlice { start: Some(200), ..Default::default() };
     let late = of(&told(&sae, |m| m.seqpos_slice = Some(late)), &tokens);
-    assert!(late.of(Check::Positions).any(|r| r.level == Level::Fail), "{late}");
+    assert!(late.of(Check::Positions).any(|r| r.level == Severity::Fail), "{late}");
     let outside = TokenBatch::new(&[vec![0, 6144]]).unwrap();
     assert!(of(&sae, &outside).of(Check::Vocabulary).count() == 1);
     let long = TokenBatch::new(&[vec![0; 129]]).unwrap();
-    assert!(of(&sae, &long).of(Check::Context).any(|r| r.level == Level::Fail));
+    assert!(of(&sae, &long).of(Check::Context).any(|r| r.level == Severity::Fail));
 }
 
 /// A folder may be called anything: where the measures agree, another name is a note; where there is nothing to hold them against, it warns.
@@ -135,10 +137,10 @@ fn another_name_warns_until_the_measures_agree() {
     let sae = sae("pre1-standard");
     let tokens = texts()[0].rows(128, 1);
     let verdict = preflight(&CENTRED, &sae, &tokens, &PreflightOptions::default()).unwrap();
-    assert!(verdict.is_pass() && verdict.of(Check::ModelName).all(|r| r.level == Level::Note), "{verdict}");
+    assert!(verdict.is_pass() && verdict.of(Check::ModelName).all(|r| r.level == Severity::Note), "{verdict}");
     let without = with(&sae, |parts| parts.sparsity = None);
     let verdict = preflight(&CENTRED, &without, &tokens, &PreflightOptions::default()).unwrap();
-    assert!(verdict.of(Check::ModelName).any(|r| r.level == Level::Warn), "{verdict}");
+    assert!(verdict.of(Check::ModelName).any(|r| r.level == Severity::Warn), "{verdict}");
 }
 
 /// What a dictionary of one's own shows through the trait is enough for the measures.
@@ -146,7 +148,7 @@ fn another_name_warns_until_the_measures_agree() {
 fn any_sparse_coder_can_be_checked() {
     let sae = sae("pre1-standard");
     let tokens = texts()[0].rows(128, 1);
-    let verdict = preflight(&CENTRED, Subject::of(&sae), &tokens, &options("pre1-standard", true)).unwrap();
+    let verdict = preflight(&CENTRED, PreflightSae::of(&sae), &tokens, &options("pre1-standard", true)).unwrap();
     assert!(verdict.is_pass(), "{verdict}");
     let measured = verdict.measured.as_ref().unwrap();
     assert!(measured.b_dec_cosine.is_some() && measured.frequency_correlation.is_none());

@@ -3,9 +3,11 @@
 //! The allocator counts for the whole process, so there is one test.
 
 use candle_core::{DType, Device, Tensor};
-use model_hooks::{HookPoint, HookedModel, LanguageModel, ModelShape, Processing, Site, Stage, Start, Tap, TokenBatch};
-use pretrained::preflight::{PreflightOptions, Subject, Verdict, preflight};
-use sae_core::{Codes, Coupling, Provenance, SparseCoder, SparseFeatures};
+use model_hooks::{
+    ForwardPass, HookPoint, HookedModel, LanguageModel, ModelShape, Processing, Site, Start, Tap, TokenBatch,
+};
+use pretrained::preflight::{PreflightOptions, PreflightReport, PreflightSae, preflight};
+use sae_core::{Codes, Coupling, SaeMetadata, SparseCoder, SparseFeatures};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use tensor_kernels::CountingAllocator;
@@ -43,7 +45,7 @@ impl HookedModel for Wide {
     ) -> model_hooks::Result<Option<Tensor>> {
         let wanted = tap.points(&self.points)?.into_iter().map(|(point, _)| point).collect();
         self.watched.lock().unwrap().push(wanted);
-        Stage::plan(&self.points, tokens, None, last, tap)?.through(|at| {
+        ForwardPass::plan(&self.points, tokens, None, last, tap)?.through(|at| {
             let shape = (tokens.batch(), tokens.pos(), WIDTH);
             for (number, point) in self.points.iter().enumerate() {
                 let value = |i: usize| ((i * (number + 3)) % 17) as f32 - 8.0;
@@ -65,7 +67,7 @@ impl HookedModel for Wide {
 
 /// A dictionary that is all wrong: every feature fires on every token.
 struct Dense {
-    about: Provenance,
+    about: SaeMetadata,
     tokens: AtomicUsize,
 }
 
@@ -82,7 +84,7 @@ impl SparseCoder for Dense {
         Coupling::Independent
     }
 
-    fn provenance(&self) -> Option<&Provenance> {
+    fn provenance(&self) -> Option<&SaeMetadata> {
         Some(&self.about)
     }
 
@@ -105,7 +107,7 @@ impl SparseCoder for Dense {
 }
 
 /// The verdict, the most that was held at once, the tokens that were encoded, and the points of each run.
-fn run(tokens: &TokenBatch, options: &PreflightOptions) -> (Verdict, u64, usize, Vec<Vec<HookPoint>>) {
+fn run(tokens: &TokenBatch, options: &PreflightOptions) -> (PreflightReport, u64, usize, Vec<Vec<HookPoint>>) {
     let sites = [Site::ResidPre, Site::AttnOut, Site::ResidMid, Site::MlpOut, Site::ResidPost];
     let mut points: Vec<HookPoint> =
         (0..LAYERS).flat_map(|layer| sites.map(|site| HookPoint::Block { layer, site })).collect();
@@ -114,11 +116,11 @@ fn run(tokens: &TokenBatch, options: &PreflightOptions) -> (Verdict, u64, usize,
     let shape = ModelShape::new(WIDTH, usize::from(LAYERS), 64, 4096);
     let wide = Wide { shape, points, watched: Arc::clone(&watched) };
     let model = LanguageModel::new(Arc::new(wide), None, "wide", Processing::None.into());
-    let about = Provenance { hook_name: Some("blocks.20.hook_resid_pre".into()), ..Provenance::default() };
+    let about = SaeMetadata { hook_name: Some("blocks.20.hook_resid_pre".into()), ..SaeMetadata::default() };
     let coder = Dense { about, tokens: AtomicUsize::new(0) };
     let before = CountingAllocator::live_bytes();
     CountingAllocator::reset_peak();
-    let verdict = preflight(&model, Subject::of(&coder), tokens, options).unwrap();
+    let verdict = preflight(&model, PreflightSae::of(&coder), tokens, options).unwrap();
     let held = CountingAllocator::peak_bytes() - before;
     let watched = std::mem::take(&mut *watched.lock().unwrap());
     (verdict, held, coder.tokens.into_inner(), watched)

@@ -31,7 +31,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             sae => sae?,
         };
         match write(&sae, &x, &Path::new(to).join(name)) {
-            Err(Error::NotExpressible { what }) => {
+            Err(Error::CannotSave { what }) => {
                 let _ = writeln!(std::io::stderr(), "{name} is left out: {what}");
                 continue;
             }

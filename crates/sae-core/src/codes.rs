@@ -3,7 +3,7 @@ use candle_core::Tensor;
 
 /// How an input's last dimensions hold one activation vector of width `d_in`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ActShape {
+pub enum InputShape {
     /// `[.., d_in]`.
     Flat,
     /// `[.., head, d_head]` with `head * d_head = d_in`, as `hook_z` gives it (SAELens' `reshape_activations: "hook_z"`).
@@ -13,12 +13,12 @@ pub enum ActShape {
 
 /// The shape that an input had around its activation vectors, so that an output can take it again.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Layout {
+pub struct ActLayout {
     leading: Vec<usize>,
     heads: Option<usize>,
 }
 
-impl Layout {
+impl ActLayout {
     /// `rows` vectors in a plain `[rows, d]`.
     #[must_use]
     pub fn rows(rows: usize) -> Self {
@@ -29,16 +29,16 @@ impl Layout {
     ///
     /// # Errors
     /// [`Error::InputShape`].
-    pub fn of(dims: &[usize], d_in: usize, shape: ActShape) -> Result<Self> {
+    pub fn of(dims: &[usize], d_in: usize, shape: InputShape) -> Result<Self> {
         match (shape, dims) {
             (_, [leading @ .., width]) if *width == d_in => Ok(Self { leading: leading.to_vec(), heads: None }),
-            (ActShape::PerHead, [leading @ .., heads, d_head]) if heads.checked_mul(*d_head) == Some(d_in) => {
+            (InputShape::PerHead, [leading @ .., heads, d_head]) if heads.checked_mul(*d_head) == Some(d_in) => {
                 Ok(Self { leading: leading.to_vec(), heads: Some(*heads) })
             }
             _ => {
                 let expected = match shape {
-                    ActShape::Flat => format!("[.., d_in={d_in}]"),
-                    ActShape::PerHead => format!("[.., d_in={d_in}] or [.., head, d_head] with head*d_head={d_in}"),
+                    InputShape::Flat => format!("[.., d_in={d_in}]"),
+                    InputShape::PerHead => format!("[.., d_in={d_in}] or [.., head, d_head] with head*d_head={d_in}"),
                 };
                 Err(Error::InputShape { expected, found: dims.to_vec() })
             }
@@ -87,7 +87,7 @@ impl Layout {
 
 /// What undoes a per-token normalisation: `x_hat[i] <- x_hat[i] * multiply[i] + add[i]`.
 #[derive(Clone, Debug, PartialEq)]
-pub struct RowNorm {
+pub struct InputNorm {
     /// One factor per row.
     pub multiply: Vec<f32>,
     /// One summand per row, for normalisations that centre.
@@ -100,16 +100,16 @@ pub struct Codes {
     /// The feature activations, one row per activation vector of the input.
     pub features: SparseFeatures,
     /// What undoes the input's per-token normalisation; `None` when there was none.
-    pub scale: Option<RowNorm>,
+    pub scale: Option<InputNorm>,
     /// The shape of the input around its vectors.
-    pub layout: Layout,
+    pub layout: ActLayout,
 }
 
 impl Codes {
     /// Codes for plain rows without a per-token normalisation.
     #[must_use]
     pub fn from_features(features: SparseFeatures) -> Self {
-        let layout = Layout::rows(features.rows());
+        let layout = ActLayout::rows(features.rows());
         Self { features, scale: None, layout }
     }
 

@@ -1,9 +1,9 @@
 use crate::slices::with_f32;
-use crate::{Codes, Error, Result, RowNorm};
+use crate::{Codes, Error, InputNorm, Result};
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 use std::sync::Arc;
-use tensor_kernels::{Engine, SparseRef, decode_rows};
+use tensor_kernels::{CsrRef, Engine, decode_rows};
 
 /// The way back from features to vectors.
 #[derive(Clone)]
@@ -36,7 +36,7 @@ impl Decoder {
         match engine {
             Engine::Kernels(arithmetic) => with_f32(&self.w_dec, |w_dec| {
                 let features = &codes.features;
-                let sparse = SparseRef { indptr: features.indptr(), index: features.index(), value: features.value() };
+                let sparse = CsrRef { indptr: features.indptr(), index: features.index(), value: features.value() };
                 let (scale, bias) = (self.scale.as_deref(), Some(&*self.b_dec));
                 decode_rows(arithmetic.backend(), sparse, w_dec, width, scale, bias, &mut out)
             })??,
@@ -83,7 +83,7 @@ impl Decoder {
     }
 }
 
-fn undo(norm: &RowNorm, row: usize, out: &mut [f32]) {
+fn undo(norm: &InputNorm, row: usize, out: &mut [f32]) {
     let (multiply, add) = (norm.multiply[row], norm.add.as_ref().map_or(0.0, |add| add[row]));
     out.iter_mut().for_each(|x| *x = *x * multiply + add);
 }

@@ -1,6 +1,6 @@
-use crate::dialects::{self, Dialect, OpenOptions};
+use crate::dialects::{self, OpenOptions, SaeFormat};
 use crate::{
-    Codes, Coupling, Error, FeatureId, LoadOptions, MatchingPursuit, Provenance, Reconstruction, Result, Sae,
+    Codes, Coupling, Error, FeatureId, LoadOptions, MatchingPursuit, Reconstruction, Result, Sae, SaeMetadata,
     SparseCoder, TemporalSae,
 };
 use candle_core::Tensor;
@@ -46,30 +46,31 @@ impl Dictionary {
     /// # Errors
     /// As [`load`](Self::load).
     pub fn load_with(folder: impl AsRef<Path>, options: &LoadOptions) -> Result<Self> {
-        let options = OpenOptions { dialect: Some(Dialect::SaeLens), load: options.clone(), ..OpenOptions::default() };
+        let options =
+            OpenOptions { dialect: Some(SaeFormat::SaeLens), load: options.clone(), ..OpenOptions::default() };
         dialects::open(folder, &options)
     }
 
     /// Saves it as a folder that SAELens opens; see [`Sae::save`].
     ///
     /// # Errors
-    /// As [`Sae::save`]; [`Error::NotExpressible`](crate::Error::NotExpressible) for the other kinds, which are read but not written.
+    /// As [`Sae::save`]; [`Error::CannotSave`](crate::Error::CannotSave) for the other kinds, which are read but not written.
     pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
         match self {
             Self::Sae(sae) => sae.save(folder),
-            _ => Err(Error::NotExpressible { what: "an architecture that is read but not written" }),
+            _ => Err(Error::CannotSave { what: "an architecture that is read but not written" }),
         }
     }
 
     /// Where it belongs: model, hook, context size ...
     #[must_use]
-    pub fn metadata(&self) -> &Provenance {
+    pub fn metadata(&self) -> &SaeMetadata {
         each!(self, coder => coder.metadata())
     }
 
     /// The same with other metadata.
     #[must_use]
-    pub fn with_metadata(self, metadata: Provenance) -> Self {
+    pub fn with_metadata(self, metadata: SaeMetadata) -> Self {
         each!(self, coder => coder.with_metadata(metadata).into())
     }
 
@@ -96,7 +97,7 @@ impl Dictionary {
     /// The same function with decoder rows of norm 1; see [`Sae::fold_w_dec_norm`].
     ///
     /// # Errors
-    /// As [`Sae::fold_w_dec_norm`]; [`Error::UnsafeFold`](crate::Error::UnsafeFold) of the other kinds.
+    /// As [`Sae::fold_w_dec_norm`]; [`Error::CannotFold`](crate::Error::CannotFold) of the other kinds.
     pub fn fold_w_dec_norm(&self) -> Result<Self> {
         each!(self, coder => coder.fold_w_dec_norm().map(Into::into))
     }
@@ -104,7 +105,7 @@ impl Dictionary {
     /// Takes a whitening of the input into the weights; see [`Sae::fold_whitening`].
     ///
     /// # Errors
-    /// As [`Sae::fold_whitening`]; [`Error::UnsafeFold`](crate::Error::UnsafeFold) of the other kinds.
+    /// As [`Sae::fold_whitening`]; [`Error::CannotFold`](crate::Error::CannotFold) of the other kinds.
     pub fn fold_whitening(&self, mean: &[f32], whiten: &Tensor, unwhiten: &Tensor) -> Result<Self> {
         each!(self, coder => coder.fold_whitening(mean, whiten, unwhiten).map(Into::into))
     }
@@ -145,7 +146,7 @@ impl SparseCoder for Dictionary {
         each!(self, coder => coder.d_out())
     }
 
-    fn provenance(&self) -> Option<&Provenance> {
+    fn provenance(&self) -> Option<&SaeMetadata> {
         Some(self.metadata())
     }
 

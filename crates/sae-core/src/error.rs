@@ -119,7 +119,7 @@ pub enum Error {
     File(#[from] tensor_files::Error),
     /// The SAE cannot be expressed in the format that was asked for.
     #[error("cannot be saved as a SAELens folder: {what}")]
-    NotExpressible {
+    CannotSave {
         /// What the format cannot hold.
         what: &'static str,
     },
@@ -195,7 +195,7 @@ pub enum Error {
     },
     /// A fold that would change what the SAE computes.
     #[error("{fold} would change what this SAE computes: {reason}")]
-    UnsafeFold {
+    CannotFold {
         /// The fold.
         fold: &'static str,
         /// Why it is not a mere rewriting.
@@ -244,7 +244,7 @@ pub enum Error {
     #[error(
         "{purpose} needs the exact weights, but this SAE holds W_enc packed and rounded for {engine}; load it with `LoadOptions {{ engine: Engine::Reference, .. }}` (or with kernels of precision f32)"
     )]
-    Rounded {
+    RoundedWeights {
         /// What needs them.
         purpose: &'static str,
         /// What they are packed for.

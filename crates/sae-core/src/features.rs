@@ -2,7 +2,7 @@ use crate::{Error, Result};
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 use std::mem::take;
-use tensor_kernels::SparseOut;
+use tensor_kernels::CsrBuffer;
 
 /// The number of a dictionary element, `0..d_sae`.
 pub type FeatureId = u32;
@@ -99,10 +99,10 @@ impl SparseFeatures {
     /// Appends what the kernels give: rising indices below `d_sae`.
     pub(crate) fn extend_with(
         &mut self,
-        encode: impl FnOnce(&mut SparseOut) -> tensor_kernels::Result<()>,
+        encode: impl FnOnce(&mut CsrBuffer) -> tensor_kernels::Result<()>,
     ) -> Result<()> {
         let (indptr, index, value) = (take(&mut self.indptr), take(&mut self.index), take(&mut self.value));
-        let mut out = SparseOut { indptr, index, value };
+        let mut out = CsrBuffer { indptr, index, value };
         let result = encode(&mut out);
         (self.indptr, self.index, self.value) = (out.indptr, out.index, out.value);
         Ok(result?)

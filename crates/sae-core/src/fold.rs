@@ -1,6 +1,6 @@
 use crate::normalise::{InputMap, check_finite, matrix};
 use crate::sae::{Weights, row_norms};
-use crate::{Activation, Error, Normalisation, Result, Sae, SparseCoder};
+use crate::{Activation, Error, Normalization, Result, Sae, SparseCoder};
 use candle_core::{DType, Device, Tensor};
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ impl Sae {
     /// A skip connection does not change.
     ///
     /// # Errors
-    /// [`Error::UnsafeFold`] where features compete without that rescaling (TopK and the like): others would win. [`Error::Rounded`] when `W_enc` is packed in a
+    /// [`Error::CannotFold`] where features compete without that rescaling (TopK and the like): others would win. [`Error::RoundedWeights`] when `W_enc` is packed in a
     /// precision that does not keep it.
     pub fn fold_w_dec_norm(&self) -> Result<Self> {
         let norms: Vec<f32> = row_norms(self.w_dec())?.into_iter().map(|n| n.max(MIN_NORM)).collect();
@@ -41,7 +41,7 @@ impl Sae {
             | Activation::SignedTopK { .. }
             | Activation::BatchTopK { .. }
             | Activation::GroupMax { .. } => {
-                return Err(Error::UnsafeFold {
+                return Err(Error::CannotFold {
                     fold: "fold_w_dec_norm",
                     reason: "its features compete without rescaling by decoder norm, so other features would be chosen",
                 });
@@ -69,13 +69,13 @@ impl Sae {
     /// `(x * s) W_skip^T / s = x W_skip^T`. A factor of 1 says that activations go in as they are: no weight changes.
     ///
     /// # Errors
-    /// [`Error::Parameter`] unless `s` is finite and positive; [`Error::UnsafeFold`] with a per-token normalisation, which
-    /// would undo the factor; [`Error::Rounded`] when `W_enc` is packed in a precision that does not keep it.
+    /// [`Error::Parameter`] unless `s` is finite and positive; [`Error::CannotFold`] with a per-token normalisation, which
+    /// would undo the factor; [`Error::RoundedWeights`] when `W_enc` is packed in a precision that does not keep it.
     pub fn fold_norm_factor(&self, s: f32) -> Result<Self> {
         check_factor(s, self.normalisation())?;
         let over = |v: &[f32]| v.iter().map(|v| v / s).collect::<Arc<[f32]>>();
         let input = InputMap {
-            normalisation: Normalisation::None,
+            normalisation: Normalization::None,
             input_shift: self.input_shift().map(over),
             ..self.input.clone()
         };
@@ -99,11 +99,11 @@ impl Sae {
     /// truncated(w).encode(x) = encode(x)[.., ..w]        x_hat_w = f[.., ..w] W_dec[..w] + b_dec
     /// ```
     ///
-    /// [`Provenance::matryoshka_widths`](crate::Provenance::matryoshka_widths) says which widths were trained.
+    /// [`SaeMetadata::matryoshka_widths`](crate::SaeMetadata::matryoshka_widths) says which widths were trained.
     ///
     /// # Errors
-    /// [`Error::Parameter`] unless `width` is 1 to `d_sae`. [`Error::UnsafeFold`] where features compete: without the rest others would win
-    /// (keep [`SparseFeatures::first`](crate::SparseFeatures::first) of the codes instead). [`Error::Rounded`] when `W_enc` is packed in a
+    /// [`Error::Parameter`] unless `width` is 1 to `d_sae`. [`Error::CannotFold`] where features compete: without the rest others would win
+    /// (keep [`SparseFeatures::first`](crate::SparseFeatures::first) of the codes instead). [`Error::RoundedWeights`] when `W_enc` is packed in a
     /// precision that does not keep it.
     pub fn truncated(&self, width: usize) -> Result<Self> {
         if !(1..=self.d_sae()).contains(&width) {
@@ -117,7 +117,7 @@ impl Sae {
             Activation::Gated { r_mag, b_mag } => Activation::Gated { r_mag: first(r_mag), b_mag: first(b_mag) },
             _ => {
                 let reason = "its features compete, so without the rest others would be chosen";
-                return Err(Error::UnsafeFold { fold: "truncated", reason });
+                return Err(Error::CannotFold { fold: "truncated", reason });
             }
         };
         let truncated = self.rebuilt(Weights {
@@ -147,15 +147,15 @@ impl Sae {
     /// `fold_activation_whitening` (arXiv 2511.13981).
     ///
     /// # Errors
-    /// [`Error::Shape`], [`Error::NotFinite`]; [`Error::UnsafeFold`] for transcoders and skip connections, whose output is not whitened as
-    /// the input is, and for any other normalisation; [`Error::Rounded`] when `W_enc` is packed in a precision that does not keep it.
+    /// [`Error::Shape`], [`Error::NotFinite`]; [`Error::CannotFold`] for transcoders and skip connections, whose output is not whitened as
+    /// the input is, and for any other normalisation; [`Error::RoundedWeights`] when `W_enc` is packed in a precision that does not keep it.
     pub fn fold_whitening(&self, mean: &[f32], whiten: &Tensor, unwhiten: &Tensor) -> Result<Self> {
         const FOLD: &str = "fold_whitening";
-        let unsafe_fold = |reason| Err(Error::UnsafeFold { fold: FOLD, reason });
+        let unsafe_fold = |reason| Err(Error::CannotFold { fold: FOLD, reason });
         if self.is_transcoder() || self.w_skip()?.is_some() {
             return unsafe_fold("its output is not whitened as its input is");
         }
-        if self.normalisation() != Normalisation::None {
+        if self.normalisation() != Normalization::None {
             return unsafe_fold("it normalises activations otherwise");
         }
         if self.activation().rescales_by_decoder_norm() {
@@ -198,13 +198,13 @@ impl Sae {
 }
 
 /// What every fold of a norm factor needs.
-pub(crate) fn check_factor(s: f32, normalisation: Normalisation) -> Result<()> {
+pub(crate) fn check_factor(s: f32, normalisation: Normalization) -> Result<()> {
     if !(s.is_finite() && s > 0.0) {
         return Err(Error::Parameter { name: "s", expected: "finite and positive".into(), found: s.to_string() });
     }
     if normalisation.is_per_token() {
         let reason = "its per-token normalisation already sets every token's norm";
-        return Err(Error::UnsafeFold { fold: "fold_norm_factor", reason });
+        return Err(Error::CannotFold { fold: "fold_norm_factor", reason });
     }
     Ok(())
 }

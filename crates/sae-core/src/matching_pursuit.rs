@@ -2,10 +2,10 @@ use crate::decode::Decoder;
 use crate::encoder::{EncodeScratch, Encoder, ROW_TILE, ScratchPool, gather_rows};
 use crate::features::check_features;
 use crate::normalise::{InputMap, Rows, check_finite, matrix};
-use crate::rule::{By, Rule};
+use crate::rule::{By, Selection};
 use crate::slices::with_f32;
 use crate::{
-    ActShape, Codes, Coupling, Error, FeatureId, Normalisation, Provenance, Result, SparseCoder, SparseFeatures,
+    Codes, Coupling, Error, FeatureId, InputShape, Normalization, Result, SaeMetadata, SparseCoder, SparseFeatures,
 };
 use candle_core::Tensor;
 use rayon::prelude::*;
@@ -27,11 +27,11 @@ pub struct MatchingPursuitParts {
     /// Whether a token is done when it chooses a feature that it has chosen before.
     pub stop_on_duplicate_support: bool,
     /// What happens to each token before, and is undone after.
-    pub normalisation: Normalisation,
+    pub normalisation: Normalization,
     /// Whether inputs may come split into heads.
-    pub act_shape: ActShape,
+    pub act_shape: InputShape,
     /// Where it belongs.
-    pub metadata: Provenance,
+    pub metadata: SaeMetadata,
 }
 
 /// An SAE whose encoder is matching pursuit over the rows of its decoder.
@@ -58,7 +58,7 @@ pub struct MatchingPursuit {
     residual_threshold: f32,
     max_iterations: Option<usize>,
     stop_on_duplicate_support: bool,
-    metadata: Arc<Provenance>,
+    metadata: Arc<SaeMetadata>,
     scratch: ScratchPool,
 }
 
@@ -70,7 +70,7 @@ impl MatchingPursuit {
     pub fn on(engine: Engine, parts: MatchingPursuitParts) -> Result<Self> {
         let w_dec = matrix("W_dec", &parts.w_dec)?.contiguous()?;
         let (d_sae, d_in) = w_dec.dims2()?;
-        let least = if parts.normalisation == Normalisation::LayerNorm { 2 } else { 1 };
+        let least = if parts.normalisation == Normalization::LayerNorm { 2 } else { 1 };
         for (name, value, least) in [("d_in", d_in, least), ("d_sae", d_sae, 1)] {
             if value < least || u32::try_from(value).is_err() {
                 let expected = format!("{least} to {}", u32::MAX);
@@ -91,7 +91,7 @@ impl MatchingPursuit {
         let b_dec = input_shift.clone().unwrap_or_else(|| vec![0.0; d_in].into());
         let bf16 = engine.arithmetic().is_some_and(|arithmetic| arithmetic.precision() == Precision::Bf16);
         let engine = if bf16 { Engine::kernels(Precision::F32Fast) } else { engine };
-        let choose = Rule::Best { k: 1, norms: None, by: By::Positive };
+        let choose = Selection::Best { k: 1, norms: None, by: By::Positive };
         Ok(Self {
             encoder: Encoder::new(engine, &w_dec.t()?, vec![0.0; d_sae].into(), choose)?,
             decoder: Decoder { w_dec, b_dec, scale: None, per_token: parts.normalisation.is_per_token() },
@@ -113,12 +113,12 @@ impl MatchingPursuit {
     /// Feature activations are those of `self(x * s)`, divided by `s`.
     ///
     /// # Errors
-    /// [`Error::Parameter`] unless `s` is finite and positive, [`Error::UnsafeFold`] with a per-token normalisation.
+    /// [`Error::Parameter`] unless `s` is finite and positive, [`Error::CannotFold`] with a per-token normalisation.
     pub fn fold_norm_factor(&self, s: f32) -> Result<Self> {
         crate::fold::check_factor(s, self.input.normalisation)?;
         let over = |v: &[f32]| v.iter().map(|v| v / s).collect::<Arc<[f32]>>();
         let mut folded = self.clone();
-        folded.input.normalisation = Normalisation::None;
+        folded.input.normalisation = Normalization::None;
         folded.input.input_shift = self.input.input_shift.as_deref().map(over);
         folded.decoder.b_dec = over(&self.decoder.b_dec);
         folded.residual_threshold /= s;
@@ -128,19 +128,19 @@ impl MatchingPursuit {
     /// Always refused: with other norms other features would be chosen.
     ///
     /// # Errors
-    /// [`Error::UnsafeFold`].
+    /// [`Error::CannotFold`].
     pub fn fold_w_dec_norm(&self) -> Result<Self> {
         let reason = "matching pursuit compares features by their decoder rows, so other features would be chosen";
-        Err(Error::UnsafeFold { fold: "fold_w_dec_norm", reason })
+        Err(Error::CannotFold { fold: "fold_w_dec_norm", reason })
     }
 
     /// Always refused: encoder and decoder are one matrix.
     ///
     /// # Errors
-    /// [`Error::UnsafeFold`].
+    /// [`Error::CannotFold`].
     pub fn fold_whitening(&self, _mean: &[f32], _whiten: &Tensor, _unwhiten: &Tensor) -> Result<Self> {
         let reason = "encoder and decoder are one matrix, and whitening changes them differently";
-        Err(Error::UnsafeFold { fold: "fold_whitening", reason })
+        Err(Error::CannotFold { fold: "fold_whitening", reason })
     }
 
     /// `matching_pursuit`.
@@ -187,25 +187,25 @@ impl MatchingPursuit {
 
     /// What happens to each token before encoding.
     #[must_use]
-    pub fn normalisation(&self) -> Normalisation {
+    pub fn normalisation(&self) -> Normalization {
         self.input.normalisation
     }
 
     /// Whether inputs may come split into heads.
     #[must_use]
-    pub fn act_shape(&self) -> ActShape {
+    pub fn act_shape(&self) -> InputShape {
         self.input.act_shape
     }
 
     /// Where it belongs: model, hook, context size ...
     #[must_use]
-    pub fn metadata(&self) -> &Provenance {
+    pub fn metadata(&self) -> &SaeMetadata {
         &self.metadata
     }
 
     /// The same with other metadata.
     #[must_use]
-    pub fn with_metadata(self, metadata: Provenance) -> Self {
+    pub fn with_metadata(self, metadata: SaeMetadata) -> Self {
         Self { metadata: Arc::new(metadata), ..self }
     }
 
@@ -292,7 +292,7 @@ impl SparseCoder for MatchingPursuit {
         self.input.d_in
     }
 
-    fn provenance(&self) -> Option<&Provenance> {
+    fn provenance(&self) -> Option<&SaeMetadata> {
         Some(&self.metadata)
     }
 

@@ -1,5 +1,5 @@
 use crate::slices::with_f32;
-use crate::{ActShape, Error, Layout, Result, RowNorm};
+use crate::{ActLayout, Error, InputNorm, InputShape, Result};
 use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use std::sync::Arc;
 /// zeros has no direction to rescale and passes `ConstantNormRescale` as it is (SAELens gives NaN).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Normalisation {
+pub enum Normalization {
     /// Vectors as they are.
     None,
     /// A training-time factor that brings the mean norm to `sqrt(d_in)` and is not in the weights yet. Until it is folded
@@ -29,7 +29,7 @@ pub enum Normalisation {
     LayerNorm,
 }
 
-impl Normalisation {
+impl Normalization {
     /// Whether decoding needs what encoding saw.
     #[must_use]
     pub fn is_per_token(self) -> bool {
@@ -43,8 +43,8 @@ const LAYER_NORM_EPS: f32 = 1e-5;
 #[derive(Clone)]
 pub(crate) struct InputMap {
     pub(crate) d_in: usize,
-    pub(crate) act_shape: ActShape,
-    pub(crate) normalisation: Normalisation,
+    pub(crate) act_shape: InputShape,
+    pub(crate) normalisation: Normalization,
     pub(crate) input_shift: Option<Arc<[f32]>>,
 }
 
@@ -67,7 +67,7 @@ impl InputMap {
     /// Inputs and outputs are in the units of the model's activations.
     pub(crate) fn check_scale(&self) -> Result<()> {
         match self.normalisation {
-            Normalisation::ExpectedAverageOnlyIn => Err(Error::NormFactorMissing),
+            Normalization::ExpectedAverageOnlyIn => Err(Error::NormFactorMissing),
             _ => Ok(()),
         }
     }
@@ -77,10 +77,10 @@ impl InputMap {
     pub(crate) fn with_rows<R>(
         &self,
         x: &Tensor,
-        work: impl FnOnce(&Rows<'_>, Option<RowNorm>, Layout) -> Result<R>,
+        work: impl FnOnce(&Rows<'_>, Option<InputNorm>, ActLayout) -> Result<R>,
     ) -> Result<R> {
         self.check_scale()?;
-        let layout = Layout::of(x.dims(), self.d_in, self.act_shape)?;
+        let layout = ActLayout::of(x.dims(), self.d_in, self.act_shape)?;
         if !x.dtype().is_float() {
             return Err(Error::InputType { found: x.dtype() });
         }
@@ -100,14 +100,14 @@ impl InputMap {
         }
     }
 
-    fn normalise(&self, flat: &mut [f32]) -> Option<RowNorm> {
+    fn normalise(&self, flat: &mut [f32]) -> Option<InputNorm> {
         let rows = flat.par_chunks_exact_mut(self.d_in);
         match self.normalisation {
-            Normalisation::None | Normalisation::ExpectedAverageOnlyIn => None,
-            Normalisation::ConstantNormRescale => Some(RowNorm { multiply: rows.map(rescale).collect(), add: None }),
-            Normalisation::LayerNorm => {
+            Normalization::None | Normalization::ExpectedAverageOnlyIn => None,
+            Normalization::ConstantNormRescale => Some(InputNorm { multiply: rows.map(rescale).collect(), add: None }),
+            Normalization::LayerNorm => {
                 let (multiply, add) = rows.map(standardise).unzip();
-                Some(RowNorm { multiply, add: Some(add) })
+                Some(InputNorm { multiply, add: Some(add) })
             }
         }
     }

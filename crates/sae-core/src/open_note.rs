@@ -3,7 +3,7 @@ use std::path::PathBuf;
 
 /// Something about opened files that changes or limits what the SAE computes and is no error: programs print it.
 ///
-/// [`Provenance::notes`](crate::Provenance::notes) holds those of an opened SAE. `Display` is one sentence.
+/// [`SaeMetadata::notes`](crate::SaeMetadata::notes) holds those of an opened SAE. `Display` is one sentence.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 #[serde(rename_all = "snake_case", tag = "note")]
 #[non_exhaustive]

@@ -1,5 +1,5 @@
 use crate::normalise::check_finite;
-use crate::{ActShape, Activation, Error, Normalisation, Provenance, Result};
+use crate::{Activation, Error, InputShape, Normalization, Result, SaeMetadata};
 use candle_core::Tensor;
 
 /// The parts of an [`Sae`](crate::Sae), unchecked. Fill it, then [`Sae::new`](crate::Sae::new) checks it.
@@ -23,11 +23,11 @@ pub struct SaeParts {
     /// How pre-activations become activations.
     pub activation: Activation,
     /// What happens to each token before, and is undone after.
-    pub normalisation: Normalisation,
+    pub normalisation: Normalization,
     /// Whether inputs may come split into heads.
-    pub act_shape: ActShape,
+    pub act_shape: InputShape,
     /// Where the SAE belongs.
-    pub metadata: Provenance,
+    pub metadata: SaeMetadata,
     /// `[d_sae]`: log10 of each feature's firing frequency on the training data, if known; -inf: never fired.
     pub sparsity: Option<Vec<f32>>,
 }
@@ -45,9 +45,9 @@ impl SaeParts {
             transcoder: false,
             input_shift: None,
             activation: Activation::Relu,
-            normalisation: Normalisation::None,
-            act_shape: ActShape::Flat,
-            metadata: Provenance::default(),
+            normalisation: Normalization::None,
+            act_shape: InputShape::Flat,
+            metadata: SaeMetadata::default(),
             sparsity: None,
         }
     }
@@ -57,7 +57,7 @@ impl SaeParts {
         let (d_in, d_sae) = check_matrices(self)?;
         check_vectors(self, d_in, d_sae)?;
         check_parameters(&self.activation, d_sae)?;
-        if self.normalisation == Normalisation::LayerNorm && d_in < 2 {
+        if self.normalisation == Normalization::LayerNorm && d_in < 2 {
             let expected = "at least 2 for layer_norm".into();
             return Err(Error::Parameter { name: "d_in", expected, found: d_in.to_string() });
         }

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 ///
 /// Keys that this crate's users act on have a field; all others are kept verbatim in `other` and never consulted.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Provenance {
+pub struct SaeMetadata {
     /// The model's name, as TransformerLens knows it.
     pub model_name: Option<String>,
     /// The hook point whose activations go in.
@@ -39,7 +39,7 @@ pub struct Provenance {
     pub notes: Vec<OpenNote>,
 }
 
-impl Provenance {
+impl SaeMetadata {
     /// The nested widths of a matryoshka SAE, rising, if the metadata say so (`training_architecture_details.matryoshka_widths`).
     #[must_use]
     pub fn matryoshka_widths(&self) -> Option<Vec<usize>> {

@@ -2,11 +2,11 @@
 
 use std::cmp::Ordering;
 use std::sync::Arc;
-use tensor_kernels::SparseRule;
+use tensor_kernels::SparseActivation;
 
 /// An activation with what it needs per column worked out, for the columns of one encoder.
 #[derive(Clone)]
-pub(crate) enum Rule {
+pub(crate) enum Selection {
     Relu,
     JumpRelu {
         threshold: Arc<[f32]>,
@@ -78,7 +78,7 @@ impl Row {
 /// Columns looked at together: most such groups hold no active feature and are passed over by one vectorised test.
 const GROUP: usize = 16;
 
-impl Rule {
+impl Selection {
     /// Whether features compete, so that none can be computed alone.
     pub(crate) fn is_coupled(&self) -> bool {
         matches!(self, Self::Best { .. } | Self::GroupMax { .. } | Self::Batch { .. })
@@ -181,12 +181,14 @@ impl Rule {
     }
 
     /// The same rule as the kernels name it, if they know it.
-    pub(crate) fn for_kernels(&self) -> Option<SparseRule<'_>> {
+    pub(crate) fn for_kernels(&self) -> Option<SparseActivation<'_>> {
         match self {
-            Self::Relu => Some(SparseRule::Relu),
-            Self::JumpRelu { threshold } => Some(SparseRule::JumpRelu { threshold }),
-            Self::Gated { gain, b_mag } => Some(SparseRule::Gated { gain, b_mag }),
-            Self::Best { k, norms, by: By::Positive } => Some(SparseRule::TopK { k: *k, norms: norms.as_deref() }),
+            Self::Relu => Some(SparseActivation::Relu),
+            Self::JumpRelu { threshold } => Some(SparseActivation::JumpRelu { threshold }),
+            Self::Gated { gain, b_mag } => Some(SparseActivation::Gated { gain, b_mag }),
+            Self::Best { k, norms, by: By::Positive } => {
+                Some(SparseActivation::TopK { k: *k, norms: norms.as_deref() })
+            }
             Self::Best { .. } | Self::GroupMax { .. } | Self::Batch { .. } => None,
         }
     }

@@ -2,11 +2,11 @@ use crate::decode::Decoder;
 use crate::encoder::{EncodeScratch, Encoder, ScratchPool, gather_rows};
 use crate::features::check_features;
 use crate::normalise::{InputMap, matrix};
-use crate::rule::{By, Rule};
+use crate::rule::{By, Selection};
 use crate::slices::with_f32;
 use crate::{
-    ActShape, Activation, Codes, Coupling, Error, FeatureId, Normalisation, Provenance, Result, SaeParts,
-    SelectedFeatures, SparseCoder, SparseFeatures,
+    Activation, Codes, Coupling, Error, FeatureId, FeatureSubset, InputShape, Normalization, Result, SaeMetadata,
+    SaeParts, SparseCoder, SparseFeatures,
 };
 use candle_core::Tensor;
 use std::fmt;
@@ -24,7 +24,7 @@ use tensor_kernels::Engine;
 /// ```
 ///
 /// # Shapes
-/// `x, error [.., d_in]` (or `[.., head, d_head]`, see [`ActShape`]), `W_enc [d_in, d_sae]`, `b_enc [d_sae]`, `input_shift [d_in]`,
+/// `x, error [.., d_in]` (or `[.., head, d_head]`, see [`InputShape`]), `W_enc [d_in, d_sae]`, `b_enc [d_sae]`, `input_shift [d_in]`,
 /// `f` sparse `[n, d_sae]`, `W_dec [d_sae, d_out]`, `b_dec [d_out]`, `W_skip [d_out, d_in]`, `x_hat [.., d_out]`; `d_out = d_in` but for
 /// transcoders.
 ///
@@ -48,7 +48,7 @@ pub struct Sae {
     skip: Option<Encoder>,
     transcoder: bool,
     activation: Activation,
-    metadata: Arc<Provenance>,
+    metadata: Arc<SaeMetadata>,
     sparsity: Option<Arc<[f32]>>,
     scratch: ScratchPool,
 }
@@ -158,14 +158,14 @@ impl Sae {
     ///
     /// # Errors
     /// [`Error::FeatureOutOfRange`].
-    pub fn select(&self, features: &[FeatureId]) -> Result<SelectedFeatures> {
+    pub fn select(&self, features: &[FeatureId]) -> Result<FeatureSubset> {
         check_features(features, self.d_sae_())?;
         let encoder = match self.coupling() {
             Coupling::Independent => self.encoder.gather(features)?,
             Coupling::Coupled => self.encoder.clone(),
         };
         let (input, scratch) = (self.input.clone(), ScratchPool::default());
-        Ok(SelectedFeatures { features: features.into(), input, encoder, d_sae: self.d_sae_(), scratch })
+        Ok(FeatureSubset { features: features.into(), input, encoder, d_sae: self.d_sae_(), scratch })
     }
 
     /// Decodes dense features `[.., d_sae]`. For SAEs without per-token normalisation only: with one, decode
@@ -176,7 +176,7 @@ impl Sae {
     pub fn decode_dense(&self, features: &Tensor) -> Result<Tensor> {
         self.input.check_scale()?;
         let mut codes = Codes::from_features(SparseFeatures::from_dense(features)?);
-        codes.layout = crate::Layout::of(features.dims(), codes.features.d_sae(), ActShape::Flat)?;
+        codes.layout = crate::ActLayout::of(features.dims(), codes.features.d_sae(), InputShape::Flat)?;
         self.decoder.decode(self.engine(), &codes)
     }
 
@@ -193,7 +193,7 @@ impl Sae {
     /// The same SAE on another engine; `W_enc` is packed anew.
     ///
     /// # Errors
-    /// [`Error::Rounded`] when the exact weights are no longer there.
+    /// [`Error::RoundedWeights`] when the exact weights are no longer there.
     pub fn with_engine(&self, engine: Engine) -> Result<Self> {
         if engine == self.engine() {
             return Ok(self.clone());
@@ -213,7 +213,7 @@ impl Sae {
     /// `W_enc` transposed, `[d_sae, d_in]`: row j is what feature j looks for. Unpacked when it is packed.
     ///
     /// # Errors
-    /// [`Error::Rounded`] when it is packed in a precision that does not keep it.
+    /// [`Error::RoundedWeights`] when it is packed in a precision that does not keep it.
     pub fn w_enc_t(&self) -> Result<Tensor> {
         self.encoder.w_t("reading W_enc")
     }
@@ -281,25 +281,25 @@ impl Sae {
 
     /// What happens to each token before encoding.
     #[must_use]
-    pub fn normalisation(&self) -> Normalisation {
+    pub fn normalisation(&self) -> Normalization {
         self.input.normalisation
     }
 
     /// Whether inputs may come split into heads.
     #[must_use]
-    pub fn act_shape(&self) -> ActShape {
+    pub fn act_shape(&self) -> InputShape {
         self.input.act_shape
     }
 
     /// Where the SAE belongs: model, hook, context size ...
     #[must_use]
-    pub fn metadata(&self) -> &Provenance {
+    pub fn metadata(&self) -> &SaeMetadata {
         &self.metadata
     }
 
     /// The same SAE with other metadata.
     #[must_use]
-    pub fn with_metadata(self, metadata: Provenance) -> Self {
+    pub fn with_metadata(self, metadata: SaeMetadata) -> Self {
         Self { metadata: Arc::new(metadata), ..self }
     }
 
@@ -337,14 +337,14 @@ impl SparseCoder for Sae {
 
     fn skip(&self, x: &Tensor) -> Result<Option<Tensor>> {
         let Some(skip) = &self.skip else { return Ok(None) };
-        let as_it_comes = InputMap { normalisation: Normalisation::None, input_shift: None, ..self.input.clone() };
+        let as_it_comes = InputMap { normalisation: Normalization::None, input_shift: None, ..self.input.clone() };
         as_it_comes.with_rows(x, |rows, _, layout| {
             let dense = self.scratch.with(|scratch| skip.dense(rows, scratch, |_, _, dot, _| dot))?;
             Ok(Some(dense.reshape(layout.output(self.d_out()))?))
         })
     }
 
-    fn provenance(&self) -> Option<&Provenance> {
+    fn provenance(&self) -> Option<&SaeMetadata> {
         Some(&self.metadata)
     }
 
@@ -375,7 +375,7 @@ impl SparseCoder for Sae {
 
     fn pre_acts(&self, x: &Tensor) -> Result<Tensor> {
         self.input.with_rows(x, |rows, _, layout| {
-            let dense = self.scratch.with(|scratch| self.encoder.dense(rows, scratch, Rule::pre_activation))?;
+            let dense = self.scratch.with(|scratch| self.encoder.dense(rows, scratch, Selection::pre_activation))?;
             Ok(dense.reshape(layout.with_width(self.d_sae_()))?)
         })
     }
@@ -404,21 +404,21 @@ impl fmt::Debug for Sae {
 
 /// `W_skip [d_out, d_in]` as a product.
 fn skip_encoder(engine: Engine, w_skip: &Tensor) -> Result<Encoder> {
-    Encoder::new(engine, &w_skip.contiguous()?.t()?, vec![0.0; w_skip.dim(0)?].into(), Rule::Relu)
+    Encoder::new(engine, &w_skip.contiguous()?.t()?, vec![0.0; w_skip.dim(0)?].into(), Selection::Relu)
 }
 
 /// The activation as it is computed; `norms` where it rescales.
-fn rule(activation: &Activation, norms: Option<Arc<[f32]>>, d_sae: usize) -> Rule {
+fn rule(activation: &Activation, norms: Option<Arc<[f32]>>, d_sae: usize) -> Selection {
     match activation {
-        Activation::Relu => Rule::Relu,
-        Activation::TopK { k, .. } => Rule::Best { k: *k, norms, by: By::Positive },
-        Activation::AbsTopK { k, .. } => Rule::Best { k: *k, norms, by: By::Size },
-        Activation::SignedTopK { k } => Rule::Best { k: *k, norms, by: By::Value },
-        Activation::BatchTopK { k, .. } => Rule::Batch { k: *k, norms },
-        Activation::GroupMax { k } => Rule::GroupMax { width: d_sae / k },
-        Activation::JumpRelu { threshold } => Rule::JumpRelu { threshold: threshold.clone() },
+        Activation::Relu => Selection::Relu,
+        Activation::TopK { k, .. } => Selection::Best { k: *k, norms, by: By::Positive },
+        Activation::AbsTopK { k, .. } => Selection::Best { k: *k, norms, by: By::Size },
+        Activation::SignedTopK { k } => Selection::Best { k: *k, norms, by: By::Value },
+        Activation::BatchTopK { k, .. } => Selection::Batch { k: *k, norms },
+        Activation::GroupMax { k } => Selection::GroupMax { width: d_sae / k },
+        Activation::JumpRelu { threshold } => Selection::JumpRelu { threshold: threshold.clone() },
         Activation::Gated { r_mag, b_mag } => {
-            Rule::Gated { gain: r_mag.iter().map(|r| r.exp()).collect(), b_mag: b_mag.clone() }
+            Selection::Gated { gain: r_mag.iter().map(|r| r.exp()).collect(), b_mag: b_mag.clone() }
         }
     }
 }

@@ -1,6 +1,6 @@
 use crate::encoder::{Encoder, ScratchPool};
 use crate::normalise::InputMap;
-use crate::rule::Rule;
+use crate::rule::Selection;
 use crate::{FeatureId, Result, SparseFeatures};
 use candle_core::Tensor;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use std::sync::Arc;
 /// Where columns are independent it holds copies of their weights alone and `encode` costs `n * d_in * features.len()`;
 /// where they are coupled it holds the whole encoder and picks.
 #[derive(Clone)]
-pub struct SelectedFeatures {
+pub struct FeatureSubset {
     pub(crate) features: Arc<[FeatureId]>,
     pub(crate) input: InputMap,
     pub(crate) encoder: Encoder,
@@ -18,7 +18,7 @@ pub struct SelectedFeatures {
     pub(crate) scratch: ScratchPool,
 }
 
-impl SelectedFeatures {
+impl FeatureSubset {
     /// The features, in the order of the columns of [`encode`](Self::encode).
     #[must_use]
     pub fn features(&self) -> &[FeatureId] {
@@ -33,7 +33,7 @@ impl SelectedFeatures {
         self.input.with_rows(x, |rows, _, layout| {
             let dense = self.scratch.with(|scratch| {
                 if !self.encoder.rule.is_coupled() {
-                    return self.encoder.dense(rows, scratch, Rule::value);
+                    return self.encoder.dense(rows, scratch, Selection::value);
                 }
                 let mut all = SparseFeatures::empty(self.d_sae as u32);
                 self.encoder.sparse(rows, scratch, &mut all)?;

@@ -8,7 +8,7 @@ mod tolerances;
 
 use candle_core::Tensor;
 use common::{error, flat};
-use sae_core::dialects::{Dialect, OpenOptions, Origin, detect, open};
+use sae_core::dialects::{OpenOptions, Origin, SaeFormat, detect, open};
 use sae_core::{Arithmetic, Dictionary, Engine, LoadOptions, Precision, Result, SparseCoder};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -37,7 +37,7 @@ impl Fixture {
         self.meta[key].as_str().unwrap_or_default()
     }
 
-    fn dialect(&self) -> Dialect {
+    fn dialect(&self) -> SaeFormat {
         self.text("dialect").parse().unwrap()
     }
 
@@ -90,7 +90,7 @@ impl Fixture {
             return Some(file.load_f32(&own).unwrap());
         }
         // All layers together write each output of a cross-layer transcoder: no view of one layer makes it.
-        let together = self.dialect() == Dialect::Clt && matches!(name, "recons" | "forward");
+        let together = self.dialect() == SaeFormat::Clt && matches!(name, "recons" | "forward");
         (file.contains(name) && !together).then(|| file.load_f32(name).unwrap().get(layer).unwrap())
     }
 
@@ -190,7 +190,7 @@ fn sizes_hooks_and_models_are_what_saelens_says() {
         assert_eq!(ours.hook_name_out.as_deref(), said["hook_name_out"].as_str(), "{name}");
         // SAELens names the base model; the release's SAEs read the distilled one.
         let model = match fixture.dialect() {
-            Dialect::LlamaScopeR1 => Some("deepseek-ai/DeepSeek-R1-Distill-Llama-8B"),
+            SaeFormat::LlamaScopeR1 => Some("deepseek-ai/DeepSeek-R1-Distill-Llama-8B"),
             _ => said["model_name"].as_str(),
         };
         assert_eq!(ours.model_name.as_deref(), model, "{name}");

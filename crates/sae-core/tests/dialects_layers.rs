@@ -4,19 +4,19 @@ mod common;
 
 use candle_core::Tensor;
 use common::{engines, error};
-use sae_core::dialects::{Dialect, OpenOptions, Origin, detect, open};
+use sae_core::dialects::{OpenOptions, Origin, SaeFormat, detect, open};
 use sae_core::{Dictionary, Engine, Error, LoadOptions, SparseCoder};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use tensor_files::SafetensorsFile;
 
-const SETS: [(&str, Dialect, usize); 6] = [
-    ("clt_jump_relu_skip", Dialect::Clt, 3),
-    ("clt_mntss", Dialect::Clt, 3),
-    ("slt_jump_relu", Dialect::Slt, 2),
-    ("slt_relu", Dialect::Slt, 2),
-    ("slt_skip", Dialect::Slt, 2),
-    ("slt_topk", Dialect::Slt, 2),
+const SETS: [(&str, SaeFormat, usize); 6] = [
+    ("clt_jump_relu_skip", SaeFormat::Clt, 3),
+    ("clt_mntss", SaeFormat::Clt, 3),
+    ("slt_jump_relu", SaeFormat::Slt, 2),
+    ("slt_relu", SaeFormat::Slt, 2),
+    ("slt_skip", SaeFormat::Slt, 2),
+    ("slt_topk", SaeFormat::Slt, 2),
 ];
 
 fn fixture(name: &str) -> PathBuf {
@@ -54,7 +54,7 @@ fn codes_of_every_layer() {
                 let x = of("x", layer);
                 let codes = opened.encode(&x).unwrap();
                 close(&codes.to_dense().unwrap(), &of("acts", layer), &what);
-                if dialect == Dialect::Slt {
+                if dialect == SaeFormat::Slt {
                     close(&opened.decode(&codes).unwrap(), &of("recons", layer), &what);
                     close(&opened.forward(&x).unwrap().x_hat, &of("forward", layer), &what);
                 } else if tensors.contains("layer_0.recons") {
@@ -133,7 +133,7 @@ fn one_file_a_layer_and_temporal() {
 fn layers_are_named_in_three_ways() {
     let reference = on(Engine::Reference, None);
     for (name, file, dialect) in
-        [("slt_skip", "layer_1.safetensors", Dialect::Slt), ("clt_mntss", "W_enc_1.safetensors", Dialect::Clt)]
+        [("slt_skip", "layer_1.safetensors", SaeFormat::Slt), ("clt_mntss", "W_enc_1.safetensors", SaeFormat::Clt)]
     {
         let files = fixture(name).join("files");
         for path in [files.join("1"), files.join(file)] {
@@ -151,12 +151,12 @@ fn layers_are_named_in_three_ways() {
         let error = open(&files, &OpenOptions { layer: Some(7), ..reference.clone() }).unwrap_err();
         assert!(error.to_string().contains("7"), "{error}");
     }
-    let of = |dialect: Dialect, path: &str| dialect.files(path).unwrap().required;
-    assert_eq!(of(Dialect::Slt, "a/3"), ["a/layer_3.safetensors", "a/config.yaml"]);
-    assert_eq!(of(Dialect::Clt, "3"), ["W_enc_3.safetensors", "W_dec_3.safetensors", "config.yaml"]);
-    assert_eq!(of(Dialect::Clt, "W_enc_3.safetensors"), of(Dialect::Clt, "3"));
-    assert!(of(Dialect::Clt, ".").is_empty());
-    assert_eq!(of(Dialect::Mwhanna, "layer_3.safetensors"), ["layer_3.safetensors"]);
+    let of = |dialect: SaeFormat, path: &str| dialect.files(path).unwrap().required;
+    assert_eq!(of(SaeFormat::Slt, "a/3"), ["a/layer_3.safetensors", "a/config.yaml"]);
+    assert_eq!(of(SaeFormat::Clt, "3"), ["W_enc_3.safetensors", "W_dec_3.safetensors", "config.yaml"]);
+    assert_eq!(of(SaeFormat::Clt, "W_enc_3.safetensors"), of(SaeFormat::Clt, "3"));
+    assert!(of(SaeFormat::Clt, ".").is_empty());
+    assert_eq!(of(SaeFormat::Mwhanna, "layer_3.safetensors"), ["layer_3.safetensors"]);
 }
 
 /// A copy of a fixture's files that may be spoiled.

@@ -103,12 +103,12 @@ fn check_folds(golden: &Golden) {
         match folded {
             Ok(folded) => golden.compare(prefix, &folded),
             Err(error) if rounded && golden.file.contains(&format!("{prefix}encode")) => {
-                assert!(matches!(error, Error::Rounded { .. }), "{error}");
+                assert!(matches!(error, Error::RoundedWeights { .. }), "{error}");
                 assert!(error.to_string().contains("LoadOptions { engine: Engine::Reference"), "{error}");
             }
             Err(error) => {
                 assert!(!golden.file.contains(&format!("{prefix}encode")), "{}: {error}", golden.name);
-                assert!(matches!(error, Error::UnsafeFold { .. }), "{error}");
+                assert!(matches!(error, Error::CannotFold { .. }), "{error}");
             }
         }
     }

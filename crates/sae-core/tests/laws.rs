@@ -5,8 +5,8 @@ mod common;
 use candle_core::{DType, Device, Tensor};
 use common::{error, flat, gaussian};
 use sae_core::{
-    ActShape, Activation, Codes, Coupling, EncodeScratch, Engine, Error, Normalisation, Precision, Sae, SaeParts,
-    SelectedFeatures, SparseCoder, SparseFeatures,
+    Activation, Codes, Coupling, EncodeScratch, Engine, Error, FeatureSubset, InputShape, Normalization, Precision,
+    Sae, SaeParts, SparseCoder, SparseFeatures,
 };
 use std::sync::LazyLock;
 
@@ -23,11 +23,11 @@ fn tensor(rows: usize, columns: usize, seed: u64, scale: f32) -> Tensor {
 static WEIGHTS: LazyLock<(Tensor, Tensor)> =
     LazyLock::new(|| (tensor(D_IN, D_SAE, 1, 0.036), tensor(D_SAE, D_IN, 2, 0.036)));
 
-fn sae(activation: Activation, normalisation: Normalisation) -> Sae {
+fn sae(activation: Activation, normalisation: Normalization) -> Sae {
     sae_on(Engine::default(), activation, normalisation)
 }
 
-fn sae_on(engine: Engine, activation: Activation, normalisation: Normalisation) -> Sae {
+fn sae_on(engine: Engine, activation: Activation, normalisation: Normalization) -> Sae {
     let (w_enc, w_dec) = WEIGHTS.clone();
     let b_dec: Vec<f32> = gaussian(D_IN, 3);
     let parts = SaeParts::new(w_enc, vec![-1.5; D_SAE], w_dec, b_dec.clone());
@@ -39,23 +39,23 @@ fn all_kinds() -> Vec<Sae> {
     let positive = |seed| gaussian(D_SAE, seed).iter().map(|v| v.abs()).collect::<Vec<f32>>();
     let topk = |rescale_by_decoder_norm| Activation::TopK { k: 33, rescale_by_decoder_norm };
     let mut all = vec![
-        sae(Activation::Relu, Normalisation::None),
-        sae(Activation::JumpRelu { threshold: positive(4).into() }, Normalisation::ConstantNormRescale),
+        sae(Activation::Relu, Normalization::None),
+        sae(Activation::JumpRelu { threshold: positive(4).into() }, Normalization::ConstantNormRescale),
         sae(
             Activation::Gated { r_mag: gaussian(D_SAE, 5).into(), b_mag: gaussian(D_SAE, 6).into() },
-            Normalisation::LayerNorm,
+            Normalization::LayerNorm,
         ),
-        sae(topk(false), Normalisation::None),
-        sae(topk(true), Normalisation::LayerNorm),
+        sae(topk(false), Normalization::None),
+        sae(topk(true), Normalization::LayerNorm),
     ];
     let (signed, two_sided) =
         (Activation::SignedTopK { k: 33 }, Activation::AbsTopK { k: 33, rescale_by_decoder_norm: true });
-    all.push(sae_on(Engine::Reference, two_sided.clone(), Normalisation::None));
-    all.push(sae(two_sided, Normalisation::None));
-    all.push(sae(signed, Normalisation::ConstantNormRescale));
+    all.push(sae_on(Engine::Reference, two_sided.clone(), Normalization::None));
+    all.push(sae(two_sided, Normalization::None));
+    all.push(sae(signed, Normalization::ConstantNormRescale));
     for engine in [Engine::Reference, Engine::kernels(Precision::Bf16)] {
-        all.push(sae_on(engine, Activation::Relu, Normalisation::None));
-        all.push(sae_on(engine, topk(true), Normalisation::None));
+        all.push(sae_on(engine, Activation::Relu, Normalization::None));
+        all.push(sae_on(engine, topk(true), Normalization::None));
     }
     all
 }
@@ -79,7 +79,7 @@ fn pre_activations_are_what_the_activation_reads() {
             }
         }
         let coarse = sae.engine().arithmetic().is_some_and(|a| a.precision() == Precision::Bf16);
-        if sae.normalisation() == Normalisation::None && !coarse {
+        if sae.normalisation() == Normalization::None && !coarse {
             let (w_enc, shift) = (flat(&WEIGHTS.0), gaussian(D_IN, 3));
             let (row, column) = (5, 1234);
             let x = &flat(&x)[row * D_IN..][..D_IN];
@@ -181,7 +181,7 @@ fn few_columns_equal_all_columns() {
 
 #[test]
 fn a_feature_out_of_range_is_named() {
-    let sae = sae(Activation::Relu, Normalisation::None);
+    let sae = sae(Activation::Relu, Normalization::None);
     let x = tensor(2, D_IN, 1, 1.0);
     for error in [
         sae.encode_only(&x, &[1, 4_201]).unwrap_err(),
@@ -212,7 +212,7 @@ fn decoder_rows_rebuild_the_reconstruction() {
 
 #[test]
 fn encode_into_reuses_and_replaces() {
-    let sae = sae(Activation::Relu, Normalisation::LayerNorm);
+    let sae = sae(Activation::Relu, Normalization::LayerNorm);
     let (mut scratch, mut codes) = (EncodeScratch::default(), Codes::from_features(SparseFeatures::empty(3)));
     for (rows, seed) in [(30, 20), (4, 21), (0, 22), (30, 23)] {
         let x = tensor(rows, D_IN, seed, 1.0);
@@ -227,7 +227,7 @@ fn shapes_in_and_out() {
         let parts = SaeParts::new(tensor(6, 10, 1, 0.5), vec![0.0; 10], tensor(10, 6, 2, 0.5), vec![0.0; 6]);
         Sae::new(SaeParts { act_shape, ..parts }).unwrap()
     };
-    let (heads, plain) = (z(ActShape::PerHead), z(ActShape::Flat));
+    let (heads, plain) = (z(InputShape::PerHead), z(InputShape::Flat));
     let x = tensor(8, 6, 3, 1.0);
     let split = x.reshape((2, 4, 3, 2)).unwrap();
     let forward = heads.forward(&split).unwrap();
@@ -249,7 +249,7 @@ fn shapes_in_and_out() {
 
 #[test]
 fn other_float_types_and_strides_are_taken_integers_are_not() {
-    let sae = sae(Activation::Relu, Normalisation::None);
+    let sae = sae(Activation::Relu, Normalization::None);
     let x = tensor(5, D_IN, 30, 1.0).to_dtype(DType::BF16).unwrap();
     let wide = x.to_dtype(DType::F32).unwrap();
     assert_eq!(sae.encode(&x).unwrap(), sae.encode(&wide).unwrap());
@@ -261,7 +261,7 @@ fn other_float_types_and_strides_are_taken_integers_are_not() {
 
 #[test]
 fn an_input_that_is_not_finite_is_named() {
-    let sae = sae(Activation::Relu, Normalisation::None);
+    let sae = sae(Activation::Relu, Normalization::None);
     let mut values = vec![0f32; 3 * D_IN];
     values[D_IN + 4] = f32::NAN;
     let error = sae.encode(&Tensor::from_vec(values, (3, D_IN), &Device::Cpu).unwrap()).unwrap_err();
@@ -270,8 +270,8 @@ fn an_input_that_is_not_finite_is_named() {
 
 #[test]
 fn codes_of_another_sae_are_refused() {
-    let plain = sae(Activation::Relu, Normalisation::None);
-    let normed = sae(Activation::Relu, Normalisation::LayerNorm);
+    let plain = sae(Activation::Relu, Normalization::None);
+    let normed = sae(Activation::Relu, Normalization::LayerNorm);
     let x = tensor(4, D_IN, 40, 1.0);
     let codes = plain.encode(&x).unwrap();
     let error = normed.decode(&codes).unwrap_err();
@@ -287,7 +287,7 @@ fn codes_of_another_sae_are_refused() {
 
 #[test]
 fn dense_features_decode_like_sparse_ones() {
-    let sae = sae(Activation::TopK { k: 9, rescale_by_decoder_norm: true }, Normalisation::None);
+    let sae = sae(Activation::TopK { k: 9, rescale_by_decoder_norm: true }, Normalization::None);
     let x = tensor(6, D_IN, 41, 1.0).reshape((2, 3, D_IN)).unwrap();
     let codes = sae.encode(&x).unwrap();
     let dense = sae.decode_dense(&codes.to_dense().unwrap()).unwrap();
@@ -299,13 +299,13 @@ fn dense_features_decode_like_sparse_ones() {
 fn works_behind_pointers_and_across_threads() {
     fn shared<T: Send + Sync + Clone>() {}
     shared::<Sae>();
-    shared::<SelectedFeatures>();
+    shared::<FeatureSubset>();
     shared::<Codes>();
-    let coder: Box<dyn SparseCoder> = Box::new(sae(Activation::Relu, Normalisation::None));
+    let coder: Box<dyn SparseCoder> = Box::new(sae(Activation::Relu, Normalization::None));
     let x = tensor(2, D_IN, 42, 1.0);
     let borrowed: &dyn SparseCoder = &&coder;
     assert_eq!(borrowed.encode(&x).unwrap(), coder.encode(&x).unwrap());
-    let text = format!("{:?}", sae(Activation::TopK { k: 3, rescale_by_decoder_norm: false }, Normalisation::None));
+    let text = format!("{:?}", sae(Activation::TopK { k: 3, rescale_by_decoder_norm: false }, Normalization::None));
     for part in ["architecture: \"topk\"", "d_in: 777", "d_sae: 4201", "k: Some(3.0)"] {
         assert!(text.contains(part), "{text}");
     }
@@ -313,7 +313,7 @@ fn works_behind_pointers_and_across_threads() {
 
 #[test]
 fn weights_are_held_once_and_given_back_where_they_are_exact() {
-    let plain = sae_on(Engine::Reference, Activation::Relu, Normalisation::None);
+    let plain = sae_on(Engine::Reference, Activation::Relu, Normalization::None);
     let matrix = D_IN * D_SAE * size_of::<f32>();
     assert_eq!(plain.weight_bytes(), 2 * matrix);
     for engine in common::engines() {
@@ -334,7 +334,7 @@ fn weights_are_held_once_and_given_back_where_they_are_exact() {
             sae.fold_norm_factor(2.0).unwrap_err(),
             sae.save(dir.path()).unwrap_err(),
         ] {
-            assert!(matches!(error, Error::Rounded { .. }), "{error}");
+            assert!(matches!(error, Error::RoundedWeights { .. }), "{error}");
             assert!(error.to_string().contains("LoadOptions { engine: Engine::Reference, .. }"), "{error}");
         }
         assert!(std::fs::read_dir(dir.path()).unwrap().next().is_none(), "nothing is written");
@@ -344,7 +344,7 @@ fn weights_are_held_once_and_given_back_where_they_are_exact() {
 #[test]
 fn engines_agree_within_their_precision() {
     let x = tensor(70, D_IN, 43, 1.0);
-    let plain = sae_on(Engine::Reference, Activation::Relu, Normalisation::LayerNorm);
+    let plain = sae_on(Engine::Reference, Activation::Relu, Normalization::LayerNorm);
     let right = plain.encode_dense(&x).unwrap();
     for engine in common::engines() {
         let tolerance = match engine.arithmetic().map(|arithmetic| arithmetic.precision()) {
@@ -451,8 +451,8 @@ fn the_first_features_are_an_sae_of_their_own() {
                 assert_eq!(small.d_sae(), 700);
                 assert!(error(&own.x_hat, &sae.decode(&first).unwrap()) < 1e-6, "{sae:?}");
             }
-            Err(error) if sae.coupling() == Coupling::Coupled => assert!(matches!(error, Error::UnsafeFold { .. })),
-            Err(error) => assert!(!exact && matches!(error, Error::Rounded { .. }), "{error}"),
+            Err(error) if sae.coupling() == Coupling::Coupled => assert!(matches!(error, Error::CannotFold { .. })),
+            Err(error) => assert!(!exact && matches!(error, Error::RoundedWeights { .. }), "{error}"),
         }
         assert!(first.features.nnz() > 0 && first.features.index().iter().all(|&j| j < 700));
         assert!(matches!(sae.truncated(0), Err(Error::Parameter { .. })));

@@ -5,7 +5,7 @@ mod common;
 use candle_core::{Device, Tensor};
 use common::{flat, gaussian};
 use proptest::prelude::*;
-use sae_core::{ActShape, Activation, Engine, Error, Normalisation, Precision, Sae, SaeParts, SparseCoder};
+use sae_core::{Activation, Engine, Error, InputShape, Normalization, Precision, Sae, SaeParts, SparseCoder};
 
 /// An SAE as plain lists, matrices by rows.
 #[derive(Clone, Debug)]
@@ -22,7 +22,7 @@ struct Plain {
     b_dec: Vec<f32>,
     shift: Option<Vec<f32>>,
     activation: Activation,
-    normalisation: Normalisation,
+    normalisation: Normalization,
 }
 
 /// Activations, reconstruction, and how close any choice was to falling the other way.
@@ -63,8 +63,8 @@ impl Plain {
         let deviation = (x.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (d as f64 - 1.0)).sqrt();
         let c = (d as f64).sqrt() / x.iter().map(|v| v * v).sum::<f64>().sqrt();
         let ((sub, mul), (back, add)) = match self.normalisation {
-            Normalisation::ConstantNormRescale => ((0.0, c), (1.0 / c, 0.0)),
-            Normalisation::LayerNorm => ((mean, 1.0 / (deviation + 1e-5)), (deviation, mean)),
+            Normalization::ConstantNormRescale => ((0.0, c), (1.0 / c, 0.0)),
+            Normalization::LayerNorm => ((mean, 1.0 / (deviation + 1e-5)), (deviation, mean)),
             _ => ((0.0, 1.0), (1.0, 0.0)),
         };
         let (back, add) = if self.is_transcoder() { (1.0, 0.0) } else { (back, add) };
@@ -164,7 +164,7 @@ impl Plain {
         Answer { acts: acts.concat(), x_hat, margin }
     }
 
-    fn build(&self, engine: usize, act_shape: ActShape) -> Sae {
+    fn build(&self, engine: usize, act_shape: InputShape) -> Sae {
         let engines: Vec<Engine> = common::engines().into_iter().filter(is_f32).collect();
         let engine = engines[engine % engines.len()];
         let matrix = |v: &[f32], a, b| Tensor::from_slice(v, (a, b), &Device::Cpu).unwrap();
@@ -187,7 +187,7 @@ impl Plain {
 /// Without the norm factor that some expect: activations go in as they are.
 fn as_it_is(sae: Sae) -> Sae {
     match sae.normalisation() {
-        Normalisation::ExpectedAverageOnlyIn => sae.fold_norm_factor(1.0).unwrap(),
+        Normalization::ExpectedAverageOnlyIn => sae.fold_norm_factor(1.0).unwrap(),
         _ => sae,
     }
 }
@@ -228,10 +228,10 @@ fn plain() -> impl Strategy<Value = Plain> {
                 _ => Activation::GroupMax { k: (1..=whole).rev().find(|k| d_sae % k == 0).unwrap() },
             },
             normalisation: [
-                Normalisation::None,
-                Normalisation::ExpectedAverageOnlyIn,
-                Normalisation::ConstantNormRescale,
-                Normalisation::LayerNorm,
+                Normalization::None,
+                Normalization::ExpectedAverageOnlyIn,
+                Normalization::ConstantNormRescale,
+                Normalization::LayerNorm,
             ][mode],
         }
     })
@@ -293,12 +293,12 @@ proptest! {
         let (m, inverse) = whitening(d, u64::from(seed));
         let mean: Vec<f32> = gaussian(d, u64::from(seed) + 20).into_iter().map(|v| v * 0.5).collect();
         let matrix = |v: &[f64]| Tensor::from_slice(v, (d, d), &Device::Cpu).unwrap();
-        let folded = plain.build(engine, ActShape::Flat).fold_whitening(&mean, &matrix(&m), &matrix(&inverse));
-        let legal = !plain.is_transcoder() && plain.normalisation == Normalisation::None;
+        let folded = plain.build(engine, InputShape::Flat).fold_whitening(&mean, &matrix(&m), &matrix(&inverse));
+        let legal = !plain.is_transcoder() && plain.normalisation == Normalization::None;
         let folded = match folded {
             Ok(folded) => folded,
             Err(error) => {
-                prop_assert!(!legal && matches!(error, Error::UnsafeFold { .. }), "{}", error);
+                prop_assert!(!legal && matches!(error, Error::CannotFold { .. }), "{}", error);
                 return Ok(());
             }
         };
@@ -323,7 +323,7 @@ proptest! {
         let expected = answers(&plain, &x, 1.0);
         prop_assume!(expected.margin > MARGIN);
         let per_head = plain.d_in % heads == 0;
-        let sae = as_it_is(plain.build(engine, if per_head { ActShape::PerHead } else { ActShape::Flat }));
+        let sae = as_it_is(plain.build(engine, if per_head { InputShape::PerHead } else { InputShape::Flat }));
         let shape = if per_head { vec![1, rows, heads, plain.d_in / heads] } else { vec![1, rows, plain.d_in] };
         let split = if per_head && plain.d_out % heads == 0 && heads > 1 { Some(heads) } else { None };
         let out = split.map_or(vec![1, rows, plain.d_out], |heads| vec![1, rows, heads, plain.d_out / heads]);
@@ -348,10 +348,10 @@ proptest! {
         let x = gaussian(rows * plain.d_in, 2);
         let expected = answers(&plain, &x, 1.0);
         prop_assume!(expected.margin > MARGIN);
-        let folded = match plain.build(engine, ActShape::Flat).fold_w_dec_norm() {
+        let folded = match plain.build(engine, InputShape::Flat).fold_w_dec_norm() {
             Ok(folded) => folded,
             Err(error) => {
-                prop_assert!(matches!(error, Error::UnsafeFold { .. }), "{}", error);
+                prop_assert!(matches!(error, Error::CannotFold { .. }), "{}", error);
                 prop_assert!(competes(&plain.activation) && !plain.activation.rescales_by_decoder_norm());
                 return Ok(());
             }
@@ -370,7 +370,7 @@ proptest! {
     fn fold_norm_factor(plain in plain(), rows in 1usize..9, s in 0.2f32..5.0, engine: usize) {
         let x = gaussian(rows * plain.d_in, 3);
         let per_token = plain.normalisation.is_per_token();
-        let folded = plain.build(engine, ActShape::Flat).fold_norm_factor(s);
+        let folded = plain.build(engine, InputShape::Flat).fold_norm_factor(s);
         prop_assert_eq!(folded.is_err(), per_token);
         let Ok(folded) = folded else { return Ok(()) };
         let expected = answers(&plain, &x, f64::from(s));

@@ -4,7 +4,7 @@ mod common;
 
 use candle_core::{Device, Tensor};
 use common::{error, error_of, exact, flat};
-use sae_core::{Activation, Normalisation, Sae, SaeParts, SparseCoder};
+use sae_core::{Activation, Normalization, Sae, SaeParts, SparseCoder};
 
 fn ones(rows: usize, columns: usize) -> Tensor {
     Tensor::ones((rows, columns), candle_core::DType::F32, &Device::Cpu).unwrap()
@@ -101,7 +101,7 @@ fn normalisations_by_formula() {
         let acts: Vec<Vec<f32>> = sae.encode_dense(&x).unwrap().to_vec2().unwrap();
         acts.iter().flat_map(|a| [a[0] - a[2], a[1] - a[3]]).collect::<Vec<f32>>()
     };
-    let layer = identity(Normalisation::LayerNorm);
+    let layer = identity(Normalization::LayerNorm);
     let expected: Vec<f32> = rows
         .iter()
         .flat_map(|r| {
@@ -112,7 +112,7 @@ fn normalisations_by_formula() {
         .collect();
     assert!(error_of(&seen(&layer), &expected) < 1e-5);
     assert!(error(&layer.forward(&x).unwrap().x_hat, &x) < 1e-4, "the way back, off by the epsilon");
-    let constant = identity(Normalisation::ConstantNormRescale);
+    let constant = identity(Normalization::ConstantNormRescale);
     let expected: Vec<f32> = rows
         .iter()
         .flat_map(|r| {

@@ -5,8 +5,8 @@
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use std::hint::black_box;
 use tensor_kernels::{
-    Activation, Arithmetic, AttentionOptions, AttentionShape, AttentionTaps, Backend, Norm, Precision, RopePairs,
-    RopeShape, activate, add_to, attention, attention_mix, attention_scores, gain_and_bias, log_sum_exp, rope,
+    Activation, Arithmetic, AttentionOptions, AttentionShape, AttentionTaps, Backend, Norm, Precision, RopeLayout,
+    RopeShape, activate, add_to, attention, attention_mix, attention_scores, log_sum_exp, rope, scale_and_shift,
     softmax_rows,
 };
 
@@ -35,12 +35,12 @@ fn rows(c: &mut Criterion) {
         group.bench_function("layer_norm with gain and bias [1024,768]", |b| {
             b.iter(|| {
                 Norm::layer(1e-5).rows(backend, black_box(&x), 768, &mut y).unwrap();
-                gain_and_bias(backend, &mut y, 768, Some(&gain), Some(&bias)).unwrap();
+                scale_and_shift(backend, &mut y, 768, Some(&gain), Some(&bias)).unwrap();
             });
         });
         group.bench_function("add [1024,768]", |b| b.iter(|| add_to(backend, black_box(&x), &mut y).unwrap()));
         let (cos, sin) = (values(128 * 32), values(128 * 32));
-        for (name, pairs) in [("halves", RopePairs::Halves), ("neighbours", RopePairs::Neighbours)] {
+        for (name, pairs) in [("halves", RopeLayout::Half), ("neighbours", RopeLayout::Interleaved)] {
             let shape = RopeShape { pos: 128, heads: 12, d_head: 64, d_rotary: 64, pairs };
             group.bench_function(format!("rope {name} [8,128,12,64]"), |b| {
                 b.iter_batched_ref(

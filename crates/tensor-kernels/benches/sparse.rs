@@ -5,8 +5,8 @@
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
 use tensor_kernels::{
-    Arithmetic, Backend, Extremes, Grid, MatrixRef, PackedMatrix, PackedRows, Precision, SparseEncoder, SparseOut,
-    SparseRule, Store, decode_rows, product, product_on,
+    Arithmetic, Backend, CsrBuffer, Grid, MatrixRef, PackedMatrix, PackedRows, Precision, SparseActivation,
+    SparseEncoder, Store, TopBottom, decode_rows, product, product_on,
 };
 
 const TOKENS: usize = 1024;
@@ -38,8 +38,9 @@ fn encode(c: &mut Criterion) {
     for arithmetic in Arithmetic::available() {
         let weights = PackedMatrix::pack(arithmetic, matrix).unwrap();
         let few = PackedMatrix::pack(arithmetic, MatrixRef::strided(&w, D, 100, FEATURES, 1).unwrap()).unwrap();
-        let (mut rows, mut encoder, mut out) = (PackedRows::new(), SparseEncoder::new(), SparseOut::new());
-        for (name, rule) in [("relu", SparseRule::Relu), ("top64", SparseRule::TopK { k: 64, norms: None })] {
+        let (mut rows, mut encoder, mut out) = (PackedRows::new(), SparseEncoder::new(), CsrBuffer::new());
+        for (name, rule) in [("relu", SparseActivation::Relu), ("top64", SparseActivation::TopK { k: 64, norms: None })]
+        {
             group.bench_function(BenchmarkId::new(name, arithmetic), |b| {
                 b.iter(|| {
                     out.clear();
@@ -60,7 +61,7 @@ fn encode(c: &mut Criterion) {
             b.iter(|| {
                 out.clear();
                 rows.pack(arithmetic, &x, D).unwrap();
-                encoder.encode(&rows, &few, Some(&bias[..100]), SparseRule::Relu, &mut out).unwrap();
+                encoder.encode(&rows, &few, Some(&bias[..100]), SparseActivation::Relu, &mut out).unwrap();
                 black_box(&out);
             });
         });
@@ -77,17 +78,17 @@ fn epilogue(c: &mut Criterion) {
     for backend in Backend::available() {
         let arithmetic = Arithmetic::on(backend, Precision::F32).unwrap();
         let weights = PackedMatrix::pack(arithmetic, matrix).unwrap();
-        let (mut rows, mut encoder, mut out) = (PackedRows::new(), SparseEncoder::new(), SparseOut::new());
+        let (mut rows, mut encoder, mut out) = (PackedRows::new(), SparseEncoder::new(), CsrBuffer::new());
         rows.pack(arithmetic, &x, K).unwrap();
         let grid = Grid::new(&rows, FEATURES);
         group.bench_function(BenchmarkId::new("none", backend), |b| {
             b.iter(|| product_on(&grid, &rows, &weights, &mut vec![0u8; grid.len()], |_, tile| _ = black_box(tile)));
         });
-        let top = SparseRule::TopK { k: 64, norms: None };
+        let top = SparseActivation::TopK { k: 64, norms: None };
         for (name, bias, rule) in [
-            ("relu", BIAS, SparseRule::Relu),
-            ("relu, 16 % active", -1.0, SparseRule::Relu),
-            ("relu, half active", 0.0, SparseRule::Relu),
+            ("relu", BIAS, SparseActivation::Relu),
+            ("relu, 16 % active", -1.0, SparseActivation::Relu),
+            ("relu, half active", 0.0, SparseActivation::Relu),
             ("top64", 0.0, top),
         ] {
             let bias = vec![bias; FEATURES];
@@ -100,7 +101,7 @@ fn epilogue(c: &mut Criterion) {
         }
         group.bench_function(BenchmarkId::new("extremes", backend), |b| {
             b.iter_batched_ref(
-                || Extremes::new(TOKENS, 10, 10).unwrap(),
+                || TopBottom::new(TOKENS, 10, 10).unwrap(),
                 |found| found.scan(0, &rows, 0, &weights, None).unwrap(),
                 BatchSize::LargeInput,
             );
@@ -118,7 +119,7 @@ fn lens(c: &mut Criterion) {
         let mut rows = PackedRows::new();
         group.bench_function(BenchmarkId::new("extremes", arithmetic), |b| {
             b.iter_batched_ref(
-                || Extremes::new(TOKENS, 10, 10).unwrap(),
+                || TopBottom::new(TOKENS, 10, 10).unwrap(),
                 |found| {
                     rows.pack(arithmetic, &x, D).unwrap();
                     found.scan(0, &rows, 0, &weights, None).unwrap();
@@ -132,10 +133,10 @@ fn lens(c: &mut Criterion) {
 fn decode(c: &mut Criterion) {
     let (x, w, bias) = (normal(TOKENS * D, 1, 1.0), weights(FEATURES), vec![BIAS; FEATURES]);
     let arithmetic = Arithmetic::new(Precision::F32);
-    let (mut rows, mut codes, mut y) = (PackedRows::new(), SparseOut::new(), vec![0.0; TOKENS * D]);
+    let (mut rows, mut codes, mut y) = (PackedRows::new(), CsrBuffer::new(), vec![0.0; TOKENS * D]);
     rows.pack(arithmetic, &x, D).unwrap();
     let matrix = MatrixRef::transposed(&w, D, FEATURES).unwrap();
-    SparseEncoder::new().encode(&rows, matrix, Some(&bias), SparseRule::Relu, &mut codes).unwrap();
+    SparseEncoder::new().encode(&rows, matrix, Some(&bias), SparseActivation::Relu, &mut codes).unwrap();
     let mut group = c.benchmark_group("decode");
     group.sample_size(20).throughput(Throughput::Elements(codes.index.len() as u64));
     for backend in Backend::available() {

@@ -2,7 +2,7 @@
 
 /// One activation with its address.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Ranked {
+pub struct TopEntry {
     /// The activation; finite.
     pub value: f32,
     /// Goes along, and is not looked at (the token's id, say).
@@ -11,7 +11,7 @@ pub struct Ranked {
     pub address: u64,
 }
 
-impl Ranked {
+impl TopEntry {
     /// Entries in the order of their keys are in the order of their rank: the larger magnitude first, equal magnitudes by the lower address.
     fn key(&self) -> u128 {
         u128::from(!self.value.abs().to_bits()) << 64 | u128::from(self.address)
@@ -45,7 +45,7 @@ pub struct FeatureTop {
     /// An activation with a smaller magnitude does not get in. Zero until a buffer was full; infinite where `k` is 0.
     floor: Vec<f32>,
     len: Vec<u32>,
-    entries: Vec<Ranked>,
+    entries: Vec<TopEntry>,
 }
 
 impl FeatureTop {
@@ -57,7 +57,7 @@ impl FeatureTop {
     pub fn new(features: usize, k: usize) -> Self {
         let floor = if k == 0 { f32::INFINITY } else { 0.0 };
         let entries = k.checked_mul(2).and_then(|room| room.checked_mul(features)).expect("2 k * features overflows");
-        let mut entries = vec![Ranked::default(); entries];
+        let mut entries = vec![TopEntry::default(); entries];
         crate::prefer_huge_pages(&mut entries);
         Self { k, floor: vec![floor; features], len: vec![0; features], entries }
     }
@@ -65,7 +65,7 @@ impl FeatureTop {
     /// What [`new`](Self::new) takes, in bytes.
     #[must_use]
     pub fn memory_bytes(features: usize, k: usize) -> u64 {
-        features as u64 * (2 * k as u64 * size_of::<Ranked>() as u64 + 8)
+        features as u64 * (2 * k as u64 * size_of::<TopEntry>() as u64 + 8)
     }
 
     /// Number of features.
@@ -87,11 +87,11 @@ impl FeatureTop {
     #[inline]
     pub fn offer(&mut self, feature: usize, value: f32, address: u64, note: u32) {
         if value.abs() >= self.floor[feature] {
-            self.keep(feature, Ranked { value, note, address });
+            self.keep(feature, TopEntry { value, note, address });
         }
     }
 
-    fn keep(&mut self, feature: usize, entry: Ranked) {
+    fn keep(&mut self, feature: usize, entry: TopEntry) {
         let room = 2 * self.k;
         if room == 0 {
             return;
@@ -101,7 +101,7 @@ impl FeatureTop {
         buffer[*len as usize] = entry;
         *len += 1;
         if *len as usize == room {
-            let (_, kth, _) = buffer.select_nth_unstable_by_key(self.k - 1, Ranked::key);
+            let (_, kth, _) = buffer.select_nth_unstable_by_key(self.k - 1, TopEntry::key);
             self.floor[feature] = kth.value.abs();
             *len = self.k as u32;
         }
@@ -112,7 +112,7 @@ impl FeatureTop {
     /// # Panics
     /// If there is no such feature.
     #[must_use]
-    pub fn held(&self, feature: usize) -> &[Ranked] {
+    pub fn held(&self, feature: usize) -> &[TopEntry] {
         let start = feature * 2 * self.k;
         &self.entries[start..start + self.len[feature] as usize]
     }
@@ -122,9 +122,9 @@ impl FeatureTop {
     /// # Panics
     /// If there is no such feature.
     #[must_use]
-    pub fn ranked(&self, feature: usize) -> Vec<Ranked> {
+    pub fn ranked(&self, feature: usize) -> Vec<TopEntry> {
         let mut best = self.held(feature).to_vec();
-        best.sort_unstable_by_key(Ranked::key);
+        best.sort_unstable_by_key(TopEntry::key);
         best.truncate(self.k);
         best
     }
@@ -157,11 +157,11 @@ mod tests {
             order in any::<u64>(),
         ) {
             let entry = |(i, &(feature, value)): (usize, &(usize, i8))| {
-                (feature, Ranked { value: f32::from(value), note: i as u32 ^ 7, address: (i as u64) << 30 })
+                (feature, TopEntry { value: f32::from(value), note: i as u32 ^ 7, address: (i as u64) << 30 })
             };
-            let mut stream: Vec<(usize, Ranked)> = stream.iter().enumerate().map(entry).collect();
+            let mut stream: Vec<(usize, TopEntry)> = stream.iter().enumerate().map(entry).collect();
             let want = |feature: usize| {
-                let mut all: Vec<Ranked> = stream.iter().filter(|(f, _)| *f == feature).map(|(_, e)| *e).collect();
+                let mut all: Vec<TopEntry> = stream.iter().filter(|(f, _)| *f == feature).map(|(_, e)| *e).collect();
                 all.sort_by(|a, b| b.value.abs().total_cmp(&a.value.abs()).then(a.address.cmp(&b.address)));
                 all.truncate(k);
                 all

@@ -7,12 +7,12 @@ use std::ops::{Deref, DerefMut};
 /// A slice of f32 in memory of its own, zeroed at first: aligned to a cache line, and in huge pages where it is large.
 ///
 /// For activations that are used again from batch to batch: `Vec<f32>` starts where vectors of 64 bytes straddle two cache lines.
-pub struct Floats {
+pub struct AlignedVec {
     memory: Buffer,
     len: usize,
 }
 
-impl Floats {
+impl AlignedVec {
     /// `len` zeros.
     ///
     /// # Panics
@@ -24,13 +24,13 @@ impl Floats {
     }
 }
 
-impl Default for Floats {
+impl Default for AlignedVec {
     fn default() -> Self {
         Self::new(0)
     }
 }
 
-impl Deref for Floats {
+impl Deref for AlignedVec {
     type Target = [f32];
 
     fn deref(&self) -> &[f32] {
@@ -38,13 +38,13 @@ impl Deref for Floats {
     }
 }
 
-impl DerefMut for Floats {
+impl DerefMut for AlignedVec {
     fn deref_mut(&mut self) -> &mut [f32] {
         &mut self.memory.as_mut_slice()[..self.len]
     }
 }
 
-impl fmt::Debug for Floats {
+impl fmt::Debug for AlignedVec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Floats({})", self.len)
     }
@@ -57,7 +57,7 @@ mod tests {
     #[test]
     fn floats_are_aligned_zeros() {
         for len in [0, 1, 17, 600_000] {
-            let mut floats = Floats::new(len);
+            let mut floats = AlignedVec::new(len);
             assert_eq!((floats.len(), floats.as_ptr() as usize % 64), (len, 0));
             assert!(floats.iter().all(|x| *x == 0.0));
             floats.fill(1.0);

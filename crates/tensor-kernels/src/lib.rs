@@ -59,18 +59,18 @@ pub use elementwise::{add_to, gather_rows, softcap};
 pub use engine::Engine;
 pub use epilogue::{Activate, AddTo, Epilogue, Gate, Store, Tile};
 pub use error::{Error, Result};
-pub use feature_top::{FeatureTop, Ranked};
-pub use floats::Floats;
+pub use feature_top::{FeatureTop, TopEntry};
+pub use floats::AlignedVec;
 pub use grid::{Cell, Grid};
 pub use matrix::{MatrixRef, PackedMatrix};
 pub use memory::{prefer_huge_pages, prefetch};
-pub use norm::{Norm, gain_and_bias, gain_and_bias_row};
+pub use norm::{Norm, gain_and_bias_row, scale_and_shift};
 pub use product::{Operand, product, product_on};
-pub use rope::{RopePairs, RopeShape, rope};
+pub use rope::{RopeLayout, RopeShape, rope};
 pub use rows::PackedRows;
 pub use self_test::{KernelCheck, KernelFailure, SelfTest, self_test};
 pub use softmax::{log_sum_exp, softmax_rows};
-pub use sparse::{Extremes, SparseEncoder, SparseOut, SparseRef, SparseRule, decode_rows, extremes};
+pub use sparse::{CsrBuffer, CsrRef, SparseActivation, SparseEncoder, TopBottom, decode_rows, extremes};
 
 /// Columns of a tile: what an [`Epilogue`] sees at a time, and the width of a panel of packed columns.
 pub const TILE_COLS: usize = 32;

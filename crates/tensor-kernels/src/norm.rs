@@ -158,7 +158,7 @@ pub fn gain_and_bias_row(backend: Backend, x: &mut [f32], gain: Option<&[f32]>, 
 ///
 /// # Errors
 /// [`Error::Length`](crate::Error::Length).
-pub fn gain_and_bias(
+pub fn scale_and_shift(
     backend: Backend,
     x: &mut [f32],
     width: usize,

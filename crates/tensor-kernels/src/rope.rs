@@ -7,12 +7,12 @@ use crate::{Backend, Error, Result};
 /// Which two entries of a head are rotated together, with `r` the number of entries that are rotated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum RopePairs {
+pub enum RopeLayout {
     /// `(i, i + r/2)`: Llama, GPT-NeoX, Gemma, Qwen.
     #[default]
-    Halves,
+    Half,
     /// `(2i, 2i + 1)`: GPT-J.
-    Neighbours,
+    Interleaved,
 }
 
 /// The shape of what [`rope`] rotates: `[.., pos, heads, d_head]`.
@@ -27,7 +27,7 @@ pub struct RopeShape {
     /// Entries that are rotated, from the first on; even. The rest stays as it is.
     pub d_rotary: usize,
     /// Which entries are rotated together.
-    pub pairs: RopePairs,
+    pub pairs: RopeLayout,
 }
 
 /// Rotates pairs of entries of every head by the angle of their position, in place:
@@ -71,8 +71,8 @@ fn rotate_rows_on<S: Simd>(s: S, x: &mut [f32], first: usize, shape: &RopeShape,
         for head in x.chunks_exact_mut(shape.d_head) {
             let rotated = &mut head[..shape.d_rotary];
             match shape.pairs {
-                RopePairs::Halves => rotate_halves(s, rotated, cos, sin),
-                RopePairs::Neighbours => rotate_neighbours(rotated, cos, sin),
+                RopeLayout::Half => rotate_halves(s, rotated, cos, sin),
+                RopeLayout::Interleaved => rotate_neighbours(rotated, cos, sin),
             }
         }
     }

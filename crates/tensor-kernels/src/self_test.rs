@@ -1,9 +1,9 @@
 //! A check of this machine's kernels against sums in f64, for users and for the choice of a default.
 
 use crate::{
-    Activation, Arithmetic, AttentionOptions, AttentionShape, AttentionTaps, Backend, MatrixRef, Norm, PackedMatrix,
-    PackedRows, Precision, Result, SparseEncoder, SparseOut, SparseRule, Store, activate, attention, decode_rows,
-    product, softmax_rows,
+    Activation, Arithmetic, AttentionOptions, AttentionShape, AttentionTaps, Backend, CsrBuffer, MatrixRef, Norm,
+    PackedMatrix, PackedRows, Precision, Result, SparseActivation, SparseEncoder, Store, activate, attention,
+    decode_rows, product, softmax_rows,
 };
 use std::fmt;
 use std::sync::OnceLock;
@@ -264,9 +264,15 @@ fn dot<'a>(a: impl Iterator<Item = &'a f32>, b: impl Iterator<Item = &'a f32>) -
 fn sparse_encoder(arithmetic: Arithmetic) -> Result<KernelCheck> {
     let [m, k, n] = [19, 65, 97];
     let (x, w, bias) = (values(m * k, 1, false), values(k * n, 2, false), values(n, 3, false));
-    let (mut rows, mut out) = (PackedRows::new(), SparseOut::new());
+    let (mut rows, mut out) = (PackedRows::new(), CsrBuffer::new());
     rows.pack(arithmetic, &x, k)?;
-    SparseEncoder::new().encode(&rows, MatrixRef::row_major(&w, k, n)?, Some(&bias), SparseRule::Relu, &mut out)?;
+    SparseEncoder::new().encode(
+        &rows,
+        MatrixRef::row_major(&w, k, n)?,
+        Some(&bias),
+        SparseActivation::Relu,
+        &mut out,
+    )?;
     let mut check = unnamed();
     for i in 0..m {
         let mut dense = vec![0.0; n];
@@ -315,7 +321,7 @@ fn attend(arithmetic: Arithmetic) -> Result<KernelCheck> {
 fn sparse_decoder(backend: Backend) -> Result<KernelCheck> {
     let (rows, width, features) = (9, 45, 60);
     let (matrix, bias) = (values(features * width, 8, false), values(width, 9, false));
-    let mut codes = SparseOut::new();
+    let mut codes = CsrBuffer::new();
     for row in 0..rows {
         let chosen = (0..features).filter(|j| (j * 7 + row * 3) % 11 < row);
         let before = codes.index.len();

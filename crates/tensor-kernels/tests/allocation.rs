@@ -10,10 +10,10 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::hint::black_box;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use tensor_kernels::{
-    Activate, Activation, AddTo, Arithmetic, AttentionOptions, AttentionShape, AttentionTaps, Extremes, FeatureTop,
-    Gate, Grid, MatrixRef, Norm, PackedMatrix, PackedRows, RopePairs, RopeShape, SparseEncoder, SparseOut, SparseRule,
-    Store, activate, add_to, attention, attention_mix, attention_scores, decode_rows, gain_and_bias, log_sum_exp,
-    product, product_on, rope, softmax_rows,
+    Activate, Activation, AddTo, Arithmetic, AttentionOptions, AttentionShape, AttentionTaps, CsrBuffer, FeatureTop,
+    Gate, Grid, MatrixRef, Norm, PackedMatrix, PackedRows, RopeLayout, RopeShape, SparseActivation, SparseEncoder,
+    Store, TopBottom, activate, add_to, attention, attention_mix, attention_scores, decode_rows, log_sum_exp, product,
+    product_on, rope, scale_and_shift, softmax_rows,
 };
 
 struct Counting;
@@ -70,8 +70,8 @@ struct Loop {
     angles: Vec<f32>,
     counts: Vec<u64>,
     encoder: SparseEncoder,
-    codes: SparseOut,
-    extremes: Extremes,
+    codes: CsrBuffer,
+    extremes: TopBottom,
     top: FeatureTop,
 }
 
@@ -94,8 +94,8 @@ impl Loop {
             angles: vec![0.6; SHAPE.1 * WIDTH / 6],
             counts: vec![0; 4096],
             encoder: SparseEncoder::new(),
-            codes: SparseOut::new(),
-            extremes: Extremes::new(ROWS, 5, 5).unwrap(),
+            codes: CsrBuffer::new(),
+            extremes: TopBottom::new(ROWS, 5, 5).unwrap(),
             top: FeatureTop::new(COLS, 4),
         }
     }
@@ -136,7 +136,8 @@ impl Loop {
             norm.normalize(backend, x, WIDTH, &self.scale, &mut self.normed).unwrap();
             norm.rows(backend, x, WIDTH, &mut self.normed).unwrap();
         }
-        gain_and_bias(backend, &mut self.normed, WIDTH, Some(&self.bias[..WIDTH]), Some(&self.bias[..WIDTH])).unwrap();
+        scale_and_shift(backend, &mut self.normed, WIDTH, Some(&self.bias[..WIDTH]), Some(&self.bias[..WIDTH]))
+            .unwrap();
         activate(backend, Activation::GeluErf, &mut self.wide);
         add_to(backend, x, &mut self.normed).unwrap();
         softmax_rows(backend, &mut self.wide, COLS).unwrap();
@@ -147,7 +148,7 @@ impl Loop {
         let (batch, pos, heads, kv_heads, d_head) = SHAPE;
         let shape = AttentionShape::new(batch, pos, heads, kv_heads, d_head);
         let options = AttentionOptions::new((d_head as f32).sqrt());
-        let rotated = RopeShape { pos, heads, d_head, d_rotary: d_head, pairs: RopePairs::Halves };
+        let rotated = RopeShape { pos, heads, d_head, d_rotary: d_head, pairs: RopeLayout::Half };
         rope(
             self.arithmetic.backend(),
             &mut self.normed,
@@ -166,10 +167,13 @@ impl Loop {
 
     fn sparse_rows_and_back(&mut self, _: &[f32]) {
         let (threshold, norms) = (&self.bias, Some(&self.bias[..]));
-        let gated = SparseRule::Gated { gain: &self.bias, b_mag: &self.bias };
-        for rule in
-            [SparseRule::Relu, SparseRule::JumpRelu { threshold }, gated, SparseRule::TopK { k: 8, norms: None }]
-        {
+        let gated = SparseActivation::Gated { gain: &self.bias, b_mag: &self.bias };
+        for rule in [
+            SparseActivation::Relu,
+            SparseActivation::JumpRelu { threshold },
+            gated,
+            SparseActivation::TopK { k: 8, norms: None },
+        ] {
             self.codes.clear();
             self.encoder.encode(&self.rows, &self.matrix, norms, rule, &mut self.codes).unwrap();
         }

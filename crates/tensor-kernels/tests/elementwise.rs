@@ -4,9 +4,9 @@ mod common;
 
 use common::{bits, normal, on_pools};
 use tensor_kernels::{
-    Activate, Activation, Arithmetic, Backend, Error, Gate, MatrixRef, Norm, PackedMatrix, PackedRows, RopePairs,
-    RopeShape, Store, activate, activate_gated, add_to, gain_and_bias, gain_and_bias_row, gather_rows, log_sum_exp,
-    product, rope, softmax_rows,
+    Activate, Activation, Arithmetic, Backend, Error, Gate, MatrixRef, Norm, PackedMatrix, PackedRows, RopeLayout,
+    RopeShape, Store, activate, activate_gated, add_to, gain_and_bias_row, gather_rows, log_sum_exp, product, rope,
+    scale_and_shift, softmax_rows,
 };
 
 const WIDTHS: [usize; 9] = [1, 7, 8, 15, 16, 17, 64, 771, 1031];
@@ -188,7 +188,7 @@ fn gains_and_biases() {
             for (with_gain, with_bias) in [(false, false), (true, false), (false, true), (true, true)] {
                 let (gain, bias) = (with_gain.then_some(&gain[..]), with_bias.then_some(&bias[..]));
                 let mut y = x.clone();
-                gain_and_bias(backend, &mut y, width, gain, bias).unwrap();
+                scale_and_shift(backend, &mut y, width, gain, bias).unwrap();
                 for (i, (x, y)) in x.iter().zip(&y).enumerate() {
                     let right = f64::from(*x) * gain.map_or(1.0, |g| f64::from(g[i % width]))
                         + bias.map_or(0.0, |b| f64::from(b[i % width]));
@@ -259,7 +259,7 @@ fn log_sum_exp_equals_the_f64_oracle() {
 fn rotations_turn_by_the_angle() {
     for backend in Backend::available() {
         for (d_head, d_rotary) in [(2, 2), (10, 6), (64, 64), (80, 20), (70, 34), (128, 0)] {
-            for pairs in [RopePairs::Halves, RopePairs::Neighbours] {
+            for pairs in [RopeLayout::Half, RopeLayout::Interleaved] {
                 let (pos, heads, half) = (5, 3, d_rotary / 2);
                 let x = normal(2 * pos * heads * d_head, 1, 1.0);
                 let angle = normal(pos * half, 2, 2.0);
@@ -271,7 +271,7 @@ fn rotations_turn_by_the_angle() {
                     let at = i / heads % pos * half;
                     for j in 0..half {
                         let (a, b) = match pairs {
-                            RopePairs::Halves => (j, j + half),
+                            RopeLayout::Half => (j, j + half),
                             _ => (2 * j, 2 * j + 1),
                         };
                         let (cos, sin) = (f64::from(cos[at + j]), f64::from(sin[at + j]));
@@ -316,14 +316,14 @@ fn wrong_lengths_are_errors_and_nothing_is_fine() {
         length(norm.normalize(backend, &[0.0; 8], 4, &[1.0], &mut y));
         length(norm.normalize(backend, &[0.0; 8], 4, &[1.0; 2], &mut y[1..]));
         length(norm.rows(backend, &[0.0; 8], 4, &mut y[1..]));
-        length(gain_and_bias(backend, &mut y, 4, Some(&[1.0; 3]), None));
-        length(gain_and_bias(backend, &mut y, 3, None, None));
+        length(scale_and_shift(backend, &mut y, 4, Some(&[1.0; 3]), None));
+        length(scale_and_shift(backend, &mut y, 3, None, None));
         activate(backend, Activation::GeluErf, &mut []);
         length(activate_gated(backend, Activation::Silu, &[0.0; 3], &mut y));
         softmax_rows(backend, &mut [], 0).unwrap();
         softmax_rows(backend, &mut [], 5).unwrap();
         length(softmax_rows(backend, &mut y, 3));
-        let shape = RopeShape { pos: 2, heads: 1, d_head: 4, d_rotary: 4, pairs: RopePairs::Halves };
+        let shape = RopeShape { pos: 2, heads: 1, d_head: 4, d_rotary: 4, pairs: RopeLayout::Half };
         rope(backend, &mut y, shape, &[1.0; 4], &[0.0; 4]).unwrap();
         rope(backend, &mut [], shape, &[1.0; 4], &[0.0; 4]).unwrap();
         length(rope(backend, &mut y[1..], shape, &[1.0; 4], &[0.0; 4]));

@@ -2,8 +2,8 @@
 
 use proptest::prelude::*;
 use tensor_kernels::{
-    Arithmetic, Backend, Error, Extremes, MatrixRef, PackedMatrix, PackedRows, SparseEncoder, SparseOut, SparseRef,
-    SparseRule, Store, decode_rows, extremes, product,
+    Arithmetic, Backend, CsrBuffer, CsrRef, Error, MatrixRef, PackedMatrix, PackedRows, SparseActivation,
+    SparseEncoder, Store, TopBottom, decode_rows, extremes, product,
 };
 
 /// Values from a seed. Kind 0: in -1..1. Kind 1: small integers, whose products are exact and often equal. Kind 2: as 0, with NaN, infinities
@@ -33,16 +33,16 @@ fn above(value: f32, limit: f32) -> bool {
 }
 
 /// The active values of one row of sums, from the formulas.
-fn active(sums: &[f32], bias: &[f32], rule: SparseRule<'_>) -> Vec<(u32, f32)> {
+fn active(sums: &[f32], bias: &[f32], rule: SparseActivation<'_>) -> Vec<(u32, f32)> {
     let each = |value: &dyn Fn(usize) -> Option<f32>| -> Vec<(u32, f32)> {
         (0..sums.len()).filter_map(|j| value(j).filter(|&v| above(v, 0.0)).map(|v| (j as u32, v))).collect()
     };
     let h = |j: usize| sums[j] + bias[j];
     match rule {
-        SparseRule::Relu => each(&|j| Some(h(j))),
-        SparseRule::JumpRelu { threshold } => each(&|j| above(h(j), threshold[j]).then(|| h(j))),
-        SparseRule::Gated { gain, b_mag } => each(&|j| above(h(j), 0.0).then(|| sums[j] * gain[j] + b_mag[j])),
-        SparseRule::TopK { k, norms } => {
+        SparseActivation::Relu => each(&|j| Some(h(j))),
+        SparseActivation::JumpRelu { threshold } => each(&|j| above(h(j), threshold[j]).then(|| h(j))),
+        SparseActivation::Gated { gain, b_mag } => each(&|j| above(h(j), 0.0).then(|| sums[j] * gain[j] + b_mag[j])),
+        SparseActivation::TopK { k, norms } => {
             let mut all = each(&|j| Some(h(j) * norms.map_or(1.0, |n| n[j])));
             let size = |v: f32| {
                 if v.is_nan() { f64::INFINITY } else { f64::from(v.min(f32::MAX)) + f64::from(u8::from(v > f32::MAX)) }
@@ -81,11 +81,11 @@ proptest! {
         let parameter = values(n, seed ^ 9, kind.min(1));
         let norms: Vec<f32> = parameter.iter().map(|v| v.abs()).collect();
         let rules = [
-            SparseRule::Relu,
-            SparseRule::JumpRelu { threshold: &parameter },
-            SparseRule::Gated { gain: &norms, b_mag: &parameter },
-            SparseRule::TopK { k: top, norms: None },
-            SparseRule::TopK { k: top, norms: Some(&norms) },
+            SparseActivation::Relu,
+            SparseActivation::JumpRelu { threshold: &parameter },
+            SparseActivation::Gated { gain: &norms, b_mag: &parameter },
+            SparseActivation::TopK { k: top, norms: None },
+            SparseActivation::TopK { k: top, norms: Some(&norms) },
         ];
         let matrix = MatrixRef::row_major(&w, k, n).unwrap();
         let mut encoder = SparseEncoder::new();
@@ -95,7 +95,7 @@ proptest! {
             let sums = dense(&rows, matrix, m, n);
             let packed = PackedMatrix::pack(arithmetic, matrix).unwrap();
             for rule in rules {
-                let mut out = SparseOut::new();
+                let mut out = CsrBuffer::new();
                 on(threads, || encoder.encode(&rows, &packed, Some(&bias), rule, &mut out)).unwrap();
                 prop_assert_eq!(out.rows(), m);
                 for row in 0..m {
@@ -120,7 +120,7 @@ proptest! {
             rows.pack(arithmetic, &x, k).unwrap();
             let sums = dense(&rows, matrix, m, n);
             let whole = on(threads, || extremes(&rows, matrix, Some(&bias), top, bottom)).unwrap();
-            let mut blocks = Extremes::new(m, top, bottom).unwrap();
+            let mut blocks = TopBottom::new(m, top, bottom).unwrap();
             for col in (0..n).step_by(cols_at_once) {
                 let cols = cols_at_once.min(n - col);
                 let block = MatrixRef::strided(&w[col..], k, cols, n, 1).unwrap();
@@ -153,7 +153,7 @@ proptest! {
         rows in 0usize..20, features in 1usize..30, width in 1usize..150, seed: u64, fired in 0usize..20, scaled: bool, threads in 1usize..4,
     ) {
         let (matrix, scale, bias) = (values(features * width, seed, 0), values(features, seed ^ 1, 0), values(width, seed ^ 2, 0));
-        let mut codes = SparseOut::new();
+        let mut codes = CsrBuffer::new();
         for row in 0..rows {
             let fired = (row * 7 + fired) % 20;
             codes.index.extend((0..fired).map(|i| ((i * 5 + row) % features) as u32));
@@ -196,10 +196,10 @@ fn bits_depend_on_neither_batch_nor_threads() {
     let matrix = MatrixRef::row_major(&w, k, n).unwrap();
     for arithmetic in Arithmetic::available() {
         let packed = PackedMatrix::pack(arithmetic, matrix).unwrap();
-        for rule in [SparseRule::Relu, SparseRule::TopK { k: 20, norms: None }] {
+        for rule in [SparseActivation::Relu, SparseActivation::TopK { k: 20, norms: None }] {
             let encode = |threads: usize, batch: usize| {
                 on(threads, || {
-                    let (mut rows, mut encoder, mut out) = (PackedRows::new(), SparseEncoder::new(), SparseOut::new());
+                    let (mut rows, mut encoder, mut out) = (PackedRows::new(), SparseEncoder::new(), CsrBuffer::new());
                     for x in x.chunks(batch * k) {
                         rows.pack(arithmetic, x, k).unwrap();
                         encoder.encode(&rows, &packed, Some(&bias), rule, &mut out).unwrap();
@@ -223,23 +223,23 @@ fn refusals_say_what_is_wrong() {
     let matrix = MatrixRef::row_major(&w, 2, 3).unwrap();
     let mut rows = PackedRows::new();
     rows.pack(arithmetic, &[1.0; 8], 2).unwrap();
-    let encode = |bias: &[f32], rule: SparseRule<'_>, out: &mut SparseOut| {
+    let encode = |bias: &[f32], rule: SparseActivation<'_>, out: &mut CsrBuffer| {
         SparseEncoder::new().encode(&rows, matrix, Some(bias), rule, out).unwrap_err().to_string()
     };
-    assert_eq!(encode(&[0.0; 2], SparseRule::Relu, &mut SparseOut::new()), "a bias: expected 3 values, found 2");
-    let threshold = SparseRule::JumpRelu { threshold: &[0.0] };
-    assert_eq!(encode(&[0.0; 3], threshold, &mut SparseOut::new()), "thresholds: expected 3 values, found 1");
-    let mut broken = SparseOut::new();
+    assert_eq!(encode(&[0.0; 2], SparseActivation::Relu, &mut CsrBuffer::new()), "a bias: expected 3 values, found 2");
+    let threshold = SparseActivation::JumpRelu { threshold: &[0.0] };
+    assert_eq!(encode(&[0.0; 3], threshold, &mut CsrBuffer::new()), "thresholds: expected 3 values, found 1");
+    let mut broken = CsrBuffer::new();
     broken.indptr.clear();
-    assert!(encode(&[0.0; 3], SparseRule::Relu, &mut broken).contains("the end of the last sparse row"));
-    let mut found = Extremes::new(5, 1, 1).unwrap();
+    assert!(encode(&[0.0; 3], SparseActivation::Relu, &mut broken).contains("the end of the last sparse row"));
+    let mut found = TopBottom::new(5, 1, 1).unwrap();
     assert!(found.scan(2, &rows, 0, matrix, None).unwrap_err().to_string().contains("rows of extremes"));
     found.scan(1, &rows, 0, matrix, None).unwrap();
     let again = found.scan(0, &rows, 2, matrix, None).unwrap_err().to_string();
     assert!(again.contains("expected at least 3, found 2"), "{again}");
-    let codes = SparseRef { indptr: &[0, 1], index: &[7], value: &[1.0] };
+    let codes = CsrRef { indptr: &[0, 1], index: &[7], value: &[1.0] };
     let decode = |codes| decode_rows(Backend::Portable, codes, &w, 2, None, None, &mut [0.0; 2]).unwrap_err();
     assert!(decode(codes).to_string().contains("expected less than 3, found 7"));
-    assert!(matches!(decode(SparseRef { indptr: &[0, 2], ..codes }), Error::Mismatch { .. }));
-    assert!(matches!(decode(SparseRef { indptr: &[0, 1], index: &[], value: &[1.0] }), Error::Length { .. }));
+    assert!(matches!(decode(CsrRef { indptr: &[0, 2], ..codes }), Error::Mismatch { .. }));
+    assert!(matches!(decode(CsrRef { indptr: &[0, 1], index: &[], value: &[1.0] }), Error::Length { .. }));
 }

@@ -7,7 +7,7 @@ use super::emit::{Emitter, Stop};
 use super::files::{Input, Kind};
 use super::inspect::Columns;
 use super::rows::{self, arrow, damaged};
-use crate::{DocId, Error, Result, parquet_claims};
+use crate::{DocId, Error, Result, parquet_checks};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use parquet::file::metadata::ColumnChunkMetaData;
@@ -23,7 +23,7 @@ fn file(input: &Input) -> Result<File> {
 
 fn open(input: &Input) -> Result<(File, ArrowReaderMetadata)> {
     let file = file(input)?;
-    parquet_claims::check_footer(&file).map_err(|reason| damaged(input, reason))?;
+    parquet_checks::check_footer(&file).map_err(|reason| damaged(input, reason))?;
     // The Arrow schema that some tools put beside the table's own says nothing that is needed here.
     let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
     let metadata = arrow(input, || ArrowReaderMetadata::load(&file, options))?;
@@ -52,7 +52,7 @@ pub(super) fn read(input: &Input, file: u32, out: &mut Emitter) -> std::result::
     // Group by group, because what a group expands to is checked before it is read.
     for group in 0..metadata.metadata().num_row_groups() {
         let again = handle.try_clone().map_err(|source| Error::Io { path: input.path.clone(), source })?;
-        parquet_claims::check_expansion(&again, metadata.metadata(), group, of_column(input))
+        parquet_checks::check_expansion(&again, metadata.metadata(), group, of_column(input))
             .map_err(|reason| damaged(input, reason))?;
         let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(again, metadata.clone())
             .with_row_groups(vec![group])
@@ -76,7 +76,7 @@ fn of_column(input: &Input) -> impl Fn(&ColumnChunkMetaData) -> bool {
 /// How many rows of the column are about [`BATCH_BYTES`]: by its pages' own headers, not by what the footer says of them.
 fn batch_rows(input: &Input, metadata: &ArrowReaderMetadata) -> Result<usize> {
     let of_column = of_column(input);
-    let pages = parquet_claims::check_pages(&file(input)?, metadata.metadata(), 0, &of_column);
+    let pages = parquet_checks::check_pages(&file(input)?, metadata.metadata(), 0, &of_column);
     let pages = pages.map_err(|reason| damaged(input, reason))?;
     let groups = metadata.metadata().row_groups().iter();
     let stated = groups.map(|group| {

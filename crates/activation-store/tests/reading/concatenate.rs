@@ -2,7 +2,7 @@
 
 use super::support::{Pieces, demo_tokenizer};
 use activation_store::{
-    ConcatenateOptions, Concatenation, Documents, PackingReport, Result, TokenRow, tokenize_and_concatenate,
+    ConcatenateOptions, ConcatenateVersion, Documents, PackingReport, Result, TokenRow, tokenize_and_concatenate,
 };
 use serde::Deserialize;
 use std::sync::Arc;
@@ -34,7 +34,7 @@ impl Case {
         }
         options.pad = self.pad.as_ref().map(|text| demo_tokenizer().to_single_token(text).unwrap());
         if self.version == "2.16" {
-            options.version = Concatenation::Chunks;
+            options.version = ConcatenateVersion::Chunks;
         }
         options
     }

@@ -2,7 +2,7 @@
 
 use super::support::{Characters, Folder, Pieces, hash, options};
 use activation_store::{
-    Content, DocId, Documents, LongDocuments, PackingOptions, PackingReport, Piece, TokenRow, TokenRows, Tokenise,
+    Content, DocId, Documents, LongDocuments, PackingOptions, PackingReport, Piece, TokenRow, TokenRows, Tokenize,
 };
 use model_hooks::Tokenizer;
 use std::sync::Arc;
@@ -44,7 +44,7 @@ fn tokenizer(normalizer: &str, pre_tokenizer: &str) -> Tokenizer {
     Tokenizer::from_folder(dir.path()).unwrap()
 }
 
-fn rows(texts: &[String], tokenizer: Arc<dyn Tokenise>, packing: PackingOptions) -> (Vec<TokenRow>, PackingReport) {
+fn rows(texts: &[String], tokenizer: Arc<dyn Tokenize>, packing: PackingOptions) -> (Vec<TokenRow>, PackingReport) {
     let documents = Documents::from_texts_with(texts.to_vec(), options().max_piece_bytes(64)).unwrap();
     let mut rows = TokenRows::new(documents, Some(tokenizer), packing).unwrap();
     let all = rows.by_ref().map(Result::unwrap).collect();
@@ -62,8 +62,8 @@ fn text() -> String {
 fn a_cut_leaves_the_tokens_as_they_are() {
     let texts = ["ab".to_string(), text(), "cd".to_string()];
     for (name, tokenizer) in tokenizers() {
-        assert!(!tokenizer.cuts_at_whitespace(), "{name}");
-        let tokenizer: Arc<dyn Tokenise> = Arc::new(tokenizer);
+        assert!(!tokenizer.splits_at_whitespace(), "{name}");
+        let tokenizer: Arc<dyn Tokenize> = Arc::new(tokenizer);
         let at = |bytes| PackingOptions { max_document_bytes: bytes, ..PackingOptions::new(1) };
         let (whole, report) = rows(&texts, tokenizer.clone(), at(1 << 20));
         assert_eq!((report.cut_documents, report.forced_cuts), (0, 0));

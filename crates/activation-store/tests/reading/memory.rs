@@ -18,7 +18,7 @@
 //! The look-ahead grows with the number of threads: up to 8 MiB of text and its tokens, where two threads hold 512 KiB.
 
 use super::support::{demo_tokenizer, options};
-use activation_store::{Documents, PackingOptions, Result, TokenRows, Tokenise, Tokenised};
+use activation_store::{Documents, PackingOptions, Result, TokenRows, Tokenize, TokenizedText};
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
@@ -32,9 +32,9 @@ const LIMIT_MB: u64 = 256;
 /// Splits before whitespace; the id is the length. Fast enough for gigabytes.
 struct Words;
 
-impl Tokenise for Words {
-    fn tokenise(&self, text: &str) -> Result<Tokenised> {
-        let mut out = Tokenised::default();
+impl Tokenize for Words {
+    fn tokenise(&self, text: &str) -> Result<TokenizedText> {
+        let mut out = TokenizedText::default();
         let mut start = 0;
         let mut space = true;
         let mut token = |start: usize, end: usize| {
@@ -55,7 +55,7 @@ impl Tokenise for Words {
         Ok(out)
     }
 
-    fn cuts_at_whitespace(&self) -> bool {
+    fn splits_at_whitespace(&self) -> bool {
         true
     }
 }
@@ -81,7 +81,7 @@ fn measure(what: &str, read: impl FnOnce() -> u64) {
     assert!(peak - before < LIMIT_MB, "{what}: {} MB on top", peak - before);
 }
 
-fn rows(path: &Path, tokenizer: Arc<dyn Tokenise>, most_tokens: u64) -> u64 {
+fn rows(path: &Path, tokenizer: Arc<dyn Tokenize>, most_tokens: u64) -> u64 {
     let documents = Documents::open(&[path], options()).unwrap();
     let packing = PackingOptions { begin_batch: Some(0), separator: Some(0), ..PackingOptions::new(128) };
     let mut rows = TokenRows::new(documents, Some(tokenizer), packing).unwrap();
@@ -119,7 +119,7 @@ fn peak() {
         println!("{}: {} MB", path.file_name().unwrap().display(), std::fs::metadata(path).unwrap().len() / MB);
     }
 
-    let tokenizer: Arc<dyn Tokenise> = Arc::new(demo_tokenizer());
+    let tokenizer: Arc<dyn Tokenize> = Arc::new(demo_tokenizer());
     tokenizer.tokenise("warm").unwrap();
     measure("2 GB of lines, pieces only (the tokens are bytes)", || pieces(&lines));
     measure("2 GB of lines, packed, split at spaces", || rows(&lines, Arc::new(Words), u64::MAX));

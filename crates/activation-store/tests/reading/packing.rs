@@ -2,7 +2,7 @@
 //! against a plain port that sees each document at once.
 
 use super::support::Pieces;
-use activation_store::{Documents, PackingOptions, PackingReport, TokenDocuments, TokenRow, TokenRows};
+use activation_store::{Documents, PackingOptions, PackingReport, PretokenizedRows, TokenRow, TokenRows};
 use proptest::prelude::*;
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ const SEQUENCE: Option<u32> = Some(998);
 const SEPARATOR: Option<u32> = Some(997);
 
 fn context(context_size: usize) -> PackingOptions {
-    PackingOptions { tokens: TokenDocuments::Pack, ..PackingOptions::new(context_size) }
+    PackingOptions { tokens: PretokenizedRows::Pack, ..PackingOptions::new(context_size) }
 }
 
 fn pack(documents: &[Vec<u32>], piece: usize, options: PackingOptions) -> (Vec<TokenRow>, PackingReport) {

@@ -2,8 +2,8 @@
 
 use super::support::{Characters, Folder, Pieces, demo_tokenizer, hash, options};
 use activation_store::{
-    Content, DocId, Documents, Error, LongDocuments, PackingOptions, Piece, Result, TokenRow, TokenRows, Tokenise,
-    Tokenised,
+    Content, DocId, Documents, Error, LongDocuments, PackingOptions, Piece, Result, TokenRow, TokenRows, Tokenize,
+    TokenizedText,
 };
 use proptest::prelude::*;
 use std::sync::Arc;
@@ -92,7 +92,7 @@ fn a_document_that_must_be_seen_whole_and_is_too_long() {
     let rows = |limit| {
         let documents =
             Documents::from_texts_with(vec!["short".into(), text.clone()], options().max_piece_bytes(64)).unwrap();
-        let tokenizer: Arc<dyn Tokenise> = Arc::new(Characters { cuts: false });
+        let tokenizer: Arc<dyn Tokenize> = Arc::new(Characters { cuts: false });
         let long_documents = LongDocuments::Refuse;
         let packing = PackingOptions { max_document_bytes: limit, long_documents, ..PackingOptions::new(5) };
         TokenRows::new(documents, Some(tokenizer), packing).unwrap().collect::<Vec<_>>()
@@ -131,16 +131,16 @@ fn text_without_a_tokenizer() {
 /// Refuses a text that says so, and gives one span too many for another.
 struct Moody;
 
-impl Tokenise for Moody {
-    fn tokenise(&self, text: &str) -> Result<Tokenised> {
+impl Tokenize for Moody {
+    fn tokenise(&self, text: &str) -> Result<TokenizedText> {
         match text {
             "refuse" => Err(Error::NoDocuments),
-            "spans" => Ok(Tokenised { ids: vec![], spans: std::iter::once(0..1).collect() }),
+            "spans" => Ok(TokenizedText { ids: vec![], spans: std::iter::once(0..1).collect() }),
             _ => Characters { cuts: true }.tokenise(text),
         }
     }
 
-    fn cuts_at_whitespace(&self) -> bool {
+    fn splits_at_whitespace(&self) -> bool {
         true
     }
 }

@@ -1,7 +1,7 @@
 //! What several tests need: files in a temporary folder, documents put together again, a source and tokenizers made by hand.
 
 use activation_store::{
-    Content, DocId, DocumentOptions, DocumentSource, Documents, Piece, Result, Tokenise, Tokenised,
+    Content, DocId, DocumentOptions, DocumentSource, Documents, Piece, Result, Tokenize, TokenizedText,
 };
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -148,9 +148,9 @@ pub struct Characters {
     pub cuts: bool,
 }
 
-impl Tokenise for Characters {
-    fn tokenise(&self, text: &str) -> Result<Tokenised> {
-        let mut out = Tokenised::default();
+impl Tokenize for Characters {
+    fn tokenise(&self, text: &str) -> Result<TokenizedText> {
+        let mut out = TokenizedText::default();
         let mut start = 0;
         for (at, c) in text.char_indices() {
             let end = at + c.len_utf8();
@@ -163,7 +163,7 @@ impl Tokenise for Characters {
         Ok(out)
     }
 
-    fn cuts_at_whitespace(&self) -> bool {
+    fn splits_at_whitespace(&self) -> bool {
         self.cuts
     }
 }

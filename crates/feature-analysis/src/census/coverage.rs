@@ -63,7 +63,7 @@ pub(crate) struct Coverage {
 
 /// What the next token means for documents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Step {
+pub(crate) enum PassResult {
     /// It is of the document of this number; 0 for none.
     Document(u32),
     /// The first document of the run is over: before this token is counted, its features must be [noted](Coverage::note_head).
@@ -124,15 +124,15 @@ impl Coverage {
     }
 
     /// Goes on to the next token, unless something has to be done first; then the same token is asked about again.
-    pub(crate) fn step(&mut self, at: TokenPos, doc: Option<DocId>) -> Step {
-        let Some(open) = &mut self.open else { return Step::Reopen };
+    pub(crate) fn step(&mut self, at: TokenPos, doc: Option<DocId>) -> PassResult {
+        let Some(open) = &mut self.open else { return PassResult::Reopen };
         if at.row != open.end && at.row + 1 != open.end || self.number >= MOST_DOCUMENTS {
-            return Step::Reopen;
+            return PassResult::Reopen;
         }
         if let Some(doc) = doc.filter(|doc| open.doc != Some(*doc)) {
             if open.doc.is_some() {
                 if open.head.is_none() {
-                    return Step::Note;
+                    return PassResult::Note;
                 }
                 self.number += 1;
             }
@@ -140,7 +140,7 @@ impl Coverage {
         }
         open.end = at.row + 1;
         open.next_pos = at.pos + 1;
-        Step::Document(if doc.is_some() { self.number } else { 0 })
+        PassResult::Document(if doc.is_some() { self.number } else { 0 })
     }
 
     /// Notes the features that fired in the first document of the open run.

@@ -6,7 +6,7 @@ use crate::{Result, check_features};
 
 /// A uniform sample of one interval of a feature's activations.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Interval {
+pub struct ActivationInterval {
     /// Magnitudes from here
     pub start: f32,
     /// to here; the last interval of a feature holds its end too.
@@ -141,7 +141,7 @@ impl IntervalPass {
     ///
     /// # Errors
     /// A feature that was not chosen.
-    pub fn intervals(&self, feature: u32) -> Result<Vec<Interval>> {
+    pub fn intervals(&self, feature: u32) -> Result<Vec<ActivationInterval>> {
         let chosen = || self.features.iter().map(|feature| feature.0).collect();
         let place = self.features.binary_search_by_key(&feature, |chosen| chosen.0);
         let place = place.map_err(|_| crate::Error::NotCollected { feature, collected: chosen() })?;
@@ -149,7 +149,7 @@ impl IntervalPass {
         let interval = |part: usize| {
             let Filling { total, lowest } = &self.intervals[place * self.parts + part];
             let examples = lowest.iter().map(|(_, example)| *example).collect();
-            Interval { start: edge(part), end: edge(part + 1), total: *total, examples }
+            ActivationInterval { start: edge(part), end: edge(part + 1), total: *total, examples }
         };
         Ok((0..self.parts).rev().map(interval).collect())
     }

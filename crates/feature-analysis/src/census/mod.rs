@@ -26,14 +26,14 @@ pub use checkpoint::{Checkpoints, DamagedCheckpoint};
 pub use digest::coder_digest;
 pub use error::CensusError;
 pub use fixed::{LIMIT, MOST_TOKENS};
-pub use intervals::{Interval, IntervalPass};
-pub use options::{CensusNames, CensusOptions};
-pub use query::{BinSamples, CensusExample, FeatureAt, FeatureStats, Together};
+pub use intervals::{ActivationInterval, IntervalPass};
+pub use options::{CensusLabels, CensusOptions};
+pub use query::{BinSamples, CensusExample, Cofiring, FeatureAt, FeatureStats};
 pub use runner::{CensusProgress, CensusReport, CensusRun};
 
 use crate::Result;
 use activation_store::ExclusionCounts;
-use coverage::{Coverage, Step};
+use coverage::{Coverage, PassResult};
 use rayon::prelude::*;
 use sae_core::SparseFeatures;
 use shard::{Line, SHARD, Shard};
@@ -91,7 +91,7 @@ const PARALLEL: usize = 1 << 14;
 pub struct FeatureCensus {
     d_sae: usize,
     options: CensusOptions,
-    names: CensusNames,
+    names: CensusLabels,
     tokens: u64,
     excluded: ExclusionCounts,
     shards: Vec<Shard>,
@@ -123,7 +123,7 @@ impl FeatureCensus {
         Ok(Self {
             d_sae,
             options,
-            names: CensusNames::default(),
+            names: CensusLabels::default(),
             tokens: 0,
             excluded: ExclusionCounts::default(),
             shards,
@@ -135,7 +135,7 @@ impl FeatureCensus {
 
     /// The same with names for the files.
     #[must_use]
-    pub fn named(mut self, names: CensusNames) -> Self {
+    pub fn named(mut self, names: CensusLabels) -> Self {
         self.names = names;
         self
     }
@@ -154,7 +154,7 @@ impl FeatureCensus {
 
     /// What was looked at, in words.
     #[must_use]
-    pub fn names(&self) -> &CensusNames {
+    pub fn names(&self) -> &CensusLabels {
         &self.names
     }
 
@@ -208,13 +208,13 @@ impl FeatureCensus {
         let (at, doc) = (batch.at[row], batch.documents.and_then(|documents| documents[row]));
         loop {
             match self.coverage.step(at, doc) {
-                Step::Document(number) => return number,
-                Step::Note => {
+                PassResult::Document(number) => return number,
+                PassResult::Note => {
                     self.flush(lines, present, batch.features);
                     let features = self.in_latest_document();
                     self.coverage.note_head(features);
                 }
-                Step::Reopen => {
+                PassResult::Reopen => {
                     self.flush(lines, present, batch.features);
                     self.settle();
                     for feature in self.coverage.reopen(at) {

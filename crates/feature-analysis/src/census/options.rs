@@ -102,7 +102,7 @@ impl CensusOptions {
 
 /// What was looked at, in words for the files. Two censuses can be merged when all of these are equal.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct CensusNames {
+pub struct CensusLabels {
     /// The model.
     pub model: String,
     /// The SAE.

@@ -9,7 +9,7 @@ use crate::Result;
 use activation_store::TokenPos;
 use rayon::prelude::*;
 use std::collections::HashMap;
-use tensor_kernels::Ranked;
+use tensor_kernels::TopEntry;
 
 /// The numbers of one feature. Where it never fired, everything is 0.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -56,8 +56,8 @@ impl FeatureStats {
     }
 }
 
-impl From<Ranked> for CensusExample {
-    fn from(Ranked { value, note, address }: Ranked) -> Self {
+impl From<TopEntry> for CensusExample {
+    fn from(TopEntry { value, note, address }: TopEntry) -> Self {
         Self { at: address::unpack(address), token: note, activation: value }
     }
 }
@@ -96,7 +96,7 @@ pub struct FeatureAt {
 
 /// How often two features fire on one token.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Together {
+pub struct Cofiring {
     /// The other feature.
     pub feature: u32,
     /// Tokens on which both fire.
@@ -279,7 +279,7 @@ impl FeatureCensus {
     ///
     /// # Errors
     /// A feature that is not among [`CensusOptions::together`](super::CensusOptions::together).
-    pub fn together(&self, chosen: u32) -> Result<Vec<Together>> {
+    pub fn together(&self, chosen: u32) -> Result<Vec<Cofiring>> {
         let place = self.options.together.iter().position(|&feature| feature == chosen);
         let place = place
             .ok_or_else(|| CensusError::NotTogether { feature: chosen, together: self.options.together.clone() })?;
@@ -288,13 +288,13 @@ impl FeatureCensus {
             let n = shard.tallies.len();
             shard.together[place * n..(place + 1) * n].iter().zip(&shard.tallies)
         });
-        let of = |(feature, (&both, theirs)): (u32, (&u64, &super::shard::Tally))| Together {
+        let of = |(feature, (&both, theirs)): (u32, (&u64, &super::shard::Tally))| Cofiring {
             feature,
             both,
             lift: self.tokens as f64 * both as f64 / (ours as f64 * theirs.count as f64),
             jaccard: both as f64 / (ours + theirs.count - both) as f64,
         };
-        let mut together: Vec<Together> =
+        let mut together: Vec<Cofiring> =
             (0..).zip(counts).filter(|(feature, (both, _))| **both > 0 && *feature != chosen).map(of).collect();
         together.sort_by(|a, b| b.jaccard.total_cmp(&a.jaccard).then(a.feature.cmp(&b.feature)));
         Ok(together)

@@ -96,7 +96,7 @@ impl<'a> Target<'a> {
 /// # fn example(model: &model_hooks::LanguageModel, sae: &Sae) -> std::result::Result<(), Box<dyn std::error::Error>> {
 /// let text = Documents::open(&["corpus/*.jsonl"], DocumentOptions::default())?;
 /// // In the documents' order, not through the shuffling ring, so that documents can be counted.
-/// let mut harvest = ActivationStore::from_sae(model, sae, text, StoreOptions::default())?.into_harvest();
+/// let mut harvest = ActivationStore::from_sae(model, sae, text, StoreOptions::default())?.in_order();
 /// let census = FeatureCensus::new(sae.d_sae(), CensusOptions::default())?;
 /// let mut run = CensusRun::new().add(0, sae, census)?.stop_after(1_000_000);
 /// run.run(&mut harvest, &mut |progress| println!("{} tokens", progress.tokens))?;
@@ -266,7 +266,7 @@ impl<'a> CensusRun<'a> {
         if let Some(most) = self.stop_after.filter(|most| *most < found.tokens) {
             return Err(CensusError::Beyond { found: found.tokens, most }.into());
         }
-        let passed = source.pass_over(found.batches)?;
+        let passed = source.skip_batches(found.batches)?;
         if passed < found.batches {
             return Err(CensusError::SourceEnded { found: passed, expected: found.batches }.into());
         }
@@ -347,7 +347,7 @@ impl<'a> CensusRun<'a> {
 }
 
 fn misfit(left: &'static str, left_size: usize, right: &'static str, right_size: usize) -> Result<()> {
-    if left_size == right_size { Ok(()) } else { Err(Error::Misfit { left, left_size, right, right_size }) }
+    if left_size == right_size { Ok(()) } else { Err(Error::SizeMismatch { left, left_size, right, right_size }) }
 }
 
 /// Of which document each token of the batch is.

@@ -310,7 +310,7 @@ impl Shard {
     /// All that is kept of a feature, given how many of its documents were counted twice.
     pub(crate) fn parts(&self, feature: usize, twice: u64) -> FeatureParts {
         let tally = &self.tallies[feature];
-        let kept = |e: tensor_kernels::Ranked| Kept { address: e.address, value: e.value, token: e.note };
+        let kept = |e: tensor_kernels::TopEntry| Kept { address: e.address, value: e.value, token: e.note };
         let of_bin = |bin: usize| self.samples(feature, bin..bin + 1).into_iter().map(move |kept| (bin as u8, kept));
         FeatureParts {
             count: tally.count,

@@ -1,7 +1,7 @@
 //! What is evaluated, and how.
 
 use super::Bootstrap;
-use crate::splice::SaeAt;
+use crate::splice::HookedSae;
 use crate::{Error, Result};
 use activation_store::TokenFilter;
 use model_hooks::{HookPoint, HookSelector, HookedModel};
@@ -9,14 +9,14 @@ use sae_core::SparseCoder;
 
 /// Where a coder reads and where it writes: one place for an SAE, two for a transcoder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct EvalHooks {
+pub struct CoderHooks {
     /// Whose activations go in.
     pub input: HookSelector,
     /// Whose activations it reconstructs, and replaces.
     pub output: HookSelector,
 }
 
-impl EvalHooks {
+impl CoderHooks {
     /// An SAE at this hook point (or one head of it).
     #[must_use]
     pub fn sae(at: impl Into<HookSelector>) -> Self {
@@ -27,20 +27,20 @@ impl EvalHooks {
     /// Where an SAE's or transcoder's metadata say that it belongs: `hook_name`, `hook_name_out` and `hook_head_index`.
     ///
     /// # Errors
-    /// As [`SaeAt::home`].
+    /// As [`HookedSae::home`].
     pub fn home(coder: &dyn SparseCoder) -> Result<Self> {
-        Ok(Self::of(&SaeAt::home(coder)?))
+        Ok(Self::of(&HookedSae::home(coder)?))
     }
 
     /// As [`home`](Self::home), in a model: also where the metadata name a module in Hugging Face's words.
     ///
     /// # Errors
-    /// As [`SaeAt::home_in`].
+    /// As [`HookedSae::home_in`].
     pub fn home_in(model: &dyn HookedModel, coder: &dyn SparseCoder) -> Result<Self> {
-        Ok(Self::of(&SaeAt::home_in(model, coder)?))
+        Ok(Self::of(&HookedSae::home_in(model, coder)?))
     }
 
-    fn of(at: &SaeAt<'_>) -> Self {
+    fn of(at: &HookedSae<'_>) -> Self {
         Self { input: at.input(), output: at.output() }
     }
 

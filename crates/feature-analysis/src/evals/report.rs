@@ -3,7 +3,7 @@
 use super::features::FeatureMetrics;
 use super::metric::{Formula, Needs};
 use super::run::State;
-use super::{EvalHooks, EvalOptions, Interval, Metric, metrics};
+use super::{CoderHooks, EvalOptions, Interval, Metric, metrics};
 use crate::Result;
 use crate::plot::{Align, Table, grouped};
 use activation_store::ExclusionCounts;
@@ -53,14 +53,14 @@ pub struct Evaluation {
     pub features: FeatureMetrics,
     /// How much was looked at.
     pub counts: EvalCounts,
-    hooks: EvalHooks,
+    hooks: CoderHooks,
     options: EvalOptions,
     context_size: usize,
     about: Vec<(String, String)>,
 }
 
 impl Evaluation {
-    pub(super) fn of(state: State, options: &EvalOptions, hooks: EvalHooks) -> Self {
+    pub(super) fn of(state: State, options: &EvalOptions, hooks: CoderHooks) -> Self {
         let asked = |needs: Needs| match needs {
             Needs::Nothing => true,
             Needs::Sae => options.downstream,

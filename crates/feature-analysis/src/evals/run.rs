@@ -2,10 +2,10 @@
 
 use super::features::{FeatureCounts, l0_l1};
 use super::metric::BatchSums;
-use super::sites::{Plain, Sites};
+use super::sites::{Plain, ReplacementRuns};
 use super::sums::{Term, Terms, Units, units_of_row};
 use super::tokens::{Batch, TokenOfBatch, add};
-use super::{EvalError, EvalHooks, EvalOptions, EvalPhase, EvalProgress, Evaluation};
+use super::{CoderHooks, EvalError, EvalOptions, EvalPhase, EvalProgress, Evaluation};
 use crate::Result;
 use activation_store::{Exclusion, ExclusionCounts, Origin, ResolvedFilter, TokenPos, TokenRow};
 use candle_core::Tensor;
@@ -26,13 +26,13 @@ use sae_core::SparseCoder;
 pub fn evaluate(
     model: &LanguageModel,
     coder: &dyn SparseCoder,
-    hooks: EvalHooks,
+    hooks: CoderHooks,
     rows: &mut dyn Iterator<Item = activation_store::Result<TokenRow>>,
     options: &EvalOptions,
     progress: &mut dyn FnMut(EvalProgress),
 ) -> Result<Evaluation> {
     options.check()?;
-    let sites = Sites::new(model, coder, hooks)?;
+    let sites = ReplacementRuns::new(model, coder, hooks)?;
     let limit = options.rows.map_or(usize::MAX, |rows| usize::try_from(rows).unwrap_or(usize::MAX));
     let mut rows = rows.take(limit);
     let filter = options.filter.resolve(model.tokenizer())?;
@@ -95,7 +95,7 @@ impl State {
 
 /// An evaluation under way.
 struct Run<'a, 'p> {
-    sites: Sites<'a>,
+    sites: ReplacementRuns<'a>,
     coder: &'a dyn SparseCoder,
     options: &'a EvalOptions,
     filter: ResolvedFilter,

@@ -1,6 +1,6 @@
 //! The forward passes: one plain, and others that go on from the hook with another value there.
 
-use super::{EvalError, EvalHooks};
+use super::{CoderHooks, EvalError};
 use crate::{Error, Result};
 use candle_core::{DType, Tensor};
 use model_hooks::{Capture, Edit, HookPoint, HookRows, HookedModel, LanguageModel, NoTap, Site, Start, TokenBatch};
@@ -18,7 +18,7 @@ enum Resume {
 }
 
 /// The places of a coder in a model.
-pub(super) struct Sites<'a> {
+pub(super) struct ReplacementRuns<'a> {
     model: &'a dyn HookedModel,
     pub(super) input: HookRows,
     pub(super) output: HookRows,
@@ -38,9 +38,9 @@ pub(super) struct Plain {
     pub(super) logits: Option<Tensor>,
 }
 
-impl<'a> Sites<'a> {
+impl<'a> ReplacementRuns<'a> {
     /// Checks that the coder fits the hook points.
-    pub(super) fn new(model: &'a LanguageModel, coder: &dyn SparseCoder, hooks: EvalHooks) -> Result<Self> {
+    pub(super) fn new(model: &'a LanguageModel, coder: &dyn SparseCoder, hooks: CoderHooks) -> Result<Self> {
         let (shape, model) = (model.shape(), model.hooked());
         let (input, output) = (HookRows::resolve(hooks.input, shape)?, HookRows::resolve(hooks.output, shape)?);
         let fits = |side, hook: HookRows, found: usize| match hook.width() == found {

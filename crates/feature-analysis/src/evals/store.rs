@@ -1,6 +1,6 @@
 //! An SAE on the text of a store.
 
-use super::{EvalHooks, EvalOptions, EvalProgress, Evaluation, FeatureWeights, evaluate};
+use super::{CoderHooks, EvalOptions, EvalProgress, Evaluation, FeatureWeights, evaluate};
 use crate::Result;
 use activation_store::{ActivationSource, ActivationStore, TokenRow};
 use sae_core::{Sae, SparseCoder};
@@ -17,9 +17,9 @@ pub fn evaluate_store(
     progress: &mut dyn FnMut(EvalProgress),
 ) -> Result<Evaluation> {
     let (model, hook) = (store.model().clone(), store.spec().hooks[0]);
-    let at_store = EvalHooks::sae(hook.selector());
+    let at_store = CoderHooks::sae(hook.selector());
     let hooks =
-        EvalHooks::home_in(model.hooked(), coder).ok().filter(|home| home.input == at_store.input).unwrap_or(at_store);
+        CoderHooks::home_in(model.hooked(), coder).ok().filter(|home| home.input == at_store.input).unwrap_or(at_store);
     let mut rows = RowsOfStore { store, ready: Vec::new().into_iter() };
     let mut evaluation = evaluate(&model, coder, hooks, &mut rows, options, progress)?;
     let rounded = |sae: &Sae| sae.engine().arithmetic().is_some_and(|a| a.precision() == Precision::Bf16);

@@ -33,7 +33,7 @@ pub enum ExportError {
     },
     /// A source that shuffles, or repeats itself.
     #[error(
-        "row {found} came after row {after}; an export needs each row of tokens once and in order, as `ActivationStore::into_harvest` gives them"
+        "row {found} came after row {after}; an export needs each row of tokens once and in order, as `ActivationStore::in_order` gives them"
     )]
     Order {
         /// The row that came.
@@ -53,7 +53,7 @@ pub enum ExportError {
     },
     /// A source that does not remember its rows of tokens.
     #[error(
-        "the source does not remember row {row}, whose tokens belong into the files (`ActivationStore::into_harvest` does)"
+        "the source does not remember row {row}, whose tokens belong into the files (`ActivationStore::in_order` does)"
     )]
     NoRow {
         /// The row.

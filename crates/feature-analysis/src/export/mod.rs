@@ -25,7 +25,7 @@ fn check_width(source: &dyn ActivationSource, hook: usize, coder: &dyn SparseCod
     if left_size == right_size {
         return Ok(());
     }
-    Err(Error::Misfit { left: "the hook's width", left_size, right: "the dictionary's d_in", right_size })
+    Err(Error::SizeMismatch { left: "the hook's width", left_size, right: "the dictionary's d_in", right_size })
 }
 
 /// How far an export is.

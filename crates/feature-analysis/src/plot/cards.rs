@@ -8,7 +8,7 @@ use maud::{Markup, html};
 
 /// What was counted of one feature on a text.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct FeatureNumbers {
+pub struct FeatureRow {
     /// The feature.
     pub feature: u32,
     /// Tokens on which it fired.
@@ -23,7 +23,7 @@ pub struct FeatureNumbers {
     pub documents: Option<u64>,
 }
 
-impl FeatureNumbers {
+impl FeatureRow {
     /// Share of the tokens on which it fired; 0 where there were none.
     #[must_use]
     pub fn density(&self) -> f64 {
@@ -43,7 +43,7 @@ pub(crate) fn percent(share: f64) -> String {
 }
 
 /// Features with their numbers, a line each.
-pub fn numbers_table(features: &[FeatureNumbers]) -> Table {
+pub fn numbers_table(features: &[FeatureRow]) -> Table {
     let with_documents = features.iter().any(|f| f.documents.is_some());
     let columns =
         ["feature", "density", "tokens", "mean", "max"].into_iter().chain(with_documents.then_some("documents"));
@@ -59,9 +59,9 @@ pub fn numbers_table(features: &[FeatureNumbers]) -> Table {
 
 /// A feature and what shows what it is about.
 #[derive(Clone, Debug, PartialEq)]
-pub struct FeatureCard {
+pub struct FeatureSummary {
     /// Its numbers.
-    pub numbers: FeatureNumbers,
+    pub numbers: FeatureRow,
     /// How often it fired how strongly: neighbouring ranges of activations with their counts.
     pub histogram: Vec<(f32, f32, u64)>,
     /// The tokens whose logits it raises most; may be empty.
@@ -71,11 +71,11 @@ pub struct FeatureCard {
 }
 
 /// The cards, one under the other. Each opens and closes; the first `open` are open.
-pub fn feature_cards(cards: &[FeatureCard], open: usize) -> Markup {
+pub fn feature_cards(cards: &[FeatureSummary], open: usize) -> Markup {
     html! { @for (i, card) in cards.iter().enumerate() { (feature_card(card, i < open)) } }
 }
 
-fn feature_card(card: &FeatureCard, open: bool) -> Markup {
+fn feature_card(card: &FeatureSummary, open: bool) -> Markup {
     let n = &card.numbers;
     let most = card.promotes.iter().map(|t| t.logit.abs()).fold(0.0, f32::max);
     let documents = n.documents.map(|d| format!(" in {} documents", grouped(d)));
@@ -128,8 +128,8 @@ mod tests {
     use super::*;
     use crate::plot::ContextToken;
 
-    fn numbers(feature: u32, count: u64) -> FeatureNumbers {
-        FeatureNumbers { feature, count, tokens: 1000, mean: 0.5, max: 2.0, documents: None }
+    fn numbers(feature: u32, count: u64) -> FeatureRow {
+        FeatureRow { feature, count, tokens: 1000, mean: 0.5, max: 2.0, documents: None }
     }
 
     #[test]
@@ -137,13 +137,13 @@ mod tests {
         let shown = [0.0, 0.25, 0.0123, 0.000_46, 0.000_000_12].map(percent);
         assert_eq!(shown, ["0%", "25.0%", "1.230%", "0.046%", "1.2e-5%"]);
         assert_eq!(numbers(0, 250).density(), 0.25);
-        assert_eq!(FeatureNumbers { tokens: 0, ..numbers(0, 0) }.density(), 0.0);
+        assert_eq!(FeatureRow { tokens: 0, ..numbers(0, 0) }.density(), 0.0);
     }
 
     #[test]
     fn documents_are_a_column_where_they_were_counted() {
         assert!(!numbers_table(&[numbers(1, 2)]).to_string().contains("documents"));
-        let counted = FeatureNumbers { documents: Some(1234), ..numbers(2, 1) };
+        let counted = FeatureRow { documents: Some(1234), ..numbers(2, 1) };
         let table = numbers_table(&[numbers(1, 2), counted]).to_string();
         assert!(table.contains("1,234") && table.contains('–'), "{table}");
     }
@@ -153,8 +153,12 @@ mod tests {
         let token = ContextToken { text: "</td><script>".into(), activation: 1.0 };
         let example = TopExample { activation: 1.0, tokens: vec![token], focus: 0, place: "<b>".into() };
         let promotes = vec![LensToken { text: "<i>".into(), logit: 1.0 }];
-        let card =
-            FeatureCard { numbers: numbers(7, 3), histogram: vec![(0.0, 1.0, 3)], promotes, examples: vec![example] };
+        let card = FeatureSummary {
+            numbers: numbers(7, 3),
+            histogram: vec![(0.0, 1.0, 3)],
+            promotes,
+            examples: vec![example],
+        };
         let html = feature_cards(&[card.clone(), card], 1).into_string();
         assert!(!html.contains("<script") && !html.contains("<i>") && !html.contains("<b><"), "{html}");
         assert_eq!(html.matches(" open").count(), 1, "only the first is open");

@@ -17,7 +17,7 @@ mod scatter;
 mod table;
 mod text;
 
-pub use cards::{FeatureCard, FeatureNumbers, feature_cards, numbers_table};
+pub use cards::{FeatureRow, FeatureSummary, feature_cards, numbers_table};
 pub use chips::{ContextToken, LensRow, LensToken, TopExample, lens_table, top_table};
 pub use figure::Figure;
 pub use histogram::{Bins, HistogramOptions, bin, density, histogram, positive_histogram};

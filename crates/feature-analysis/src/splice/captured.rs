@@ -1,7 +1,7 @@
 //! What a splice keeps of a run.
 
 use super::error::listed;
-use super::{SaePoint, SaeSite, SpliceError};
+use super::{SaeHookPoint, SaeSite, SpliceError};
 use crate::{Error, Result};
 use candle_core::Tensor;
 use model_hooks::HookPoint;
@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 /// reaches.
 #[derive(Clone, Debug, Default)]
 pub struct SpliceCapture {
-    values: BTreeMap<SaePoint, Kept>,
+    values: BTreeMap<SaeHookPoint, Kept>,
 }
 
 #[derive(Clone, Debug)]
@@ -28,7 +28,7 @@ impl SpliceCapture {
     /// # Errors
     /// [`SpliceError::NotCaptured`].
     pub fn codes(&self, hook: HookPoint) -> Result<&Codes> {
-        let point = SaePoint::new(hook, SaeSite::ActsPost);
+        let point = SaeHookPoint::new(hook, SaeSite::ActsPost);
         match self.values.get(&point) {
             Some(Kept::Codes(codes)) => Ok(codes),
             _ => Err(self.missing(point)),
@@ -39,7 +39,7 @@ impl SpliceCapture {
     ///
     /// # Errors
     /// [`SpliceError::NotCaptured`].
-    pub fn tensor(&self, point: SaePoint) -> Result<Tensor> {
+    pub fn tensor(&self, point: SaeHookPoint) -> Result<Tensor> {
         match self.values.get(&point) {
             Some(Kept::Codes(codes)) => Ok(codes.to_dense()?),
             Some(Kept::Tensor(tensor)) => Ok(tensor.clone()),
@@ -48,19 +48,19 @@ impl SpliceCapture {
     }
 
     /// The places that are held, in execution order.
-    pub fn points(&self) -> impl ExactSizeIterator<Item = SaePoint> {
+    pub fn points(&self) -> impl ExactSizeIterator<Item = SaeHookPoint> {
         self.values.keys().copied()
     }
 
     pub(super) fn keep_codes(&mut self, hook: HookPoint, codes: &Codes) {
-        self.values.insert(SaePoint::new(hook, SaeSite::ActsPost), Kept::Codes(codes.clone()));
+        self.values.insert(SaeHookPoint::new(hook, SaeSite::ActsPost), Kept::Codes(codes.clone()));
     }
 
-    pub(super) fn keep(&mut self, point: SaePoint, tensor: Tensor) {
+    pub(super) fn keep(&mut self, point: SaeHookPoint, tensor: Tensor) {
         self.values.insert(point, Kept::Tensor(tensor));
     }
 
-    fn missing(&self, point: SaePoint) -> Error {
+    fn missing(&self, point: SaeHookPoint) -> Error {
         SpliceError::NotCaptured { point, held: listed(self.points()) }.into()
     }
 }

@@ -1,4 +1,4 @@
-use super::SaePoint;
+use super::SaeHookPoint;
 use super::point::site_names;
 use model_hooks::HookPoint;
 use std::fmt::Display;
@@ -77,13 +77,13 @@ pub enum SpliceError {
     #[error("`{point}` does not exist: this SAE is spliced without its error term")]
     NoErrorTerm {
         /// The place.
-        point: SaePoint,
+        point: SaeHookPoint,
     },
     /// A place that cannot be edited as a tensor.
     #[error("`{point}` cannot be edited as a tensor; {hint}")]
     NotEditable {
         /// The place.
-        point: SaePoint,
+        point: SaeHookPoint,
         /// What can be done instead.
         hint: &'static str,
     },
@@ -91,7 +91,7 @@ pub enum SpliceError {
     #[error("`{point}` was not captured; held: {held}")]
     NotCaptured {
         /// The place.
-        point: SaePoint,
+        point: SaeHookPoint,
         /// What is held.
         held: String,
     },
@@ -111,7 +111,7 @@ pub enum SpliceError {
     #[error("the edit at `{point}` returned {found}, expected {expected}")]
     EditChangedShape {
         /// The place.
-        point: SaePoint,
+        point: SaeHookPoint,
         /// What went in.
         expected: String,
         /// What came back.

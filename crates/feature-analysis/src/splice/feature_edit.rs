@@ -2,7 +2,7 @@
 
 use super::SpliceError;
 use crate::{Error, Result};
-use model_hooks::{Cx, HookPoint};
+use model_hooks::{HookPoint, TapContext};
 use sae_core::{FeatureId, SparseFeatures};
 use std::ops::{Bound, RangeBounds};
 
@@ -118,7 +118,7 @@ impl FeatureEdit {
     pub(super) fn apply(
         &self,
         hook: HookPoint,
-        cx: &Cx<'_>,
+        cx: &TapContext<'_>,
         pos: usize,
         codes: &SparseFeatures,
     ) -> Result<SparseFeatures> {

@@ -5,7 +5,7 @@
 //! on the model: a splice is the argument of one call. The semantics are those of SAELens' `HookedSAETransformer`.
 //!
 //! ```
-//! use feature_analysis::splice::{FeatureEdit, SaePoint, SaeSite, Splice};
+//! use feature_analysis::splice::{FeatureEdit, SaeHookPoint, SaeSite, Splice};
 //! use model_hooks::{HookPoint, HookedModel, TokenBatch};
 //! use sae_core::Sae;
 //!
@@ -16,18 +16,18 @@
 //! let logits = model.forward(tokens, &mut Splice::on(model).sae(hook, sae)?)?; // [batch, pos, d_vocab]
 //!
 //! // What changes when feature 7 is silent and feature 12 strong, and nothing else is touched?
-//! let sae = feature_analysis::splice::SaeAt::new(hook, sae).error_term(true);
+//! let sae = feature_analysis::splice::HookedSae::new(hook, sae).error_term(true);
 //! let mut splice = Splice::on(model)
 //!     .with(sae)?
 //!     .edit(hook, FeatureEdit::ablate([7]))?
 //!     .edit(hook, FeatureEdit::clamp([12], 20.0).positions(3..))?
-//!     .capture([SaePoint::new(hook, SaeSite::ActsPost)])?;
+//!     .capture([SaeHookPoint::new(hook, SaeSite::ActsPost)])?;
 //! let steered = model.forward(tokens, &mut splice)?;
 //! println!("{} features per token", splice.captured().codes(hook)?.features.l0());
 //! # Ok(()) }
 //! ```
 //!
-//! Where to read on: [`SaeAt`] (an SAE, its place and its error term), [`SaePoint`] (the places inside it), [`FeatureEdit`],
+//! Where to read on: [`HookedSae`] (an SAE, its place and its error term), [`SaeHookPoint`] (the places inside it), [`FeatureEdit`],
 //! [`SpliceCapture`].
 
 mod captured;
@@ -42,14 +42,14 @@ mod tap;
 pub use captured::SpliceCapture;
 pub use error::SpliceError;
 pub use feature_edit::FeatureEdit;
-pub use feature_name::FeatureName;
-pub use point::{SaePoint, SaeSite};
-pub use sae_at::SaeAt;
+pub use feature_name::FeatureHookName;
+pub use point::{SaeHookPoint, SaeSite};
+pub use sae_at::HookedSae;
 
 use crate::Result;
 use candle_core::Tensor;
 use error::listed;
-use model_hooks::{Cx, HookPoint, HookedModel, ModelShape, NoTap, Stage, TokenBatch};
+use model_hooks::{ForwardPass, HookPoint, HookedModel, ModelShape, NoTap, TapContext, TokenBatch};
 use sae_core::{Codes, SparseCoder};
 use spliced::{Edit, Spliced};
 use std::fmt;
@@ -85,23 +85,23 @@ impl<'a> Splice<'a> {
         Self { points, shape, saes: Vec::new(), captured: SpliceCapture::default() }
     }
 
-    /// Adds an SAE that replaces the value at `hook` by its reconstruction: [`with`](Self::with) of a plain [`SaeAt::new`].
+    /// Adds an SAE that replaces the value at `hook` by its reconstruction: [`with`](Self::with) of a plain [`HookedSae::new`].
     ///
     /// # Errors
     /// As [`with`](Self::with).
     pub fn sae(self, hook: HookPoint, coder: impl SparseCoder + 'a) -> Result<Self> {
-        self.with(SaeAt::new(hook, coder))
+        self.with(HookedSae::new(hook, coder))
     }
 
     /// Adds an SAE or transcoder.
     ///
     /// # Errors
-    /// [`model_hooks::Error::NoSuchPoint`] when the model lacks one of its hook points; [`SpliceError::TwoAtOneHook`],
+    /// [`model_hooks::Error::UnknownHookPoint`] when the model lacks one of its hook points; [`SpliceError::TwoAtOneHook`],
     /// [`SpliceError::OutputBeforeInput`], [`SpliceError::Width`], [`SpliceError::NotVectors`], [`SpliceError::NoSuchHead`].
-    pub fn with(mut self, sae: SaeAt<'a>) -> Result<Self> {
+    pub fn with(mut self, sae: HookedSae<'a>) -> Result<Self> {
         for hook in [sae.input, sae.output] {
             // A run's own check, so that both find and say the same.
-            Stage::plan(&self.points, &TokenBatch::new(&[[0]])?, None, Some(hook), &mut NoTap)?;
+            ForwardPass::plan(&self.points, &TokenBatch::new(&[[0]])?, None, Some(hook), &mut NoTap)?;
         }
         let hook = sae.output;
         match self.saes.binary_search_by_key(&hook, |spliced| spliced.sae.output) {
@@ -130,7 +130,11 @@ impl<'a> Splice<'a> {
     ///
     /// # Errors
     /// [`SpliceError::NoSaeAt`]. During a run the closure's own, and [`SpliceError::EditChangedShape`].
-    pub fn edit_codes(mut self, hook: HookPoint, f: impl FnMut(&Cx<'_>, Codes) -> Result<Codes> + 'a) -> Result<Self> {
+    pub fn edit_codes(
+        mut self,
+        hook: HookPoint,
+        f: impl FnMut(&TapContext<'_>, Codes) -> Result<Codes> + 'a,
+    ) -> Result<Self> {
         self.at(hook)?.edits.push(Edit::Codes(Box::new(f)));
         Ok(self)
     }
@@ -143,8 +147,8 @@ impl<'a> Splice<'a> {
     /// and pre-activations. During a run the closure's own, and [`SpliceError::EditChangedShape`].
     pub fn edit_tensor(
         mut self,
-        point: SaePoint,
-        f: impl FnMut(&Cx<'_>, Tensor) -> Result<Tensor> + 'a,
+        point: SaeHookPoint,
+        f: impl FnMut(&TapContext<'_>, Tensor) -> Result<Tensor> + 'a,
     ) -> Result<Self> {
         let spliced = self.existing(point)?;
         let hint = match point.site {
@@ -163,7 +167,7 @@ impl<'a> Splice<'a> {
     /// # Errors
     /// [`SpliceError::NoSaeAt`], [`SpliceError::NoErrorTerm`]. During a run [`sae_core::Error::NoPreActs`] of a coder that does not show
     /// its pre-activations.
-    pub fn capture(mut self, points: impl IntoIterator<Item = SaePoint>) -> Result<Self> {
+    pub fn capture(mut self, points: impl IntoIterator<Item = SaeHookPoint>) -> Result<Self> {
         for point in points {
             self.existing(point)?.captured.insert(point.site);
         }
@@ -172,11 +176,11 @@ impl<'a> Splice<'a> {
 
     /// The places inside the SAEs added so far, in execution order of the SAEs. (Pre-activations only exist of coders that show them.)
     #[must_use]
-    pub fn sae_points(&self) -> Vec<SaePoint> {
+    pub fn sae_points(&self) -> Vec<SaeHookPoint> {
         let of = |spliced: &Spliced<'a>| {
             let (hook, error_term) = (spliced.sae.output, spliced.sae.error_term);
             let exists = move |site: &SaeSite| error_term || *site != SaeSite::Error;
-            SaeSite::all().filter(exists).map(move |site| SaePoint::new(hook, site))
+            SaeSite::all().filter(exists).map(move |site| SaeHookPoint::new(hook, site))
         };
         self.saes.iter().flat_map(of).collect()
     }
@@ -193,7 +197,7 @@ impl<'a> Splice<'a> {
         self.captured
     }
 
-    fn existing(&mut self, point: SaePoint) -> Result<&mut Spliced<'a>> {
+    fn existing(&mut self, point: SaeHookPoint) -> Result<&mut Spliced<'a>> {
         let spliced = self.at(point.hook)?;
         match point.site {
             SaeSite::Error if !spliced.sae.error_term => Err(SpliceError::NoErrorTerm { point }.into()),
@@ -225,7 +229,7 @@ impl fmt::Debug for Splice<'_> {
 pub fn run_with_saes<'a>(
     model: &dyn HookedModel,
     tokens: &TokenBatch,
-    saes: impl IntoIterator<Item = SaeAt<'a>>,
+    saes: impl IntoIterator<Item = HookedSae<'a>>,
 ) -> Result<Tensor> {
     let mut splice = saes.into_iter().try_fold(Splice::on(model), Splice::with)?;
     Ok(model.forward(tokens, &mut splice)?)

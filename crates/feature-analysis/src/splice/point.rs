@@ -53,21 +53,21 @@ impl SaeSite {
 /// A place inside the SAE whose output stands at a hook point. `Display` and `FromStr` are SAELens' cache names.
 ///
 /// ```
-/// use feature_analysis::splice::{SaePoint, SaeSite};
-/// let point: SaePoint = "blocks.8.hook_resid_pre.hook_sae_acts_post".parse()?;
-/// assert_eq!(point, SaePoint::new("blocks.8.hook_resid_pre".parse()?, SaeSite::ActsPost));
+/// use feature_analysis::splice::{SaeHookPoint, SaeSite};
+/// let point: SaeHookPoint = "blocks.8.hook_resid_pre.hook_sae_acts_post".parse()?;
+/// assert_eq!(point, SaeHookPoint::new("blocks.8.hook_resid_pre".parse()?, SaeSite::ActsPost));
 /// assert_eq!(point.to_string(), "blocks.8.hook_resid_pre.hook_sae_acts_post");
 /// # Ok::<(), feature_analysis::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SaePoint {
+pub struct SaeHookPoint {
     /// Where the SAE's output stands (for a transcoder its output hook).
     pub hook: HookPoint,
     /// The place inside the SAE.
     pub site: SaeSite,
 }
 
-impl SaePoint {
+impl SaeHookPoint {
     /// The place `site` of the SAE whose output stands at `hook`.
     #[must_use]
     pub fn new(hook: HookPoint, site: SaeSite) -> Self {
@@ -75,13 +75,13 @@ impl SaePoint {
     }
 }
 
-impl fmt::Display for SaePoint {
+impl fmt::Display for SaeHookPoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.hook, self.site.name())
     }
 }
 
-impl FromStr for SaePoint {
+impl FromStr for SaeHookPoint {
     type Err = Error;
 
     /// Reads `<hook point>.hook_sae_...`.
@@ -114,8 +114,8 @@ mod tests {
     fn names_round_trip() {
         for hook in ["blocks.11.attn.hook_z", "hook_embed"] {
             for site in SaeSite::all() {
-                let point = SaePoint::new(hook.parse().unwrap(), site);
-                assert_eq!(point.to_string().parse::<SaePoint>().unwrap(), point);
+                let point = SaeHookPoint::new(hook.parse().unwrap(), site);
+                assert_eq!(point.to_string().parse::<SaeHookPoint>().unwrap(), point);
                 assert!(point.to_string().starts_with(hook));
             }
         }
@@ -124,10 +124,10 @@ mod tests {
     #[test]
     fn unknown_names_are_errors_that_name_what_is_known() {
         for bad in ["", "hook_sae_input", "blocks.0.hook_mlp_out", "blocks.0.hook_mlp_out.hook_sae_acts"] {
-            let error = bad.parse::<SaePoint>().unwrap_err().to_string();
+            let error = bad.parse::<SaeHookPoint>().unwrap_err().to_string();
             assert!(error.contains("hook_sae_acts_post"), "{bad}: {error}");
         }
-        let error = "blocks.0.hook_mlp_uot.hook_sae_input".parse::<SaePoint>().unwrap_err().to_string();
+        let error = "blocks.0.hook_mlp_uot.hook_sae_input".parse::<SaeHookPoint>().unwrap_err().to_string();
         assert!(error.contains("blocks.0.hook_mlp_out"), "{error}");
     }
 }

@@ -10,12 +10,12 @@ use std::fmt;
 ///
 /// ```
 /// use activation_store::TokenFilter;
-/// use feature_analysis::splice::SaeAt;
+/// use feature_analysis::splice::HookedSae;
 /// # fn demo(model: &model_hooks::LanguageModel, sae: &sae_core::Sae) -> feature_analysis::Result<()> {
-/// let at = SaeAt::new("blocks.8.hook_resid_pre".parse()?, sae).error_term(true).filter(&TokenFilter::structural(), model.tokenizer())?;
+/// let at = HookedSae::new("blocks.8.hook_resid_pre".parse()?, sae).error_term(true).filter(&TokenFilter::structural(), model.tokenizer())?;
 /// # Ok(()) }
 /// ```
-pub struct SaeAt<'a> {
+pub struct HookedSae<'a> {
     pub(super) coder: Box<dyn SparseCoder + 'a>,
     pub(super) input: HookPoint,
     pub(super) output: HookPoint,
@@ -24,7 +24,7 @@ pub struct SaeAt<'a> {
     pub(super) filter: ResolvedFilter,
 }
 
-impl<'a> SaeAt<'a> {
+impl<'a> HookedSae<'a> {
     /// An SAE that reads and replaces the value at `hook`. The coder may be borrowed, boxed or shared.
     #[must_use]
     pub fn new(hook: HookPoint, coder: impl SparseCoder + 'a) -> Self {
@@ -82,9 +82,9 @@ impl<'a> SaeAt<'a> {
     }
 
     /// The same with a borrowed coder.
-    pub(crate) fn borrowed(&self) -> SaeAt<'_> {
+    pub(crate) fn borrowed(&self) -> HookedSae<'_> {
         let Self { input, output, head, error_term, .. } = *self;
-        SaeAt { coder: Box::new(&*self.coder), input, output, head, error_term, filter: self.filter.clone() }
+        HookedSae { coder: Box::new(&*self.coder), input, output, head, error_term, filter: self.filter.clone() }
     }
 
     pub(crate) fn coder(&self) -> &dyn SparseCoder {
@@ -126,7 +126,7 @@ impl<'a> SaeAt<'a> {
     }
 }
 
-impl fmt::Debug for SaeAt<'_> {
+impl fmt::Debug for HookedSae<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SaeAt")
             .field("input", &format_args!("{}", self.input))

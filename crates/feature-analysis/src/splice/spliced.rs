@@ -1,14 +1,14 @@
 //! One SAE in a forward pass: what it is handed, what it changes, what it hands back.
 
-use super::{FeatureEdit, SaeAt, SaePoint, SaeSite, SpliceCapture, SpliceError};
+use super::{FeatureEdit, HookedSae, SaeHookPoint, SaeSite, SpliceCapture, SpliceError};
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
-use model_hooks::{Cx, HookPoint, HookRows, HookSelector, ModelShape};
+use model_hooks::{HookPoint, HookRows, HookSelector, ModelShape, TapContext};
 use sae_core::Codes;
 use std::collections::BTreeSet;
 
 /// What a closure makes of a value.
-type Change<'a, T> = dyn FnMut(&Cx<'_>, T) -> Result<T> + 'a;
+type Change<'a, T> = dyn FnMut(&TapContext<'_>, T) -> Result<T> + 'a;
 
 /// A change inside the SAE.
 pub(super) enum Edit<'a> {
@@ -17,9 +17,9 @@ pub(super) enum Edit<'a> {
     Tensor(SaeSite, Box<Change<'a, Tensor>>),
 }
 
-/// A checked [`SaeAt`] with its edits, and its input while a run is between its two hooks.
+/// A checked [`HookedSae`] with its edits, and its input while a run is between its two hooks.
 pub(super) struct Spliced<'a> {
-    pub(super) sae: SaeAt<'a>,
+    pub(super) sae: HookedSae<'a>,
     from: HookRows,
     to: HookRows,
     /// A transcoder's input, from its input hook to its output hook of one run.
@@ -29,8 +29,8 @@ pub(super) struct Spliced<'a> {
 }
 
 impl<'a> Spliced<'a> {
-    pub(super) fn check(sae: SaeAt<'a>, shape: &ModelShape) -> Result<Self> {
-        let SaeAt { input, output, .. } = sae;
+    pub(super) fn check(sae: HookedSae<'a>, shape: &ModelShape) -> Result<Self> {
+        let HookedSae { input, output, .. } = sae;
         if output < input {
             return Err(SpliceError::OutputBeforeInput { input, output }.into());
         }
@@ -62,7 +62,7 @@ impl<'a> Spliced<'a> {
     /// error  = edit(original - decode(encode(x)) - skip(x))          with the error term; 0 at excluded tokens
     /// output = edit(x_hat + skip(edit(x)) + error)                   the original at excluded tokens
     /// ```
-    pub(super) fn output(&mut self, cx: &Cx<'_>, original: Tensor, kept: &mut SpliceCapture) -> Result<Tensor> {
+    pub(super) fn output(&mut self, cx: &TapContext<'_>, original: Tensor, kept: &mut SpliceCapture) -> Result<Tensor> {
         let hook = self.sae.output;
         if original.track_op() {
             return Err(SpliceError::Gradients { hook }.into());
@@ -114,7 +114,13 @@ impl<'a> Spliced<'a> {
     }
 
     /// What the SAE misses of the original value, in its shape; zero where it is passed by.
-    fn error(&mut self, cx: &Cx<'_>, original: &Tensor, recons: &Tensor, excluded: Option<&Tensor>) -> Result<Tensor> {
+    fn error(
+        &mut self,
+        cx: &TapContext<'_>,
+        original: &Tensor,
+        recons: &Tensor,
+        excluded: Option<&Tensor>,
+    ) -> Result<Tensor> {
         let vectors = self.to.gather(original)?.to_dtype(DType::F32)?;
         let error = self.to.scatter(&original.zeros_like()?, &(vectors - recons)?)?;
         let error = match excluded {
@@ -143,7 +149,7 @@ impl<'a> Spliced<'a> {
         })
     }
 
-    fn edit_codes(&mut self, cx: &Cx<'_>, pos: usize, mut codes: Codes) -> Result<Codes> {
+    fn edit_codes(&mut self, cx: &TapContext<'_>, pos: usize, mut codes: Codes) -> Result<Codes> {
         let hook = self.sae.output;
         for edit in &mut self.edits {
             match edit {
@@ -153,7 +159,7 @@ impl<'a> Spliced<'a> {
                     let (expected, rows) = (form(&codes), codes.features.rows());
                     codes = f(cx, codes)?;
                     if form(&codes) != expected || codes.features.rows() != rows {
-                        let point = SaePoint::new(hook, SaeSite::ActsPost);
+                        let point = SaeHookPoint::new(hook, SaeSite::ActsPost);
                         return Err(SpliceError::EditChangedShape { point, expected, found: form(&codes) }.into());
                     }
                 }
@@ -163,7 +169,7 @@ impl<'a> Spliced<'a> {
         Ok(codes)
     }
 
-    fn edit_tensor(&mut self, site: SaeSite, cx: &Cx<'_>, mut x: Tensor) -> Result<Tensor> {
+    fn edit_tensor(&mut self, site: SaeSite, cx: &TapContext<'_>, mut x: Tensor) -> Result<Tensor> {
         for edit in &mut self.edits {
             let Edit::Tensor(at, f) = edit else { continue };
             if *at == site {
@@ -172,7 +178,7 @@ impl<'a> Spliced<'a> {
                 if *x.shape() != shape || x.dtype() != dtype {
                     let (expected, found) =
                         (format!("{shape:?} of {dtype:?}"), format!("{:?} of {:?}", x.shape(), x.dtype()));
-                    let point = SaePoint::new(self.sae.output, site);
+                    let point = SaeHookPoint::new(self.sae.output, site);
                     return Err(SpliceError::EditChangedShape { point, expected, found }.into());
                 }
             }
@@ -182,12 +188,12 @@ impl<'a> Spliced<'a> {
 
     fn keep(&self, kept: &mut SpliceCapture, site: SaeSite, x: &Tensor) {
         if self.captured.contains(&site) {
-            kept.keep(SaePoint::new(self.sae.output, site), x.clone());
+            kept.keep(SaeHookPoint::new(self.sae.output, site), x.clone());
         }
     }
 
     /// `[batch, pos, 1 ..]`, 1 where the token is one of the excluded.
-    fn excluded(&self, cx: &Cx<'_>, original: &Tensor, x: &Tensor) -> Result<Option<Tensor>> {
+    fn excluded(&self, cx: &TapContext<'_>, original: &Tensor, x: &Tensor) -> Result<Option<Tensor>> {
         let tokens = cx.tokens;
         let (&[batch, pos, ref rest @ ..], hook) = (original.dims(), self.sae.output) else {
             return Err(shape_error(self.sae.output, cx, original));
@@ -238,7 +244,7 @@ fn rows(at: HookSelector, shape: &ModelShape, side: &'static str, found: usize) 
     }
     let all = HookRows::resolve(hook, shape)?;
     let hint = match at.head {
-        None if Some(found) == rows.head_width() => " over all heads; name one with `SaeAt::head`",
+        None if Some(found) == rows.head_width() => " over all heads; name one with `HookedSae::head`",
         Some(_) if found == all.width() => " in one head; this SAE takes all of them",
         _ => "",
     };
@@ -249,7 +255,7 @@ fn plus(x: Tensor, skip: Option<&Tensor>) -> Result<Tensor> {
     skip.map_or(Ok(x.clone()), |skip| Ok((x + skip)?))
 }
 
-fn shape_error(hook: HookPoint, cx: &Cx<'_>, found: &Tensor) -> Error {
+fn shape_error(hook: HookPoint, cx: &TapContext<'_>, found: &Tensor) -> Error {
     let expected = format!("[{}, {}, ..] as the tokens", cx.tokens.batch(), cx.tokens.pos());
     SpliceError::Shape { hook, expected, found: found.dims().to_vec() }.into()
 }

@@ -1,12 +1,12 @@
 //! A census as sections of a page: how often features fire, which never do and which always, how strong they get, and the strongest
 //! with their examples.
 
-use super::{Contexts, lens_rows};
+use super::{ExampleContexts, lens_rows};
 use crate::census::{CensusExample, FeatureCensus, FeatureStats};
 use crate::lens::written;
 use crate::page::Section;
 use crate::plot::{
-    FeatureCard, FeatureNumbers, Figure, HistogramOptions, LensToken, density, feature_cards, grouped, histogram,
+    FeatureRow, FeatureSummary, Figure, HistogramOptions, LensToken, density, feature_cards, grouped, histogram,
     numbers_table, percent,
 };
 use crate::{Error, FrameOptions, LensOptions, Result, logit_lens};
@@ -23,16 +23,16 @@ const NAMED: usize = 200;
 
 /// The numbers of every feature of an SAE on a text, as sections of a page.
 #[derive(Clone, Debug, PartialEq)]
-pub struct CensusView {
+pub struct CensusPage {
     /// Every feature's, in order.
-    pub features: Vec<FeatureNumbers>,
+    pub features: Vec<FeatureRow>,
     /// Those shown with examples, in the order in which they are shown.
-    pub cards: Vec<FeatureCard>,
+    pub cards: Vec<FeatureSummary>,
 }
 
 /// How much of a census is shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CensusViewOptions {
+pub struct CensusPageOptions {
     /// How many features with examples.
     pub features: usize,
     /// How many examples of each.
@@ -43,14 +43,14 @@ pub struct CensusViewOptions {
     pub around: FrameOptions,
 }
 
-impl Default for CensusViewOptions {
+impl Default for CensusPageOptions {
     fn default() -> Self {
         let around = FrameOptions { len_prefix: 16, len_suffix: 8, ..FrameOptions::default() };
         Self { features: 16, examples: 8, promotes: 8, around }
     }
 }
 
-impl CensusView {
+impl CensusPage {
     /// Of a census: all its numbers, and its strongest features with the text around their examples, which is read from `store` (at the start of
     /// the text that was counted, packed in the same way). What features promote is shown where a linear map leads from the SAE's hook point to the residual stream.
     ///
@@ -61,10 +61,10 @@ impl CensusView {
         census: &FeatureCensus,
         coder: &dyn SparseCoder,
         store: &mut ActivationStore,
-        options: &CensusViewOptions,
+        options: &CensusPageOptions,
     ) -> Result<Self> {
-        let of = |stats: FeatureStats| FeatureNumbers::of(&stats, census.tokens());
-        let features: Vec<FeatureNumbers> = census.all_stats()?.into_iter().map(of).collect();
+        let of = |stats: FeatureStats| FeatureRow::of(&stats, census.tokens());
+        let features: Vec<FeatureRow> = census.all_stats()?.into_iter().map(of).collect();
         let shown = strongest(&features, options.features);
         let numbers: Vec<u32> = shown.iter().map(|f| f.feature).collect();
         let mut tops = Vec::with_capacity(shown.len());
@@ -74,7 +74,7 @@ impl CensusView {
             tops.push(top);
         }
         let rows: BTreeSet<u64> = tops.iter().flatten().map(|example| example.at.row).collect();
-        let contexts = Contexts::read(coder, store, &numbers, &rows)?;
+        let contexts = ExampleContexts::read(coder, store, &numbers, &rows)?;
         let promotes = promotes(coder, store, &numbers, options.promotes)?;
         let mut cards = Vec::with_capacity(shown.len());
         for ((numbers, top), promotes) in shown.into_iter().zip(tops).zip(promotes) {
@@ -84,7 +84,7 @@ impl CensusView {
             }
             // Bars of half an octave.
             let histogram = census.histogram(numbers.feature)?.grouped(2);
-            cards.push(FeatureCard { numbers, histogram, promotes, examples });
+            cards.push(FeatureSummary { numbers, histogram, promotes, examples });
         }
         Ok(Self { features, cards })
     }
@@ -107,10 +107,10 @@ impl CensusView {
     /// How many are silent, rare and dense, in words.
     #[must_use]
     pub fn words(&self) -> String {
-        let n = |wanted: &dyn Fn(&FeatureNumbers) -> bool| self.features.iter().filter(|f| wanted(f)).count();
+        let n = |wanted: &dyn Fn(&FeatureRow) -> bool| self.features.iter().filter(|f| wanted(f)).count();
         let [silent, once, dense] = [n(&|f| f.count == 0), n(&|f| f.count == 1), n(&|f| f.density() > DENSE)];
         let of_all = |n: usize| percent(n as f64 / self.features.len().max(1) as f64);
-        let l0: f64 = self.features.iter().map(FeatureNumbers::density).sum();
+        let l0: f64 = self.features.iter().map(FeatureRow::density).sum();
         format!(
             "Of {} features {} ({}) never fired on this text, {} fired once, {} are dense (on more than {:.0}% of the tokens). On average {l0:.1} features \
              are active on a token.",
@@ -149,7 +149,7 @@ impl CensusView {
     }
 
     fn densest(&self) -> Section {
-        let mut densest: Vec<FeatureNumbers> = self.features.iter().filter(|f| f.count > 0).copied().collect();
+        let mut densest: Vec<FeatureRow> = self.features.iter().filter(|f| f.count > 0).copied().collect();
         densest.sort_by(|a, b| b.count.cmp(&a.count).then(a.feature.cmp(&b.feature)));
         densest.truncate(LISTED);
         Section::new("dense", "The densest features").table(&numbers_table(&densest))
@@ -190,7 +190,7 @@ fn promotes(
     Ok(lens_rows(&lens, model.require_tokenizer()?).into_iter().map(|row| row.top).collect())
 }
 
-impl FeatureNumbers {
+impl FeatureRow {
     /// Of a census's numbers over so many tokens.
     #[must_use]
     pub fn of(stats: &FeatureStats, tokens: u64) -> Self {
@@ -201,9 +201,8 @@ impl FeatureNumbers {
 
 /// The features with the strongest activations (by magnitude), strongest first, without those that never fired and the dense ones; equal ones by number.
 #[must_use]
-pub fn strongest(features: &[FeatureNumbers], n: usize) -> Vec<FeatureNumbers> {
-    let mut found: Vec<FeatureNumbers> =
-        features.iter().filter(|f| f.count > 0 && f.density() <= DENSE).copied().collect();
+pub fn strongest(features: &[FeatureRow], n: usize) -> Vec<FeatureRow> {
+    let mut found: Vec<FeatureRow> = features.iter().filter(|f| f.count > 0 && f.density() <= DENSE).copied().collect();
     found.sort_by(|a, b| b.max.abs().total_cmp(&a.max.abs()).then(a.feature.cmp(&b.feature)));
     found.truncate(n);
     found
@@ -213,8 +212,8 @@ pub fn strongest(features: &[FeatureNumbers], n: usize) -> Vec<FeatureNumbers> {
 mod tests {
     use super::*;
 
-    fn numbers(feature: u32, count: u64, max: f32) -> FeatureNumbers {
-        FeatureNumbers { feature, count, tokens: 100, mean: 1.0, max, documents: None }
+    fn numbers(feature: u32, count: u64, max: f32) -> FeatureRow {
+        FeatureRow { feature, count, tokens: 100, mean: 1.0, max, documents: None }
     }
 
     #[test]
@@ -231,7 +230,7 @@ mod tests {
         for features in
             [vec![], vec![numbers(0, 0, 0.0)], vec![numbers(0, 100, 1.0), numbers(1, 0, 0.0), numbers(2, 1, 2.0)]]
         {
-            let view = CensusView { features, cards: Vec::new() };
+            let view = CensusPage { features, cards: Vec::new() };
             let mut page = crate::page::Page::new("census", "");
             view.sections().into_iter().for_each(|section| {
                 page.section(section);
@@ -243,7 +242,7 @@ mod tests {
     #[test]
     fn silent_dense_and_rare_are_counted() {
         let features = vec![numbers(0, 0, 0.0), numbers(1, 50, 1.0), numbers(2, 1, 1.0), numbers(3, 1, 1.0)];
-        let words = CensusView { features, cards: Vec::new() }.words();
+        let words = CensusPage { features, cards: Vec::new() }.words();
         assert!(words.contains("Of 4 features 1 (25.0%) never fired"), "{words}");
         assert!(words.contains("2 fired once, 1 are dense") && words.contains("0.5 features"), "{words}");
     }

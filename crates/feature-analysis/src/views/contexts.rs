@@ -13,13 +13,13 @@ use std::collections::{BTreeMap, BTreeSet};
 ///
 /// Memory: the wanted rows (about 44 bytes a position) and `4 * features` bytes a position of them.
 #[derive(Clone, Debug)]
-pub struct Contexts {
+pub struct ExampleContexts {
     features: Vec<u32>,
     /// Row number -> the row and its activations, `[positions, features]`.
     rows: BTreeMap<u64, (TokenRow, Vec<f32>)>,
 }
 
-impl Contexts {
+impl ExampleContexts {
     /// Of rows that are at hand.
     ///
     /// # Errors

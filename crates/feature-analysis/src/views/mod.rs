@@ -3,14 +3,14 @@
 mod census;
 mod contexts;
 
-pub use census::{CensusView, CensusViewOptions, DENSE, strongest};
-pub use contexts::Contexts;
+pub use census::{CensusPage, CensusPageOptions, DENSE, strongest};
+pub use contexts::ExampleContexts;
 
 use crate::plot::{
     Figure, HistogramOptions, LensRow, LensToken, ScatterOptions, ScatterPoint, TopExample, pca_scatter,
     positive_histogram,
 };
-use crate::{Error, FrameOptions, KeptExamples, LogitLens, Pca, PositiveActivations, Result, top_activations};
+use crate::{Error, FeatureExamples, FrameOptions, LogitLens, Pca, PositiveActivations, Result, top_activations};
 use activation_store::{ActivationStore, TokenRow};
 use model_hooks::Tokenizer;
 use sae_core::SparseCoder;
@@ -34,7 +34,7 @@ pub fn positive_figure(positive: &PositiveActivations) -> Figure {
 /// # Errors
 /// A feature that was not collected, or the store's, model's or SAE's own errors.
 pub fn top_examples(
-    kept: &KeptExamples,
+    kept: &FeatureExamples,
     feature: u32,
     k: usize,
     coder: &dyn SparseCoder,
@@ -43,7 +43,7 @@ pub fn top_examples(
 ) -> Result<Vec<TopExample>> {
     let top = top_activations(kept, feature, k)?;
     let rows: BTreeMap<u64, &TokenRow> = top.iter().map(|t| (t.at.row, kept.place(t.example).row)).collect();
-    let contexts = Contexts::of(coder, store, &[feature], rows.into_values().cloned().collect())?;
+    let contexts = ExampleContexts::of(coder, store, &[feature], rows.into_values().cloned().collect())?;
     let mut examples = Vec::with_capacity(top.len());
     for t in &top {
         examples.push(contexts.example(feature, t.at, t.token, t.activation, store, around)?);
@@ -71,7 +71,7 @@ pub fn lens_rows(lens: &LogitLens, tokenizer: &Tokenizer) -> Vec<LensRow> {
 
 /// What the PCA scatter (cell 27) shows of each kept token.
 #[derive(Clone, Debug)]
-pub struct PcaPoints {
+pub struct PcaPlotData {
     /// The coordinates, `[n, n_components]`.
     pub scores: Vec<Vec<f32>>,
     /// The tokens, readable.
@@ -80,12 +80,12 @@ pub struct PcaPoints {
     pub contexts: Vec<String>,
 }
 
-impl PcaPoints {
+impl PcaPlotData {
     /// Projects the reconstructions of the kept tokens.
     ///
     /// # Errors
     /// The tokenizer's, or a width that is not the PCA's.
-    pub fn new(kept: &KeptExamples, pca: &Pca, tokenizer: &Tokenizer) -> Result<Self> {
+    pub fn new(kept: &FeatureExamples, pca: &Pca, tokenizer: &Tokenizer) -> Result<Self> {
         let scores = pca.transform(&kept.reconstructions()?)?.to_dtype(candle_core::DType::F32)?.to_vec2()?;
         let (mut tokens, mut contexts) = (Vec::with_capacity(kept.len()), Vec::with_capacity(kept.len()));
         for i in 0..kept.len() {

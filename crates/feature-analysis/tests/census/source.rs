@@ -85,7 +85,7 @@ impl ActivationSource for Synthetic {
         self.rows.as_ref()
     }
 
-    fn pass_over(&mut self, batches: u64) -> Result<u64> {
+    fn skip_batches(&mut self, batches: u64) -> Result<u64> {
         let most = (self.tokens - self.next).div_ceil(self.batch) as u64;
         let passed = batches.min(most);
         self.next = self.tokens.min(self.next + passed as usize * self.batch);

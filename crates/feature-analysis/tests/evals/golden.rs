@@ -3,7 +3,7 @@
 use crate::tolerances::{METRICS, SCORES};
 use crate::toy::{at, plain};
 use activation_store::{HookSelector, TokenFilter, TokenRow};
-use feature_analysis::evals::{Bootstrap, EvalHooks, EvalOptions, Evaluation, FeatureWeights};
+use feature_analysis::evals::{Bootstrap, CoderHooks, EvalOptions, Evaluation, FeatureWeights};
 use model_hooks::{Arithmetic, Engine, HookPoint, LanguageModel, LoadOptions, Precision, Processing, load};
 use sae_core::{Sae, SaeParts};
 use serde_json::Value;
@@ -64,11 +64,11 @@ fn options(case: &str) -> EvalOptions {
     }
 }
 
-fn hooks(input: &str, output: Option<&str>) -> EvalHooks {
+fn hooks(input: &str, output: Option<&str>) -> CoderHooks {
     let input: HookPoint = input.parse().unwrap();
     match output {
-        None => EvalHooks::sae(HookSelector::from(input)),
-        Some(output) => EvalHooks::transcoder(input, output.parse().unwrap()),
+        None => CoderHooks::sae(HookSelector::from(input)),
+        Some(output) => CoderHooks::transcoder(input, output.parse().unwrap()),
     }
 }
 

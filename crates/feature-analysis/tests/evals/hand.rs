@@ -3,7 +3,7 @@
 use crate::toy::{Map, at, near, on_toy, plain, row_of, rows, toy};
 use activation_store::TokenFilter;
 use candle_core::{Device, Tensor};
-use feature_analysis::evals::{EvalHooks, EvalOptions, metrics};
+use feature_analysis::evals::{CoderHooks, EvalOptions, metrics};
 use sae_core::{Activation, Sae, SaeParts};
 
 const EXACT: f64 = 1e-9;
@@ -181,7 +181,7 @@ fn an_identity_sae_explains_everything() {
     let rows: Vec<_> = (0..3).map(|r| row_of(r, r, &[17, 400 + r as u32, 23, 999, 5, 77])).collect();
     for scale in [1.0, 3.0] {
         let sae = identity(d, scale);
-        let hooks = EvalHooks::sae("blocks.1.hook_resid_pre".parse::<model_hooks::HookPoint>().unwrap());
+        let hooks = CoderHooks::sae("blocks.1.hook_resid_pre".parse::<model_hooks::HookPoint>().unwrap());
         let found = at(&model, &sae, hooks, &rows, &plain()).unwrap();
         near(&found, "explained_variance", 1.0, 1e-7);
         near(&found, "explained_variance_legacy", 1.0, 1e-6);

@@ -2,7 +2,7 @@
 
 use crate::toy::plain;
 use activation_store::{ActivationStore, DocumentOptions, Documents, StoreOptions, TokenRow};
-use feature_analysis::evals::{EvalHooks, EvalOptions, Evaluation, evaluate, evaluate_store};
+use feature_analysis::evals::{CoderHooks, EvalOptions, Evaluation, evaluate, evaluate_store};
 use model_hooks::{HookPoint, LanguageModel, LoadOptions, Processing, load};
 use sae_core::{Sae, SparseCoder};
 use std::path::{Path, PathBuf};
@@ -119,7 +119,7 @@ fn fewer_rows_than_asked_for_are_what_there_is() {
     let rows = rows();
     let options = EvalOptions { rows: Some(1_000_000), ..plain() };
     let mut of = rows.iter().cloned().map(Ok);
-    let hooks = EvalHooks::sae("blocks.2.hook_resid_pre".parse::<HookPoint>().unwrap());
+    let hooks = CoderHooks::sae("blocks.2.hook_resid_pre".parse::<HookPoint>().unwrap());
     let found = evaluate(&DEMO, &*SAE, hooks, &mut of, &options, &mut |_| ()).unwrap();
     assert_eq!(found.counts.rows, 3);
 }

@@ -4,7 +4,7 @@ use crate::laws::demo;
 use crate::toy::{Map, at, on_toy, plain, row_of, rows, toy};
 use activation_store::TokenFilter;
 use feature_analysis::Error;
-use feature_analysis::evals::{Bootstrap, EvalError, EvalHooks, EvalOptions, evaluate};
+use feature_analysis::evals::{Bootstrap, CoderHooks, EvalError, EvalOptions, evaluate};
 use model_hooks::HookPoint;
 
 fn identity() -> Map<impl Fn(&[f32]) -> Vec<f32>> {
@@ -54,18 +54,18 @@ fn a_coder_that_does_not_fit() {
     let rows = rows(&[&[3, 4, 5]]);
     let point = |name: &str| name.parse::<HookPoint>().unwrap();
     let refused = |hooks| at(&model, &identity(), hooks, &rows, &plain()).unwrap_err().to_string();
-    let message = refused(EvalHooks::sae(point("blocks.1.hook_resid_pre")));
+    let message = refused(CoderHooks::sae(point("blocks.1.hook_resid_pre")));
     assert_eq!(message, "the d_in of the SAE is 2, but `blocks.1.hook_resid_pre` has width 256");
     let wide = Map(256, |x: &[f32]| x.to_vec());
     let refused = |hooks| at(&model, &wide, hooks, &rows, &plain()).unwrap_err().to_string();
-    let message = refused(EvalHooks::transcoder(point("blocks.1.hook_resid_mid"), point("blocks.1.mlp.hook_post")));
+    let message = refused(CoderHooks::transcoder(point("blocks.1.hook_resid_mid"), point("blocks.1.mlp.hook_post")));
     assert_eq!(message, "the d_out of the SAE is 256, but `blocks.1.mlp.hook_post` has width 1024");
-    let message = refused(EvalHooks::transcoder(point("blocks.1.hook_mlp_out"), point("blocks.1.hook_resid_mid")));
+    let message = refused(CoderHooks::transcoder(point("blocks.1.hook_mlp_out"), point("blocks.1.hook_resid_mid")));
     assert_eq!(
         message,
         "the output hook `blocks.1.hook_resid_mid` comes before the input hook `blocks.1.hook_mlp_out`"
     );
-    let message = refused(EvalHooks::sae(point("blocks.9.hook_resid_pre")));
+    let message = refused(CoderHooks::sae(point("blocks.9.hook_resid_pre")));
     assert!(message.contains("blocks.9.hook_resid_pre"), "{message}");
 }
 
@@ -93,7 +93,7 @@ fn what_is_held_is_bounded() {
         let mut read = 0_u64;
         // Each row is a document of its own.
         let mut endless = (0..).map(|i| Ok(row_of(i, i, &[0, 1, 0, 1]))).inspect(|_| read += 1);
-        let hooks = EvalHooks::sae(HookPoint::Embed);
+        let hooks = CoderHooks::sae(HookPoint::Embed);
         let error = evaluate(&model, &identity(), hooks, &mut endless, &options, &mut |_| ()).unwrap_err();
         let Error::Eval(EvalError::Held { rows, bytes, allowed: 100_000, .. }) = error else { panic!("{error}") };
         assert!(bytes > 100_000 && rows <= read && read < 1000, "{bytes} bytes, {rows} rows, {read} read");

@@ -4,10 +4,11 @@ use crate::laws::{DEMO, root, rows};
 use crate::toy::{at, batch, plain};
 use activation_store::{HookRows, HookSelector, TokenFilter, TokenRow};
 use candle_core::{Device, Tensor};
-use feature_analysis::evals::{EvalHooks, EvalOptions};
-use feature_analysis::splice::{SaeAt, Splice};
+use feature_analysis::evals::{CoderHooks, EvalOptions};
+use feature_analysis::splice::{HookedSae, Splice};
 use model_hooks::{
-    Capture, Cx, Edit, HookPoint, LanguageModel, LoadOptions, NoTap, Predictions, Processing, Tap, edit_at, load,
+    Capture, Edit, HookPoint, LanguageModel, LoadOptions, NoTap, Predictions, Processing, Tap, TapContext, edit_at,
+    load,
 };
 use sae_core::{Activation, Sae, SaeParts, SparseCoder};
 
@@ -115,7 +116,7 @@ fn resumes(model: &LanguageModel, name: &str, head: Option<usize>, rows: &[Token
     let hook = HookRows::resolve(HookSelector { point: name.parse().unwrap(), head }, model.shape()).unwrap();
     let sae = random(hook);
     let options = EvalOptions { filter: TokenFilter::everything().with_ids([excluded]), ..plain() };
-    let found = at(model, &sae, EvalHooks::sae(hook.selector()), rows, &options).unwrap();
+    let found = at(model, &sae, CoderHooks::sae(hook.selector()), rows, &options).unwrap();
     let check = |keys: [&str; 2], right: [f64; 2]| {
         for (key, right) in keys.into_iter().zip(right) {
             let value = found.value(key).unwrap();
@@ -126,7 +127,7 @@ fn resumes(model: &LanguageModel, name: &str, head: Option<usize>, rows: &[Token
     let plain_loss = whole_pass(model, rows, &[excluded], &mut NoTap)[0];
     assert!((found.value("ce_loss_without_sae").unwrap() - plain_loss).abs() < 1e-12);
     let mut splice =
-        SaeAt::new(hook.point(), &sae).filter(&TokenFilter::everything().with_ids([excluded]), None).unwrap();
+        HookedSae::new(hook.point(), &sae).filter(&TokenFilter::everything().with_ids([excluded]), None).unwrap();
     if let Some(head) = head {
         splice = splice.head(head);
     }
@@ -144,9 +145,9 @@ fn spared_tokens_keep_their_activation_under_ablation() {
     let sae = random(HookRows::resolve(point, DEMO.shape()).unwrap());
     let found = |spare_excluded| {
         let options = EvalOptions { filter: TokenFilter::everything().with_ids([bos]), spare_excluded, ..plain() };
-        at(&DEMO, &sae, EvalHooks::sae(point), &rows, &options).unwrap()
+        at(&DEMO, &sae, CoderHooks::sae(point), &rows, &options).unwrap()
     };
-    let spare = |_: &Cx<'_>, x: Tensor| Ok(spared(&rows, bos, &x));
+    let spare = |_: &TapContext<'_>, x: Tensor| Ok(spared(&rows, bos, &x));
     let right = whole_pass(&DEMO, &rows, &[bos], &mut edit_at(point, spare));
     let (spared, all) = (found(true), found(false));
     assert!((spared.value("ce_loss_with_ablation").unwrap() - right[0]).abs() < 1e-12);
@@ -160,7 +161,7 @@ fn a_transcoder_reads_at_one_place_and_is_measured_at_the_other() {
         ("blocks.2.ln2.hook_normalized".parse().unwrap(), "blocks.2.hook_mlp_out".parse().unwrap());
     let coder = random(HookRows::resolve(input, DEMO.shape()).unwrap());
     let rows = rows();
-    let found = at(&DEMO, &coder, EvalHooks::transcoder(input, output), &rows, &plain()).unwrap();
+    let found = at(&DEMO, &coder, CoderHooks::transcoder(input, output), &rows, &plain()).unwrap();
     let mut capture = Capture::of([input, output]);
     DEMO.hooked().forward(&batch(&rows), &mut capture).unwrap();
     let x_hat = coder.forward(capture.get(input).unwrap()).unwrap().x_hat;

@@ -3,8 +3,8 @@
 use activation_store::{DocId, Origin, TokenRow};
 use candle_core::{Device, Tensor};
 use feature_analysis::Result;
-use feature_analysis::evals::{Bootstrap, EvalHooks, EvalOptions, Evaluation, evaluate};
-use model_hooks::{HookPoint, HookedModel, LanguageModel, ModelShape, Processing, Stage, Start, Tap, TokenBatch};
+use feature_analysis::evals::{Bootstrap, CoderHooks, EvalOptions, Evaluation, evaluate};
+use model_hooks::{ForwardPass, HookPoint, HookedModel, LanguageModel, ModelShape, Processing, Start, Tap, TokenBatch};
 use sae_core::{Codes, Coupling, SparseCoder, SparseFeatures};
 use std::sync::Arc;
 
@@ -40,7 +40,7 @@ impl HookedModel for Toy {
         last: Option<HookPoint>,
         tap: &mut dyn Tap,
     ) -> model_hooks::Result<Option<Tensor>> {
-        Stage::plan(&self.points, tokens, None, last, tap)?.through(|at| {
+        ForwardPass::plan(&self.points, tokens, None, last, tap)?.through(|at| {
             let x: Vec<f32> = tokens.ids().iter().flat_map(|id| self.vectors[*id as usize].clone()).collect();
             let x = Tensor::from_vec(x, (tokens.batch(), tokens.pos(), self.shape.d_model), &Device::Cpu)?;
             let x = at.tap(HookPoint::Embed, x)?;
@@ -120,14 +120,14 @@ pub fn on_toy(
     rows: &[TokenRow],
     options: &EvalOptions,
 ) -> Result<Evaluation> {
-    at(model, coder, EvalHooks::sae(HookPoint::Embed), rows, options)
+    at(model, coder, CoderHooks::sae(HookPoint::Embed), rows, options)
 }
 
 /// An evaluation at any hooks.
 pub fn at(
     model: &LanguageModel,
     coder: &dyn SparseCoder,
-    hooks: EvalHooks,
+    hooks: CoderHooks,
     rows: &[TokenRow],
     options: &EvalOptions,
 ) -> Result<Evaluation> {

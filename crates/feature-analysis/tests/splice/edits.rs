@@ -2,7 +2,7 @@
 
 use super::support::*;
 use candle_core::Tensor;
-use feature_analysis::{FeatureEdit, SaeAt, SaePoint, SaeSite, Splice};
+use feature_analysis::{FeatureEdit, HookedSae, SaeHookPoint, SaeSite, Splice};
 use model_hooks::{Edit, Engine, HookPoint, LanguageModel, TokenBatch};
 use proptest::prelude::*;
 use sae_core::{SparseCoder, SparseFeatures};
@@ -18,10 +18,10 @@ fn hook() -> HookPoint {
 fn edited(tokens: &TokenBatch, edits: Vec<FeatureEdit>) -> Vec<f32> {
     let model = MODEL.hooked();
     let splice = Splice::on(model).sae(hook(), Identity(model.shape().d_model)).unwrap();
-    let splice = splice.capture([SaePoint::new(hook(), SaeSite::Output)]).unwrap();
+    let splice = splice.capture([SaeHookPoint::new(hook(), SaeSite::Output)]).unwrap();
     let mut splice = edits.into_iter().try_fold(splice, |splice, edit| splice.edit(hook(), edit)).unwrap();
     model.forward_until(tokens, hook(), &mut splice).unwrap();
-    flat(&splice.captured().tensor(SaePoint::new(hook(), SaeSite::Output)).unwrap())
+    flat(&splice.captured().tensor(SaeHookPoint::new(hook(), SaeSite::Output)).unwrap())
 }
 
 #[derive(Clone, Debug)]
@@ -103,7 +103,7 @@ fn positions_that_are_not_there_are_refused() {
 fn adding_to_a_feature_adds_its_direction() {
     each(|name, model, tokens, tolerance| {
         let sae = sae(model.engine(), 20, model.shape().d_model, 96);
-        let splice = Splice::on(model).with(SaeAt::new(hook(), &sae).error_term(true)).unwrap();
+        let splice = Splice::on(model).with(HookedSae::new(hook(), &sae).error_term(true)).unwrap();
         let mut splice = splice.edit(hook(), FeatureEdit::add([30], 4.0).positions(2..5)).unwrap();
         let row = (sae.decoder_rows(&[30]).unwrap() * 4.0).unwrap();
         let by_hand = model.forward(tokens, &mut Edit::add(hook(), row).positions(2..5)).unwrap();
@@ -128,7 +128,7 @@ fn closures_see_the_features_and_what_earlier_edits_made_of_them() {
         .unwrap()
         .edit(hook(), FeatureEdit::add([1], 1.0))
         .unwrap()
-        .capture([SaePoint::new(hook(), SaeSite::ActsPost)])
+        .capture([SaeHookPoint::new(hook(), SaeSite::ActsPost)])
         .unwrap();
     model.forward_until(&tokens, hook(), &mut splice).unwrap();
     let codes = splice.captured().codes(hook()).unwrap().clone();
@@ -144,9 +144,9 @@ fn the_error_knows_nothing_of_edits() {
         let sae = sae(model.engine(), 21, model.shape().d_model, 96);
         let x = value(model, tokens, hook());
         let untouched = sae.forward(&x).unwrap().error.unwrap();
-        let point = |site| SaePoint::new(hook(), site);
+        let point = |site| SaeHookPoint::new(hook(), site);
         let with = || {
-            let splice = Splice::on(model).with(SaeAt::new(hook(), &sae).error_term(true)).unwrap();
+            let splice = Splice::on(model).with(HookedSae::new(hook(), &sae).error_term(true)).unwrap();
             let points = splice.sae_points();
             splice.capture(points).unwrap()
         };
@@ -154,7 +154,7 @@ fn the_error_knows_nothing_of_edits() {
             model.forward_until(tokens, hook(), &mut splice).unwrap();
             splice.into_captured()
         };
-        let half = |_: &model_hooks::Cx<'_>, x: Tensor| Ok((x * 0.5)?);
+        let half = |_: &model_hooks::TapContext<'_>, x: Tensor| Ok((x * 0.5)?);
         // Another input: other features, the same error.
         let kept = run(with().edit_tensor(point(SaeSite::Input), half).unwrap());
         assert_close(name, &kept.tensor(point(SaeSite::Error)).unwrap(), &untouched, 0.0);

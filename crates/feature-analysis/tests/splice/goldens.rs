@@ -3,7 +3,7 @@
 use super::support::*;
 use activation_store::TokenFilter;
 use candle_core::Tensor;
-use feature_analysis::{FeatureEdit, SaeAt, SaePoint, SaeSite, Splice};
+use feature_analysis::{FeatureEdit, HookedSae, SaeHookPoint, SaeSite, Splice};
 use model_hooks::{
     Arithmetic, Engine, HookPoint, HookedModel, LanguageModel, LoadOptions, Precision, Processing, TokenBatch,
 };
@@ -67,7 +67,7 @@ impl Golden {
         for (name, sae) in saes.iter().filter(|(name, _)| which == "all" || which == **name) {
             let (input, output) = (self.hook(name, "hook_in"), self.hook(name, "hook_out"));
             let feature = self.meta["saes"][name]["feature"].as_u64().unwrap() as u32;
-            let sae = SaeAt::between(input, output, sae)
+            let sae = HookedSae::between(input, output, sae)
                 .error_term(has("error"))
                 .filter(&TokenFilter::everything().with_ids(excluded.clone()), None)
                 .unwrap();
@@ -82,7 +82,7 @@ impl Golden {
                 splice = splice.edit(output, FeatureEdit::add([feature], number("steer"))).unwrap();
             }
             if has("recons_zero") {
-                let recons = SaePoint::new(output, SaeSite::Recons);
+                let recons = SaeHookPoint::new(output, SaeSite::Recons);
                 splice = splice.edit_tensor(recons, |_, x| Ok(x.zeros_like()?)).unwrap();
             }
         }

@@ -3,18 +3,18 @@
 use super::support::*;
 use activation_store::TokenFilter;
 use candle_core::{IndexOp, Tensor};
-use feature_analysis::{FeatureEdit, SaeAt, SaePoint, SaeSite, Splice, run_with_saes};
-use model_hooks::{Capture, Edit, HookedModel, NoTap, Side, TokenBatch};
+use feature_analysis::{FeatureEdit, HookedSae, SaeHookPoint, SaeSite, Splice, run_with_saes};
+use model_hooks::{Capture, Edit, HookedModel, NoTap, PaddingSide, TokenBatch};
 use sae_core::{Sae, SaeParts, SeqposSlice, SparseCoder};
 
 /// One SAE each at a residual stream, at all heads of `z` and at an MLP's output, and a transcoder to the other MLP's output.
 fn several<'a>(model: &'a dyn HookedModel, saes: &'a [sae_core::Sae], error_term: bool) -> Splice<'a> {
     let [resid, z, mlp, transcoder] = saes else { panic!("four SAEs") };
     let parts = [
-        SaeAt::new(at("blocks.1.hook_mlp_out"), mlp),
-        SaeAt::between(at("blocks.0.hook_attn_out"), at("blocks.0.hook_mlp_out"), transcoder),
-        SaeAt::new(at("blocks.1.attn.hook_z"), z),
-        SaeAt::new(at("blocks.0.hook_resid_pre"), resid),
+        HookedSae::new(at("blocks.1.hook_mlp_out"), mlp),
+        HookedSae::between(at("blocks.0.hook_attn_out"), at("blocks.0.hook_mlp_out"), transcoder),
+        HookedSae::new(at("blocks.1.attn.hook_z"), z),
+        HookedSae::new(at("blocks.0.hook_resid_pre"), resid),
     ];
     parts.into_iter().try_fold(Splice::on(model), |splice, sae| splice.with(sae.error_term(error_term))).unwrap()
 }
@@ -48,7 +48,7 @@ fn an_sae_that_loses_nothing_changes_nothing() {
             ("blocks.1.mlp.hook_post", shape.d_mlp),
             ("blocks.1.hook_resid_post", shape.d_model),
         ];
-        let saes = identities.map(|(hook, width)| SaeAt::new(at(hook), Identity(width)));
+        let saes = identities.map(|(hook, width)| HookedSae::new(at(hook), Identity(width)));
         assert_close(name, &run_with_saes(model, tokens, saes).unwrap(), &plain, tolerance);
     });
 }
@@ -110,13 +110,13 @@ fn what_is_captured_adds_up() {
     each(|name, model, tokens, _| {
         let (hook, d_z) = (at("blocks.1.attn.hook_z"), model.shape().n_heads * model.shape().d_head);
         let sae = sae(model.engine(), 6, d_z, 80);
-        let mut splice = Splice::on(model).with(SaeAt::new(hook, &sae).error_term(true)).unwrap();
+        let mut splice = Splice::on(model).with(HookedSae::new(hook, &sae).error_term(true)).unwrap();
         let points = splice.sae_points();
         assert_eq!(points.iter().map(|p| p.site).collect::<Vec<_>>(), SaeSite::all().collect::<Vec<_>>());
         splice = splice.capture(points.clone()).unwrap();
         model.forward_until(tokens, hook, &mut splice).unwrap();
         assert_eq!(splice.captured().points().collect::<Vec<_>>(), points);
-        let get = |site| splice.captured().tensor(SaePoint::new(hook, site)).unwrap();
+        let get = |site| splice.captured().tensor(SaeHookPoint::new(hook, site)).unwrap();
         let x = value(model, tokens, hook);
         let (batch, pos) = (tokens.batch(), tokens.pos());
         let flat = x.reshape((batch, pos, d_z)).unwrap();
@@ -136,7 +136,7 @@ fn what_is_captured_adds_up() {
 fn silencing_all_features_beside_the_error_term_takes_away_what_they_add() {
     each(|name, model, tokens, tolerance| {
         let (hook, sae) = (at("blocks.1.hook_resid_pre"), sae(model.engine(), 7, model.shape().d_model, 128));
-        let mut silent = Splice::on(model).with(SaeAt::new(hook, &sae).error_term(true)).unwrap();
+        let mut silent = Splice::on(model).with(HookedSae::new(hook, &sae).error_term(true)).unwrap();
         silent = silent.edit(hook, FeatureEdit::ablate_all()).unwrap();
         let x = value(model, tokens, hook);
         let b_dec = Tensor::new(sae.b_dec(), x.device()).unwrap();
@@ -153,7 +153,7 @@ fn excluded_tokens_pass_by() {
             (at("blocks.1.attn.hook_z"), sae(model.engine(), 8, model.shape().n_heads * model.shape().d_head, 64));
         for error_term in [false, true] {
             let run = |excluded: &[u32]| {
-                let sae = SaeAt::new(hook, &sae)
+                let sae = HookedSae::new(hook, &sae)
                     .error_term(error_term)
                     .filter(&TokenFilter::everything().with_ids(excluded.iter().copied()), None)
                     .unwrap();
@@ -165,7 +165,7 @@ fn excluded_tokens_pass_by() {
             };
             let (x, (_, all), (_, most)) = (value(model, tokens, hook), run(&[]), run(&[3, 999_999]));
             let get = |from: &feature_analysis::SpliceCapture, site, row: usize, pos: usize| {
-                from.tensor(SaePoint::new(hook, site)).unwrap().i((row, pos)).unwrap()
+                from.tensor(SaeHookPoint::new(hook, site)).unwrap().i((row, pos)).unwrap()
             };
             for (row, ids) in tokens.rows().enumerate() {
                 for (pos, id) in ids.iter().enumerate() {
@@ -196,7 +196,7 @@ fn a_transcoder_reads_at_one_hook_and_writes_at_another() {
         let transcoder = Plain::new(9, shape.n_heads * shape.d_head, 48, shape.d_mlp);
         let vectors = value(model, tokens, input).flatten_from(2).unwrap();
         let by_hand = model.forward(tokens, &mut Edit::patch(output, transcoder.apply(&vectors))).unwrap();
-        let between = |error_term| SaeAt::between(input, output, &transcoder).error_term(error_term);
+        let between = |error_term| HookedSae::between(input, output, &transcoder).error_term(error_term);
         assert_close(name, &run_with_saes(model, tokens, [between(false)]).unwrap(), &by_hand, tolerance);
         let plain = model.forward(tokens, &mut NoTap).unwrap();
         assert_close(name, &run_with_saes(model, tokens, [between(true)]).unwrap(), &plain, tolerance);
@@ -217,7 +217,7 @@ fn a_transcoder_reads_what_an_sae_at_its_input_writes() {
         let x_hat = sae.forward(&value(model, tokens, input)).unwrap().x_hat;
         let mut by_hand = (Edit::patch(input, x_hat.clone()), Edit::patch(output, transcoder.apply(&x_hat)));
         let by_hand = model.forward(tokens, &mut by_hand).unwrap();
-        let both = [SaeAt::between(input, output, &transcoder), SaeAt::new(input, &sae)];
+        let both = [HookedSae::between(input, output, &transcoder), HookedSae::new(input, &sae)];
         assert_close(name, &run_with_saes(model, tokens, both).unwrap(), &by_hand, tolerance);
     });
 }
@@ -231,12 +231,12 @@ fn one_head_goes_through_alone() {
         let by_hand = model.forward(tokens, &mut Edit::patch(hook, x_hat).head(1)).unwrap();
         assert_close(
             name,
-            &run_with_saes(model, tokens, [SaeAt::new(hook, &sae).head(1)]).unwrap(),
+            &run_with_saes(model, tokens, [HookedSae::new(hook, &sae).head(1)]).unwrap(),
             &by_hand,
             tolerance,
         );
         let plain = model.forward(tokens, &mut NoTap).unwrap();
-        let with_error = SaeAt::new(hook, &sae).head(1).error_term(true);
+        let with_error = HookedSae::new(hook, &sae).head(1).error_term(true);
         assert_close(name, &run_with_saes(model, tokens, [with_error]).unwrap(), &plain, tolerance);
     });
 }
@@ -274,7 +274,7 @@ fn padded_rows_are_as_rows_alone() {
     each(|name, model, tokens, tolerance| {
         let saes = four(model);
         let rows: Vec<&[u32]> = tokens.rows().zip([10, 4]).map(|(row, len)| &row[..len]).collect();
-        for side in [Side::Left, Side::Right] {
+        for side in [PaddingSide::Left, PaddingSide::Right] {
             let padded = TokenBatch::padded(&rows, 5, side).unwrap();
             let together = model.forward(&padded, &mut several(model, &saes, false)).unwrap();
             for (row, ids) in rows.iter().enumerate() {
@@ -322,14 +322,16 @@ fn positions_of_a_filter_are_those_of_the_row_behind_a_cache() {
         let (generator, hook) = (model.generator().unwrap(), at("blocks.1.hook_resid_pre"));
         let sae = sae(engine, 8, model.shape().d_model, 64);
         let splice = || {
-            let at = SaeAt::new(hook, &sae).filter(&filter, None).unwrap();
+            let at = HookedSae::new(hook, &sae).filter(&filter, None).unwrap();
             Splice::on(model.hooked()).with(at).unwrap()
         };
         let rows = [vec![3u32, 10, 17, 24, 31, 38, 45, 52], vec![3u32, 14, 25, 36, 47, 58, 69, 80, 91, 11, 22]];
         // The last four tokens of each row are steps of their own.
         let prompts: Vec<&[u32]> = rows.iter().map(|row| &row[..row.len() - 4]).collect();
         let (mut cache, mut taps) = (generator.new_cache(), splice());
-        generator.forward_cached(&TokenBatch::padded(&prompts, 0, Side::Left).unwrap(), &mut cache, &mut taps).unwrap();
+        generator
+            .forward_cached(&TokenBatch::padded(&prompts, 0, PaddingSide::Left).unwrap(), &mut cache, &mut taps)
+            .unwrap();
         for left in (1..=4).rev() {
             let step: Vec<&[u32]> = rows.iter().map(|row| &row[row.len() - left..=row.len() - left]).collect();
             let found = generator.forward_cached(&TokenBatch::new(&step).unwrap(), &mut cache, &mut taps).unwrap();
@@ -363,9 +365,9 @@ fn a_skip_connection_passes_the_features_by() {
         let x = value(model, tokens, input);
         let forward = transcoder.forward(&x).unwrap();
         assert!(forward.error.is_none());
-        let point = |site| SaePoint::new(output, site);
+        let point = |site| SaeHookPoint::new(output, site);
         let spliced = |error_term, edit: Option<FeatureEdit>| {
-            let at = SaeAt::between(input, output, &transcoder).error_term(error_term);
+            let at = HookedSae::between(input, output, &transcoder).error_term(error_term);
             let splice = Splice::on(model).with(at).unwrap();
             let splice = if let Some(edit) = edit { splice.edit(output, edit).unwrap() } else { splice };
             let mut splice = splice.capture([point(SaeSite::Recons), point(SaeSite::Output)]).unwrap();

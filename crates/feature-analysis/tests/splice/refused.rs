@@ -2,9 +2,9 @@
 
 use super::support::*;
 use candle_core::{Tensor, Var};
-use feature_analysis::{FeatureEdit, SaeAt, SaePoint, SaeSite, Splice};
-use model_hooks::{Engine, HookPoint, Stage, Start, TokenBatch};
-use sae_core::{Provenance, SparseFeatures};
+use feature_analysis::{FeatureEdit, HookedSae, SaeHookPoint, SaeSite, Splice};
+use model_hooks::{Engine, ForwardPass, HookPoint, Start, TokenBatch};
+use sae_core::{SaeMetadata, SparseFeatures};
 
 fn contains(message: &str, parts: &[&str]) {
     assert!(parts.iter().all(|part| message.contains(part)), "{message}");
@@ -30,15 +30,17 @@ fn what_does_not_fit_is_refused_while_building() {
         &refusal(twice.sae(at("blocks.0.hook_mlp_out"), Identity(d_model))),
         &["two SAEs", "blocks.0.hook_mlp_out"],
     );
-    let between =
-        |input: &str, output: &str, coder: Plain| Splice::on(model).with(SaeAt::between(at(input), at(output), coder));
+    let between = |input: &str, output: &str, coder: Plain| {
+        Splice::on(model).with(HookedSae::between(at(input), at(output), coder))
+    };
     let back = between("blocks.1.hook_resid_pre", "blocks.0.hook_mlp_out", Plain::new(1, d_model, 8, d_model));
     contains(&refusal(back), &["comes before the input hook `blocks.1.hook_resid_pre`"]);
     let narrow = between("blocks.0.hook_resid_mid", "blocks.0.hook_mlp_out", Plain::new(1, d_model, 8, 7));
     contains(&refusal(narrow), &["d_out is 7", "hook_mlp_out", "width 64"]);
-    let head = |head| Splice::on(model).with(SaeAt::new(at("blocks.0.attn.hook_z"), Identity(shape.d_head)).head(head));
+    let head =
+        |head| Splice::on(model).with(HookedSae::new(at("blocks.0.attn.hook_z"), Identity(shape.d_head)).head(head));
     contains(&refusal(head(shape.n_heads)), &["no head", &format!("it has {}", shape.n_heads)]);
-    let headless = SaeAt::new(at("blocks.0.hook_mlp_out"), Identity(d_model)).head(0);
+    let headless = HookedSae::new(at("blocks.0.hook_mlp_out"), Identity(d_model)).head(0);
     contains(&refusal(Splice::on(model).with(headless)), &["no head 0", "it has 0"]);
 }
 
@@ -54,14 +56,14 @@ fn edits_and_captures_of_what_is_not_there_are_refused_while_building() {
     contains(&refusal(Splice::on(model.hooked()).edit_codes(hook, |_, codes| Ok(codes))), &["SAEs write: nothing"]);
     contains(&refusal(splice().edit(hook, FeatureEdit::ablate([3, 64, 5]))), &["feature 64", "0..64"]);
     contains(&refusal(splice().edit(hook, FeatureEdit::clamp([1], f32::NAN))), &["NaN", "finite"]);
-    contains(&refusal(splice().capture([SaePoint::new(other, SaeSite::Input)])), &["no SAE writes"]);
-    let error = SaePoint::new(hook, SaeSite::Error);
+    contains(&refusal(splice().capture([SaeHookPoint::new(other, SaeSite::Input)])), &["no SAE writes"]);
+    let error = SaeHookPoint::new(hook, SaeSite::Error);
     contains(&refusal(splice().capture([error])), &["blocks.0.hook_mlp_out.hook_sae_error", "without its error term"]);
     contains(&refusal(splice().edit_tensor(error, |_, x| Ok(x))), &["without its error term"]);
     assert!(!splice().sae_points().contains(&error));
-    let post = SaePoint::new(hook, SaeSite::ActsPost);
+    let post = SaeHookPoint::new(hook, SaeSite::ActsPost);
     contains(&refusal(splice().edit_tensor(post, |_, x| Ok(x))), &["edit_codes"]);
-    contains(&refusal(splice().edit_tensor(SaePoint::new(hook, SaeSite::ActsPre), |_, x| Ok(x))), &["captured"]);
+    contains(&refusal(splice().edit_tensor(SaeHookPoint::new(hook, SaeSite::ActsPre), |_, x| Ok(x))), &["captured"]);
     contains(&refusal(splice().captured().codes(hook)), &["hook_sae_acts_post", "held: nothing"]);
 }
 
@@ -76,7 +78,7 @@ fn edits_keep_the_shape() {
     let (hook, tokens) = (at("blocks.0.hook_mlp_out"), tokens(model.hooked()));
     let splice = || Splice::on(model.hooked()).sae(hook, Identity(64)).unwrap();
     let run = |mut splice: Splice<'_>| reason(&model.hooked().forward(&tokens, &mut splice).unwrap_err());
-    let point = SaePoint::new(hook, SaeSite::Recons);
+    let point = SaeHookPoint::new(hook, SaeSite::Recons);
     let message = run(splice().edit_tensor(point, |_, x| Ok(x.narrow(1, 0, 1)?)).unwrap());
     contains(&message, &["blocks.0.hook_mlp_out.hook_sae_recons", "[2, 1, 64]", "expected [2, 10, 64]"]);
     let message = run(splice()
@@ -86,7 +88,7 @@ fn edits_keep_the_shape() {
         })
         .unwrap());
     contains(&message, &["hook_sae_acts_post"]);
-    let message = run(splice().capture([SaePoint::new(hook, SaeSite::ActsPre)]).unwrap());
+    let message = run(splice().capture([SaeHookPoint::new(hook, SaeSite::ActsPre)]).unwrap());
     contains(&message, &["does not show its pre-activations"]);
 }
 
@@ -98,7 +100,7 @@ fn pass(
     tokens: &TokenBatch,
 ) -> model_hooks::Result<()> {
     let x = Tensor::ones((tokens.batch(), tokens.pos(), 64), candle_core::DType::F32, &candle_core::Device::Cpu)?;
-    let end = Stage::plan(points, tokens, None, None, splice)?.through(|at| {
+    let end = ForwardPass::plan(points, tokens, None, None, splice)?.through(|at| {
         fired.iter().try_for_each(|point| at.tap(*point, x.clone()).map(drop))?;
         Ok(x.clone())
     });
@@ -110,7 +112,7 @@ fn a_transcoders_input_does_not_outlive_its_run() {
     let model = model_on("gpt2", Engine::Reference);
     let (input, output, tokens) = (at("blocks.0.hook_resid_mid"), at("blocks.0.hook_mlp_out"), tokens(model.hooked()));
     let points = [input, output];
-    let mut splice = Splice::on(model.hooked()).with(SaeAt::between(input, output, Identity(64))).unwrap();
+    let mut splice = Splice::on(model.hooked()).with(HookedSae::between(input, output, Identity(64))).unwrap();
     pass(&points, &[input, output], &mut splice, &tokens).unwrap();
     // A model that breaks its word about its hook points.
     let message = reason(&pass(&points, &[output], &mut splice, &tokens).unwrap_err());
@@ -141,11 +143,11 @@ fn gradients_are_not_cut_in_silence() {
 #[test]
 fn an_sae_finds_its_home_in_its_metadata() {
     let model = model_on("gpt2", Engine::Reference);
-    let home = |metadata: Provenance| {
+    let home = |metadata: SaeMetadata| {
         let sae = sae(Engine::Reference, 1, 64, 32).with_metadata(metadata);
-        SaeAt::home(&sae).map(|at| format!("{at:?}"))
+        HookedSae::home(&sae).map(|at| format!("{at:?}"))
     };
-    let named = || Provenance { hook_name: Some("blocks.1.hook_mlp_out".into()), ..Provenance::default() };
+    let named = || SaeMetadata { hook_name: Some("blocks.1.hook_mlp_out".into()), ..SaeMetadata::default() };
     contains(&home(named()).unwrap(), &["input: blocks.1.hook_mlp_out", "output: blocks.1.hook_mlp_out", "head: None"]);
     let mut transcoder = named();
     transcoder.hook_name_out = Some("blocks.1.hook_resid_post".into());
@@ -153,6 +155,6 @@ fn an_sae_finds_its_home_in_its_metadata() {
     let mut bad = named();
     bad.hook_name_out = Some("blocks.1.hook_resid_pots".into());
     contains(&refusal(home(bad)), &["blocks.1.hook_resid_pots", "blocks.1.hook_resid_post"]);
-    contains(&refusal(home(Provenance::default())), &["hook_name"]);
+    contains(&refusal(home(SaeMetadata::default())), &["hook_name"]);
     assert!(model.hooked().hook_points().contains(&at("blocks.1.hook_mlp_out")));
 }

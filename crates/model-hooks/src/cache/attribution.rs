@@ -1,6 +1,6 @@
 //! From parts of the stream to parts of logits.
 
-use super::{ActivationCache, Stack};
+use super::{ActivationCache, ResidualStack};
 use crate::{Error, HookPoint, NormSite, Result};
 use candle_core::{D, Tensor};
 
@@ -12,7 +12,7 @@ impl ActivationCache<'_> {
     /// # Errors
     /// [`Error::NotCaptured`] without the scale, [`Error::Shape`] for components of other positions,
     /// [`Error::NoFinalNorm`] from a model that does not tell its final norm.
-    pub fn apply_final_norm(&self, stack: &Stack) -> Result<Stack> {
+    pub fn apply_final_norm(&self, stack: &ResidualStack) -> Result<ResidualStack> {
         let norm = self.model.final_norm()?.ok_or(Error::NoFinalNorm)?;
         let scale = self.get(HookPoint::FinalNorm(NormSite::Scale))?;
         let x = stack.components();
@@ -36,7 +36,7 @@ impl ActivationCache<'_> {
     /// # Errors
     /// As [`apply_final_norm`](Self::apply_final_norm); [`Error::Shape`] for another number of tokens, [`Error::OutOfRange`] for a
     /// token outside the vocabulary.
-    pub fn logit_attrs(&self, stack: &Stack, tokens: &[u32], against: Option<&[u32]>) -> Result<Tensor> {
+    pub fn logit_attrs(&self, stack: &ResidualStack, tokens: &[u32], against: Option<&[u32]>) -> Result<Tensor> {
         let normed = self.apply_final_norm(stack)?;
         let directions = self.directions(normed.components().dim(1)?, tokens, against)?;
         Ok(normed.components().broadcast_mul(&directions.unsqueeze(1)?)?.sum(D::Minus1)?)

@@ -4,7 +4,7 @@ mod attribution;
 mod heads;
 mod stack;
 
-pub use stack::Stack;
+pub use stack::ResidualStack;
 
 use crate::{Capture, Error, HookPoint, HookedModel, NormSite, Result, Site, TokenBatch};
 use candle_core::Tensor;
@@ -37,7 +37,7 @@ impl<'m> ActivationCache<'m> {
     /// at all positions. Memory: most is `hook_result`, `n_layers * n_heads * d_model` values for each position that is kept.
     ///
     /// # Errors
-    /// Those of the run; [`Error::NoSuchIndex`] for positions that the tokens do not have.
+    /// Those of the run; [`Error::IndexOutOfRange`] for positions that the tokens do not have.
     pub fn run(
         model: &'m dyn HookedModel,
         tokens: &TokenBatch,
@@ -70,7 +70,7 @@ impl<'m> ActivationCache<'m> {
     ///
     /// # Errors
     /// [`Error::OutOfRange`], [`Error::NotCaptured`].
-    pub fn accumulated_resid(&self, up_to: Option<usize>, incl_mid: bool) -> Result<Stack> {
+    pub fn accumulated_resid(&self, up_to: Option<usize>, incl_mid: bool) -> Result<ResidualStack> {
         let (last, n_layers) = (self.layer(up_to)?, self.model.shape().n_layers);
         let mut parts = Vec::new();
         for layer in 0..=last {
@@ -83,7 +83,7 @@ impl<'m> ActivationCache<'m> {
                 parts.push((format!("{layer}_mid"), self.at(layer, Site::ResidMid)?.clone()));
             }
         }
-        Stack::of(parts)
+        ResidualStack::of(parts)
     }
 
     /// What the embeddings, each attention and each MLP add to the stream before a layer: their sum is the stream. Biases are part of
@@ -91,13 +91,13 @@ impl<'m> ActivationCache<'m> {
     ///
     /// # Errors
     /// [`Error::OutOfRange`], [`Error::NotCaptured`].
-    pub fn decompose_resid(&self, up_to: Option<usize>) -> Result<Stack> {
+    pub fn decompose_resid(&self, up_to: Option<usize>) -> Result<ResidualStack> {
         let mut parts = self.embeddings()?;
         for layer in 0..self.layer(up_to)? {
             parts.push((format!("{layer}_attn_out"), self.at(layer, Site::AttnOut)?.clone()));
             parts.push((format!("{layer}_mlp_out"), self.at(layer, Site::MlpOut)?.clone()));
         }
-        Stack::of(parts)
+        ResidualStack::of(parts)
     }
 
     /// What each head of each layer before a layer adds to the stream. Labels `L0H0`, `L0H1` ... Where a norm follows attention, each
@@ -106,8 +106,8 @@ impl<'m> ActivationCache<'m> {
     /// # Errors
     /// [`Error::OutOfRange`] (also for `up_to` 0, before which there are no heads), [`Error::NotCaptured`], [`Error::NotExposed`] from a model
     /// with a norm after attention that does not give its weights.
-    pub fn stack_head_results(&self, up_to: Option<usize>) -> Result<Stack> {
-        Stack::of(self.heads(self.layer(up_to)?)?.0)
+    pub fn stack_head_results(&self, up_to: Option<usize>) -> Result<ResidualStack> {
+        ResidualStack::of(self.heads(self.layer(up_to)?)?.0)
     }
 
     /// Every head, every MLP, the embeddings, and as `bias` what attention adds beside its heads: together the stream before a layer.
@@ -115,7 +115,7 @@ impl<'m> ActivationCache<'m> {
     ///
     /// # Errors
     /// [`Error::OutOfRange`], [`Error::NotCaptured`].
-    pub fn full_decomposition(&self, up_to: Option<usize>) -> Result<Stack> {
+    pub fn full_decomposition(&self, up_to: Option<usize>) -> Result<ResidualStack> {
         let layers = self.layer(up_to)?;
         let (mut parts, bias) = self.heads(layers)?;
         for layer in 0..layers {
@@ -123,7 +123,7 @@ impl<'m> ActivationCache<'m> {
         }
         parts.extend(self.embeddings()?);
         parts.extend(bias.map(|bias| ("bias".to_string(), bias)));
-        Stack::of(parts)
+        ResidualStack::of(parts)
     }
 
     fn embeddings(&self) -> Result<Vec<Part>> {

@@ -6,12 +6,12 @@ use candle_core::Tensor;
 
 /// Vectors of the residual stream, one for each component: `[component, batch, pos, d_model]`, with a label each.
 #[derive(Clone, Debug)]
-pub struct Stack {
+pub struct ResidualStack {
     labels: Vec<String>,
     components: Tensor,
 }
 
-impl Stack {
+impl ResidualStack {
     /// Components `[component, batch, pos, d_model]` of one's own, for [`ActivationCache`](crate::ActivationCache)'s methods.
     ///
     /// # Errors

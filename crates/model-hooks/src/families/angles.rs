@@ -2,29 +2,29 @@
 
 use super::rope::Rope;
 use super::rope_scaling::RopeScaling;
-use crate::run::Columns;
+use crate::run::Positions;
 use std::sync::{Arc, Mutex, PoisonError};
-use tensor_kernels::RopePairs;
+use tensor_kernels::RopeLayout;
 
 /// Positions of a table that is made for the first time, at least.
 const SMALLEST: usize = 64;
 
 /// `cos` and `sin` of every `(position, pair)`, row after row. Angles are products of f32, as in transformers.
 #[derive(Clone, Debug)]
-pub(crate) struct Angles {
+pub(crate) struct RopeTable {
     /// How many positions they reach.
     pub positions: usize,
     /// How many entries of a head are turned, the first ones.
     pub d_rotary: usize,
     /// Which two entries make a pair.
-    pub pairs: RopePairs,
+    pub pairs: RopeLayout,
     /// `[positions * d_rotary / 2]`
     pub cos: Vec<f32>,
     /// `[positions * d_rotary / 2]`
     pub sin: Vec<f32>,
 }
 
-impl Angles {
+impl RopeTable {
     /// The angles of the first positions.
     pub fn new(rope: &Rope, positions: usize) -> Self {
         let none = Self { positions: 0, d_rotary: rope.d_rotary, pairs: rope.pairs, cos: Vec::new(), sin: Vec::new() };
@@ -57,19 +57,19 @@ impl Angles {
 /// The angles of a model, kept between runs. A table grows by doubling, so a text that is carried on token by token costs each of its
 /// positions about one row of the table in all.
 #[derive(Debug, Default)]
-pub(crate) struct KeptAngles(Mutex<Kept>);
+pub(crate) struct RotaryEmbedding(Mutex<Kept>);
 
 #[derive(Debug, Default)]
 struct Kept {
     /// Of every text whose angles do not depend on its length.
-    usual: Option<Arc<Angles>>,
+    usual: Option<Arc<RopeTable>>,
     /// Of texts of one length, under dynamic scaling.
-    of_length: Option<(usize, Arc<Angles>)>,
+    of_length: Option<(usize, Arc<RopeTable>)>,
 }
 
-impl KeptAngles {
+impl RotaryEmbedding {
     /// Angles of at least so many positions, of a text whose length does not matter.
-    pub fn get(&self, rope: &Rope, positions: usize) -> Arc<Angles> {
+    pub fn get(&self, rope: &Rope, positions: usize) -> Arc<RopeTable> {
         // A poisoned lock only means that another thread panicked; whatever it left is a whole table.
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match kept.usual.take() {
@@ -79,7 +79,7 @@ impl KeptAngles {
                 let reach = positions.max(2 * before).max(SMALLEST);
                 let angles = match old {
                     Some(old) => Arc::unwrap_or_clone(old).extended(rope, reach),
-                    None => Angles::new(rope, reach),
+                    None => RopeTable::new(rope, reach),
                 };
                 kept.usual.insert(Arc::new(angles)).clone()
             }
@@ -89,7 +89,7 @@ impl KeptAngles {
     /// The angles of a run. Under dynamic scaling those of a longer text than the original context depend on its length: on that of the
     /// longest row of the batch, its padding included, and on nothing that ran before (transformers turns a text by the longest one that
     /// ran before it).
-    pub fn of_run(&self, rope: &Rope, columns: &Columns) -> Arc<Angles> {
+    pub fn of_run(&self, rope: &Rope, columns: &Positions) -> Arc<RopeTable> {
         let end = columns.end();
         match rope.scaling {
             RopeScaling::Dynamic { n_ctx, .. } if end > n_ctx => {}
@@ -99,7 +99,7 @@ impl KeptAngles {
         match &kept.of_length {
             Some((length, angles)) if *length == end => angles.clone(),
             _ => {
-                let angles = Arc::new(Angles::new(&rope.at_length(end), end));
+                let angles = Arc::new(RopeTable::new(&rope.at_length(end), end));
                 kept.of_length = Some((end, angles.clone()));
                 angles
             }
@@ -126,32 +126,32 @@ mod tests {
     use super::*;
 
     fn rope(scaling: RopeScaling) -> Rope {
-        Rope { theta: 10_000.0, scaling, d_rotary: 8, pairs: RopePairs::Halves }
+        Rope { theta: 10_000.0, scaling, d_rotary: 8, pairs: RopeLayout::Half }
     }
 
     /// Token by token up to 8192 positions: each row of the table is computed about once, and equals that of a table made at once.
     #[test]
     fn a_table_that_grows_token_by_token_is_computed_about_once() {
-        let (rope, kept) = (rope(RopeScaling::Default), KeptAngles::default());
+        let (rope, kept) = (rope(RopeScaling::Default), RotaryEmbedding::default());
         let before = COMPUTED.get();
         let mut tables = 0;
         let mut last = 0;
         for position in 0..8192 {
-            let angles = kept.of_run(&rope, &Columns::new(position, 1, std::iter::once(0..position + 1).collect()));
+            let angles = kept.of_run(&rope, &Positions::new(position, 1, std::iter::once(0..position + 1).collect()));
             tables += usize::from(angles.positions != last);
             last = angles.positions;
         }
         assert_eq!((COMPUTED.get() - before, tables), (8192, 8), "64, 128, ..., 8192");
-        let (grown, at_once) = (kept.get(&rope, 8192), Angles::new(&rope, 8192));
+        let (grown, at_once) = (kept.get(&rope, 8192), RopeTable::new(&rope, 8192));
         assert!(grown.cos == at_once.cos && grown.sin == at_once.sin);
     }
 
     #[test]
     fn dynamic_angles_depend_on_the_length_of_this_text_alone() {
-        let (rope, kept) = (rope(RopeScaling::Dynamic { factor: 2.0, n_ctx: 16 }), KeptAngles::default());
+        let (rope, kept) = (rope(RopeScaling::Dynamic { factor: 2.0, n_ctx: 16 }), RotaryEmbedding::default());
         let run =
-            |offset, pos| kept.of_run(&rope, &Columns::new(offset, pos, std::iter::once(0..offset + pos).collect()));
-        let slowest = |angles: Arc<Angles>| angles.at(15).1[3];
+            |offset, pos| kept.of_run(&rope, &Positions::new(offset, pos, std::iter::once(0..offset + pos).collect()));
+        let slowest = |angles: Arc<RopeTable>| angles.at(15).1[3];
         let short = slowest(run(0, 16));
         let [longer, longest] = [24, 32].map(|n| slowest(run(0, n)));
         assert!(short > longer && longer > longest, "{short} {longer} {longest}");

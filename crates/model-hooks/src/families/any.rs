@@ -15,7 +15,7 @@ use super::qwen2::Qwen2;
 use super::qwen3::Qwen3;
 use super::{Decoder, Family};
 use crate::config::Config;
-use crate::folder::WeightFolder;
+use crate::folder::HfFolder;
 use crate::weights::TensorSource;
 use crate::{
     BlockPart, FinalNorm, Generate, HookPoint, HookedModel, LoadWarning, ModelShape, OutputWeights, ProcessingSteps,
@@ -100,7 +100,7 @@ impl AnyModel {
         engine: Engine,
     ) -> Result<Self> {
         let (known, _) = Known::of(config)?;
-        Self::from_source(&WeightFolder::open(folder, known.prefixes)?, config, processing, engine)
+        Self::from_source(&HfFolder::open(folder, known.prefixes)?, config, processing, engine)
     }
 
     /// Reads a model whose tensors come from elsewhere.

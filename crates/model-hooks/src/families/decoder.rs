@@ -4,8 +4,8 @@ use crate::config::Config;
 use crate::generate::last_column;
 use crate::math::{Kernels, Math, Reference};
 use crate::ops::{Norm, NormKind};
-use crate::run::{Block, Stage, Step};
-use crate::weights::{BlockWeights, Ends, Hold, Raw, RawEnds, TensorSource, Weights};
+use crate::run::{BlockPass, ForwardPass, PassResult};
+use crate::weights::{BlockWeights, EmbedWeights, Hold, Raw, RawEmbed, TensorSource, Weights};
 use crate::{
     BlockPart, Error, FinalNorm, Generate, HookPoint, HookedModel, Interest, KvCache, ModelShape, NormSite,
     OutputWeights, PostNorm, ProcessingSteps, Result, Site, Start, Tap, TokenBatch,
@@ -49,23 +49,29 @@ pub(crate) trait Family: Sized + Send + Sync + 'static {
     fn has(&self, site: Site) -> bool;
 
     /// Reads what is not in a block.
-    fn read_ends(&self, files: &dyn TensorSource) -> Result<RawEnds>;
+    fn read_ends(&self, files: &dyn TensorSource) -> Result<RawEmbed>;
 
     /// Reads a block.
     fn read_block(&self, files: &dyn TensorSource, layer: usize) -> Result<BlockWeights<Raw>>;
 
     /// From tokens to the residual stream that enters the first block.
-    fn embed<M: Math>(&self, m: &M, at: &mut Stage<'_>, w: &Ends<M>, tokens: &TokenBatch) -> Step<M::Value>;
+    fn embed<M: Math>(
+        &self,
+        m: &M,
+        at: &mut ForwardPass<'_>,
+        w: &EmbedWeights<M>,
+        tokens: &TokenBatch,
+    ) -> PassResult<M::Value>;
 
     /// A block: from `resid_pre` to `resid_post`.
     fn block<M: Math>(
         &self,
         m: &M,
-        at: &mut Block<'_, '_>,
+        at: &mut BlockPass<'_, '_>,
         w: &BlockWeights<M>,
         layer: usize,
         resid: M::Value,
-    ) -> Step<M::Value>;
+    ) -> PassResult<M::Value>;
 }
 
 /// A model of a family, its weights held by its engine.
@@ -104,7 +110,12 @@ impl<F: Family> Decoder<F> {
     }
 
     /// The equations of a run, the same for both engines.
-    fn run_on<M: Math>(&self, (m, w): (&M, &Weights<M>), stage: Stage<'_>, start: Start<'_>) -> Result<Option<Tensor>> {
+    fn run_on<M: Math>(
+        &self,
+        (m, w): (&M, &Weights<M>),
+        stage: ForwardPass<'_>,
+        start: Start<'_>,
+    ) -> Result<Option<Tensor>> {
         stage.through(|at| {
             let tokens = at.tokens();
             let (first, mut resid) = match start {
@@ -124,7 +135,7 @@ impl<F: Family> Decoder<F> {
         })
     }
 
-    fn run_through(&self, stage: Stage<'_>, start: Start<'_>) -> Result<Option<Tensor>> {
+    fn run_through(&self, stage: ForwardPass<'_>, start: Start<'_>) -> Result<Option<Tensor>> {
         match &self.held {
             Held::Reference(m, w) => self.run_on((m, w), stage, start),
             Held::Kernels(m, w) => self.run_on((m, w), stage, start),
@@ -142,7 +153,7 @@ impl<F: Family> Decoder<F> {
 
     fn final_norm_on<M: Math>(&self, (m, w): (&M, &Weights<M>)) -> Result<FinalNorm> {
         let tensor = |v: &Option<M::Vector>| v.as_ref().map(|v| m.vector(v)).transpose();
-        let Ends { ln_final, u, .. } = &w.ends;
+        let EmbedWeights { ln_final, u, .. } = &w.ends;
         Ok(FinalNorm {
             centres: self.family.norm().kind == NormKind::Layer,
             gain: tensor(&ln_final.w)?,
@@ -174,13 +185,13 @@ impl<F: Family> Decoder<F> {
         start: Start<'_>,
         last: Option<HookPoint>,
         tap: &'a mut dyn Tap,
-    ) -> Result<Stage<'a>> {
+    ) -> Result<ForwardPass<'a>> {
         self.check_tokens(tokens)?;
         let start = match start {
             Start::Tokens => None,
             Start::Residual { layer, resid } => Some(self.check_start(tokens, layer, resid)?),
         };
-        let stage = Stage::plan(&self.points, tokens, start, last, tap)?;
+        let stage = ForwardPass::plan(&self.points, tokens, start, last, tap)?;
         self.points.iter().try_for_each(|point| check_split_norm(&stage, *point))?;
         Ok(stage)
     }
@@ -237,7 +248,7 @@ fn points(family: &impl Family) -> Result<Vec<HookPoint>> {
 }
 
 /// While inputs of single heads are edited, each head has a norm of its own; the points of the one that is not split lead nowhere.
-fn check_split_norm(stage: &Stage<'_>, norm: HookPoint) -> Result<()> {
+fn check_split_norm(stage: &ForwardPass<'_>, norm: HookPoint) -> Result<()> {
     let HookPoint::Block { layer, site: Site::Ln1Scale | Site::Ln1Normalized } = norm else { return Ok(()) };
     let edited = |point: &HookPoint| stage.interest(*point) == Some(Interest::Edit);
     let inputs = [Site::AttnIn, Site::QInput, Site::KInput, Site::VInput];
@@ -391,8 +402,8 @@ mod tests {
     use super::*;
     use crate::families::gpt2::Gpt2;
     use crate::families::llama::Llama;
-    use crate::folder::WeightFolder;
-    use crate::{Capture, NoTap, Processing, Side};
+    use crate::folder::HfFolder;
+    use crate::{Capture, NoTap, PaddingSide, Processing};
     use std::path::PathBuf;
 
     fn check<F: Family>(model: &Decoder<F>) {
@@ -412,7 +423,7 @@ mod tests {
         // Steps behind a cache with room: two rows of different lengths.
         let mut cache = model.new_cache();
         cache.reserve(40);
-        let prompt = TokenBatch::padded(&[vec![7; 20], vec![7; 9]], 0, Side::Left).unwrap();
+        let prompt = TokenBatch::padded(&[vec![7; 20], vec![7; 9]], 0, PaddingSide::Left).unwrap();
         model.forward_cached(&prompt, &mut cache, &mut NoTap).unwrap();
         let (taken, bytes) = (kernels.memory_taken(), cache.bytes());
         for _ in 0..20 {
@@ -424,7 +435,7 @@ mod tests {
     fn open<F: Family>(name: &str, prefix: &str) -> Decoder<F> {
         let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
         let config = Config::read(&folder.join("config.json")).unwrap();
-        let files = WeightFolder::open(&folder, &[prefix]).unwrap();
+        let files = HfFolder::open(&folder, &[prefix]).unwrap();
         Decoder::load(F::parse(&config).unwrap(), &files, Processing::None.into(), Engine::default()).unwrap()
     }
 

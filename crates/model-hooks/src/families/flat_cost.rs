@@ -5,7 +5,7 @@ use super::gpt2::Gpt2;
 use super::llama::Llama;
 use super::{Decoder, Family};
 use crate::config::Config;
-use crate::folder::WeightFolder;
+use crate::folder::HfFolder;
 use crate::math::LOGITS_OF;
 use crate::{Capture, Generate, HookPoint, KvCache, NoTap, Processing, Tap, TokenBatch};
 use rayon::ThreadPoolBuilder;
@@ -23,7 +23,7 @@ fn open<F: Family>(name: &str, prefix: &str, arithmetic: Arithmetic) -> Decoder<
         config["max_position_embeddings"] = CONTEXT.into();
     }
     let family = F::parse(&Config::of(&config)).unwrap();
-    let files = WeightFolder::open(&folder, &[prefix]).unwrap();
+    let files = HfFolder::open(&folder, &[prefix]).unwrap();
     Decoder::load(family, &files, Processing::None.into(), Engine::Kernels(arithmetic)).unwrap()
 }
 

@@ -1,15 +1,15 @@
 //! Gemma 1: RMS norms whose files hold the gain less 1, a scaled embedding, wide heads, a gated MLP with GELU.
 
 use super::Family;
-use super::angles::KeptAngles;
+use super::angles::RotaryEmbedding;
 use super::grouped::{Biases, Checkpoint, parse_shape, spares};
 use super::rope::Rope;
 use super::steps::{attention, gated_mlp, mlp_input, qkv, rotate};
 use crate::config::Config;
-use crate::math::{AttentionRule, Math};
+use crate::math::{AttentionSpec, Math};
 use crate::ops::{Activation, Norm, NormKind};
-use crate::run::{Block, Stage, Step};
-use crate::weights::{BlockWeights, Ends, Raw, RawEnds, TensorSource};
+use crate::run::{BlockPass, ForwardPass, PassResult};
+use crate::weights::{BlockWeights, EmbedWeights, Raw, RawEmbed, TensorSource};
 use crate::{HookPoint, ModelShape, Result, Site, TokenBatch};
 
 /// What a Gemma 1 `config.json` says about the arithmetic.
@@ -56,7 +56,7 @@ fn activation(c: &Config) -> Result<Activation> {
 #[derive(Debug)]
 pub(crate) struct Gemma {
     config: GemmaConfig,
-    angles: KeptAngles,
+    angles: RotaryEmbedding,
 }
 
 impl Gemma {
@@ -67,7 +67,7 @@ impl Gemma {
 
 impl Family for Gemma {
     fn parse(c: &Config) -> Result<Self> {
-        Ok(Self { config: GemmaConfig::parse(c)?, angles: KeptAngles::default() })
+        Ok(Self { config: GemmaConfig::parse(c)?, angles: RotaryEmbedding::default() })
     }
 
     fn spares(&self, tensor: &str) -> bool {
@@ -94,7 +94,7 @@ impl Family for Gemma {
         !site.is_extra_norm()
     }
 
-    fn read_ends(&self, files: &dyn TensorSource) -> Result<RawEnds> {
+    fn read_ends(&self, files: &dyn TensorSource) -> Result<RawEmbed> {
         self.checkpoint(files).ends(self.config.tied)
     }
 
@@ -108,7 +108,13 @@ impl Family for Gemma {
     }
 
     /// `hook_embed` is `sqrt(d_model) W_E[token]`; a tied `W_U` is the transpose of `W_E` without the factor.
-    fn embed<M: Math>(&self, m: &M, at: &mut Stage<'_>, w: &Ends<M>, tokens: &TokenBatch) -> Step<M::Value> {
+    fn embed<M: Math>(
+        &self,
+        m: &M,
+        at: &mut ForwardPass<'_>,
+        w: &EmbedWeights<M>,
+        tokens: &TokenBatch,
+    ) -> PassResult<M::Value> {
         let embed = m.embed(&w.w_e, tokens)?;
         at.tap(HookPoint::Embed, m.scale(embed, (self.shape().d_model as f64).sqrt())?)
     }
@@ -116,15 +122,15 @@ impl Family for Gemma {
     fn block<M: Math>(
         &self,
         m: &M,
-        at: &mut Block<'_, '_>,
+        at: &mut BlockPass<'_, '_>,
         w: &BlockWeights<M>,
         _: usize,
         resid: M::Value,
-    ) -> Step<M::Value> {
+    ) -> PassResult<M::Value> {
         let resid_pre = at.tap(Site::ResidPre, resid)?;
         let [q, k, v] = qkv(m, at, w, self.norm(), self.shape(), &resid_pre)?;
         let [q, k] = rotate(m, at, (&self.config.rope, &self.angles), [q, k])?;
-        let rule = AttentionRule::new((self.shape().d_head as f64).sqrt());
+        let rule = AttentionSpec::new((self.shape().d_head as f64).sqrt());
         let attn_out = attention(m, at, w, [q, k, v], rule)?;
         let attn_out = at.tap(Site::AttnOut, attn_out)?;
         let resid_mid = at.tap(Site::ResidMid, m.add(resid_pre, attn_out)?)?;

@@ -1,15 +1,15 @@
 //! Gemma 2: Gemma with norms before and after attention and MLP, soft-caps on scores and logits, windows in every other layer.
 
 use super::Family;
-use super::angles::KeptAngles;
+use super::angles::RotaryEmbedding;
 use super::grouped::{Biases, Checkpoint, parse_shape, parse_windows, spares};
 use super::rope::Rope;
 use super::steps::{attention, gated_mlp, mlp_input, post_norm, qkv, rotate};
 use crate::config::Config;
-use crate::math::{AttentionRule, Math};
+use crate::math::{AttentionSpec, Math};
 use crate::ops::{Activation, Norm, NormKind};
-use crate::run::{Block, Stage, Step};
-use crate::weights::{BlockWeights, Ends, Raw, RawEnds, TensorSource};
+use crate::run::{BlockPass, ForwardPass, PassResult};
+use crate::weights::{BlockWeights, EmbedWeights, Raw, RawEmbed, TensorSource};
 use crate::{HookPoint, ModelShape, Result, Site, TokenBatch};
 
 /// What a Gemma 2 `config.json` says about the arithmetic.
@@ -60,7 +60,7 @@ impl Gemma2Config {
 #[derive(Debug)]
 pub(crate) struct Gemma2 {
     config: Gemma2Config,
-    angles: KeptAngles,
+    angles: RotaryEmbedding,
 }
 
 impl Gemma2 {
@@ -71,7 +71,7 @@ impl Gemma2 {
 
 impl Family for Gemma2 {
     fn parse(c: &Config) -> Result<Self> {
-        Ok(Self { config: Gemma2Config::parse(c)?, angles: KeptAngles::default() })
+        Ok(Self { config: Gemma2Config::parse(c)?, angles: RotaryEmbedding::default() })
     }
 
     fn spares(&self, tensor: &str) -> bool {
@@ -102,7 +102,7 @@ impl Family for Gemma2 {
         !matches!(site, Site::QNormScale | Site::QNormNormalized | Site::KNormScale | Site::KNormNormalized)
     }
 
-    fn read_ends(&self, files: &dyn TensorSource) -> Result<RawEnds> {
+    fn read_ends(&self, files: &dyn TensorSource) -> Result<RawEmbed> {
         self.checkpoint(files).ends(self.config.tied)
     }
 
@@ -118,7 +118,13 @@ impl Family for Gemma2 {
     }
 
     /// `hook_embed` is `sqrt(d_model) W_E[token]`; a tied `W_U` is the transpose of `W_E` without the factor.
-    fn embed<M: Math>(&self, m: &M, at: &mut Stage<'_>, w: &Ends<M>, tokens: &TokenBatch) -> Step<M::Value> {
+    fn embed<M: Math>(
+        &self,
+        m: &M,
+        at: &mut ForwardPass<'_>,
+        w: &EmbedWeights<M>,
+        tokens: &TokenBatch,
+    ) -> PassResult<M::Value> {
         let embed = m.embed(&w.w_e, tokens)?;
         at.tap(HookPoint::Embed, m.scale(embed, (self.shape().d_model as f64).sqrt())?)
     }
@@ -126,15 +132,15 @@ impl Family for Gemma2 {
     fn block<M: Math>(
         &self,
         m: &M,
-        at: &mut Block<'_, '_>,
+        at: &mut BlockPass<'_, '_>,
         w: &BlockWeights<M>,
         layer: usize,
         resid: M::Value,
-    ) -> Step<M::Value> {
+    ) -> PassResult<M::Value> {
         let resid_pre = at.tap(Site::ResidPre, resid)?;
         let [q, k, v] = qkv(m, at, w, self.norm(), self.shape(), &resid_pre)?;
         let [q, k] = rotate(m, at, (&self.config.rope, &self.angles), [q, k])?;
-        let rule = AttentionRule {
+        let rule = AttentionSpec {
             divisor: self.config.query_pre_attn_scalar.sqrt(),
             softcap: self.config.attn_softcap,
             window: self.config.windows[layer],

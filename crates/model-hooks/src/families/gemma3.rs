@@ -2,15 +2,15 @@
 //! one in every sixth, which has none. Of checkpoints that also see, the text model is read.
 
 use super::Family;
-use super::angles::KeptAngles;
+use super::angles::RotaryEmbedding;
 use super::grouped::{Biases, Checkpoint, parse_shape, parse_windows, spares};
 use super::rope::Rope;
 use super::steps::{attention, gated_mlp, mlp_input, post_norm, qk_norm, qkv, rotate};
 use crate::config::Config;
-use crate::math::{AttentionRule, Math, NormOver};
+use crate::math::{AttentionSpec, Math, NormAxis};
 use crate::ops::{Activation, Norm, NormKind};
-use crate::run::{Block, Stage, Step};
-use crate::weights::{BlockWeights, Ends, Raw, RawEnds, TensorSource};
+use crate::run::{BlockPass, ForwardPass, PassResult};
+use crate::weights::{BlockWeights, EmbedWeights, Raw, RawEmbed, TensorSource};
 use crate::{HookPoint, ModelShape, Result, Site, TokenBatch};
 use serde_json::Value;
 
@@ -87,8 +87,8 @@ fn parse_ropes(c: &Config, d_head: usize) -> Result<[Rope; 2]> {
 #[derive(Debug)]
 pub(crate) struct Gemma3 {
     config: Gemma3Config,
-    local_angles: KeptAngles,
-    global_angles: KeptAngles,
+    local_angles: RotaryEmbedding,
+    global_angles: RotaryEmbedding,
 }
 
 impl Gemma3 {
@@ -99,7 +99,7 @@ impl Gemma3 {
 
 impl Family for Gemma3 {
     fn parse(c: &Config) -> Result<Self> {
-        let [local_angles, global_angles] = [KeptAngles::default(), KeptAngles::default()];
+        let [local_angles, global_angles] = [RotaryEmbedding::default(), RotaryEmbedding::default()];
         Ok(Self { config: Gemma3Config::parse(c)?, local_angles, global_angles })
     }
 
@@ -128,7 +128,7 @@ impl Family for Gemma3 {
         true
     }
 
-    fn read_ends(&self, files: &dyn TensorSource) -> Result<RawEnds> {
+    fn read_ends(&self, files: &dyn TensorSource) -> Result<RawEmbed> {
         self.checkpoint(files).ends(self.config.tied)
     }
 
@@ -147,7 +147,13 @@ impl Family for Gemma3 {
     }
 
     /// `hook_embed` is `sqrt(d_model) W_E[token]`; a tied `W_U` is the transpose of `W_E` without the factor.
-    fn embed<M: Math>(&self, m: &M, at: &mut Stage<'_>, w: &Ends<M>, tokens: &TokenBatch) -> Step<M::Value> {
+    fn embed<M: Math>(
+        &self,
+        m: &M,
+        at: &mut ForwardPass<'_>,
+        w: &EmbedWeights<M>,
+        tokens: &TokenBatch,
+    ) -> PassResult<M::Value> {
         let embed = m.embed(&w.w_e, tokens)?;
         at.tap(HookPoint::Embed, m.scale(embed, (self.shape().d_model as f64).sqrt())?)
     }
@@ -155,21 +161,21 @@ impl Family for Gemma3 {
     fn block<M: Math>(
         &self,
         m: &M,
-        at: &mut Block<'_, '_>,
+        at: &mut BlockPass<'_, '_>,
         w: &BlockWeights<M>,
         layer: usize,
         resid: M::Value,
-    ) -> Step<M::Value> {
+    ) -> PassResult<M::Value> {
         let resid_pre = at.tap(Site::ResidPre, resid)?;
         let [q, k, v] = qkv(m, at, w, self.norm(), self.shape(), &resid_pre)?;
-        let [q, k] = qk_norm(m, at, w, self.norm(), NormOver::Width, [q, k])?;
+        let [q, k] = qk_norm(m, at, w, self.norm(), NormAxis::Width, [q, k])?;
         let window = self.config.windows[layer];
         let turns = match window {
             Some(_) => (&self.config.local_rope, &self.local_angles),
             None => (&self.config.global_rope, &self.global_angles),
         };
         let [q, k] = rotate(m, at, turns, [q, k])?;
-        let rule = AttentionRule { window, ..AttentionRule::new(self.config.query_pre_attn_scalar.sqrt()) };
+        let rule = AttentionSpec { window, ..AttentionSpec::new(self.config.query_pre_attn_scalar.sqrt()) };
         let attn_out = attention(m, at, w, [q, k, v], rule)?;
         let points = [Site::Ln1PostScale, Site::Ln1PostNormalized];
         let attn_out = post_norm(m, at, points, self.norm(), &w.ln1_post, attn_out)?;

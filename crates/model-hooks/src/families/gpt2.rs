@@ -4,10 +4,10 @@ use super::Family;
 use super::read::layer_norm;
 use super::steps::{attention, mlp_input, plain_mlp, qkv};
 use crate::config::Config;
-use crate::math::{AttentionRule, Math};
+use crate::math::{AttentionSpec, Math};
 use crate::ops::{Activation, Norm, NormKind};
-use crate::run::{Block, Stage, Step};
-use crate::weights::{BlockWeights, Ends, Linear, NormWeights, Raw, RawEnds, TensorSource};
+use crate::run::{BlockPass, ForwardPass, PassResult};
+use crate::weights::{BlockWeights, EmbedWeights, Linear, NormWeights, Raw, RawEmbed, TensorSource};
 use crate::{HookPoint, ModelShape, Result, Site, TokenBatch};
 
 /// What a GPT-2 `config.json` says about the arithmetic.
@@ -88,10 +88,10 @@ impl Family for Gpt2 {
         !matches!(site, Site::RotQ | Site::RotK | Site::MlpPreLinear) && !site.is_extra_norm()
     }
 
-    fn read_ends(&self, files: &dyn TensorSource) -> Result<RawEnds> {
+    fn read_ends(&self, files: &dyn TensorSource) -> Result<RawEmbed> {
         let &ModelShape { d_model, d_vocab, n_ctx, .. } = self.shape();
         let (w_e, w_u) = files.embeddings(self.config.tied, "wte.weight", &["lm_head.weight"], [d_vocab, d_model])?;
-        Ok(RawEnds {
+        Ok(RawEmbed {
             w_e,
             w_pos: Some(files.matrix("wpe.weight", n_ctx, d_model)?),
             ln_final: layer_norm(files, "ln_f", d_model)?,
@@ -127,7 +127,13 @@ impl Family for Gpt2 {
         })
     }
 
-    fn embed<M: Math>(&self, m: &M, at: &mut Stage<'_>, w: &Ends<M>, tokens: &TokenBatch) -> Step<M::Value> {
+    fn embed<M: Math>(
+        &self,
+        m: &M,
+        at: &mut ForwardPass<'_>,
+        w: &EmbedWeights<M>,
+        tokens: &TokenBatch,
+    ) -> PassResult<M::Value> {
         let embed = at.tap(HookPoint::Embed, m.embed(&w.w_e, tokens)?)?;
         let Some(w_pos) = &w.w_pos else { return Ok(embed) };
         let pos_embed = at.tap(HookPoint::PosEmbed, m.positions(w_pos, tokens.batch(), at.columns())?)?;
@@ -137,14 +143,14 @@ impl Family for Gpt2 {
     fn block<M: Math>(
         &self,
         m: &M,
-        at: &mut Block<'_, '_>,
+        at: &mut BlockPass<'_, '_>,
         w: &BlockWeights<M>,
         layer: usize,
         resid: M::Value,
-    ) -> Step<M::Value> {
+    ) -> PassResult<M::Value> {
         let resid_pre = at.tap(Site::ResidPre, resid)?;
         let qkv = qkv(m, at, w, self.norm(), self.shape(), &resid_pre)?;
-        let attn_out = attention(m, at, w, qkv, AttentionRule::new(self.attn_divisor(layer)))?;
+        let attn_out = attention(m, at, w, qkv, AttentionSpec::new(self.attn_divisor(layer)))?;
         let attn_out = at.tap(Site::AttnOut, attn_out)?;
         let resid_mid = at.tap(Site::ResidMid, m.add(resid_pre, attn_out)?)?;
         let x = mlp_input(m, at, w, self.norm(), &resid_mid)?;

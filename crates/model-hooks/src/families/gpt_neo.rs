@@ -4,10 +4,10 @@ use super::Family;
 use super::read::{layer_norm, linear};
 use super::steps::{attention, mlp_input, plain_mlp, qkv};
 use crate::config::Config;
-use crate::math::{AttentionRule, Math};
+use crate::math::{AttentionSpec, Math};
 use crate::ops::{Activation, Norm, NormKind};
-use crate::run::{Block, Stage, Step};
-use crate::weights::{BlockWeights, Ends, NormWeights, Raw, RawEnds, TensorSource};
+use crate::run::{BlockPass, ForwardPass, PassResult};
+use crate::weights::{BlockWeights, EmbedWeights, NormWeights, Raw, RawEmbed, TensorSource};
 use crate::{HookPoint, ModelShape, Result, Site, TokenBatch};
 use serde_json::Value;
 
@@ -65,10 +65,10 @@ impl Family for GptNeo {
         !matches!(site, Site::RotQ | Site::RotK | Site::MlpPreLinear) && !site.is_extra_norm()
     }
 
-    fn read_ends(&self, files: &dyn TensorSource) -> Result<RawEnds> {
+    fn read_ends(&self, files: &dyn TensorSource) -> Result<RawEmbed> {
         let &ModelShape { d_model, d_vocab, n_ctx, .. } = self.shape();
         let (w_e, w_u) = files.embeddings(self.tied, "wte.weight", &["lm_head.weight"], [d_vocab, d_model])?;
-        Ok(RawEnds {
+        Ok(RawEmbed {
             w_e,
             w_pos: Some(files.matrix("wpe.weight", n_ctx, d_model)?),
             ln_final: layer_norm(files, "ln_f", d_model)?,
@@ -98,7 +98,13 @@ impl Family for GptNeo {
         })
     }
 
-    fn embed<M: Math>(&self, m: &M, at: &mut Stage<'_>, w: &Ends<M>, tokens: &TokenBatch) -> Step<M::Value> {
+    fn embed<M: Math>(
+        &self,
+        m: &M,
+        at: &mut ForwardPass<'_>,
+        w: &EmbedWeights<M>,
+        tokens: &TokenBatch,
+    ) -> PassResult<M::Value> {
         let embed = at.tap(HookPoint::Embed, m.embed(&w.w_e, tokens)?)?;
         let Some(w_pos) = &w.w_pos else { return Ok(embed) };
         let pos_embed = at.tap(HookPoint::PosEmbed, m.positions(w_pos, tokens.batch(), at.columns())?)?;
@@ -108,14 +114,14 @@ impl Family for GptNeo {
     fn block<M: Math>(
         &self,
         m: &M,
-        at: &mut Block<'_, '_>,
+        at: &mut BlockPass<'_, '_>,
         w: &BlockWeights<M>,
         layer: usize,
         resid: M::Value,
-    ) -> Step<M::Value> {
+    ) -> PassResult<M::Value> {
         let resid_pre = at.tap(Site::ResidPre, resid)?;
         let qkv = qkv(m, at, w, self.norm(), self.shape(), &resid_pre)?;
-        let rule = AttentionRule { window: self.windows[layer], ..AttentionRule::new(1.0) };
+        let rule = AttentionSpec { window: self.windows[layer], ..AttentionSpec::new(1.0) };
         let attn_out = attention(m, at, w, qkv, rule)?;
         let attn_out = at.tap(Site::AttnOut, attn_out)?;
         let resid_mid = at.tap(Site::ResidMid, m.add(resid_pre, attn_out)?)?;

@@ -1,16 +1,16 @@
 //! GPT-NeoX, Pythia: layer norms with bias, rotary positions on a part of each head, attention and MLP side by side or in turn.
 
 use super::Family;
-use super::angles::KeptAngles;
+use super::angles::RotaryEmbedding;
 use super::read::{layer_norm, linear};
 use super::rope::{Rope, RopeKeys};
 use super::rope_scaling::context;
 use super::steps::{attention, mlp_input, plain_mlp, qkv, rotate};
 use crate::config::Config;
-use crate::math::{AttentionRule, Math};
+use crate::math::{AttentionSpec, Math};
 use crate::ops::{Activation, Norm, NormKind};
-use crate::run::{Block, Stage, Step};
-use crate::weights::{BlockWeights, Ends, NormWeights, Raw, RawEnds, TensorSource};
+use crate::run::{BlockPass, ForwardPass, PassResult};
+use crate::weights::{BlockWeights, EmbedWeights, NormWeights, Raw, RawEmbed, TensorSource};
 use crate::{HookPoint, ModelShape, Result, Site, TokenBatch};
 
 /// GPT-NeoX' equations.
@@ -24,7 +24,7 @@ pub(crate) struct GptNeoX {
     parallel: bool,
     attention_bias: bool,
     tied: bool,
-    angles: KeptAngles,
+    angles: RotaryEmbedding,
 }
 
 impl Family for GptNeoX {
@@ -49,7 +49,7 @@ impl Family for GptNeoX {
             parallel: c.flag("use_parallel_residual", true)?,
             attention_bias: c.flag("attention_bias", true)?,
             tied: c.flag("tie_word_embeddings", false)?,
-            angles: KeptAngles::default(),
+            angles: RotaryEmbedding::default(),
         })
     }
 
@@ -82,11 +82,11 @@ impl Family for GptNeoX {
     }
 
     /// The unembedding is `embed_out` in published files.
-    fn read_ends(&self, files: &dyn TensorSource) -> Result<RawEnds> {
+    fn read_ends(&self, files: &dyn TensorSource) -> Result<RawEmbed> {
         let &ModelShape { d_model, d_vocab, .. } = self.shape();
         let unembed = ["embed_out.weight", "lm_head.weight"];
         let (w_e, w_u) = files.embeddings(self.tied, "embed_in.weight", &unembed, [d_vocab, d_model])?;
-        Ok(RawEnds { w_e, w_pos: None, ln_final: layer_norm(files, "final_layer_norm", d_model)?, w_u, b_u: None })
+        Ok(RawEmbed { w_e, w_pos: None, ln_final: layer_norm(files, "final_layer_norm", d_model)?, w_u, b_u: None })
     }
 
     /// Query, key and value of a head lie side by side: columns `(head, 3, d_head)`.
@@ -116,22 +116,28 @@ impl Family for GptNeoX {
         })
     }
 
-    fn embed<M: Math>(&self, m: &M, at: &mut Stage<'_>, w: &Ends<M>, tokens: &TokenBatch) -> Step<M::Value> {
+    fn embed<M: Math>(
+        &self,
+        m: &M,
+        at: &mut ForwardPass<'_>,
+        w: &EmbedWeights<M>,
+        tokens: &TokenBatch,
+    ) -> PassResult<M::Value> {
         at.tap(HookPoint::Embed, m.embed(&w.w_e, tokens)?)
     }
 
     fn block<M: Math>(
         &self,
         m: &M,
-        at: &mut Block<'_, '_>,
+        at: &mut BlockPass<'_, '_>,
         w: &BlockWeights<M>,
         _: usize,
         resid: M::Value,
-    ) -> Step<M::Value> {
+    ) -> PassResult<M::Value> {
         let resid_pre = at.tap(Site::ResidPre, resid)?;
         let [q, k, v] = qkv(m, at, w, self.norm(), self.shape(), &resid_pre)?;
         let [q, k] = rotate(m, at, (&self.rope, &self.angles), [q, k])?;
-        let rule = AttentionRule::new((self.shape.d_head as f64).sqrt());
+        let rule = AttentionSpec::new((self.shape.d_head as f64).sqrt());
         let attn_out = attention(m, at, w, [q, k, v], rule)?;
         let attn_out = at.tap(Site::AttnOut, attn_out)?;
         if self.parallel {

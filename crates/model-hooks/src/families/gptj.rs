@@ -1,18 +1,18 @@
 //! GPT-J: attention and MLP side by side behind one layer norm, rotary positions on neighbouring pairs, an unembedding with bias.
 
 use super::Family;
-use super::angles::KeptAngles;
+use super::angles::RotaryEmbedding;
 use super::read::{layer_norm, linear};
 use super::rope::Rope;
 use super::rope_scaling::RopeScaling;
 use super::steps::{attention, mlp_input, plain_mlp, qkv, rotate};
 use crate::config::Config;
-use crate::math::{AttentionRule, Math};
+use crate::math::{AttentionSpec, Math};
 use crate::ops::{Activation, Norm, NormKind};
-use crate::run::{Block, Stage, Step};
-use crate::weights::{BlockWeights, Ends, NormWeights, Raw, RawEnds, TensorSource};
+use crate::run::{BlockPass, ForwardPass, PassResult};
+use crate::weights::{BlockWeights, EmbedWeights, NormWeights, Raw, RawEmbed, TensorSource};
 use crate::{HookPoint, ModelShape, Result, Site, TokenBatch};
-use tensor_kernels::RopePairs;
+use tensor_kernels::RopeLayout;
 
 /// GPT-J's equations.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub(crate) struct GptJ {
     activation: Activation,
     rope: Rope,
     tied: bool,
-    angles: KeptAngles,
+    angles: RotaryEmbedding,
 }
 
 impl Family for GptJ {
@@ -42,9 +42,9 @@ impl Family for GptJ {
             shape,
             eps: c.positive("layer_norm_epsilon", Some(1e-5))?,
             activation: c.activation("activation_function", "gelu_new")?,
-            rope: Rope { theta: 10_000.0, scaling: RopeScaling::Default, d_rotary, pairs: RopePairs::Neighbours },
+            rope: Rope { theta: 10_000.0, scaling: RopeScaling::Default, d_rotary, pairs: RopeLayout::Interleaved },
             tied: c.flag("tie_word_embeddings", false)?,
-            angles: KeptAngles::default(),
+            angles: RotaryEmbedding::default(),
         })
     }
 
@@ -74,10 +74,10 @@ impl Family for GptJ {
         !matches!(site, Site::ResidMid | Site::MlpPreLinear) && !site.is_extra_norm()
     }
 
-    fn read_ends(&self, files: &dyn TensorSource) -> Result<RawEnds> {
+    fn read_ends(&self, files: &dyn TensorSource) -> Result<RawEmbed> {
         let &ModelShape { d_model, d_vocab, .. } = self.shape();
         let (w_e, w_u) = files.embeddings(self.tied, "wte.weight", &["lm_head.weight"], [d_vocab, d_model])?;
-        Ok(RawEnds {
+        Ok(RawEmbed {
             w_e,
             w_pos: None,
             ln_final: layer_norm(files, "ln_f", d_model)?,
@@ -108,22 +108,28 @@ impl Family for GptJ {
         })
     }
 
-    fn embed<M: Math>(&self, m: &M, at: &mut Stage<'_>, w: &Ends<M>, tokens: &TokenBatch) -> Step<M::Value> {
+    fn embed<M: Math>(
+        &self,
+        m: &M,
+        at: &mut ForwardPass<'_>,
+        w: &EmbedWeights<M>,
+        tokens: &TokenBatch,
+    ) -> PassResult<M::Value> {
         at.tap(HookPoint::Embed, m.embed(&w.w_e, tokens)?)
     }
 
     fn block<M: Math>(
         &self,
         m: &M,
-        at: &mut Block<'_, '_>,
+        at: &mut BlockPass<'_, '_>,
         w: &BlockWeights<M>,
         _: usize,
         resid: M::Value,
-    ) -> Step<M::Value> {
+    ) -> PassResult<M::Value> {
         let resid_pre = at.tap(Site::ResidPre, resid)?;
         let [q, k, v] = qkv(m, at, w, self.norm(), self.shape(), &resid_pre)?;
         let [q, k] = rotate(m, at, (&self.rope, &self.angles), [q, k])?;
-        let rule = AttentionRule::new((self.shape.d_head as f64).sqrt());
+        let rule = AttentionSpec::new((self.shape.d_head as f64).sqrt());
         let attn_out = attention(m, at, w, [q, k, v], rule)?;
         let attn_out = at.tap(Site::AttnOut, attn_out)?;
         let x = mlp_input(m, at, w, self.norm(), &resid_pre)?;

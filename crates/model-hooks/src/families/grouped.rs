@@ -4,7 +4,7 @@
 use super::read::linear;
 use super::rope_scaling::context;
 use crate::config::Config;
-use crate::weights::{BlockWeights, NormWeights, Raw, RawEnds, TensorSource};
+use crate::weights::{BlockWeights, NormWeights, Raw, RawEmbed, TensorSource};
 use crate::{ModelShape, Result};
 
 /// The dimensions, from `hidden_size`, `num_attention_heads`, `num_key_value_heads`, `head_dim` ...
@@ -79,10 +79,10 @@ pub(super) struct Checkpoint<'a> {
 
 impl Checkpoint<'_> {
     /// The ends; `tied`: `W_U` is the transpose of `W_E`.
-    pub fn ends(&self, tied: bool) -> Result<RawEnds> {
+    pub fn ends(&self, tied: bool) -> Result<RawEmbed> {
         let &ModelShape { d_model, d_vocab, .. } = self.shape;
         let (w_e, w_u) = self.files.embeddings(tied, "embed_tokens.weight", &["lm_head.weight"], [d_vocab, d_model])?;
-        Ok(RawEnds { w_e, w_pos: None, ln_final: self.gain("norm", d_model)?, w_u, b_u: None })
+        Ok(RawEmbed { w_e, w_pos: None, ln_final: self.gain("norm", d_model)?, w_u, b_u: None })
     }
 
     /// A norm of a block over `len` values.

@@ -3,15 +3,15 @@
 //! TransformerLens calls the two norms `ln1` and `ln2`. Here they have the names of norms in this place, `ln1_post` and `ln2_post`.
 
 use super::Family;
-use super::angles::KeptAngles;
+use super::angles::RotaryEmbedding;
 use super::grouped::{Biases, Checkpoint, parse_shape, spares};
 use super::rope::Rope;
 use super::steps::{attention, gated_mlp, post_norm, qk_norm, qkv_unnormed, rotate};
 use crate::config::Config;
-use crate::math::{AttentionRule, Math, NormOver};
+use crate::math::{AttentionSpec, Math, NormAxis};
 use crate::ops::{Activation, Norm, NormKind};
-use crate::run::{Block, Stage, Step};
-use crate::weights::{BlockWeights, Ends, Raw, RawEnds, TensorSource};
+use crate::run::{BlockPass, ForwardPass, PassResult};
+use crate::weights::{BlockWeights, EmbedWeights, Raw, RawEmbed, TensorSource};
 use crate::{HookPoint, ModelShape, Result, Site, TokenBatch};
 
 /// What a OLMo 2 `config.json` says about the arithmetic.
@@ -43,7 +43,7 @@ impl Olmo2Config {
 #[derive(Debug)]
 pub(crate) struct Olmo2 {
     config: Olmo2Config,
-    angles: KeptAngles,
+    angles: RotaryEmbedding,
 }
 
 impl Olmo2 {
@@ -54,7 +54,7 @@ impl Olmo2 {
 
 impl Family for Olmo2 {
     fn parse(c: &Config) -> Result<Self> {
-        Ok(Self { config: Olmo2Config::parse(c)?, angles: KeptAngles::default() })
+        Ok(Self { config: Olmo2Config::parse(c)?, angles: RotaryEmbedding::default() })
     }
 
     fn spares(&self, tensor: &str) -> bool {
@@ -86,7 +86,7 @@ impl Family for Olmo2 {
         !matches!(site, Site::Ln1Scale | Site::Ln1Normalized | Site::Ln2Scale | Site::Ln2Normalized)
     }
 
-    fn read_ends(&self, files: &dyn TensorSource) -> Result<RawEnds> {
+    fn read_ends(&self, files: &dyn TensorSource) -> Result<RawEmbed> {
         self.checkpoint(files).ends(self.config.tied)
     }
 
@@ -102,23 +102,29 @@ impl Family for Olmo2 {
         })
     }
 
-    fn embed<M: Math>(&self, m: &M, at: &mut Stage<'_>, w: &Ends<M>, tokens: &TokenBatch) -> Step<M::Value> {
+    fn embed<M: Math>(
+        &self,
+        m: &M,
+        at: &mut ForwardPass<'_>,
+        w: &EmbedWeights<M>,
+        tokens: &TokenBatch,
+    ) -> PassResult<M::Value> {
         at.tap(HookPoint::Embed, m.embed(&w.w_e, tokens)?)
     }
 
     fn block<M: Math>(
         &self,
         m: &M,
-        at: &mut Block<'_, '_>,
+        at: &mut BlockPass<'_, '_>,
         w: &BlockWeights<M>,
         _: usize,
         resid: M::Value,
-    ) -> Step<M::Value> {
+    ) -> PassResult<M::Value> {
         let resid_pre = at.tap(Site::ResidPre, resid)?;
         let [q, k, v] = qkv_unnormed(m, at, w, self.shape(), &resid_pre)?;
-        let [q, k] = qk_norm(m, at, w, self.norm(), NormOver::Row, [q, k])?;
+        let [q, k] = qk_norm(m, at, w, self.norm(), NormAxis::Row, [q, k])?;
         let [q, k] = rotate(m, at, (&self.config.rope, &self.angles), [q, k])?;
-        let rule = AttentionRule::new((self.shape().d_head as f64).sqrt());
+        let rule = AttentionSpec::new((self.shape().d_head as f64).sqrt());
         let attn_out = attention(m, at, w, [q, k, v], rule)?;
         let points = [Site::Ln1PostScale, Site::Ln1PostNormalized];
         let attn_out = post_norm(m, at, points, self.norm(), &w.ln1_post, attn_out)?;

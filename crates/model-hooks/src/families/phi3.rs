@@ -4,13 +4,13 @@ use super::Family;
 use super::grouped::{Checkpoint, parse_shape, spares};
 use super::read::linear;
 use super::rope::{Rope, RopeKeys};
-use super::rope_by_length::RopeByLength;
+use super::rope_by_length::LongRope;
 use super::steps::{attention, gated_mlp, mlp_input, qkv};
 use crate::config::Config;
-use crate::math::{AttentionRule, Math};
+use crate::math::{AttentionSpec, Math};
 use crate::ops::{Activation, Norm, NormKind};
-use crate::run::{Block, Stage, Step};
-use crate::weights::{BlockWeights, Ends, NormWeights, Raw, RawEnds, TensorSource};
+use crate::run::{BlockPass, ForwardPass, PassResult};
+use crate::weights::{BlockWeights, EmbedWeights, NormWeights, Raw, RawEmbed, TensorSource};
 use crate::{HookPoint, ModelShape, Result, Site, TokenBatch};
 
 /// Phi-3's equations.
@@ -19,7 +19,7 @@ pub(crate) struct Phi3 {
     shape: ModelShape,
     eps: f64,
     activation: Activation,
-    rope: RopeByLength,
+    rope: LongRope,
     /// How many keys a query sees at most, its own included.
     window: Option<usize>,
     tied: bool,
@@ -41,7 +41,7 @@ impl Family for Phi3 {
         Ok(Self {
             eps: c.positive("rms_norm_eps", Some(1e-5))?,
             activation: c.activation("hidden_act", "silu")?,
-            rope: RopeByLength::parse(c, scaling.as_ref(), rope, shape.n_ctx)?,
+            rope: LongRope::parse(c, scaling.as_ref(), rope, shape.n_ctx)?,
             shape,
             window: c.optional_size("sliding_window")?,
             tied: c.flag("tie_word_embeddings", false)?,
@@ -72,7 +72,7 @@ impl Family for Phi3 {
         !site.is_extra_norm()
     }
 
-    fn read_ends(&self, files: &dyn TensorSource) -> Result<RawEnds> {
+    fn read_ends(&self, files: &dyn TensorSource) -> Result<RawEmbed> {
         self.checkpoint(files).ends(self.tied)
     }
 
@@ -101,25 +101,31 @@ impl Family for Phi3 {
         })
     }
 
-    fn embed<M: Math>(&self, m: &M, at: &mut Stage<'_>, w: &Ends<M>, tokens: &TokenBatch) -> Step<M::Value> {
+    fn embed<M: Math>(
+        &self,
+        m: &M,
+        at: &mut ForwardPass<'_>,
+        w: &EmbedWeights<M>,
+        tokens: &TokenBatch,
+    ) -> PassResult<M::Value> {
         at.tap(HookPoint::Embed, m.embed(&w.w_e, tokens)?)
     }
 
     fn block<M: Math>(
         &self,
         m: &M,
-        at: &mut Block<'_, '_>,
+        at: &mut BlockPass<'_, '_>,
         w: &BlockWeights<M>,
         _: usize,
         resid: M::Value,
-    ) -> Step<M::Value> {
+    ) -> PassResult<M::Value> {
         let columns = at.stage().columns().clone();
         let angles = self.rope.angles(&columns);
         let resid_pre = at.tap(Site::ResidPre, resid)?;
         let [q, k, v] = qkv(m, at, w, self.norm(), self.shape(), &resid_pre)?;
         let q = at.tap(Site::RotQ, m.rotate(q, &angles, &columns)?)?;
         let k = at.tap(Site::RotK, m.rotate(k, &angles, &columns)?)?;
-        let rule = AttentionRule { window: self.window, ..AttentionRule::new((self.shape.d_head as f64).sqrt()) };
+        let rule = AttentionSpec { window: self.window, ..AttentionSpec::new((self.shape.d_head as f64).sqrt()) };
         let attn_out = attention(m, at, w, [q, k, v], rule)?;
         let attn_out = at.tap(Site::AttnOut, attn_out)?;
         let resid_mid = at.tap(Site::ResidMid, m.add(resid_pre, attn_out)?)?;

@@ -1,15 +1,15 @@
 //! Qwen 2 and 2.5: Llama with biases on queries, keys and values, and windows in upper layers where a configuration asks for them.
 
 use super::Family;
-use super::angles::KeptAngles;
+use super::angles::RotaryEmbedding;
 use super::grouped::{Biases, Checkpoint, parse_shape, parse_windows, spares};
 use super::rope::Rope;
 use super::steps::{attention, gated_mlp, mlp_input, qkv, rotate};
 use crate::config::Config;
-use crate::math::{AttentionRule, Math};
+use crate::math::{AttentionSpec, Math};
 use crate::ops::{Activation, Norm, NormKind};
-use crate::run::{Block, Stage, Step};
-use crate::weights::{BlockWeights, Ends, Raw, RawEnds, TensorSource};
+use crate::run::{BlockPass, ForwardPass, PassResult};
+use crate::weights::{BlockWeights, EmbedWeights, Raw, RawEmbed, TensorSource};
 use crate::{HookPoint, ModelShape, Result, Site, TokenBatch};
 
 /// What a Qwen 2 `config.json` says about the arithmetic.
@@ -54,7 +54,7 @@ pub(super) fn parse_upper_windows(c: &Config, n_layers: usize) -> Result<Vec<Opt
 #[derive(Debug)]
 pub(crate) struct Qwen2 {
     config: Qwen2Config,
-    angles: KeptAngles,
+    angles: RotaryEmbedding,
 }
 
 impl Qwen2 {
@@ -65,7 +65,7 @@ impl Qwen2 {
 
 impl Family for Qwen2 {
     fn parse(c: &Config) -> Result<Self> {
-        Ok(Self { config: Qwen2Config::parse(c)?, angles: KeptAngles::default() })
+        Ok(Self { config: Qwen2Config::parse(c)?, angles: RotaryEmbedding::default() })
     }
 
     fn spares(&self, tensor: &str) -> bool {
@@ -92,7 +92,7 @@ impl Family for Qwen2 {
         !site.is_extra_norm()
     }
 
-    fn read_ends(&self, files: &dyn TensorSource) -> Result<RawEnds> {
+    fn read_ends(&self, files: &dyn TensorSource) -> Result<RawEmbed> {
         self.checkpoint(files).ends(self.config.tied)
     }
 
@@ -105,23 +105,29 @@ impl Family for Qwen2 {
         })
     }
 
-    fn embed<M: Math>(&self, m: &M, at: &mut Stage<'_>, w: &Ends<M>, tokens: &TokenBatch) -> Step<M::Value> {
+    fn embed<M: Math>(
+        &self,
+        m: &M,
+        at: &mut ForwardPass<'_>,
+        w: &EmbedWeights<M>,
+        tokens: &TokenBatch,
+    ) -> PassResult<M::Value> {
         at.tap(HookPoint::Embed, m.embed(&w.w_e, tokens)?)
     }
 
     fn block<M: Math>(
         &self,
         m: &M,
-        at: &mut Block<'_, '_>,
+        at: &mut BlockPass<'_, '_>,
         w: &BlockWeights<M>,
         layer: usize,
         resid: M::Value,
-    ) -> Step<M::Value> {
+    ) -> PassResult<M::Value> {
         let resid_pre = at.tap(Site::ResidPre, resid)?;
         let [q, k, v] = qkv(m, at, w, self.norm(), self.shape(), &resid_pre)?;
         let [q, k] = rotate(m, at, (&self.config.rope, &self.angles), [q, k])?;
         let divisor = (self.shape().d_head as f64).sqrt();
-        let rule = AttentionRule { window: self.config.windows[layer], ..AttentionRule::new(divisor) };
+        let rule = AttentionSpec { window: self.config.windows[layer], ..AttentionSpec::new(divisor) };
         let attn_out = attention(m, at, w, [q, k, v], rule)?;
         let attn_out = at.tap(Site::AttnOut, attn_out)?;
         let resid_mid = at.tap(Site::ResidMid, m.add(resid_pre, attn_out)?)?;

@@ -1,16 +1,16 @@
 //! Qwen 3: Llama with each head's query and key normalised before rotation, heads of their own width, and windows as in Qwen 2.
 
 use super::Family;
-use super::angles::KeptAngles;
+use super::angles::RotaryEmbedding;
 use super::grouped::{Biases, Checkpoint, parse_shape, spares};
 use super::qwen2::parse_upper_windows;
 use super::rope::Rope;
 use super::steps::{attention, gated_mlp, mlp_input, qk_norm, qkv, rotate};
 use crate::config::Config;
-use crate::math::{AttentionRule, Math, NormOver};
+use crate::math::{AttentionSpec, Math, NormAxis};
 use crate::ops::{Activation, Norm, NormKind};
-use crate::run::{Block, Stage, Step};
-use crate::weights::{BlockWeights, Ends, Raw, RawEnds, TensorSource};
+use crate::run::{BlockPass, ForwardPass, PassResult};
+use crate::weights::{BlockWeights, EmbedWeights, Raw, RawEmbed, TensorSource};
 use crate::{HookPoint, ModelShape, Result, Site, TokenBatch};
 
 /// What a Qwen 3 `config.json` says about the arithmetic.
@@ -46,7 +46,7 @@ impl Qwen3Config {
 #[derive(Debug)]
 pub(crate) struct Qwen3 {
     config: Qwen3Config,
-    angles: KeptAngles,
+    angles: RotaryEmbedding,
 }
 
 impl Qwen3 {
@@ -57,7 +57,7 @@ impl Qwen3 {
 
 impl Family for Qwen3 {
     fn parse(c: &Config) -> Result<Self> {
-        Ok(Self { config: Qwen3Config::parse(c)?, angles: KeptAngles::default() })
+        Ok(Self { config: Qwen3Config::parse(c)?, angles: RotaryEmbedding::default() })
     }
 
     fn spares(&self, tensor: &str) -> bool {
@@ -84,7 +84,7 @@ impl Family for Qwen3 {
         !matches!(site, Site::Ln1PostScale | Site::Ln1PostNormalized | Site::Ln2PostScale | Site::Ln2PostNormalized)
     }
 
-    fn read_ends(&self, files: &dyn TensorSource) -> Result<RawEnds> {
+    fn read_ends(&self, files: &dyn TensorSource) -> Result<RawEmbed> {
         self.checkpoint(files).ends(self.config.tied)
     }
 
@@ -100,24 +100,30 @@ impl Family for Qwen3 {
         })
     }
 
-    fn embed<M: Math>(&self, m: &M, at: &mut Stage<'_>, w: &Ends<M>, tokens: &TokenBatch) -> Step<M::Value> {
+    fn embed<M: Math>(
+        &self,
+        m: &M,
+        at: &mut ForwardPass<'_>,
+        w: &EmbedWeights<M>,
+        tokens: &TokenBatch,
+    ) -> PassResult<M::Value> {
         at.tap(HookPoint::Embed, m.embed(&w.w_e, tokens)?)
     }
 
     fn block<M: Math>(
         &self,
         m: &M,
-        at: &mut Block<'_, '_>,
+        at: &mut BlockPass<'_, '_>,
         w: &BlockWeights<M>,
         layer: usize,
         resid: M::Value,
-    ) -> Step<M::Value> {
+    ) -> PassResult<M::Value> {
         let resid_pre = at.tap(Site::ResidPre, resid)?;
         let [q, k, v] = qkv(m, at, w, self.norm(), self.shape(), &resid_pre)?;
-        let [q, k] = qk_norm(m, at, w, self.norm(), NormOver::Width, [q, k])?;
+        let [q, k] = qk_norm(m, at, w, self.norm(), NormAxis::Width, [q, k])?;
         let [q, k] = rotate(m, at, (&self.config.rope, &self.angles), [q, k])?;
         let divisor = (self.shape().d_head as f64).sqrt();
-        let rule = AttentionRule { window: self.config.windows[layer], ..AttentionRule::new(divisor) };
+        let rule = AttentionSpec { window: self.config.windows[layer], ..AttentionSpec::new(divisor) };
         let attn_out = attention(m, at, w, [q, k, v], rule)?;
         let attn_out = at.tap(Site::AttnOut, attn_out)?;
         let resid_mid = at.tap(Site::ResidMid, m.add(resid_pre, attn_out)?)?;

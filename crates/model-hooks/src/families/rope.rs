@@ -3,7 +3,7 @@
 use super::rope_scaling::RopeScaling;
 use crate::Result;
 use crate::config::Config;
-use tensor_kernels::RopePairs;
+use tensor_kernels::RopeLayout;
 
 /// How fast each pair of a head turns.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,7 +15,7 @@ pub(crate) struct Rope {
     /// How many entries of a head are turned, the first ones; even.
     pub d_rotary: usize,
     /// Which two entries make a pair.
-    pub pairs: RopePairs,
+    pub pairs: RopeLayout,
 }
 
 impl Default for RopeKeys {
@@ -76,7 +76,7 @@ impl Rope {
             _ => (c, keys.share),
         };
         let d_rotary = part_of(at, share, d_head, keys.default_share)?;
-        Ok((Self { theta, scaling: RopeScaling::Default, d_rotary, pairs: RopePairs::Halves }, inner))
+        Ok((Self { theta, scaling: RopeScaling::Default, d_rotary, pairs: RopeLayout::Half }, inner))
     }
 
     /// Reads the parameters of one type of layers, all of whose heads are turned whole: `rope_parameters.{layers}`, or the base under an
@@ -95,7 +95,7 @@ impl Rope {
             Some(new) => (new.positive("rope_theta", Some(old_theta))?, Some(new)),
             None => (old_theta, old_scaling),
         };
-        let rope = Self { theta, scaling: RopeScaling::Default, d_rotary: d_head, pairs: RopePairs::Halves };
+        let rope = Self { theta, scaling: RopeScaling::Default, d_rotary: d_head, pairs: RopeLayout::Half };
         rope.scaled(c, scaling.as_ref())
     }
 

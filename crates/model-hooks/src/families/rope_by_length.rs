@@ -1,11 +1,11 @@
 //! LongRoPE: one set of rotary speeds for texts of the length that the model was trained on, another for longer ones.
 
-use super::angles::{Angles, KeptAngles};
+use super::angles::{RopeTable, RotaryEmbedding};
 use super::rope::Rope;
 use super::rope_scaling::{RopeScaling, type_key};
 use crate::Result;
 use crate::config::Config;
-use crate::run::Columns;
+use crate::run::Positions;
 use std::sync::Arc;
 
 /// Rotary embeddings that may depend on the length of the text.
@@ -13,17 +13,17 @@ use std::sync::Arc;
 /// As in transformers, it is the longest row of a batch that counts, its padding included, and all positions are turned alike:
 /// `speed[i] = theta^(-2i / d_rotary) / factor[i]`, and `cos` and `sin` are multiplied by `attention_factor`.
 #[derive(Debug)]
-pub(crate) struct RopeByLength {
+pub(crate) struct LongRope {
     short: Rope,
-    short_angles: KeptAngles,
+    short_angles: RotaryEmbedding,
     /// Above how many positions, and what is used then.
-    long: Option<(usize, Rope, KeptAngles)>,
+    long: Option<(usize, Rope, RotaryEmbedding)>,
 }
 
-impl RopeByLength {
+impl LongRope {
     /// Reads the scaling of Phi-3 models (`rope_parameters` or `rope_scaling`), default or LongRoPE, onto `rope`.
     pub fn parse(c: &Config, scaling: Option<&Config>, rope: Rope, n_ctx: usize) -> Result<Self> {
-        let plain = |rope| Self { short: rope, short_angles: KeptAngles::default(), long: None };
+        let plain = |rope| Self { short: rope, short_angles: RotaryEmbedding::default(), long: None };
         let Some(scaling) = scaling else { return Ok(plain(rope)) };
         let key = type_key(scaling);
         match scaling.text(key)?.unwrap_or("default") {
@@ -38,12 +38,12 @@ impl RopeByLength {
             let factors = factors(scaling, key, rope.d_rotary / 2)?;
             Ok(Rope { scaling: RopeScaling::Long { factors, magnitude }, ..rope.clone() })
         };
-        let long = (original, scaled("long_factor")?, KeptAngles::default());
+        let long = (original, scaled("long_factor")?, RotaryEmbedding::default());
         Ok(Self { long: Some(long), ..plain(scaled("short_factor")?) })
     }
 
     /// The angles of a run.
-    pub fn angles(&self, columns: &Columns) -> Arc<Angles> {
+    pub fn angles(&self, columns: &Positions) -> Arc<RopeTable> {
         let end = columns.end();
         match &self.long {
             Some((n_ctx, rope, angles)) if end > *n_ctx => angles.get(rope, end),
@@ -94,20 +94,20 @@ fn factors(scaling: &Config, key: &str, pairs: usize) -> Result<Vec<f32>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tensor_kernels::RopePairs;
+    use tensor_kernels::RopeLayout;
 
     /// All positions of a text are turned by one set of speeds, which changes above the original context.
     #[test]
     fn angles_change_above_the_original_context() {
         let rope = |factor| {
             let scaling = RopeScaling::Long { factors: vec![factor], magnitude: 1.0 };
-            Rope { theta: 10_000.0, scaling, d_rotary: 2, pairs: RopePairs::Halves }
+            Rope { theta: 10_000.0, scaling, d_rotary: 2, pairs: RopeLayout::Half }
         };
-        let long = Some((16, rope(2.0), KeptAngles::default()));
-        let rope = RopeByLength { short: rope(1.0), short_angles: KeptAngles::default(), long };
+        let long = Some((16, rope(2.0), RotaryEmbedding::default()));
+        let rope = LongRope { short: rope(1.0), short_angles: RotaryEmbedding::default(), long };
         let sine = |offset, pos| {
             let whole = 0..offset + pos;
-            rope.angles(&Columns::new(offset, pos, [whole].into())).at(1).1[0]
+            rope.angles(&Positions::new(offset, pos, [whole].into())).at(1).1[0]
         };
         let near = |found: f32, expected: f32| (found - expected.sin()).abs() < 1e-6;
         assert!(near(sine(0, 16), 1.0) && near(sine(15, 1), 1.0));

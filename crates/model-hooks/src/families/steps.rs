@@ -1,10 +1,10 @@
 //! Steps that several families share, with the names of their hook points.
 
-use super::angles::KeptAngles;
+use super::angles::RotaryEmbedding;
 use super::rope::Rope;
-use crate::math::{AttentionRule, Math, NormOver};
+use crate::math::{AttentionSpec, Math, NormAxis};
 use crate::ops::{Activation, Norm};
-use crate::run::{Block, Step};
+use crate::run::{BlockPass, PassResult};
 use crate::weights::{BlockWeights, Linear, NormWeights};
 use crate::{Interest, ModelShape, Site};
 use candle_core::Error as TensorError;
@@ -15,12 +15,12 @@ use candle_core::Error as TensorError;
 /// norm, whose points still show the stream that was not split.
 pub(super) fn qkv<M: Math>(
     m: &M,
-    at: &mut Block<'_, '_>,
+    at: &mut BlockPass<'_, '_>,
     w: &BlockWeights<M>,
     norm: Norm,
     shape: &ModelShape,
     resid_pre: &M::Value,
-) -> Step<[M::Value; 3]> {
+) -> PassResult<[M::Value; 3]> {
     let inputs = inputs(m, at, shape, resid_pre)?;
     let points = [at.point(Site::Ln1Scale), at.point(Site::Ln1Normalized)];
     let x = m.norm(at.stage(), points, norm, &w.ln1, resid_pre)?;
@@ -30,11 +30,11 @@ pub(super) fn qkv<M: Math>(
 /// As [`qkv`], for families that have no norm before attention.
 pub(super) fn qkv_unnormed<M: Math>(
     m: &M,
-    at: &mut Block<'_, '_>,
+    at: &mut BlockPass<'_, '_>,
     w: &BlockWeights<M>,
     shape: &ModelShape,
     resid_pre: &M::Value,
-) -> Step<[M::Value; 3]> {
+) -> PassResult<[M::Value; 3]> {
     let inputs = inputs(m, at, shape, resid_pre)?;
     let x = m.rows(m.copy(resid_pre)?)?;
     project(m, at, w, shape, &x, &inputs, None)
@@ -44,10 +44,10 @@ pub(super) fn qkv_unnormed<M: Math>(
 /// three.
 fn inputs<M: Math>(
     m: &M,
-    at: &mut Block<'_, '_>,
+    at: &mut BlockPass<'_, '_>,
     shape: &ModelShape,
     resid_pre: &M::Value,
-) -> Step<[Option<M::Value>; 3]> {
+) -> PassResult<[Option<M::Value>; 3]> {
     let &ModelShape { n_heads, n_kv_heads, .. } = shape;
     let shared = input(m, at, Site::AttnIn, n_heads, resid_pre, None)?;
     Ok([
@@ -60,12 +60,12 @@ fn inputs<M: Math>(
 /// The stream once for each head; `None` where it is nothing but that.
 fn input<M: Math>(
     m: &M,
-    at: &mut Block<'_, '_>,
+    at: &mut BlockPass<'_, '_>,
     site: Site,
     heads: usize,
     resid_pre: &M::Value,
     shared: Option<&M::Value>,
-) -> Step<Option<M::Value>> {
+) -> PassResult<Option<M::Value>> {
     let interest = at.interest(site);
     if interest.is_none() && shared.is_none() {
         return Ok(None);
@@ -78,13 +78,13 @@ fn input<M: Math>(
 /// Queries, keys and values of `x`, or of the inputs of their heads.
 fn project<M: Math>(
     m: &M,
-    at: &mut Block<'_, '_>,
+    at: &mut BlockPass<'_, '_>,
     w: &BlockWeights<M>,
     shape: &ModelShape,
     x: &M::Rows,
     inputs: &[Option<M::Value>; 3],
     norm: Option<(Norm, &NormWeights<M>)>,
-) -> Step<[M::Value; 3]> {
+) -> PassResult<[M::Value; 3]> {
     let &ModelShape { n_heads, n_kv_heads, .. } = shape;
     let of = |input: &Option<M::Value>, w: &Linear<M>, heads| match input {
         Some(input) => m.project_heads(norm, input, w),
@@ -100,12 +100,12 @@ fn project<M: Math>(
 /// The norms of queries and keys, over each head or over all heads of a token.
 pub(super) fn qk_norm<M: Math>(
     m: &M,
-    at: &mut Block<'_, '_>,
+    at: &mut BlockPass<'_, '_>,
     w: &BlockWeights<M>,
     norm: Norm,
-    over: NormOver,
+    over: NormAxis,
     [q, k]: [M::Value; 2],
-) -> Step<[M::Value; 2]> {
+) -> PassResult<[M::Value; 2]> {
     let points = [at.point(Site::QNormScale), at.point(Site::QNormNormalized)];
     let q = m.norm_value(at.stage(), points, norm, &w.q_norm, q, over)?;
     let points = [at.point(Site::KNormScale), at.point(Site::KNormNormalized)];
@@ -116,10 +116,10 @@ pub(super) fn qk_norm<M: Math>(
 /// Queries and keys, turned by the angles of their positions.
 pub(super) fn rotate<M: Math>(
     m: &M,
-    at: &mut Block<'_, '_>,
-    (rope, angles): (&Rope, &KeptAngles),
+    at: &mut BlockPass<'_, '_>,
+    (rope, angles): (&Rope, &RotaryEmbedding),
     [q, k]: [M::Value; 2],
-) -> Step<[M::Value; 2]> {
+) -> PassResult<[M::Value; 2]> {
     let columns = at.stage().columns().clone();
     let angles = angles.of_run(rope, &columns);
     let q = at.tap(Site::RotQ, m.rotate(q, &angles, &columns)?)?;
@@ -133,11 +133,11 @@ pub(super) fn rotate<M: Math>(
 /// contributions are summed instead.
 pub(super) fn attention<M: Math>(
     m: &M,
-    at: &mut Block<'_, '_>,
+    at: &mut BlockPass<'_, '_>,
     w: &BlockWeights<M>,
     qkv: [M::Value; 3],
-    rule: AttentionRule,
-) -> Step<M::Value> {
+    rule: AttentionSpec,
+) -> PassResult<M::Value> {
     let z = m.attention(at, qkv, rule)?;
     let z = at.tap(Site::Z, z)?;
     match at.interest(Site::Result) {
@@ -154,11 +154,11 @@ pub(super) fn attention<M: Math>(
 /// The stream as the MLP reads it, normalised.
 pub(super) fn mlp_input<M: Math>(
     m: &M,
-    at: &mut Block<'_, '_>,
+    at: &mut BlockPass<'_, '_>,
     w: &BlockWeights<M>,
     norm: Norm,
     resid: &M::Value,
-) -> Step<M::Rows> {
+) -> PassResult<M::Rows> {
     let points = [at.point(Site::Ln2Scale), at.point(Site::Ln2Normalized)];
     let [stream, input] = [Site::MlpIn, Site::MlpInput].map(|site| at.interest(site).is_some());
     if !stream && !input {
@@ -169,7 +169,7 @@ pub(super) fn mlp_input<M: Math>(
     if !input {
         return m.norm(at.stage(), points, norm, &w.ln2, &mlp_in);
     }
-    let x = m.norm_value(at.stage(), points, norm, &w.ln2, mlp_in, NormOver::Width)?;
+    let x = m.norm_value(at.stage(), points, norm, &w.ln2, mlp_in, NormAxis::Width)?;
     let x = at.tap(Site::MlpInput, x)?;
     Ok(m.rows(x)?)
 }
@@ -177,11 +177,11 @@ pub(super) fn mlp_input<M: Math>(
 /// `act(x W_in + b_in) W_out + b_out`, which no tap has seen yet.
 pub(super) fn plain_mlp<M: Math>(
     m: &M,
-    at: &mut Block<'_, '_>,
+    at: &mut BlockPass<'_, '_>,
     w: &BlockWeights<M>,
     act: Activation,
     x: &M::Rows,
-) -> Step<M::Value> {
+) -> PassResult<M::Value> {
     let pre = at.tap(Site::MlpPre, m.linear(x, &w.mlp_in)?)?;
     let post = at.tap(Site::MlpPost, m.activate(act, pre)?)?;
     Ok(m.linear(&m.rows(post)?, &w.mlp_out)?)
@@ -190,11 +190,11 @@ pub(super) fn plain_mlp<M: Math>(
 /// `(act(x W_gate) * (x W_in)) W_out`, with biases where there are some, which no tap has seen yet.
 pub(super) fn gated_mlp<M: Math>(
     m: &M,
-    at: &mut Block<'_, '_>,
+    at: &mut BlockPass<'_, '_>,
     w: &BlockWeights<M>,
     act: Activation,
     x: &M::Rows,
-) -> Step<M::Value> {
+) -> PassResult<M::Value> {
     let w_gate = w.gate.as_ref().ok_or(TensorError::Msg("a gated MLP needs W_gate".into()))?;
     let pre = at.tap(Site::MlpPre, m.linear(x, w_gate)?)?;
     let pre_linear = at.tap(Site::MlpPreLinear, m.linear(x, &w.mlp_in)?)?;
@@ -205,12 +205,12 @@ pub(super) fn gated_mlp<M: Math>(
 /// The norm of what attention or the MLP returns, before it is added to the stream; its points are `scale` and `normalized`.
 pub(super) fn post_norm<M: Math>(
     m: &M,
-    at: &mut Block<'_, '_>,
+    at: &mut BlockPass<'_, '_>,
     [scale, normalized]: [Site; 2],
     norm: Norm,
     w: &NormWeights<M>,
     x: M::Value,
-) -> Step<M::Value> {
+) -> PassResult<M::Value> {
     let points = [at.point(scale), at.point(normalized)];
-    m.norm_value(at.stage(), points, norm, w, x, NormOver::Width)
+    m.norm_value(at.stage(), points, norm, w, x, NormAxis::Width)
 }

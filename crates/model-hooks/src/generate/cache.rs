@@ -1,6 +1,6 @@
 //! Keys and values that stay between runs: [`KvCache`].
 
-use crate::run::{Cached, Columns};
+use crate::run::{Cached, Positions};
 use crate::{Error, ModelShape, Result, TokenBatch};
 use std::ops::Range;
 use tensor_kernels::{Engine, KeyValuePanels};
@@ -126,14 +126,14 @@ impl KvCache {
     ///
     /// # Errors
     /// [`Error::CacheRows`], [`Error::PaddingInside`], [`Error::ContextExceeded`].
-    pub(crate) fn plan(&self, tokens: &TokenBatch) -> Result<Columns> {
+    pub(crate) fn plan(&self, tokens: &TokenBatch) -> Result<Positions> {
         if !self.is_empty() && tokens.batch() != self.batch() {
             return Err(Error::CacheRows { expected: self.batch(), found: tokens.batch() });
         }
         let real = (0..tokens.batch()).map(|row| self.extended(row, tokens.real(row))).collect::<Result<Vec<_>>>()?;
         match real.iter().map(ExactSizeIterator::len).max() {
             Some(longest) if longest > self.n_ctx => Err(Error::ContextExceeded { pos: longest, n_ctx: self.n_ctx }),
-            _ => Ok(Columns::new(self.columns, tokens.pos(), real)),
+            _ => Ok(Positions::new(self.columns, tokens.pos(), real)),
         }
     }
 
@@ -149,7 +149,7 @@ impl KvCache {
     }
 
     /// Makes room for a run's columns.
-    pub(crate) fn begin(&mut self, batch: usize, columns: &Columns) -> Result<()> {
+    pub(crate) fn begin(&mut self, batch: usize, columns: &Positions) -> Result<()> {
         let needed = columns.end().max(self.reserved);
         if needed > self.room {
             let doubled = (2 * self.room).max(SMALLEST_ROOM).min(self.n_ctx);
@@ -192,7 +192,7 @@ impl KvCache {
 
     /// Writes a layer's keys and values of this run, `[batch, pos, width]`, behind those of earlier ones. They count when the run has
     /// [ended](Self::commit).
-    pub(crate) fn append(&mut self, layer: usize, columns: &Columns, new: [&[f32]; 2]) -> Result<()> {
+    pub(crate) fn append(&mut self, layer: usize, columns: &Positions, new: [&[f32]; 2]) -> Result<()> {
         let width = self.n_kv_heads * self.d_head;
         let (first, pos, room) = (columns.offset * width, columns.pos * width, self.room * width);
         let layers = self.layers.len();
@@ -221,7 +221,7 @@ impl KvCache {
     }
 
     /// The run's columns are part of the cache from now on.
-    pub(crate) fn commit(&mut self, batch: usize, columns: &Columns) {
+    pub(crate) fn commit(&mut self, batch: usize, columns: &Positions) {
         self.columns = columns.end();
         self.turned_for = columns.end();
         self.real = (0..batch).map(|row| columns.real(row)).collect();

@@ -13,7 +13,7 @@ pub enum Sampling {
     #[default]
     Greedy,
     /// A random one.
-    Random(Random),
+    Random(SamplingOptions),
 }
 
 /// A random choice, in this order:
@@ -29,7 +29,7 @@ pub enum Sampling {
 /// depend on the other rows. `top_k` of at least the vocabulary and `top_p` of 1 change nothing.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
-pub struct Random {
+pub struct SamplingOptions {
     /// What logits are divided by; more than 0.
     pub temperature: f64,
     /// How many of the likeliest tokens are kept, at least 1; `None`: all.
@@ -40,13 +40,13 @@ pub struct Random {
     pub seed: u64,
 }
 
-impl Default for Random {
+impl Default for SamplingOptions {
     fn default() -> Self {
         Self { temperature: 1.0, top_k: None, top_p: None, seed: 0 }
     }
 }
 
-impl Random {
+impl SamplingOptions {
     /// Temperature 1, everything kept.
     #[must_use]
     pub fn seeded(seed: u64) -> Self {
@@ -69,13 +69,13 @@ impl Random {
 }
 
 /// The choices of one row.
-pub(super) struct Chooser {
-    random: Option<(Random, ChaCha8Rng)>,
+pub(super) struct Sampler {
+    random: Option<(SamplingOptions, ChaCha8Rng)>,
     /// Candidates with their weights.
     kept: Vec<(u32, f64)>,
 }
 
-impl Chooser {
+impl Sampler {
     pub fn new(sampling: Sampling, row: usize) -> Result<Self> {
         let random = match sampling {
             Sampling::Greedy => None,
@@ -118,7 +118,7 @@ impl Chooser {
 }
 
 /// Leaves only the candidates that `top_k` and `top_p` keep, in the order of ids.
-fn cut(kept: &mut Vec<(u32, f64)>, random: &Random, logits: &[f32]) {
+fn cut(kept: &mut Vec<(u32, f64)>, random: &SamplingOptions, logits: &[f32]) {
     let top_k = random.top_k.filter(|k| *k < kept.len());
     let top_p = random.top_p.filter(|p| *p < 1.0);
     if top_k.is_none() && top_p.is_none() {
@@ -151,24 +151,24 @@ fn likelier(logits: &[f32], a: u32, b: u32) -> Ordering {
 mod tests {
     use super::*;
 
-    fn counts(random: Random, logits: &[f32], draws: usize) -> Vec<usize> {
-        let mut chooser = Chooser::new(Sampling::Random(random), 0).unwrap();
+    fn counts(random: SamplingOptions, logits: &[f32], draws: usize) -> Vec<usize> {
+        let mut chooser = Sampler::new(Sampling::Random(random), 0).unwrap();
         let mut counts = vec![0; logits.len()];
         (0..draws).for_each(|_| counts[chooser.choose(logits).unwrap() as usize] += 1);
         counts
     }
 
-    fn random(temperature: f64, top_k: Option<usize>, top_p: Option<f64>) -> Random {
-        Random { temperature, top_k, top_p, seed: 7 }
+    fn random(temperature: f64, top_k: Option<usize>, top_p: Option<f64>) -> SamplingOptions {
+        SamplingOptions { temperature, top_k, top_p, seed: 7 }
     }
 
     #[test]
     fn greedy_takes_the_lowest_of_the_likeliest() {
-        let mut greedy = Chooser::new(Sampling::Greedy, 0).unwrap();
+        let mut greedy = Sampler::new(Sampling::Greedy, 0).unwrap();
         assert_eq!(greedy.choose(&[1.0, 3.0, f32::NEG_INFINITY, 3.0]), Some(1));
         for nothing in [vec![], vec![f32::NEG_INFINITY; 2], vec![1.0, f32::NAN], vec![1.0, f32::INFINITY]] {
             assert_eq!(greedy.choose(&nothing), None);
-            assert_eq!(Chooser::new(Sampling::Random(Random::seeded(1)), 0).unwrap().choose(&nothing), None);
+            assert_eq!(Sampler::new(Sampling::Random(SamplingOptions::seeded(1)), 0).unwrap().choose(&nothing), None);
         }
     }
 
@@ -210,15 +210,15 @@ mod tests {
     #[test]
     fn what_cuts_nothing_changes_nothing_and_seeds_and_rows_matter() {
         let logits: Vec<f32> = (0..50).map(|i| ((i * 37) % 50) as f32 / 20.0).collect();
-        let draw = |random: Random, row| {
-            let mut chooser = Chooser::new(Sampling::Random(random), row).unwrap();
+        let draw = |random: SamplingOptions, row| {
+            let mut chooser = Sampler::new(Sampling::Random(random), row).unwrap();
             (0..30).map(|_| chooser.choose(&logits).unwrap()).collect::<Vec<_>>()
         };
-        let plain = draw(Random::seeded(3), 0);
-        assert_eq!(draw(Random { top_k: Some(50), top_p: Some(1.0), ..Random::seeded(3) }, 0), plain);
-        assert_ne!(draw(Random::seeded(4), 0), plain);
-        assert_ne!(draw(Random::seeded(3), 1), plain);
-        let banned = draw(Random { temperature: 1e6, ..Random::seeded(3) }, 0);
+        let plain = draw(SamplingOptions::seeded(3), 0);
+        assert_eq!(draw(SamplingOptions { top_k: Some(50), top_p: Some(1.0), ..SamplingOptions::seeded(3) }, 0), plain);
+        assert_ne!(draw(SamplingOptions::seeded(4), 0), plain);
+        assert_ne!(draw(SamplingOptions::seeded(3), 1), plain);
+        let banned = draw(SamplingOptions { temperature: 1e6, ..SamplingOptions::seeded(3) }, 0);
         assert_ne!(banned, plain, "nearly uniform");
     }
 
@@ -234,7 +234,7 @@ mod tests {
             random(1.0, None, Some(1.5)),
             random(1.0, None, Some(f64::NAN)),
         ] {
-            let error = Chooser::new(Sampling::Random(wrong), 0).map(drop).unwrap_err();
+            let error = Sampler::new(Sampling::Random(wrong), 0).map(drop).unwrap_err();
             assert!(matches!(error, Error::BadOption { .. }), "{error}");
         }
     }

@@ -7,8 +7,8 @@ mod stream;
 mod text;
 
 pub use cache::KvCache;
-pub use choice::{Random, Sampling};
-pub use rows::{GenerateOptions, GeneratedRow, Generation, NewToken, Stopped, generate};
+pub use choice::{Sampling, SamplingOptions};
+pub use rows::{GenerateOptions, GeneratedSequence, GeneratedToken, GenerationOutput, StopReason, generate};
 pub use text::GeneratedText;
 
 use crate::{HookedModel, Result, Tap, TokenBatch};
@@ -22,7 +22,7 @@ pub trait Generate: HookedModel {
     /// Logits `[batch, pos, d_vocab]` of new columns, which are appended to the cache.
     ///
     /// Hook points have the values of the new columns, equal to the last ones of an uncached run on all columns; `attn_scores` and
-    /// `pattern` `[batch, head, q_pos, k_pos]` have the new queries, and all keys. [`Cx::offset`](crate::Cx::offset) is the first new
+    /// `pattern` `[batch, head, q_pos, k_pos]` have the new queries, and all keys. [`TapContext::offset`](crate::TapContext::offset) is the first new
     /// column. Edits change what is cached, but not what was cached before.
     ///
     /// The first batch may be padded on the left; its rows then go on together. A row may also end (no column of the later batches is

@@ -1,9 +1,9 @@
 //! The loop over tokens: [`generate`].
 
-use super::choice::Chooser;
+use super::choice::Sampler;
 use super::{Generate, Sampling};
 use crate::ops::with_slice;
-use crate::{Bos, Error, Result, Side, Tap, TokenBatch, Tokenizer};
+use crate::{AddBos, Error, PaddingSide, Result, Tap, TokenBatch, Tokenizer};
 use candle_core::Tensor;
 use std::ops::ControlFlow;
 
@@ -19,9 +19,9 @@ pub struct GenerateOptions {
     /// [`LanguageModel::eos_ids`](crate::LanguageModel::eos_ids).
     pub stop_tokens: Vec<u32>,
     /// A text ends before any of these; for [`generate_text`](crate::LanguageModel::generate_text) alone.
-    pub stop_texts: Vec<String>,
+    pub stop_strings: Vec<String>,
     /// Whether a text begins with BOS; for [`generate_text`](crate::LanguageModel::generate_text) alone.
-    pub bos: Bos,
+    pub bos: AddBos,
     /// What shorter prompts are padded with, on the left, and rows that have ended go on with: any token of the model.
     pub pad_id: u32,
 }
@@ -33,8 +33,8 @@ impl Default for GenerateOptions {
             max_new_tokens: 50,
             sampling: Sampling::Greedy,
             stop_tokens: Vec::new(),
-            stop_texts: Vec::new(),
-            bos: Bos::AsTokenizer,
+            stop_strings: Vec::new(),
+            bos: AddBos::TokenizerDefault,
             pad_id: 0,
         }
     }
@@ -43,7 +43,7 @@ impl Default for GenerateOptions {
 /// A token as soon as it is chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct NewToken {
+pub struct GeneratedToken {
     /// Its row.
     pub row: usize,
     /// How many tokens the row got before.
@@ -55,7 +55,7 @@ pub struct NewToken {
 /// Why a row ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Stopped {
+pub enum StopReason {
     /// This stop token came; it is the last of the row's ids.
     Token(u32),
     /// This text came.
@@ -71,21 +71,21 @@ pub enum Stopped {
 /// What a row got.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct GeneratedRow {
+pub struct GeneratedSequence {
     /// The new tokens, a stop token included.
     pub ids: Vec<u32>,
     /// Why there are no more.
-    pub stopped: Stopped,
+    pub stopped: StopReason,
 }
 
-impl GeneratedRow {
+impl GeneratedSequence {
     /// The text that the new tokens add to the prompt's, without a stop token.
     ///
     /// # Errors
     /// [`Error::UnknownToken`] for an id that neither the tokenizer nor the model has.
     pub fn text(&self, prompt: &[u32], tokenizer: &Tokenizer) -> Result<String> {
         let ids = match self.stopped {
-            Stopped::Token(_) => &self.ids[..self.ids.len().saturating_sub(1)],
+            StopReason::Token(_) => &self.ids[..self.ids.len().saturating_sub(1)],
             _ => &self.ids,
         };
         let mut stream = super::stream::TextStream::new(tokenizer, prompt);
@@ -100,13 +100,13 @@ impl GeneratedRow {
 /// What [`generate`] returns.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Generation {
+pub struct GenerationOutput {
     /// One for each prompt, in their order.
-    pub rows: Vec<GeneratedRow>,
+    pub rows: Vec<GeneratedSequence>,
 }
 
 /// Carries prompts on, token by token, all rows together; `tap` is attached to every run. The first run is on the prompts, padded on the
-/// left to the longest; each further one on the tokens just chosen, in one column, with [`Cx::offset`](crate::Cx::offset) counting the
+/// left to the longest; each further one on the tokens just chosen, in one column, with [`TapContext::offset`](crate::TapContext::offset) counting the
 /// columns before. Rows that have ended stay in the batch as padding ([`TokenBatch::real`] of the row is empty). A tap that edits the
 /// logits changes what is chosen; -inf forbids a token.
 ///
@@ -126,14 +126,14 @@ pub fn generate<R: AsRef<[u32]>>(
     prompts: &[R],
     options: &GenerateOptions,
     tap: &mut dyn Tap,
-    on_token: &mut dyn FnMut(NewToken) -> ControlFlow<()>,
-) -> Result<Generation> {
-    if !options.stop_texts.is_empty() {
+    on_token: &mut dyn FnMut(GeneratedToken) -> ControlFlow<()>,
+) -> Result<GenerationOutput> {
+    if !options.stop_strings.is_empty() {
         let expected = "empty: token ids are compared with token ids alone (LanguageModel::generate_text knows texts)";
-        let found = format!("{:?}", options.stop_texts);
+        let found = format!("{:?}", options.stop_strings);
         return Err(Error::BadOption { what: "stop_texts", expected: expected.into(), found });
     }
-    let mut tokens = TokenBatch::padded(prompts, options.pad_id, Side::Left)?;
+    let mut tokens = TokenBatch::padded(prompts, options.pad_id, PaddingSide::Left)?;
     let mut rows = Rows::new(&tokens, options, model.shape().n_ctx)?;
     let mut cache = model.new_cache();
     cache.reserve(tokens.pos().saturating_add(options.max_new_tokens));
@@ -160,17 +160,17 @@ struct Rows<'o> {
 }
 
 struct Row {
-    chooser: Chooser,
+    chooser: Sampler,
     prompt_len: usize,
     ids: Vec<u32>,
-    stopped: Option<Stopped>,
+    stopped: Option<StopReason>,
 }
 
 impl<'o> Rows<'o> {
     fn new(prompts: &TokenBatch, options: &'o GenerateOptions, n_ctx: usize) -> Result<Self> {
         let row = |row| {
-            let (prompt_len, chooser) = (prompts.real(row).len(), Chooser::new(options.sampling, row)?);
-            let stopped = (options.max_new_tokens == 0).then_some(Stopped::MaxNewTokens);
+            let (prompt_len, chooser) = (prompts.real(row).len(), Sampler::new(options.sampling, row)?);
+            let stopped = (options.max_new_tokens == 0).then_some(StopReason::MaxNewTokens);
             Ok(Row { chooser, prompt_len, ids: Vec::new(), stopped })
         };
         let rows = (0..prompts.batch()).map(row).collect::<Result<_>>()?;
@@ -201,14 +201,14 @@ impl<'o> Rows<'o> {
     fn take(
         &mut self,
         chosen: &[Option<u32>],
-        on_token: &mut dyn FnMut(NewToken) -> ControlFlow<()>,
+        on_token: &mut dyn FnMut(GeneratedToken) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
         for (i, (row, id)) in self.rows.iter_mut().zip(chosen).enumerate() {
             let Some(id) = *id else { continue };
             let index = row.ids.len();
             row.ids.push(id);
             row.stopped = row.ends_with(id, self.options, self.n_ctx);
-            on_token(NewToken { row: i, index, id })?;
+            on_token(GeneratedToken { row: i, index, id })?;
         }
         ControlFlow::Continue(())
     }
@@ -227,20 +227,20 @@ impl<'o> Rows<'o> {
         self.prompts.continued(&new, self.options.pad_id)
     }
 
-    fn end(self) -> Generation {
-        let row = |row: Row| GeneratedRow { ids: row.ids, stopped: row.stopped.unwrap_or(Stopped::Caller) };
-        Generation { rows: self.rows.into_iter().map(row).collect() }
+    fn end(self) -> GenerationOutput {
+        let row = |row: Row| GeneratedSequence { ids: row.ids, stopped: row.stopped.unwrap_or(StopReason::Caller) };
+        GenerationOutput { rows: self.rows.into_iter().map(row).collect() }
     }
 }
 
 impl Row {
-    fn ends_with(&self, id: u32, options: &GenerateOptions, n_ctx: usize) -> Option<Stopped> {
+    fn ends_with(&self, id: u32, options: &GenerateOptions, n_ctx: usize) -> Option<StopReason> {
         if options.stop_tokens.contains(&id) {
-            Some(Stopped::Token(id))
+            Some(StopReason::Token(id))
         } else if self.ids.len() >= options.max_new_tokens {
-            Some(Stopped::MaxNewTokens)
+            Some(StopReason::MaxNewTokens)
         } else {
-            (self.prompt_len + self.ids.len() > n_ctx).then_some(Stopped::ContextFull)
+            (self.prompt_len + self.ids.len() > n_ctx).then_some(StopReason::ContextFull)
         }
     }
 }

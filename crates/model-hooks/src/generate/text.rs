@@ -1,7 +1,7 @@
 //! Text in, text out.
 
 use super::stream::{Shown, StopTexts, TextStream};
-use super::{Generate, GenerateOptions, NewToken, Stopped, generate};
+use super::{Generate, GenerateOptions, GeneratedToken, StopReason, generate};
 use crate::{Error, LanguageModel, Result, Tap};
 use std::ops::ControlFlow;
 
@@ -16,7 +16,7 @@ pub struct GeneratedText {
     /// The new tokens, those of a stop token or stop text included.
     pub ids: Vec<u32>,
     /// Why there are no more.
-    pub stopped: Stopped,
+    pub stopped: StopReason,
 }
 
 impl LanguageModel {
@@ -60,27 +60,27 @@ impl LanguageModel {
         if prompt_ids.is_empty() {
             return Err(Error::EmptyPrompt { what: "prompt" });
         }
-        if options.stop_texts.iter().any(String::is_empty) {
-            let (expected, found) = ("no empty text".into(), format!("{:?}", options.stop_texts));
+        if options.stop_strings.iter().any(String::is_empty) {
+            let (expected, found) = ("no empty text".into(), format!("{:?}", options.stop_strings));
             return Err(Error::BadOption { what: "stop_texts", expected, found });
         }
-        let mut by_id = GenerateOptions { stop_texts: Vec::new(), ..options.clone() };
+        let mut by_id = GenerateOptions { stop_strings: Vec::new(), ..options.clone() };
         by_id.stop_tokens.extend(self.eos_ids());
         let mut text = Text {
             stream: TextStream::new(tokenizer, &prompt_ids),
-            stops: StopTexts::new(&options.stop_texts),
+            stops: StopTexts::new(&options.stop_strings),
             text: String::new(),
             found: None,
             failed: None,
             on_text,
         };
-        let mut on_token = |new: NewToken| {
+        let mut on_token = |new: GeneratedToken| {
             if by_id.stop_tokens.contains(&new.id) { ControlFlow::Continue(()) } else { text.token(new.id) }
         };
         let generation = generate(self.generator()?, &[&prompt_ids], &by_id, tap, &mut on_token)?;
         let (found, text) = text.end()?;
         let row = generation.rows.into_iter().next().ok_or(Error::EmptyBatch { rows: 0 })?;
-        let stopped = found.map_or(row.stopped, |i| Stopped::Text(options.stop_texts[i].clone()));
+        let stopped = found.map_or(row.stopped, |i| StopReason::Text(options.stop_strings[i].clone()));
         Ok(GeneratedText { text, prompt_ids, ids: row.ids, stopped })
     }
 }

@@ -100,7 +100,7 @@ pub(crate) fn read_tokenizer(file: &GgufFile) -> Result<Option<(Tokenizer, Speci
 /// `tokenizer.json` says and llama.cpp hard-codes.
 const PHI3_KEEPS_SPACE: [&str; 3] = ["<unk>", "<s>", "<|endoftext|>"];
 
-/// Puts an EOS behind texts as a template of the tokenizer, which [`Bos::AsTokenizer`](crate::Bos::AsTokenizer) then reports.
+/// Puts an EOS behind texts as a template of the tokenizer, which [`AddBos::TokenizerDefault`](crate::AddBos::TokenizerDefault) then reports.
 fn close_with_eos(file: &GgufFile, tokenizer: &mut Tokenizer, special: &mut SpecialTokens) -> Result<()> {
     let Some(eos) = special.eos else {
         return Err(file.bad_key("tokenizer.ggml.add_eos_token", "false: there is no EOS token", true));

@@ -85,7 +85,7 @@ pub(crate) fn known_to(points: &[HookPoint], point: HookPoint) -> Result<HookPoi
         return Ok(point);
     }
     let known = points.iter().map(ToString::to_string);
-    Err(Error::NoSuchPoint { point, nearest: nearest(&point.to_string(), known) })
+    Err(Error::UnknownHookPoint { point, nearest: nearest(&point.to_string(), known) })
 }
 
 /// Every name of a place in a block, canonical ones first.

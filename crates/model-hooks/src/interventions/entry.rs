@@ -21,13 +21,13 @@ pub struct Intervention {
     pub vector: Option<Vector>,
     /// The rows of the batch; all without.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rows: Option<Chosen>,
+    pub rows: Option<IndexSpec>,
     /// The positions; all without.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub positions: Option<Chosen>,
+    pub positions: Option<IndexSpec>,
     /// The heads; all without.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub heads: Option<Chosen>,
+    pub heads: Option<IndexSpec>,
 }
 
 /// What an [`Intervention`] does.
@@ -62,17 +62,17 @@ pub enum Vector {
 /// Chosen rows, positions or heads of an [`Intervention`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
-pub enum Chosen {
+pub enum IndexSpec {
     /// These.
     List(Vec<usize>),
     /// Those of a range.
-    Range(ChosenRange),
+    Range(IndexRange),
 }
 
-/// A range of [`Chosen`].
+/// A range of [`IndexSpec`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct ChosenRange {
+pub struct IndexRange {
     /// The first.
     pub from: usize,
     /// One behind the last; the end of the axis without.
@@ -80,12 +80,12 @@ pub struct ChosenRange {
     pub to: Option<usize>,
 }
 
-impl From<&Chosen> for Indices {
-    fn from(chosen: &Chosen) -> Self {
+impl From<&IndexSpec> for Indices {
+    fn from(chosen: &IndexSpec) -> Self {
         match chosen {
-            Chosen::List(list) => list.clone().into(),
-            Chosen::Range(ChosenRange { from, to: Some(to) }) => (*from..*to).into(),
-            Chosen::Range(ChosenRange { from, to: None }) => (*from..).into(),
+            IndexSpec::List(list) => list.clone().into(),
+            IndexSpec::Range(IndexRange { from, to: Some(to) }) => (*from..*to).into(),
+            IndexSpec::Range(IndexRange { from, to: None }) => (*from..).into(),
         }
     }
 }

@@ -2,9 +2,9 @@
 
 mod entry;
 
-pub use entry::{Chosen, ChosenRange, Intervention, Op, Vector};
+pub use entry::{IndexRange, IndexSpec, Intervention, Op, Vector};
 
-use crate::{Cx, Edit, Error, HookPoint, Interest, Result, Tap};
+use crate::{Edit, Error, HookPoint, Interest, Result, Tap, TapContext};
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 use std::io::Write;
@@ -82,7 +82,7 @@ impl Interventions {
     /// # Errors
     /// [`Error::BadIntervention`] with the place in the list: an unknown point, a vector or factor that is missing, not read by the operation or not
     /// finite, a file of tensors outside the folder; and what the file itself is refused for.
-    pub fn tap(&self, folder: &Path) -> Result<Replay> {
+    pub fn tap(&self, folder: &Path) -> Result<InterventionTap> {
         let mut opened: Option<SafetensorsFile> = None;
         let mut edits = Vec::with_capacity(self.interventions.len());
         for (index, intervention) in self.interventions.iter().enumerate() {
@@ -95,7 +95,7 @@ impl Interventions {
             };
             edits.push(intervention.edit(index, &tensors)?);
         }
-        Ok(Replay { edits })
+        Ok(InterventionTap { edits })
     }
 
     fn open(&self, index: usize, folder: &Path) -> Result<SafetensorsFile> {
@@ -122,24 +122,24 @@ impl Interventions {
 
 /// The edits of [`Interventions`], one after the other.
 #[derive(Clone, Debug)]
-pub struct Replay {
+pub struct InterventionTap {
     edits: Vec<Edit>,
 }
 
-impl Tap for Replay {
+impl Tap for InterventionTap {
     fn points(&self, reached: &[HookPoint]) -> Result<Vec<(HookPoint, Interest)>> {
         self.edits.points(reached)
     }
 
-    fn watch(&mut self, cx: &Cx<'_>, x: &Tensor) -> Result<()> {
+    fn watch(&mut self, cx: &TapContext<'_>, x: &Tensor) -> Result<()> {
         self.edits.watch(cx, x)
     }
 
-    fn edit(&mut self, cx: &Cx<'_>, x: Tensor) -> Result<Tensor> {
+    fn edit(&mut self, cx: &TapContext<'_>, x: Tensor) -> Result<Tensor> {
         self.edits.edit(cx, x)
     }
 
-    fn interest(&self, cx: &Cx<'_>) -> Result<Option<Interest>> {
+    fn interest(&self, cx: &TapContext<'_>) -> Result<Option<Interest>> {
         self.edits.interest(cx)
     }
 }

@@ -12,16 +12,16 @@ pub(crate) use kernels::Kernels;
 pub(crate) use kernels::LOGITS_OF;
 pub(crate) use reference::Reference;
 
-use crate::families::angles::Angles;
+use crate::families::angles::RopeTable;
 use crate::ops::{Activation, Norm};
-use crate::run::{Block, Columns, Stage, Step, Tapped};
+use crate::run::{BlockPass, ForwardPass, PassResult, Positions, TapValue};
 use crate::weights::{Hold, Linear, NormWeights};
 use crate::{HookPoint, Result, TokenBatch};
 use candle_core::Tensor;
 
 /// What attention does to its scores.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct AttentionRule {
+pub(crate) struct AttentionSpec {
     /// What they are divided by.
     pub divisor: f64,
     /// `c` in `c tanh(score / c)`.
@@ -30,7 +30,7 @@ pub(crate) struct AttentionRule {
     pub window: Option<usize>,
 }
 
-impl AttentionRule {
+impl AttentionSpec {
     /// Scores divided by this, and nothing else.
     pub fn new(divisor: f64) -> Self {
         Self { divisor, softcap: None, window: None }
@@ -39,7 +39,7 @@ impl AttentionRule {
 
 /// What a norm of queries or keys is taken over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum NormOver {
+pub(crate) enum NormAxis {
     /// The last axis: each head by itself.
     Width,
     /// All heads of a token together.
@@ -52,7 +52,7 @@ pub(crate) enum NormOver {
 /// operation that it goes into, which may then be fused with it. Fused or not, the bits are the same.
 pub(crate) trait Math: Hold {
     /// An activation `[batch, pos, ..]`.
-    type Value: Tapped;
+    type Value: TapValue;
     /// Rows that products read.
     type Rows;
 
@@ -60,7 +60,7 @@ pub(crate) trait Math: Hold {
     fn embed(&self, table: &Self::Table, tokens: &TokenBatch) -> Result<Self::Value>;
 
     /// Rows of a table by position, for every sequence of the batch: `[batch, pos, width]`.
-    fn positions(&self, table: &Self::Table, batch: usize, columns: &Columns) -> Result<Self::Value>;
+    fn positions(&self, table: &Self::Table, batch: usize, columns: &Positions) -> Result<Self::Value>;
 
     /// A residual stream `[batch, pos, d_model]` that a user gives.
     fn residual(&self, resid: &Tensor) -> Result<Self::Value>;
@@ -73,24 +73,24 @@ pub(crate) trait Math: Hold {
     /// gain and bias) are tapped at `points`.
     fn norm(
         &self,
-        at: &mut Stage<'_>,
+        at: &mut ForwardPass<'_>,
         points: [HookPoint; 2],
         norm: Norm,
         w: &NormWeights<Self>,
         x: &Self::Value,
-    ) -> Step<Self::Rows>;
+    ) -> PassResult<Self::Rows>;
 
     /// The norm of `x` with its gain, in the shape of `x`, as a value: after attention or an MLP, or of queries and keys. Tapped as
     /// [`norm`](Self::norm) is.
     fn norm_value(
         &self,
-        at: &mut Stage<'_>,
+        at: &mut ForwardPass<'_>,
         points: [HookPoint; 2],
         norm: Norm,
         w: &NormWeights<Self>,
         x: Self::Value,
-        over: NormOver,
-    ) -> Step<Self::Value>;
+        over: NormAxis,
+    ) -> PassResult<Self::Value>;
 
     /// As [`norm`](Self::norm), of a residual stream `[.., d_model]` outside any run: no tap sees it.
     fn norm_alone(&self, norm: Norm, w: &NormWeights<Self>, resid: &Tensor) -> Result<Self::Rows>;
@@ -117,7 +117,7 @@ pub(crate) trait Math: Hold {
     ) -> Result<Self::Value>;
 
     /// `x` `[batch, pos, head, d_head]`, its pairs turned by the angles of their positions.
-    fn rotate(&self, x: Self::Value, angles: &Angles, columns: &Columns) -> Result<Self::Value>;
+    fn rotate(&self, x: Self::Value, angles: &RopeTable, columns: &Positions) -> Result<Self::Value>;
 
     /// From queries, keys and values to `z` `[batch, pos, head, d_head]`:
     ///
@@ -128,7 +128,12 @@ pub(crate) trait Math: Hold {
     /// ```
     /// Query head `h` reads key-value head `h / (n_heads / n_kv_heads)`. Scores and pattern are tapped. Where there is a cache, keys and
     /// values go into it, and queries see all that it holds.
-    fn attention(&self, at: &mut Block<'_, '_>, qkv: [Self::Value; 3], rule: AttentionRule) -> Step<Self::Value>;
+    fn attention(
+        &self,
+        at: &mut BlockPass<'_, '_>,
+        qkv: [Self::Value; 3],
+        rule: AttentionSpec,
+    ) -> PassResult<Self::Value>;
 
     /// `z[h] W_O[h]` for each head: `[batch, pos, head, d_model]`.
     fn result(&self, z: &Self::Value, w_o: &Linear<Self>) -> Result<Self::Value>;

@@ -1,9 +1,9 @@
 //! The equations on candle's tensors.
 
-use super::{AttentionRule, Math, NormOver};
-use crate::families::angles::Angles;
+use super::{AttentionSpec, Math, NormAxis};
+use crate::families::angles::RopeTable;
 use crate::ops::{self, Activation, Norm};
-use crate::run::{Block, Cached, Columns, Stage, Step};
+use crate::run::{BlockPass, Cached, ForwardPass, PassResult, Positions};
 use crate::weights::{Form, Hold, Linear, NormWeights, Plain};
 use crate::{Error, HookPoint, Result, Site, TokenBatch};
 use candle_core::{Device, Tensor};
@@ -48,7 +48,7 @@ impl Math for Reference {
         Ok(table.index_select(&ids, 0)?.reshape((tokens.batch(), tokens.pos(), ()))?)
     }
 
-    fn positions(&self, table: &Tensor, batch: usize, columns: &Columns) -> Result<Tensor> {
+    fn positions(&self, table: &Tensor, batch: usize, columns: &Positions) -> Result<Tensor> {
         let places =
             (0..batch).flat_map(|row| (0..columns.pos).map(move |column| columns.position(row, column) as u32));
         let rows = Tensor::from_iter(places, table.device())?;
@@ -66,38 +66,38 @@ impl Math for Reference {
 
     fn norm(
         &self,
-        at: &mut Stage<'_>,
+        at: &mut ForwardPass<'_>,
         points: [HookPoint; 2],
         norm: Norm,
         w: &NormWeights<Self>,
         x: &Tensor,
-    ) -> Step<Tensor> {
+    ) -> PassResult<Tensor> {
         let scale = at.tap(points[0], norm.scale(x)?)?;
         let normalized = at.tap(points[1], norm.normalize(x, &scale)?)?;
-        Ok(ops::gain_and_bias(normalized, w.w.as_ref(), w.b.as_ref())?)
+        Ok(ops::scale_and_shift(normalized, w.w.as_ref(), w.b.as_ref())?)
     }
 
     fn norm_value(
         &self,
-        at: &mut Stage<'_>,
+        at: &mut ForwardPass<'_>,
         points: [HookPoint; 2],
         norm: Norm,
         w: &NormWeights<Self>,
         x: Tensor,
-        over: NormOver,
-    ) -> Step<Tensor> {
+        over: NormAxis,
+    ) -> PassResult<Tensor> {
         let shape = x.shape().clone();
-        let x = if over == NormOver::Row { self.rows(x)? } else { x };
+        let x = if over == NormAxis::Row { self.rows(x)? } else { x };
         let scale = at.tap(points[0], norm.scale(&x)?)?;
         let normalized = norm.normalize(&x, &scale)?;
         let by_head = at.tap(points[1], normalized.reshape(&shape)?)?;
         let normalized = by_head.reshape(x.shape())?;
-        Ok(ops::gain_and_bias(normalized, w.w.as_ref(), w.b.as_ref())?.reshape(&shape)?)
+        Ok(ops::scale_and_shift(normalized, w.w.as_ref(), w.b.as_ref())?.reshape(&shape)?)
     }
 
     fn norm_alone(&self, norm: Norm, w: &NormWeights<Self>, resid: &Tensor) -> Result<Tensor> {
         let normalized = norm.normalize(resid, &norm.scale(resid)?)?;
-        ops::gain_and_bias(normalized, w.w.as_ref(), w.b.as_ref())
+        ops::scale_and_shift(normalized, w.w.as_ref(), w.b.as_ref())
     }
 
     fn rows(&self, x: Tensor) -> Result<Tensor> {
@@ -134,12 +134,12 @@ impl Math for Reference {
         Ok(y.reshape((batch, pos, heads, ()))?)
     }
 
-    fn rotate(&self, x: Tensor, angles: &Angles, columns: &Columns) -> Result<Tensor> {
+    fn rotate(&self, x: Tensor, angles: &RopeTable, columns: &Positions) -> Result<Tensor> {
         ops::rotate(&x, angles, columns)
     }
 
     /// The group's queries are stacked, so that keys are never repeated.
-    fn attention(&self, at: &mut Block<'_, '_>, [q, k, v]: [Tensor; 3], rule: AttentionRule) -> Step<Tensor> {
+    fn attention(&self, at: &mut BlockPass<'_, '_>, [q, k, v]: [Tensor; 3], rule: AttentionSpec) -> PassResult<Tensor> {
         let (batch, pos, n_heads, d_head) = q.dims4()?;
         let (n_kv_heads, columns) = (k.dim(2)?, at.stage().columns().clone());
         let (products, stacked) = (batch * n_kv_heads, n_heads / n_kv_heads * pos);
@@ -208,7 +208,12 @@ impl Math for Reference {
 }
 
 /// Keys and values as they are; with a cache, put there, and all that it holds.
-fn with_cached(at: &mut Block<'_, '_>, q: &Tensor, [k, v]: [Tensor; 2], columns: &Columns) -> Result<[Tensor; 2]> {
+fn with_cached(
+    at: &mut BlockPass<'_, '_>,
+    q: &Tensor,
+    [k, v]: [Tensor; 2],
+    columns: &Positions,
+) -> Result<[Tensor; 2]> {
     if at.cached().is_none() {
         return Ok([k, v]);
     }

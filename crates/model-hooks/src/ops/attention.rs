@@ -2,17 +2,17 @@
 
 use super::{MIN_PART, exp, map_rows, max, tracked};
 use crate::Result;
-use crate::families::angles::Angles;
-use crate::math::AttentionRule;
-use crate::run::Columns;
+use crate::families::angles::RopeTable;
+use crate::math::AttentionSpec;
+use crate::run::Positions;
 use candle_core::{CpuStorage, Error as TensorError, InplaceOp1, Layout, Tensor};
 use rayon::prelude::*;
 use std::ops::Range;
-use tensor_kernels::RopePairs;
+use tensor_kernels::RopeLayout;
 
 /// New scores `[batch, head, q_pos, k_pos]` divided, capped, and -inf where a query does not see a key, in place: only for a tensor
 /// that nobody else holds yet.
-pub(crate) fn masked_scores(scores: Tensor, rule: AttentionRule, columns: &Columns) -> Result<Tensor> {
+pub(crate) fn masked_scores(scores: Tensor, rule: AttentionSpec, columns: &Positions) -> Result<Tensor> {
     if scores.track_op() {
         return tracked::masked_scores(&scores, rule, columns);
     }
@@ -21,14 +21,14 @@ pub(crate) fn masked_scores(scores: Tensor, rule: AttentionRule, columns: &Colum
 }
 
 /// The keys that query `i` of the last `queries` columns sees, padding aside.
-pub(super) fn seen(rule: AttentionRule, queries: usize, keys: usize, i: usize) -> Range<usize> {
+pub(super) fn seen(rule: AttentionSpec, queries: usize, keys: usize, i: usize) -> Range<usize> {
     let end = keys - queries + i + 1;
     end - rule.window.unwrap_or(end).min(end)..end
 }
 
 struct Mask {
-    rule: AttentionRule,
-    columns: Columns,
+    rule: AttentionSpec,
+    columns: Positions,
 }
 
 impl InplaceOp1 for Mask {
@@ -89,7 +89,7 @@ pub(crate) fn softmax(x: &Tensor) -> Result<Tensor> {
 
 /// Rotary embedding of `x` `[batch, pos, head, d_head]`: the first `d_rotary` entries of each head are turned in pairs, by the angles of
 /// their positions; the others stay.
-pub(crate) fn rotate(x: &Tensor, angles: &Angles, columns: &Columns) -> Result<Tensor> {
+pub(crate) fn rotate(x: &Tensor, angles: &RopeTable, columns: &Positions) -> Result<Tensor> {
     if x.track_op() {
         return tracked::rotate(x, angles, columns);
     }
@@ -101,7 +101,7 @@ pub(crate) fn rotate(x: &Tensor, angles: &Angles, columns: &Columns) -> Result<T
         y.copy_from_slice(x);
         for i in 0..half {
             let (low, high) = match angles.pairs {
-                RopePairs::Neighbours => (2 * i, 2 * i + 1),
+                RopeLayout::Interleaved => (2 * i, 2 * i + 1),
                 _ => (i, half + i),
             };
             y[low] = x[low] * cos[i] - x[high] * sin[i];
@@ -140,8 +140,8 @@ mod tests {
     #[test]
     fn the_mask_hides_later_keys_in_every_head() {
         let x = Tensor::ones((2, 3, 70, 70), candle_core::DType::F32, &Device::Cpu).unwrap();
-        let columns = Columns::new(0, 70, Vec::new());
-        let rows = masked_scores(x, AttentionRule::new(4.0), &columns)
+        let columns = Positions::new(0, 70, Vec::new());
+        let rows = masked_scores(x, AttentionSpec::new(4.0), &columns)
             .unwrap()
             .reshape((2 * 3 * 70, 70))
             .unwrap()
@@ -158,8 +158,9 @@ mod tests {
     fn rotation_keeps_lengths_and_turns_by_the_angle() {
         let angle = [0.0f32, 0.5, 1.0, 1.5]; // [pos 2, half 2]
         let (cos, sin): (Vec<f32>, Vec<f32>) = angle.iter().map(|a| (a.cos(), a.sin())).unzip();
-        let angles = Angles { positions: 2, d_rotary: 4, pairs: RopePairs::Halves, cos: cos.clone(), sin: sin.clone() };
-        let columns = Columns::new(0, 2, Vec::new());
+        let angles =
+            RopeTable { positions: 2, d_rotary: 4, pairs: RopeLayout::Half, cos: cos.clone(), sin: sin.clone() };
+        let columns = Positions::new(0, 2, Vec::new());
         let x = Tensor::new(&[[[[1f32, 0.0, 0.0, 2.0]], [[1.0, 0.0, 0.0, 2.0]]]], &Device::Cpu).unwrap();
         let y: Vec<f32> = rotate(&x, &angles, &columns).unwrap().flatten_all().unwrap().to_vec1().unwrap();
         let expected = [1.0, -2.0 * sin[1], 0.0, 2.0 * cos[1], cos[2], -2.0 * sin[3], sin[2], 2.0 * cos[3]];

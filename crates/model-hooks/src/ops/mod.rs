@@ -10,7 +10,7 @@ mod tracked;
 
 pub(crate) use activation::Activation;
 pub(crate) use attention::{masked_scores, rotate, softmax};
-pub(crate) use norm::{Norm, NormKind, gain_and_bias};
+pub(crate) use norm::{Norm, NormKind, scale_and_shift};
 
 use crate::Result;
 use candle_core::{CpuStorage, Error as TensorError, InplaceOp2, Layout, Storage, Tensor};

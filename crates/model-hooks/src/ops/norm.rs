@@ -58,11 +58,11 @@ impl Norm {
 }
 
 /// `x * w + b` over the last axis, each part if there is one (processing folds them away).
-pub(crate) fn gain_and_bias(x: Tensor, w: Option<&Tensor>, b: Option<&Tensor>) -> Result<Tensor> {
+pub(crate) fn scale_and_shift(x: Tensor, w: Option<&Tensor>, b: Option<&Tensor>) -> Result<Tensor> {
     let cols = x.dims().last().copied().unwrap_or(1);
     match (w, b) {
         (None, None) => Ok(x),
-        (Some(w), b) if x.track_op() => gain_and_bias(x.broadcast_mul(w)?, None, b),
+        (Some(w), b) if x.track_op() => scale_and_shift(x.broadcast_mul(w)?, None, b),
         (Some(w), None) => with_slice(w, |w| {
             map_rows(&x, cols, |_, x, y| y.iter_mut().zip(x).zip(w).for_each(|((y, x), w)| *y = x * w))
         }),

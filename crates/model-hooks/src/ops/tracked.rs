@@ -4,11 +4,11 @@
 use super::attention::seen;
 use super::{Activation, Norm, NormKind};
 use crate::Result;
-use crate::families::angles::Angles;
-use crate::math::AttentionRule;
-use crate::run::Columns;
+use crate::families::angles::RopeTable;
+use crate::math::AttentionSpec;
+use crate::run::Positions;
 use candle_core::{CpuStorage, CustomOp1, D, Device, Layout, Shape, Tensor};
-use tensor_kernels::RopePairs;
+use tensor_kernels::RopeLayout;
 
 pub(super) fn scale(norm: Norm, x: &Tensor) -> Result<Tensor> {
     Ok((centred(norm, x)?.sqr()?.mean_keepdim(D::Minus1)? + norm.eps)?.sqrt()?)
@@ -25,7 +25,7 @@ fn centred(norm: Norm, x: &Tensor) -> Result<Tensor> {
     })
 }
 
-pub(super) fn masked_scores(scores: &Tensor, rule: AttentionRule, columns: &Columns) -> Result<Tensor> {
+pub(super) fn masked_scores(scores: &Tensor, rule: AttentionSpec, columns: &Positions) -> Result<Tensor> {
     let (batch, _, queries, keys) = scores.dims4()?;
     let visible = |row: usize, q: usize, k: usize| {
         seen(rule, queries, keys, q).contains(&k) && columns.kept().is_none_or(|kept| kept[row * keys + k])
@@ -78,7 +78,7 @@ impl CustomOp1 for Product {
     }
 }
 
-pub(super) fn rotate(x: &Tensor, angles: &Angles, columns: &Columns) -> Result<Tensor> {
+pub(super) fn rotate(x: &Tensor, angles: &RopeTable, columns: &Positions) -> Result<Tensor> {
     let (batch, pos, heads, d_head) = x.dims4()?;
     let half = angles.d_rotary / 2;
     let places = || (0..batch).flat_map(|row| (0..pos).map(move |column| columns.position(row, column)));
@@ -88,7 +88,7 @@ pub(super) fn rotate(x: &Tensor, angles: &Angles, columns: &Columns) -> Result<T
     let (turned, rest) = (x.narrow(3, 0, 2 * half)?, x.narrow(3, 2 * half, d_head - 2 * half)?);
     // The two of each pair, side by side along a new axis.
     let (pairs, axis) = match angles.pairs {
-        RopePairs::Neighbours => (turned.reshape((batch, pos, heads, half, 2))?, 4),
+        RopeLayout::Interleaved => (turned.reshape((batch, pos, heads, half, 2))?, 4),
         _ => (turned.reshape((batch, pos, heads, 2, half))?, 3),
     };
     let (low, high) = (pairs.narrow(axis, 0, 1)?.squeeze(axis)?, pairs.narrow(axis, 1, 1)?.squeeze(axis)?);

@@ -1,6 +1,6 @@
 //! The tap that keeps values.
 
-use super::{Cx, Interest, Tap};
+use super::{Interest, Tap, TapContext};
 use crate::{Error, HookPoint, Result, Site};
 use candle_core::Tensor;
 use std::collections::{BTreeMap, HashSet};
@@ -104,7 +104,7 @@ impl Tap for Capture {
         })
     }
 
-    fn watch(&mut self, cx: &Cx<'_>, x: &Tensor) -> Result<()> {
+    fn watch(&mut self, cx: &TapContext<'_>, x: &Tensor) -> Result<()> {
         let mut positions = self.positions.clone();
         if let Some(Range { start, end }) = positions.as_mut().filter(|_| cx.offset > 0) {
             let columns = x.dims().get(cx.at.pos_axis()).copied().unwrap_or(0);
@@ -119,12 +119,12 @@ impl Tap for Capture {
         Ok(())
     }
 
-    fn edit(&mut self, cx: &Cx<'_>, x: Tensor) -> Result<Tensor> {
+    fn edit(&mut self, cx: &TapContext<'_>, x: Tensor) -> Result<Tensor> {
         self.watch(cx, &x)?;
         Ok(x)
     }
 
-    fn interest(&self, cx: &Cx<'_>) -> Result<Option<Interest>> {
+    fn interest(&self, cx: &TapContext<'_>) -> Result<Option<Interest>> {
         let wanted = match &self.wanted {
             None => !is_copy(cx.at),
             Some(wanted) => wanted.contains(&cx.at),
@@ -144,7 +144,7 @@ pub(super) fn cut_positions(point: HookPoint, x: Tensor, positions: Option<Range
     let size = x.dims().get(axis).copied().unwrap_or(0);
     if start >= end || end > size {
         let index = if start >= end { start } else { end - 1 };
-        return Err(Error::NoSuchIndex { point, what: "position", index, shape: x.dims().to_vec() });
+        return Err(Error::IndexOutOfRange { point, what: "position", index, shape: x.dims().to_vec() });
     }
     Ok(x.narrow(axis, start, end - start)?)
 }
@@ -152,7 +152,7 @@ pub(super) fn cut_positions(point: HookPoint, x: Tensor, positions: Option<Range
 fn cut_head(point: HookPoint, x: Tensor, head: Option<usize>) -> Result<Tensor> {
     let (Some(head), Some(axis)) = (head, point.head_axis()) else { return Ok(x) };
     if head >= x.dims().get(axis).copied().unwrap_or(0) {
-        return Err(Error::NoSuchIndex { point, what: "head", index: head, shape: x.dims().to_vec() });
+        return Err(Error::IndexOutOfRange { point, what: "head", index: head, shape: x.dims().to_vec() });
     }
     Ok(x.narrow(axis, head, 1)?.squeeze(axis)?)
 }

@@ -1,6 +1,6 @@
 //! Taps made of taps.
 
-use super::{Cx, Interest, Tap, guarded_edit};
+use super::{Interest, Tap, TapContext, guarded_edit};
 use crate::{HookPoint, Result};
 use candle_core::Tensor;
 
@@ -9,15 +9,15 @@ impl<T: Tap + ?Sized> Tap for &mut T {
         (**self).points(reached)
     }
 
-    fn watch(&mut self, cx: &Cx<'_>, x: &Tensor) -> Result<()> {
+    fn watch(&mut self, cx: &TapContext<'_>, x: &Tensor) -> Result<()> {
         (**self).watch(cx, x)
     }
 
-    fn edit(&mut self, cx: &Cx<'_>, x: Tensor) -> Result<Tensor> {
+    fn edit(&mut self, cx: &TapContext<'_>, x: Tensor) -> Result<Tensor> {
         (**self).edit(cx, x)
     }
 
-    fn interest(&self, cx: &Cx<'_>) -> Result<Option<Interest>> {
+    fn interest(&self, cx: &TapContext<'_>) -> Result<Option<Interest>> {
         (**self).interest(cx)
     }
 }
@@ -27,15 +27,15 @@ impl<T: Tap + ?Sized> Tap for Box<T> {
         (**self).points(reached)
     }
 
-    fn watch(&mut self, cx: &Cx<'_>, x: &Tensor) -> Result<()> {
+    fn watch(&mut self, cx: &TapContext<'_>, x: &Tensor) -> Result<()> {
         (**self).watch(cx, x)
     }
 
-    fn edit(&mut self, cx: &Cx<'_>, x: Tensor) -> Result<Tensor> {
+    fn edit(&mut self, cx: &TapContext<'_>, x: Tensor) -> Result<Tensor> {
         (**self).edit(cx, x)
     }
 
-    fn interest(&self, cx: &Cx<'_>) -> Result<Option<Interest>> {
+    fn interest(&self, cx: &TapContext<'_>) -> Result<Option<Interest>> {
         (**self).interest(cx)
     }
 }
@@ -48,17 +48,17 @@ impl<A: Tap, B: Tap> Tap for (A, B) {
         Ok(points)
     }
 
-    fn watch(&mut self, cx: &Cx<'_>, x: &Tensor) -> Result<()> {
+    fn watch(&mut self, cx: &TapContext<'_>, x: &Tensor) -> Result<()> {
         offer(&mut self.0, cx, x)?;
         offer(&mut self.1, cx, x)
     }
 
-    fn edit(&mut self, cx: &Cx<'_>, x: Tensor) -> Result<Tensor> {
+    fn edit(&mut self, cx: &TapContext<'_>, x: Tensor) -> Result<Tensor> {
         let x = pass_through(&mut self.0, cx, x)?;
         pass_through(&mut self.1, cx, x)
     }
 
-    fn interest(&self, cx: &Cx<'_>) -> Result<Option<Interest>> {
+    fn interest(&self, cx: &TapContext<'_>) -> Result<Option<Interest>> {
         Ok(self.0.interest(cx)?.max(self.1.interest(cx)?))
     }
 }
@@ -73,27 +73,27 @@ impl<T: Tap> Tap for Vec<T> {
         Ok(points)
     }
 
-    fn watch(&mut self, cx: &Cx<'_>, x: &Tensor) -> Result<()> {
+    fn watch(&mut self, cx: &TapContext<'_>, x: &Tensor) -> Result<()> {
         self.iter_mut().try_for_each(|tap| offer(tap, cx, x))
     }
 
-    fn edit(&mut self, cx: &Cx<'_>, x: Tensor) -> Result<Tensor> {
+    fn edit(&mut self, cx: &TapContext<'_>, x: Tensor) -> Result<Tensor> {
         self.iter_mut().try_fold(x, |x, tap| pass_through(tap, cx, x))
     }
 
-    fn interest(&self, cx: &Cx<'_>) -> Result<Option<Interest>> {
+    fn interest(&self, cx: &TapContext<'_>) -> Result<Option<Interest>> {
         self.iter().try_fold(None, |most, tap| Ok(most.max(tap.interest(cx)?)))
     }
 }
 
-fn offer(tap: &mut impl Tap, cx: &Cx<'_>, x: &Tensor) -> Result<()> {
+fn offer(tap: &mut impl Tap, cx: &TapContext<'_>, x: &Tensor) -> Result<()> {
     match tap.interest(cx)? {
         Some(_) => tap.watch(cx, x),
         None => Ok(()),
     }
 }
 
-fn pass_through(tap: &mut impl Tap, cx: &Cx<'_>, x: Tensor) -> Result<Tensor> {
+fn pass_through(tap: &mut impl Tap, cx: &TapContext<'_>, x: Tensor) -> Result<Tensor> {
     match tap.interest(cx)? {
         Some(Interest::Watch) => tap.watch(cx, &x).map(|()| x),
         Some(Interest::Edit) => guarded_edit(tap, cx, x),

@@ -5,9 +5,9 @@ mod combine;
 mod edit;
 
 pub use capture::Capture;
-pub use edit::{Cut, Edit, Indices, Place, edit_at};
+pub use edit::{Edit, Indices, Place, Selection, edit_at};
 
-use crate::run::Columns;
+use crate::run::Positions;
 use crate::{Error, HookPoint, Result, TokenBatch};
 use candle_core::Tensor;
 
@@ -23,7 +23,7 @@ pub enum Interest {
 /// What a tap is told beside the value.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
-pub struct Cx<'a> {
+pub struct TapContext<'a> {
     /// The point that fires.
     pub at: HookPoint,
     /// The tokens of this forward pass.
@@ -32,10 +32,10 @@ pub struct Cx<'a> {
     pub offset: usize,
     /// Every hook point that this run reaches, as given to [`Tap::points`].
     pub points: &'a [HookPoint],
-    pub(crate) columns: &'a Columns,
+    pub(crate) columns: &'a Positions,
 }
 
-impl Cx<'_> {
+impl TapContext<'_> {
     /// Returns the position, from 0, of the token at a row and column of this forward pass in its own sequence: padding before the sequence does not count, and
     /// columns that a cache holds do.
     #[must_use]
@@ -62,20 +62,20 @@ pub trait Tap {
     ///
     /// # Errors
     /// Stops the forward pass.
-    fn watch(&mut self, cx: &Cx<'_>, x: &Tensor) -> Result<()>;
+    fn watch(&mut self, cx: &TapContext<'_>, x: &Tensor) -> Result<()>;
 
     /// Called at each edited point; the returned tensor of the same shape and type takes the value's place.
     ///
     /// # Errors
     /// Stops the forward pass.
-    fn edit(&mut self, cx: &Cx<'_>, x: Tensor) -> Result<Tensor>;
+    fn edit(&mut self, cx: &TapContext<'_>, x: Tensor) -> Result<Tensor>;
 
     /// What the tap wants at one point of a run. Combined taps ask this to pass each value to those that want it. The provided
     /// body looks it up in [`points`](Self::points); a tap with many points may answer faster.
     ///
     /// # Errors
     /// As [`points`](Self::points).
-    fn interest(&self, cx: &Cx<'_>) -> Result<Option<Interest>> {
+    fn interest(&self, cx: &TapContext<'_>) -> Result<Option<Interest>> {
         Ok(self.points(cx.points)?.into_iter().filter(|(point, _)| *point == cx.at).map(|(_, i)| i).max())
     }
 }
@@ -89,17 +89,17 @@ impl Tap for NoTap {
         Ok(Vec::new())
     }
 
-    fn watch(&mut self, _: &Cx<'_>, _: &Tensor) -> Result<()> {
+    fn watch(&mut self, _: &TapContext<'_>, _: &Tensor) -> Result<()> {
         Ok(())
     }
 
-    fn edit(&mut self, _: &Cx<'_>, x: Tensor) -> Result<Tensor> {
+    fn edit(&mut self, _: &TapContext<'_>, x: Tensor) -> Result<Tensor> {
         Ok(x)
     }
 }
 
 /// Calls a tap's edit and refuses an answer of another shape or type.
-pub(crate) fn guarded_edit(tap: &mut (impl Tap + ?Sized), cx: &Cx<'_>, x: Tensor) -> Result<Tensor> {
+pub(crate) fn guarded_edit(tap: &mut (impl Tap + ?Sized), cx: &TapContext<'_>, x: Tensor) -> Result<Tensor> {
     let (shape, dtype) = (x.shape().clone(), x.dtype());
     let y = tap.edit(cx, x)?;
     if *y.shape() != shape || y.dtype() != dtype {

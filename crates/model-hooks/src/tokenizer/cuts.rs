@@ -11,11 +11,11 @@ const KNOWN_PATTERNS: [&str; 2] = [
 
 /// Whether a tokenizer is one whose tokens never depend on both sides of a cut before white space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct CutRule {
+pub(super) struct SplitRule {
     at_whitespace: bool,
 }
 
-impl CutRule {
+impl SplitRule {
     pub(super) fn of(inner: &tokenizers::Tokenizer) -> Self {
         // A normaliser may look at neighbours (a space put before the text): no cut. Composition (NFC) never joins white space to
         // what is before it.

@@ -44,7 +44,7 @@ impl SpecialTokens {
 pub(super) enum Template {
     Nothing,
     Bos(u32),
-    /// Something that [`crate::Bos`] does not describe.
+    /// Something that [`crate::AddBos`] does not describe.
     Other(String),
 }
 

@@ -88,7 +88,7 @@ pub(crate) struct BlockWeights<F: Form> {
 
 /// The weights before the first block and after the last one.
 #[derive(Clone, Debug)]
-pub(crate) struct Ends<F: Form> {
+pub(crate) struct EmbedWeights<F: Form> {
     /// `W_E` `[d_vocab, d_model]`.
     pub w_e: F::Table,
     /// `W_pos` `[n_ctx, d_model]` of families with learned positions.
@@ -103,7 +103,7 @@ pub(crate) struct Ends<F: Form> {
 #[derive(Debug)]
 pub(crate) struct Weights<F: Form> {
     /// What is not in a block.
-    pub ends: Ends<F>,
+    pub ends: EmbedWeights<F>,
     /// The blocks, first to last.
     pub blocks: Vec<BlockWeights<F>>,
 }
@@ -118,9 +118,9 @@ impl Form for Raw {
     type Table = Plain;
 }
 
-/// [`Ends`] as they were read: a tied unembedding is no matrix of its own.
+/// [`EmbedWeights`] as they were read: a tied unembedding is no matrix of its own.
 #[derive(Debug)]
-pub(crate) struct RawEnds {
+pub(crate) struct RawEmbed {
     /// `W_E`.
     pub w_e: Plain,
     /// `W_pos`.
@@ -178,13 +178,13 @@ pub(crate) trait Hold: Form {
     }
 
     /// Takes the ends.
-    fn hold_ends(&self, raw: RawEnds) -> Result<Ends<Self>> {
+    fn hold_ends(&self, raw: RawEmbed) -> Result<EmbedWeights<Self>> {
         let w_u = raw.w_u.map(|w_u| self.hold_matrix(w_u)).transpose()?;
         let (w_e, w_u) = match w_u {
             Some(w_u) => (self.hold_table(raw.w_e)?, w_u),
             None => self.hold_tied(raw.w_e)?,
         };
-        Ok(Ends {
+        Ok(EmbedWeights {
             w_e,
             w_pos: raw.w_pos.map(|w_pos| self.hold_table(w_pos)).transpose()?,
             ln_final: self.hold_norm(raw.ln_final)?,

@@ -1,7 +1,7 @@
 //! `tokenizer.json` and the small files beside it; then a text there and back.
 
 use crate::harness;
-use model_hooks::{Bos, Tokenizer};
+use model_hooks::{AddBos, Tokenizer};
 
 pub fn read(data: &[u8]) {
     let [tokenizer, config, special, model] = harness::parts(data);
@@ -16,10 +16,10 @@ pub fn read(data: &[u8]) {
 
 /// Uses a tokenizer.
 pub fn work(tokenizer: &Tokenizer) {
-    let Ok(tokens) = tokenizer.to_tokens("The cat's 12 hats,\n\n  \u{e9}\u{4f60}!", Bos::Never, Some(64)) else {
+    let Ok(tokens) = tokenizer.to_tokens("The cat's 12 hats,\n\n  \u{e9}\u{4f60}!", AddBos::Never, Some(64)) else {
         return;
     };
-    let _ = tokenizer.to_tokens("a", Bos::AsTokenizer, None);
+    let _ = tokenizer.to_tokens("a", AddBos::TokenizerDefault, None);
     let _ = tokenizer.decode(&tokens.ids);
     let _ = tokenizer.readable(&tokens.ids);
     let _ = tokenizer.to_str_tokens(&tokens.ids);

@@ -1,4 +1,4 @@
-/// What stops a preflight itself. A pairing that is wrong is not an error but a [`Verdict`](super::Verdict).
+/// What stops a preflight itself. A pairing that is wrong is not an error but a [`PreflightReport`](super::PreflightReport).
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

@@ -1,7 +1,7 @@
 //! Whether the tokens are text to this model: its loss on them against its loss on the same tokens in another order.
 
 use super::Result;
-use model_hooks::{LanguageModel, NoTap, Side, TokenBatch, next_token_loss};
+use model_hooks::{LanguageModel, NoTap, PaddingSide, TokenBatch, next_token_loss};
 
 /// Logits that are held at once, at most.
 const LOGITS: usize = 1 << 26;
@@ -41,11 +41,11 @@ pub(super) fn losses(model: &LanguageModel, rows: &[Vec<u32>], limit: f64) -> Re
 
 /// The sum of the rows' mean losses, so that a long row does not outweigh the others. All rows are in one forward pass: a tied unembedding is packed once a pass.
 fn sum_of_losses(model: &LanguageModel, rows: &[Vec<u32>]) -> Result<f64> {
-    let logits = model.hooked().forward(&TokenBatch::padded(rows, 0, Side::Right)?, &mut NoTap)?;
+    let logits = model.hooked().forward(&TokenBatch::padded(rows, 0, PaddingSide::Right)?, &mut NoTap)?;
     let mut sum = 0.0;
     for (row, ids) in rows.iter().enumerate() {
         let of_row = logits.narrow(0, row, 1)?.narrow(1, 0, ids.len())?;
-        sum += next_token_loss(&of_row, &TokenBatch::padded(std::slice::from_ref(ids), 0, Side::Right)?)?;
+        sum += next_token_loss(&of_row, &TokenBatch::padded(std::slice::from_ref(ids), 0, PaddingSide::Right)?)?;
     }
     Ok(sum)
 }

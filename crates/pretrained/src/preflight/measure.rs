@@ -1,18 +1,18 @@
 //! What is measured on the sample.
 
-use super::reason::{Check, Level, Reason};
+use super::reason::{Check, Finding, Severity};
 use super::sample::Sample;
-use super::{PreflightOptions, Result, Subject, loss, stats};
+use super::{PreflightOptions, PreflightSae, Result, loss, stats};
 use activation_store::ExclusionCounts;
 use model_hooks::LanguageModel;
-use sae_core::{Normalisation, SparseFeatures};
+use sae_core::{Normalization, SparseFeatures};
 use serde::Serialize;
 
 /// What an SAE made of a model's activations on the sample. `x` is what goes in, `y` what the reconstruction `y_hat` is held against: `x`
 /// itself, of a transcoder the values that it is to write.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[non_exhaustive]
-pub struct Measured {
+pub struct Measurements {
     /// Tokens that count.
     pub tokens: usize,
     /// Tokens of the sample that do not, by reason: `position` has the first tokens of rows and those outside the SAE's positions, `norm` those of
@@ -58,19 +58,19 @@ const ENOUGH_FEATURES: usize = 20;
 /// The measures, or a reason why there are none.
 pub(super) fn measure(
     model: &LanguageModel,
-    subject: &Subject<'_>,
+    subject: &PreflightSae<'_>,
     sample: &Sample,
     options: &PreflightOptions,
-) -> Result<Result<Measured, Reason>> {
+) -> Result<Result<Measurements, Finding>> {
     let (d_in, d_out) = (subject.coder().d_in(), subject.coder().d_out());
     let tokens = sample.x.len() / d_in;
     let not_finite = |what: &str| {
         let change = "Look at the weights of the model and the SAE: one of them is broken, or overflows.";
-        Reason::new(Level::Fail, Check::Finite, "finite values", format!("{what} that are not"), change)
+        Finding::new(Severity::Fail, Check::Finite, "finite values", format!("{what} that are not"), change)
     };
     if tokens == 0 {
         let change = "Give more tokens: the sample has none but first and special ones.";
-        return Ok(Err(Reason::new(Level::Fail, Check::Positions, "tokens to measure on", "none", change)));
+        return Ok(Err(Finding::new(Severity::Fail, Check::Positions, "tokens to measure on", "none", change)));
     }
     if sample.x.iter().chain(sample.y()).any(|x| !x.is_finite()) {
         return Ok(Err(not_finite("activations")));
@@ -78,13 +78,13 @@ pub(super) fn measure(
     let norms: Vec<f64> = sample.x.chunks_exact(d_in).map(stats::norm).collect();
     let norm = norms.iter().sum::<f64>() / tokens as f64;
     let shares: Vec<f64> = sample.x.chunks_exact(d_in).map(stats::mean_share).collect();
-    let mut out = Measured {
+    let mut out = Measurements {
         tokens,
         excluded: sample.excluded,
         norm,
         norm_over_sqrt_d: norm / (d_in as f64).sqrt(),
         mean_share: stats::median(&shares),
-        ..Measured::default()
+        ..Measurements::default()
     };
     let mut sums = Sums::new(sample.y(), d_out, subject.coder().d_sae());
     let at_once = at_once(subject, options.memory_bytes);
@@ -107,7 +107,7 @@ pub(super) fn measure(
 }
 
 /// Tokens that are encoded and decoded at once: codes (8 bytes an active feature; of a wrong pairing all may be), input and reconstruction in a quarter of the memory.
-pub(super) fn at_once(subject: &Subject<'_>, memory_bytes: u64) -> usize {
+pub(super) fn at_once(subject: &PreflightSae<'_>, memory_bytes: u64) -> usize {
     let coder = subject.coder();
     let each = 8 * coder.d_sae() as u64 + 8 * (coder.d_in() + coder.d_out()) as u64;
     usize::try_from(memory_bytes / 4 / each.max(1)).unwrap_or(usize::MAX).clamp(1, MOST_AT_ONCE)
@@ -149,7 +149,7 @@ impl Sums {
         }
     }
 
-    fn finish(&self, out: &mut Measured) {
+    fn finish(&self, out: &mut Measurements) {
         let tokens = out.tokens as f64;
         out.l0 = self.counts.iter().sum::<f64>() / tokens;
         out.variance_explained = self.variance.explained();
@@ -159,10 +159,10 @@ impl Sums {
 }
 
 /// `b_dec` lies in the space of normalised vectors; where normalisation is per token it is not held against anything.
-fn bias(out: &mut Measured, subject: &Subject<'_>, y: &[f32], width: usize) {
+fn bias(out: &mut Measurements, subject: &PreflightSae<'_>, y: &[f32], width: usize) {
     let Some(b_dec) = subject.b_dec().filter(|b| stats::norm(b) > 0.0) else { return };
     out.b_dec_mean_share = Some(stats::mean_share(&b_dec));
-    if !matches!(subject.normalisation(), Normalisation::None | Normalisation::ExpectedAverageOnlyIn) {
+    if !matches!(subject.normalisation(), Normalization::None | Normalization::ExpectedAverageOnlyIn) {
         return;
     }
     let mean = stats::mean_row(y, width);
@@ -173,7 +173,7 @@ fn bias(out: &mut Measured, subject: &Subject<'_>, y: &[f32], width: usize) {
     }
 }
 
-fn frequencies(out: &mut Measured, subject: &Subject<'_>, counts: &[f64]) {
+fn frequencies(out: &mut Measurements, subject: &PreflightSae<'_>, counts: &[f64]) {
     let tokens = out.tokens;
     out.dead = counts.iter().filter(|n| **n == 0.0).count() as f64 / counts.len().max(1) as f64;
     let Some(sparsity) = subject.sparsity() else { return };

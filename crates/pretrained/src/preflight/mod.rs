@@ -1,7 +1,7 @@
 //! Does this SAE belong to this model, processed like this, on these tokens? Asked before a day is spent on the answer.
 //!
 //! [`preflight_static`] reads names, shapes and tokens alone. [`preflight`] does that first, and then, unless something is missing altogether,
-//! looks at what the SAE makes of the model's activations on a bounded sample. Each finding is a [`Reason`]: what was checked, what was
+//! looks at what the SAE makes of the model's activations on a bounded sample. Each finding is a [`Finding`]: what was checked, what was
 //! expected, what was found, and what to change. The limits are [`Thresholds`], with the source of each.
 //!
 //! ```no_run
@@ -18,7 +18,7 @@
 //!
 //! # What is left out of the measures
 //! The first token of a row, on which many models put a norm a hundred times the others'; special tokens ([`PreflightOptions::filter`]); positions outside the SAE's
-//! `seqpos_slice`; padding; and every token whose norm is more than ten times the median. [`Measured`] says how many of each.
+//! `seqpos_slice`; padding; and every token whose norm is more than ten times the median. [`Measurements`] says how many of each.
 
 mod error;
 mod judge;
@@ -36,12 +36,12 @@ mod thresholds;
 mod verdict;
 
 pub use error::{Error, Result};
-pub use measure::Measured;
+pub use measure::Measurements;
 pub use options::{Expected, PreflightOptions};
-pub use reason::{Check, Level, Reason};
-pub use subject::Subject;
+pub use reason::{Check, Finding, Severity};
+pub use subject::PreflightSae;
 pub use thresholds::{Threshold, Thresholds};
-pub use verdict::Verdict;
+pub use verdict::PreflightReport;
 
 use model_hooks::{LanguageModel, TokenBatch};
 use std::time::Instant;
@@ -51,13 +51,13 @@ use std::time::Instant;
 #[must_use]
 pub fn preflight_static<'a>(
     model: &LanguageModel,
-    coder: impl Into<Subject<'a>>,
+    coder: impl Into<PreflightSae<'a>>,
     tokens: &TokenBatch,
     options: &PreflightOptions,
-) -> Verdict {
+) -> PreflightReport {
     let started = Instant::now();
     let (reasons, _) = statics::check(model, &coder.into(), tokens, options);
-    Verdict::new(reasons, None, started.elapsed())
+    PreflightReport::new(reasons, None, started.elapsed())
 }
 
 /// Checks an SAE, a model and the tokens that are to be run, on at most [`PreflightOptions::tokens`] of them.
@@ -68,24 +68,24 @@ pub fn preflight_static<'a>(
 /// The model's and the SAE's own, where they are not findings of a check themselves.
 pub fn preflight<'a>(
     model: &LanguageModel,
-    coder: impl Into<Subject<'a>>,
+    coder: impl Into<PreflightSae<'a>>,
     tokens: &TokenBatch,
     options: &PreflightOptions,
-) -> Result<Verdict> {
+) -> Result<PreflightReport> {
     let started = Instant::now();
     let subject = coder.into();
     let (mut reasons, place) = statics::check(model, &subject, tokens, options);
-    let Some(place) = place else { return Ok(Verdict::new(reasons, None, started.elapsed())) };
+    let Some(place) = place else { return Ok(PreflightReport::new(reasons, None, started.elapsed())) };
     let widths = (subject.coder().d_in(), subject.coder().d_out());
     let sample = sample::take(model, &place, tokens, widths, options)?;
     // An SAE whose norm factor is missing computes nothing; what it would make of the activations as they are still tells about the rest.
     let unscaled = subject.unscaled()?;
-    let measured_subject = unscaled.as_ref().map_or(subject, Subject::from);
+    let measured_subject = unscaled.as_ref().map_or(subject, PreflightSae::from);
     let measured = match measure::measure(model, &measured_subject, &sample, options)? {
         Ok(measured) => measured,
         Err(reason) => {
             reasons.push(reason);
-            return Ok(Verdict::new(reasons, None, started.elapsed()));
+            return Ok(PreflightReport::new(reasons, None, started.elapsed()));
         }
     };
     judge::judge(&subject, &place, &measured, options, &mut reasons);
@@ -93,5 +93,5 @@ pub fn preflight<'a>(
         reasons.extend(remedies::look(model, &measured_subject, &place, &sample, &measured, options)?);
     }
     judge::forgive_the_name(&measured, options, &mut reasons);
-    Ok(Verdict::new(reasons, Some(measured), started.elapsed()))
+    Ok(PreflightReport::new(reasons, Some(measured), started.elapsed()))
 }

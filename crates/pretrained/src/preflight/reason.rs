@@ -4,7 +4,7 @@ use std::fmt;
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Level {
+pub enum Severity {
     /// Nothing was found.
     Pass,
     /// Worth knowing; the verdict stays as it is.
@@ -15,7 +15,7 @@ pub enum Level {
     Fail,
 }
 
-impl fmt::Display for Level {
+impl fmt::Display for Severity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Pass => "pass",
@@ -110,9 +110,9 @@ impl fmt::Display for Check {
 
 /// One finding.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Reason {
+pub struct Finding {
     /// How bad it is.
-    pub level: Level,
+    pub level: Severity,
     /// What was checked.
     pub check: Check,
     /// What should have been found.
@@ -123,9 +123,9 @@ pub struct Reason {
     pub change: String,
 }
 
-impl Reason {
+impl Finding {
     pub(super) fn new(
-        level: Level,
+        level: Severity,
         check: Check,
         expected: impl Into<String>,
         found: impl Into<String>,
@@ -135,7 +135,7 @@ impl Reason {
     }
 }
 
-impl fmt::Display for Reason {
+impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:4}  {}: {}; expected {}. {}", self.level, self.check, self.found, self.expected, self.change)
     }

@@ -1,12 +1,12 @@
 //! What would help: the SAE is tried on changed inputs, and on the model's other hook points, and what explains much more is named.
 
-use super::measure::{Measured, at_once};
-use super::reason::{Check, Level, Reason};
+use super::measure::{Measurements, at_once};
+use super::reason::{Check, Finding, Severity};
 use super::sample::Sample;
 use super::statics::{self, Place};
-use super::{PreflightOptions, Result, Subject, stats};
+use super::{PreflightOptions, PreflightSae, Result, stats};
 use model_hooks::{HookPoint, LanguageModel};
-use sae_core::Normalisation;
+use sae_core::Normalization;
 
 /// Tokens that the changes are judged by, at most.
 const TRIED: usize = 512;
@@ -92,7 +92,7 @@ struct Outcome {
 }
 
 struct Trial<'a> {
-    subject: &'a Subject<'a>,
+    subject: &'a PreflightSae<'a>,
     x: &'a [f32],
     d_in: usize,
     /// Tokens that are encoded at once.
@@ -166,12 +166,12 @@ fn centre(row: &mut [f32]) -> f64 {
 /// Tries them all, first on a few tokens; the best on more is a reason if it explains enough more.
 pub(super) fn look(
     model: &LanguageModel,
-    subject: &Subject<'_>,
+    subject: &PreflightSae<'_>,
     place: &Place,
     sample: &Sample,
-    measured: &Measured,
+    measured: &Measurements,
     options: &PreflightOptions,
-) -> Result<Option<Reason>> {
+) -> Result<Option<Finding>> {
     let (d_in, t) = (subject.coder().d_in(), &options.thresholds);
     let tokens = sample.x.len() / d_in;
     let of_sample = |(at_most, step): (usize, usize)| -> Vec<f32> {
@@ -210,8 +210,8 @@ pub(super) fn look(
     let best = tried.into_iter().max_by(|a, b| gain(now, a.0, a.1).total_cmp(&gain(now, b.0, b.1)));
     let Some((change, outcome)) = best else { return Ok(None) };
     let level = match gain(now, change, outcome) {
-        gain if gain > t.remedy_fails => Level::Fail,
-        gain if gain > t.remedy_warns => Level::Warn,
+        gain if gain > t.remedy_fails => Severity::Fail,
+        gain if gain > t.remedy_warns => Severity::Warn,
         _ => return Ok(None),
     };
     let (what, change) = change.words();
@@ -219,11 +219,11 @@ pub(super) fn look(
         "{what} would have {:.3} of its variance explained by {:.1} features a token, and this has {:.3} by {:.1}",
         outcome.variance, outcome.l0, now.variance, now.l0
     );
-    Ok(Some(Reason::new(level, Check::Remedy, "nothing that does much better", found, change)))
+    Ok(Some(Finding::new(level, Check::Remedy, "nothing that does much better", found, change)))
 }
 
 /// The changes of the input that make sense.
-fn inputs(subject: &Subject<'_>, place: &Place, measured: &Measured) -> Vec<Change> {
+fn inputs(subject: &PreflightSae<'_>, place: &Place, measured: &Measurements) -> Vec<Change> {
     let mut changes = Vec::new();
     if !subject.normalisation().is_per_token() {
         let suggested = measured.norm_over_sqrt_d;
@@ -231,7 +231,7 @@ fn inputs(subject: &Subject<'_>, place: &Place, measured: &Measured) -> Vec<Chan
         changes.extend(factors.filter(|f| f.is_finite() && *f > 0.0).map(Change::Scale));
         changes.extend([Change::LayerNorm, Change::Rescale]);
     }
-    if place.centrable && subject.normalisation() != Normalisation::LayerNorm {
+    if place.centrable && subject.normalisation() != Normalization::LayerNorm {
         changes.push(Change::Centre);
     }
     if subject.sae().is_some_and(|sae| sae.input_shift().is_none()) {
@@ -246,7 +246,7 @@ const PLACES_AT_MOST: usize = 128;
 /// What is looked at.
 struct Look<'a> {
     model: &'a LanguageModel,
-    subject: &'a Subject<'a>,
+    subject: &'a PreflightSae<'a>,
     place: &'a Place,
     sample: &'a Sample,
     at_once: usize,

@@ -4,7 +4,7 @@ use super::statics::{Place, kept_positions};
 use super::{PreflightOptions, Result, stats};
 use activation_store::{Exclusion, ExclusionCounts, SpecialTokenPolicy, TokenPos};
 use candle_core::{DType, Device, Tensor};
-use model_hooks::{Capture, Cx, HookPoint, HookRows, Interest, LanguageModel, Side, Tap, TokenBatch};
+use model_hooks::{Capture, HookPoint, HookRows, Interest, LanguageModel, PaddingSide, Tap, TapContext, TokenBatch};
 
 /// Tokens in one forward pass, where rows are not longer.
 const TOKENS_AT_ONCE: usize = 1024;
@@ -55,7 +55,7 @@ impl Sample {
         if places.is_empty() {
             return Ok(());
         }
-        let batch = TokenBatch::padded(&rows, 0, Side::Right)?;
+        let batch = TokenBatch::padded(&rows, 0, PaddingSide::Right)?;
         let index = places.iter().step_by(step.max(1)).map(|(row, column)| (row * batch.pos() + column) as u32);
         let index = Tensor::from_iter(index, &Device::Cpu)?;
         let mut visit = Visit { points, index, each: &mut each, stopped: Ok(()) };
@@ -79,7 +79,7 @@ impl Tap for Visit<'_> {
         Ok(self.points.iter().map(|point| (*point, Interest::Watch)).collect())
     }
 
-    fn watch(&mut self, cx: &Cx<'_>, x: &Tensor) -> model_hooks::Result<()> {
+    fn watch(&mut self, cx: &TapContext<'_>, x: &Tensor) -> model_hooks::Result<()> {
         if self.stopped.is_ok() {
             let lines = x.flatten_from(2)?.flatten(0, 1)?.index_select(&self.index, 0)?;
             let values = lines.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
@@ -88,7 +88,7 @@ impl Tap for Visit<'_> {
         Ok(())
     }
 
-    fn edit(&mut self, _: &Cx<'_>, x: Tensor) -> model_hooks::Result<Tensor> {
+    fn edit(&mut self, _: &TapContext<'_>, x: Tensor) -> model_hooks::Result<Tensor> {
         Ok(x)
     }
 }
@@ -136,7 +136,7 @@ fn run(model: &LanguageModel, rows: &[Vec<u32>], points: &[HookRows]) -> Result<
     let tokens: usize = rows.iter().map(Vec::len).sum();
     let longest = rows.iter().map(Vec::len).max().unwrap_or(0).max(1);
     for part in rows.chunks((TOKENS_AT_ONCE / longest).max(1)) {
-        let batch = TokenBatch::padded(part, 0, Side::Right)?;
+        let batch = TokenBatch::padded(part, 0, PaddingSide::Right)?;
         let mut capture = Capture::of(points.iter().map(HookRows::point));
         model.hooked().forward_until(&batch, last, &mut capture)?;
         for (point, values) in points.iter().zip(&mut values) {

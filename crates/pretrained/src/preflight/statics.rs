@@ -1,9 +1,9 @@
 //! What needs no forward pass.
 
-use super::reason::{Check, Level, Reason};
-use super::{PreflightOptions, Subject, names, stats};
+use super::reason::{Check, Finding, Severity};
+use super::{PreflightOptions, PreflightSae, names, stats};
 use model_hooks::{HookPoint, HookRows, HookSelector, LanguageModel, Precision, ProcessingSteps, Site, TokenBatch};
-use sae_core::{Provenance, SeqposSlice, SparseCoder};
+use sae_core::{SaeMetadata, SeqposSlice, SparseCoder};
 
 /// What to read, where everything needed for it is there.
 pub(super) struct Place {
@@ -26,10 +26,10 @@ impl Place {
 /// All static checks; no place when there is nothing to measure.
 pub(super) fn check(
     model: &LanguageModel,
-    subject: &Subject<'_>,
+    subject: &PreflightSae<'_>,
     tokens: &TokenBatch,
     options: &PreflightOptions,
-) -> (Vec<Reason>, Option<Place>) {
+) -> (Vec<Finding>, Option<Place>) {
     let metadata = subject.metadata();
     let mut out = Vec::new();
     out.extend(model_name(model, &metadata, options));
@@ -48,17 +48,17 @@ pub(super) fn check(
     };
     out.extend(processing(model, &place, &metadata));
     let blocked = [Check::Vocabulary, Check::Positions];
-    let runs = !out.iter().any(|r| r.level == Level::Fail && blocked.contains(&r.check))
+    let runs = !out.iter().any(|r| r.level == Severity::Fail && blocked.contains(&r.check))
         && tokens.pos() <= model.shape().n_ctx;
     (out, runs.then_some(place))
 }
 
-fn model_name(model: &LanguageModel, metadata: &Provenance, options: &PreflightOptions) -> Option<Reason> {
+fn model_name(model: &LanguageModel, metadata: &SaeMetadata, options: &PreflightOptions) -> Option<Finding> {
     let named = metadata.model_name.as_deref()?;
     let known = options.aliases.iter().any(|alias| names::same(alias, named));
     (!known && !names::same(named, model.name())).then(|| {
-        Reason::new(
-            Level::Warn,
+        Finding::new(
+            Severity::Warn,
             Check::ModelName,
             format!("`{named}`"),
             format!("the model is called `{}`", model.name()),
@@ -69,19 +69,19 @@ fn model_name(model: &LanguageModel, metadata: &Provenance, options: &PreflightO
 
 fn place(
     model: &LanguageModel,
-    subject: &Subject<'_>,
-    metadata: &Provenance,
+    subject: &PreflightSae<'_>,
+    metadata: &SaeMetadata,
     options: &PreflightOptions,
-) -> Result<Place, Reason> {
+) -> Result<Place, Finding> {
     let Some(name) = options.hook.as_deref().or(metadata.hook_name.as_deref()) else {
         let change = "Say which hook point the SAE was trained on (`PreflightOptions::hook`).";
-        return Err(Reason::new(Level::Fail, Check::Hook, "a hook point", "the metadata name none", change));
+        return Err(Finding::new(Severity::Fail, Check::Hook, "a hook point", "the metadata name none", change));
     };
     let read = find(model, name, Check::Hook)?;
     if subject.coder().is_transcoder() && metadata.hook_name_out.is_none() {
         let change = "Say which hook point the transcoder writes (`hook_name_out` of its metadata).";
-        return Err(Reason::new(
-            Level::Fail,
+        return Err(Finding::new(
+            Severity::Fail,
             Check::OutputHook,
             "an output hook point",
             "the metadata name none",
@@ -116,11 +116,11 @@ pub(super) fn is_written(point: HookPoint) -> bool {
     }
 }
 
-fn find(model: &LanguageModel, name: &str, check: Check) -> Result<HookPoint, Reason> {
+fn find(model: &LanguageModel, name: &str, check: Check) -> Result<HookPoint, Finding> {
     let points = model.hooked().hook_points();
     let (found, nearest) = match model.hooked().hook_point(name) {
         Ok(point) => return Ok(point),
-        Err(model_hooks::Error::NoSuchPoint { point, .. }) => {
+        Err(model_hooks::Error::UnknownHookPoint { point, .. }) => {
             let layers = model.shape().n_layers;
             let same = points.iter().rev().find(|p| p.site().is_some() && p.site() == point.site());
             let other = same.map(|p| format!("`{p}` is the last of its kind"));
@@ -133,11 +133,11 @@ fn find(model: &LanguageModel, name: &str, check: Check) -> Result<HookPoint, Re
     };
     let near = if nearest.is_empty() { String::new() } else { format!(" (near: {})", nearest.join(", ")) };
     let change = format!("Load the model that the SAE was trained on, or name one of the model's hook points{near}.");
-    Err(Reason::new(Level::Fail, check, "one of the model's hook points", found, change))
+    Err(Finding::new(Severity::Fail, check, "one of the model's hook points", found, change))
 }
 
 /// The rows at a hook point, where a side of the SAE is as wide as they are.
-fn width(model: &LanguageModel, at: HookSelector, expected: usize, side: &str) -> Result<HookRows, Reason> {
+fn width(model: &LanguageModel, at: HookSelector, expected: usize, side: &str) -> Result<HookRows, Finding> {
     let HookSelector { point, head } = at;
     let rows = match HookRows::resolve(at, model.shape()) {
         Ok(rows) => rows,
@@ -145,12 +145,12 @@ fn width(model: &LanguageModel, at: HookSelector, expected: usize, side: &str) -
             let expected = if heads > 0 { format!("a head below {heads}") } else { "no single head".into() };
             let found = format!("head {head} of `{point}`");
             let change = "Load the model that the SAE was trained on: `hook_head_index` is none of this one's heads.";
-            return Err(Reason::new(Level::Fail, Check::Head, expected, found, change));
+            return Err(Finding::new(Severity::Fail, Check::Head, expected, found, change));
         }
         Err(_) => {
             let change = "Use a hook point that has one vector for each position.";
             let found = format!("`{point}` has axes {:?}", point.axes());
-            return Err(Reason::new(Level::Fail, Check::Hook, "a vector for each position", found, change));
+            return Err(Finding::new(Severity::Fail, Check::Hook, "a vector for each position", found, change));
         }
     };
     let found = rows.width();
@@ -162,11 +162,11 @@ fn width(model: &LanguageModel, at: HookSelector, expected: usize, side: &str) -
         _ => format!("Load a model in which `{point}` is {expected} wide, or the SAE of this model."),
     };
     let found = format!("`{point}` of `{}` is {found} wide", model.name());
-    Err(Reason::new(Level::Fail, Check::Width, format!("{side} = {expected}"), found, change))
+    Err(Finding::new(Severity::Fail, Check::Width, format!("{side} = {expected}"), found, change))
 }
 
 /// Steps that change the value at the point, where the metadata say them and the model was loaded otherwise.
-fn processing(model: &LanguageModel, place: &Place, metadata: &Provenance) -> Option<Reason> {
+fn processing(model: &LanguageModel, place: &Place, metadata: &SaeMetadata) -> Option<Finding> {
     let ProcessingSteps { center_writing_weights, fold_value_biases, .. } = model.processing();
     let said = |key: &str| metadata.model_from_pretrained_kwargs.get(key).and_then(serde_json::Value::as_bool);
     let value = matches!(place.read.point().site(), Some(Site::Z | Site::V | Site::Result));
@@ -176,8 +176,8 @@ fn processing(model: &LanguageModel, place: &Place, metadata: &Provenance) -> Op
         _ => return None,
     };
     (wanted != is).then(|| {
-        Reason::new(
-            Level::Warn,
+        Finding::new(
+            Severity::Warn,
             Check::Processing,
             format!("{key} = {wanted}"),
             format!("the model was loaded with {key} = {is}"),
@@ -186,29 +186,29 @@ fn processing(model: &LanguageModel, place: &Place, metadata: &Provenance) -> Op
     })
 }
 
-fn precision(model: &LanguageModel, subject: &Subject<'_>) -> Option<Reason> {
+fn precision(model: &LanguageModel, subject: &PreflightSae<'_>) -> Option<Finding> {
     let precision = model.engine().arithmetic()?.precision();
     (precision == Precision::Bf16 && subject.has_thresholds()).then(|| {
         let change = "Run the model in f32 or f32fast: near a threshold bf16 decides whether a feature fires.";
-        Reason::new(Level::Warn, Check::Precision, "f32 for a JumpReLU", "the model runs in bf16", change)
+        Finding::new(Severity::Warn, Check::Precision, "f32 for a JumpReLU", "the model runs in bf16", change)
     })
 }
 
-fn vocabulary(model: &LanguageModel, tokens: &TokenBatch) -> Option<Reason> {
+fn vocabulary(model: &LanguageModel, tokens: &TokenBatch) -> Option<Finding> {
     let d_vocab = model.shape().d_vocab;
     let real = (0..tokens.batch()).flat_map(|row| tokens.real(row).map(move |column| row * tokens.pos() + column));
     let outside = real.map(|i| tokens.ids()[i]).find(|&id| id as usize >= d_vocab)?;
     let change = "Tokenise the text with this model's tokenizer.";
     let expected = format!("ids below d_vocab = {d_vocab}");
-    Some(Reason::new(Level::Fail, Check::Vocabulary, expected, format!("id {outside}"), change))
+    Some(Finding::new(Severity::Fail, Check::Vocabulary, expected, format!("id {outside}"), change))
 }
 
 fn bos(
     model: &LanguageModel,
-    metadata: &Provenance,
+    metadata: &SaeMetadata,
     tokens: &TokenBatch,
     options: &PreflightOptions,
-) -> Option<Reason> {
+) -> Option<Finding> {
     let wanted = metadata.prepend_bos?;
     let bos = options.bos.or_else(|| model.tokenizer().and_then(model_hooks::Tokenizer::bos))?;
     let rows: Vec<&[u32]> = tokens.rows().enumerate().map(|(row, ids)| &ids[tokens.real(row)]).collect();
@@ -216,60 +216,63 @@ fn bos(
     let twice = rows.iter().filter(|row| row.starts_with(&[bos, bos])).count();
     let say = |level, expected: &str, change: &str| {
         let found = format!("{first} of {} rows begin with BOS (id {bos})", rows.len());
-        Some(Reason::new(level, Check::Bos, expected, found, change))
+        Some(Finding::new(level, Check::Bos, expected, found, change))
     };
     match (wanted, first, twice) {
         (true, 0, _) => {
-            say(Level::Fail, "BOS in front of every row", "Prepend BOS: it was there in training (`prepend_bos`).")
+            say(Severity::Fail, "BOS in front of every row", "Prepend BOS: it was there in training (`prepend_bos`).")
         }
         (true, some, _) if some < rows.len() => {
-            say(Level::Warn, "BOS in front of every row", "Prepend BOS to every row (`prepend_bos`).")
+            say(Severity::Warn, "BOS in front of every row", "Prepend BOS to every row (`prepend_bos`).")
         }
         // One row may begin with the separator of two documents.
         (false, some, _) if some * 2 > rows.len() => {
-            say(Level::Warn, "rows without BOS", "Leave BOS out: the SAE was trained without it (`prepend_bos`).")
+            say(Severity::Warn, "rows without BOS", "Leave BOS out: the SAE was trained without it (`prepend_bos`).")
         }
         (_, _, twice) if twice * 2 > rows.len() => {
             let found = format!("{twice} of {} rows begin with two BOS", rows.len());
             let change = "Prepend BOS once: the tokenizer and the caller both did.";
-            Some(Reason::new(Level::Warn, Check::Bos, "one BOS in front of a row", found, change))
+            Some(Finding::new(Severity::Warn, Check::Bos, "one BOS in front of a row", found, change))
         }
         _ => None,
     }
 }
 
-fn context(model: &LanguageModel, metadata: &Provenance, tokens: &TokenBatch) -> Option<Reason> {
+fn context(model: &LanguageModel, metadata: &SaeMetadata, tokens: &TokenBatch) -> Option<Finding> {
     let (n_ctx, pos) = (model.shape().n_ctx, tokens.pos());
     if pos > n_ctx {
         let change = format!("Cut rows to {n_ctx} tokens.");
         let expected = format!("at most n_ctx = {n_ctx} tokens in a row");
-        return Some(Reason::new(Level::Fail, Check::Context, expected, format!("{pos}"), change));
+        return Some(Finding::new(Severity::Fail, Check::Context, expected, format!("{pos}"), change));
     }
     let trained = metadata.context_size?;
     let (level, change) = if pos > trained {
         let change = format!("Cut rows to {trained} tokens: later positions were never trained on.");
-        (Level::Warn, change)
+        (Severity::Warn, change)
     } else if 2 * pos < trained {
-        (Level::Warn, format!("Use rows of {trained} tokens: early positions are a small part of what was trained on."))
+        (
+            Severity::Warn,
+            format!("Use rows of {trained} tokens: early positions are a small part of what was trained on."),
+        )
     } else if pos < trained {
-        (Level::Note, "Rows of the trained length show what the release measured.".to_owned())
+        (Severity::Note, "Rows of the trained length show what the release measured.".to_owned())
     } else {
         return None;
     };
-    Some(Reason::new(level, Check::Context, format!("rows of {trained} tokens"), format!("rows of {pos}"), change))
+    Some(Finding::new(level, Check::Context, format!("rows of {trained} tokens"), format!("rows of {pos}"), change))
 }
 
-fn positions(metadata: &Provenance, tokens: &TokenBatch) -> Option<Reason> {
+fn positions(metadata: &SaeMetadata, tokens: &TokenBatch) -> Option<Finding> {
     let slice = metadata.seqpos_slice.filter(|slice| *slice != SeqposSlice::default())?;
     let kept = kept_positions(slice, tokens.pos()).into_iter().filter(|kept| *kept).count();
     let found = format!("{kept} of {} positions are left", tokens.pos());
     let expected = format!("positions {}", words(slice));
     Some(if kept == 0 {
         let change = "Use longer rows: the SAE was trained on later positions (`seqpos_slice`).";
-        Reason::new(Level::Fail, Check::Positions, expected, found, change)
+        Finding::new(Severity::Fail, Check::Positions, expected, found, change)
     } else {
         let change = "Read the SAE at these positions only; the measures here do.";
-        Reason::new(Level::Note, Check::Positions, expected, found, change)
+        Finding::new(Severity::Note, Check::Positions, expected, found, change)
     })
 }
 
@@ -294,7 +297,7 @@ const ALIGNED_AT_MOST: usize = 1 << 26;
 const ALIGNED: usize = 1024;
 
 /// The mean cosine of encoder columns and decoder rows. Of transcoders, which write elsewhere, there is none.
-fn alignment(subject: &Subject<'_>, options: &PreflightOptions) -> Option<Reason> {
+fn alignment(subject: &PreflightSae<'_>, options: &PreflightOptions) -> Option<Finding> {
     let sae = subject.sae()?;
     let metadata = sae.metadata();
     let elsewhere =
@@ -313,6 +316,12 @@ fn alignment(subject: &Subject<'_>, options: &PreflightOptions) -> Option<Reason
         let change = "Load the weights again: decoder rows do not belong to encoder columns (permuted, transposed, of \
                       another file, or a transcoder taken for an SAE).";
         let found = format!("mean cosine {mean:.3}");
-        Reason::new(Level::Fail, Check::DecoderAlignment, format!("a mean cosine of at least {limit}"), found, change)
+        Finding::new(
+            Severity::Fail,
+            Check::DecoderAlignment,
+            format!("a mean cosine of at least {limit}"),
+            found,
+            change,
+        )
     })
 }

@@ -1,14 +1,14 @@
 use candle_core::{Device, Tensor};
-use sae_core::{Activation, Codes, Dictionary, Normalisation, Provenance, Sae, SparseCoder, SparseFeatures};
+use sae_core::{Activation, Codes, Dictionary, Normalization, Sae, SaeMetadata, SparseCoder, SparseFeatures};
 
 /// The dictionary that is checked. Of an [`Sae`] more can be checked than of a [`SparseCoder`] in general.
 #[derive(Clone, Copy)]
-pub struct Subject<'a> {
+pub struct PreflightSae<'a> {
     coder: &'a dyn SparseCoder,
     sae: Option<&'a Sae>,
 }
 
-impl<'a> Subject<'a> {
+impl<'a> PreflightSae<'a> {
     /// Any dictionary, by what the trait shows of it.
     #[must_use]
     pub fn of(coder: &'a dyn SparseCoder) -> Self {
@@ -25,17 +25,17 @@ impl<'a> Subject<'a> {
         self.sae
     }
 
-    pub(super) fn metadata(&self) -> Provenance {
+    pub(super) fn metadata(&self) -> SaeMetadata {
         self.coder.provenance().cloned().unwrap_or_default()
     }
 
-    pub(super) fn normalisation(&self) -> Normalisation {
-        self.sae.map_or(Normalisation::None, Sae::normalisation)
+    pub(super) fn normalisation(&self) -> Normalization {
+        self.sae.map_or(Normalization::None, Sae::normalisation)
     }
 
     /// The SAE with its missing norm factor taken for 1, if one is missing.
     pub(super) fn unscaled(&self) -> sae_core::Result<Option<Sae>> {
-        let missing = self.sae.filter(|sae| sae.normalisation() == Normalisation::ExpectedAverageOnlyIn);
+        let missing = self.sae.filter(|sae| sae.normalisation() == Normalization::ExpectedAverageOnlyIn);
         missing.map(|sae| sae.fold_norm_factor(1.0)).transpose()
     }
 
@@ -80,13 +80,13 @@ impl<'a> Subject<'a> {
     }
 }
 
-impl<'a> From<&'a Sae> for Subject<'a> {
+impl<'a> From<&'a Sae> for PreflightSae<'a> {
     fn from(sae: &'a Sae) -> Self {
         Self { coder: sae, sae: Some(sae) }
     }
 }
 
-impl<'a> From<&'a Dictionary> for Subject<'a> {
+impl<'a> From<&'a Dictionary> for PreflightSae<'a> {
     fn from(dictionary: &'a Dictionary) -> Self {
         Self { coder: dictionary, sae: dictionary.as_sae() }
     }

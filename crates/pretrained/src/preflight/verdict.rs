@@ -1,4 +1,4 @@
-use super::{Level, Measured, Reason};
+use super::{Finding, Measurements, Severity};
 use serde::Serialize;
 use std::fmt;
 use std::time::Duration;
@@ -8,42 +8,42 @@ use std::time::Duration;
 /// `Display` is a line, and one more for each warning and failure; `{:#}` shows the notes as well.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
-pub struct Verdict {
+pub struct PreflightReport {
     /// Pass, Warn or Fail; a note does not make a pass worse.
-    pub level: Level,
+    pub level: Severity,
     /// The findings, worst first.
-    pub reasons: Vec<Reason>,
+    pub reasons: Vec<Finding>,
     /// What was measured, if it came to that.
-    pub measured: Option<Measured>,
+    pub measured: Option<Measurements>,
     /// How long it took.
     pub seconds: f64,
 }
 
-impl Verdict {
-    pub(super) fn new(mut reasons: Vec<Reason>, measured: Option<Measured>, took: Duration) -> Self {
+impl PreflightReport {
+    pub(super) fn new(mut reasons: Vec<Finding>, measured: Option<Measurements>, took: Duration) -> Self {
         // A check that failed has nothing to add as a warning.
-        let failed: Vec<_> = reasons.iter().filter(|r| r.level == Level::Fail).map(|r| r.check).collect();
-        reasons.retain(|r| r.level == Level::Fail || !failed.contains(&r.check));
+        let failed: Vec<_> = reasons.iter().filter(|r| r.level == Severity::Fail).map(|r| r.check).collect();
+        reasons.retain(|r| r.level == Severity::Fail || !failed.contains(&r.check));
         reasons.sort_by_key(|reason| (std::cmp::Reverse(reason.level), reason.check));
-        let worst = reasons.first().map_or(Level::Pass, |reason| reason.level);
-        let level = if worst == Level::Note { Level::Pass } else { worst };
+        let worst = reasons.first().map_or(Severity::Pass, |reason| reason.level);
+        let level = if worst == Severity::Note { Severity::Pass } else { worst };
         Self { level, reasons, measured, seconds: took.as_secs_f64() }
     }
 
     /// Nothing is in the way.
     #[must_use]
     pub fn is_pass(&self) -> bool {
-        self.level == Level::Pass
+        self.level == Severity::Pass
     }
 
     /// The results would not be those of this SAE.
     #[must_use]
     pub fn is_fail(&self) -> bool {
-        self.level == Level::Fail
+        self.level == Severity::Fail
     }
 
     /// The findings of one check.
-    pub fn of(&self, check: super::Check) -> impl Iterator<Item = &Reason> {
+    pub fn of(&self, check: super::Check) -> impl Iterator<Item = &Finding> {
         self.reasons.iter().filter(move |reason| reason.check == check)
     }
 
@@ -54,7 +54,7 @@ impl Verdict {
     }
 }
 
-impl fmt::Display for Verdict {
+impl fmt::Display for PreflightReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "preflight {}", self.level)?;
         match &self.measured {
@@ -65,7 +65,7 @@ impl fmt::Display for Verdict {
             )?,
             None => write!(f, ": nothing measured ({:.1} s)", self.seconds)?,
         }
-        let shown = |reason: &&Reason| f.alternate() || reason.level > Level::Note;
+        let shown = |reason: &&Finding| f.alternate() || reason.level > Severity::Note;
         self.reasons
             .iter()
             .filter(shown)

@@ -1,4 +1,4 @@
-use sae_core::dialects::{Dialect, OpenOptions, Origin};
+use sae_core::dialects::{OpenOptions, Origin, SaeFormat};
 use serde_json::{Map, Value};
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ pub struct Release {
     /// The repository on the hub, `owner/name`.
     pub repo: String,
     /// The format of its files.
-    pub dialect: Dialect,
+    pub dialect: SaeFormat,
     /// The model whose activations were used, as the publisher names it.
     pub model: String,
     /// How many SAEs it has.
@@ -66,7 +66,7 @@ impl Release {
         Self {
             name: field(1).into(),
             repo: field(2).into(),
-            dialect: field(3).parse().unwrap_or(Dialect::SaeLens),
+            dialect: field(3).parse().unwrap_or(SaeFormat::SaeLens),
             model: field(4).into(),
             saes: field(5).parse().unwrap_or_default(),
             config_overrides: serde_json::from_str(field(6)).unwrap_or_default(),
@@ -103,7 +103,7 @@ impl Entry {
 
     /// The format of its files.
     #[must_use]
-    pub fn dialect(&self) -> Dialect {
+    pub fn dialect(&self) -> SaeFormat {
         self.release.dialect
     }
 

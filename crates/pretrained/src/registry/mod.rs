@@ -5,18 +5,18 @@
 
 mod entry;
 mod layer;
-mod near;
 mod parse;
 mod search;
+mod suggest;
 
 use crate::{Error, Result};
 pub use entry::{Entry, Release};
-pub use near::same_model;
-pub(crate) use near::{model_names, near};
 pub use search::Query;
 use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
+pub use suggest::same_model;
+pub(crate) use suggest::{model_names, near};
 
 static BUILT_IN: LazyLock<Registry> = LazyLock::new(|| {
     // The table is part of this crate, and a test reads all of it.

@@ -1,7 +1,7 @@
 use super::{Registry, ReleaseAt};
 use crate::{Error, Result, names};
 use flate2::read::MultiGzDecoder;
-use sae_core::dialects::Dialect;
+use sae_core::dialects::SaeFormat;
 use serde_json::{Map, Value};
 use std::collections::HashSet;
 use std::io::Read;
@@ -98,7 +98,7 @@ impl Table {
             return Err(wrong(i, "expected `>`, release, repo, dialect, model, saes and perhaps config_overrides"));
         }
         names::repo(repo).map_err(|error| wrong(i, error.to_string()))?;
-        dialect.parse::<Dialect>().map_err(|error| wrong(i, error.to_string()))?;
+        dialect.parse::<SaeFormat>().map_err(|error| wrong(i, error.to_string()))?;
         let count = saes.parse().map_err(|_| wrong(i, format!("saes is `{saes}`, expected a number")))?;
         if let Some(json) = overrides.first().filter(|json| !json.is_empty()) {
             serde_json::from_str::<Map<String, Value>>(json)

@@ -1,6 +1,6 @@
-use super::near::model_key;
+use super::suggest::model_key;
 use super::{Entry, Registry};
-use sae_core::dialects::Dialect;
+use sae_core::dialects::SaeFormat;
 use std::cmp::Ordering;
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ pub struct Query {
     /// The number of features.
     pub d_sae: Option<usize>,
     /// The format.
-    pub dialect: Option<Dialect>,
+    pub dialect: Option<SaeFormat>,
     /// Words that must each be part of release, name, hook point, model or repository, in any case of letters.
     pub words: Vec<String>,
 }
@@ -181,7 +181,7 @@ mod tests {
     #[test]
     fn words_are_understood() {
         let query = Query::parse("gpt2 layer 7 hook=resid_pre width=16k dialect=saelens").unwrap();
-        assert_eq!((query.layer, query.d_sae, query.dialect), (Some(7), Some(16384), Some(Dialect::SaeLens)));
+        assert_eq!((query.layer, query.d_sae, query.dialect), (Some(7), Some(16384), Some(SaeFormat::SaeLens)));
         assert_eq!((query.words, query.hook.as_deref()), (vec!["gpt2".to_owned()], Some("resid_pre")));
         assert_eq!(Query::parse("layer7").unwrap().layer, Some(7));
         assert_eq!(Query::parse("layer_12").unwrap().layer, Some(12));

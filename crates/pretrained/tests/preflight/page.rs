@@ -1,7 +1,7 @@
 //! `docs/preflight.md`.
 
 use super::Row;
-use pretrained::preflight::{Level, Thresholds, Verdict};
+use pretrained::preflight::{PreflightReport, Severity, Thresholds};
 use std::fmt::Write;
 use std::path::Path;
 
@@ -50,7 +50,7 @@ const TAIL: &str = "
 * A model that differs little from the right one (a fine-tune, another checkpoint near the end of training) passes where the SAE works on it as well.
 * Text in another domain than the training text warns or fails by its variance explained; the preflight cannot tell it from a worse SAE.
 * Transcoders are measured against what they are to write; what would help is not tried on them.
-* The limits were set on the pairings of this page: SAEs of 96 to 2,048 features on a small model. Published SAEs were not at hand. On others they may warn where they need not, or the
+* The limits were set on the pairings of this page: SAEs of 96 to 2,048 features on a small model. PretrainedSae SAEs were not at hand. On others they may warn where they need not, or the
   other way round; `Thresholds` can be changed.
 ";
 
@@ -90,9 +90,9 @@ pub fn page(right: &[Row], wrong: &[Row]) -> String {
     out
 }
 
-fn reason(row: &Row, verdict: &Verdict) -> String {
+fn reason(row: &Row, verdict: &PreflightReport) -> String {
     let made_for = row.check.and_then(|check| verdict.of(check).next());
-    let first = verdict.reasons.iter().find(|r| r.level >= Level::Warn);
+    let first = verdict.reasons.iter().find(|r| r.level >= Severity::Warn);
     made_for.or(first).map_or_else(|| "none".into(), |r| format!("{}: {}; expected {}", r.check, r.found, r.expected))
 }
 

@@ -3,7 +3,7 @@
 use candle_core::{Device, Tensor};
 use model_hooks::{LanguageModel, LoadOptions, Processing, ProcessingSteps, TokenBatch, load};
 use pretrained::preflight::Expected;
-use sae_core::{Activation, Provenance, Sae, SaeParts};
+use sae_core::{Activation, Sae, SaeMetadata, SaeParts};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -74,7 +74,7 @@ pub fn as_published(name: &str) -> Sae {
         std::fs::copy(folder.join(file), as_sae.path().join(file)).unwrap();
     }
     let sae = Sae::load(as_sae.path()).unwrap();
-    let metadata = Provenance { hook_name_out: Some("blocks.2.hook_mlp_out".into()), ..sae.metadata().clone() };
+    let metadata = SaeMetadata { hook_name_out: Some("blocks.2.hook_mlp_out".into()), ..sae.metadata().clone() };
     sae.with_metadata(metadata)
 }
 
@@ -111,7 +111,7 @@ pub fn with(sae: &Sae, change: impl FnOnce(&mut SaeParts)) -> Sae {
 }
 
 /// The same SAE with changed metadata.
-pub fn told(sae: &Sae, change: impl FnOnce(&mut Provenance)) -> Sae {
+pub fn told(sae: &Sae, change: impl FnOnce(&mut SaeMetadata)) -> Sae {
     let mut metadata = sae.metadata().clone();
     change(&mut metadata);
     sae.clone().with_metadata(metadata)

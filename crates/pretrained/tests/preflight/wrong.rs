@@ -3,7 +3,7 @@
 use super::pairs::{self, CENTRED, RAW, Text, changed_model, home, map, relu, sae, told, with};
 use model_hooks::{LanguageModel, TokenBatch};
 use pretrained::preflight::Check;
-use sae_core::{Normalisation, Sae};
+use sae_core::{Normalization, Sae};
 use std::sync::LazyLock;
 
 /// A mismatch: what is wrong, the SAE that it is made of, and how.
@@ -167,11 +167,11 @@ pub fn all() -> Vec<Wrong> {
         sae_of("mlp1-jumprelu", "norm factor lost", |s| factored(&s, 1.0 / MLP1)),
         sae_of("mlp1-jumprelu", "norm factor applied twice", |s| factored(&s, MLP1)).by(Check::L0).warns(),
         sae_of("pre1-standard", "norm factor of 0.25 lost", |s| factored(&s, 4.0)),
-        sae_of("post3-topk-layernorm", "layer_norm lost", |s| with(&s, |p| p.normalisation = Normalisation::None))
+        sae_of("post3-topk-layernorm", "layer_norm lost", |s| with(&s, |p| p.normalisation = Normalization::None))
             .by(Check::Remedy)
             .warns(),
         sae_of("pre3-topk-rescale", "constant_norm_rescale lost", |s| {
-            with(&s, |p| p.normalisation = Normalisation::None)
+            with(&s, |p| p.normalisation = Normalization::None)
         })
         .by(Check::Remedy)
         .warns(),

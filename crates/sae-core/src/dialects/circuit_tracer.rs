@@ -4,7 +4,7 @@ use super::source::Source;
 use super::weights::{agree, vector};
 use super::yaml;
 use crate::saelens::json::{Keys, as_count};
-use crate::{Activation, Error, Provenance, Result};
+use crate::{Activation, Error, Result, SaeMetadata};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use tensor_files::SafetensorsFile;
@@ -131,9 +131,9 @@ impl Config {
     }
 
     /// Hooks as SAELens makes them of the same keys.
-    pub(super) fn metadata(&self, layer: usize) -> Provenance {
+    pub(super) fn metadata(&self, layer: usize) -> SaeMetadata {
         let [hook_in, hook_out] = self.hooks.each_ref().map(|hook| Some(format!("blocks.{layer}.{hook}")));
-        Provenance { model_name: Some(self.model.clone()), hook_name: hook_in, hook_name_out: hook_out, ..needs() }
+        SaeMetadata { model_name: Some(self.model.clone()), hook_name: hook_in, hook_name_out: hook_out, ..needs() }
     }
 }
 
@@ -142,9 +142,9 @@ pub(super) fn bad(path: &Path, key: &str, expected: impl Into<String>, found: St
 }
 
 /// What all of these transcoders need of the model: its norms as they are in its files.
-pub(super) fn needs() -> Provenance {
+pub(super) fn needs() -> SaeMetadata {
     let unfolded = json!({ "fold_ln": false }).as_object().cloned().unwrap_or_default();
-    Provenance { prepend_bos: Some(true), model_from_pretrained_kwargs: unfolded, ..Provenance::default() }
+    SaeMetadata { prepend_bos: Some(true), model_from_pretrained_kwargs: unfolded, ..SaeMetadata::default() }
 }
 
 /// Sizes that were put over the files' must be the weights'.

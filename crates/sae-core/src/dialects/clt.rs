@@ -11,13 +11,13 @@
 use super::circuit_tracer::{CONFIG, Config, Layer, bad, has_layers, number_of_file, sizes_agree, split};
 use super::source::{Files, Source};
 use super::weights::{refuse_strangers, sizes, transposed, vector};
-use super::{Dialect, Reader};
+use super::{Reader, SaeFormat};
 use crate::{Activation, Dictionary, Result, Sae, SaeParts};
 use candle_core::Tensor;
 use std::path::Path;
 use tensor_files::{SafetensorsFile, TensorFile};
 
-pub(super) const READER: Reader = Reader { dialect: Dialect::Clt, recognises, files, open };
+pub(super) const READER: Reader = Reader { dialect: SaeFormat::Clt, recognises, files, open };
 
 const STEM: &str = "W_enc_";
 
@@ -46,7 +46,7 @@ fn last_layer(folder: &Path) -> usize {
 fn decoder(folder: &Path, layer: usize, d_sae: usize) -> Result<Tensor> {
     let file = SafetensorsFile::open(folder.join(format!("W_dec_{layer}.safetensors")))?;
     let name = format!("W_dec_{layer}");
-    refuse_strangers(&file, Dialect::Clt, &[&name])?;
+    refuse_strangers(&file, SaeFormat::Clt, &[&name])?;
     let shape = TensorFile::shape(&file, &name).unwrap_or_default();
     let (layers, d_out) = match *shape {
         [_, layers, d_out] => (layers, d_out),
@@ -66,7 +66,7 @@ fn open(source: &Source<'_>) -> Result<Dictionary> {
     let config = Config::read(source, &folder, "cross_layer_transcoder")?;
     let file = SafetensorsFile::open(folder.join(format!("{STEM}{layer}.safetensors")))?;
     let names = ["W_enc", "b_enc", "b_dec", "W_skip", "threshold"].map(|name| format!("{name}_{layer}"));
-    refuse_strangers(&file, Dialect::Clt, &names.each_ref().map(String::as_str))?;
+    refuse_strangers(&file, SaeFormat::Clt, &names.each_ref().map(String::as_str))?;
     let [w_enc, b_enc, b_dec, w_skip, threshold] = names;
     let [d_sae, d_in] = sizes(&file, &w_enc)?;
     let w_dec = decoder(&folder, layer, d_sae)?;

@@ -6,13 +6,13 @@
 
 use super::source::{Files, Source};
 use super::weights::{agree, refuse_strangers, sizes, vector};
-use super::{Dialect, Reader};
+use super::{Reader, SaeFormat};
 use crate::saelens::json::{Keys, as_count, read_object};
-use crate::{ActShape, Dictionary, Provenance, Result, Sae, SaeParts};
+use crate::{Dictionary, InputShape, Result, Sae, SaeMetadata, SaeParts};
 use std::path::{Path, PathBuf};
 use tensor_files::{TensorFile, TorchFile};
 
-pub(super) const READER: Reader = Reader { dialect: Dialect::ConnorRob, recognises, files, open };
+pub(super) const READER: Reader = Reader { dialect: SaeFormat::ConnorRob, recognises, files, open };
 
 fn config(path: &Path) -> PathBuf {
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
@@ -32,7 +32,7 @@ fn open(source: &Source<'_>) -> Result<Dictionary> {
     let path = config(source.path);
     let mut keys = Keys { path: &path, prefix: "", map: read_object(&path)? };
     let file = TorchFile::open(source.path)?;
-    refuse_strangers(&file, Dialect::ConnorRob, &["W_enc", "W_dec", "b_enc", "b_dec"])?;
+    refuse_strangers(&file, SaeFormat::ConnorRob, &["W_enc", "W_dec", "b_enc", "b_dec"])?;
     let [d_in, d_sae] = sizes(&file, "W_enc")?;
     let over = |key: &str| source.options.overrides.get(key).and_then(as_count);
     let (said_in, said_sae) = (keys.count("act_size")?, keys.count("dict_size")?);
@@ -49,14 +49,14 @@ fn open(source: &Source<'_>) -> Result<Dictionary> {
         bias.clone(),
     );
     parts.input_shift = Some(bias);
-    parts.act_shape = ActShape::PerHead;
-    parts.metadata = Provenance {
+    parts.act_shape = InputShape::PerHead;
+    parts.metadata = SaeMetadata {
         model_name: keys.string("model_name")?.or(Some("gpt2-small".into())),
         hook_name: Some(hook),
         context_size: keys.count("seq_len")?.or(Some(128)),
         prepend_bos: Some(true),
         dataset_path: Some("Skylion007/openwebtext".into()),
-        ..Provenance::default()
+        ..SaeMetadata::default()
     };
     Ok(Sae::on(source.options.load.engine, parts)?.into())
 }

@@ -7,7 +7,7 @@ use std::str::FromStr;
 /// Shown and parsed by its name in snake case, as the table of releases writes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
-pub enum Dialect {
+pub enum SaeFormat {
     /// SAELens' own folders, of every version: `cfg.json` and `sae_weights.safetensors`.
     SaeLens,
     /// Gemma Scope: `params.npz`; the transcoders of Gemma 2 as well.
@@ -42,7 +42,7 @@ pub enum Dialect {
     Temporal,
 }
 
-impl Dialect {
+impl SaeFormat {
     /// All of them.
     pub const ALL: [Self; 16] = [
         Self::SaeLens,
@@ -87,13 +87,13 @@ impl Dialect {
     }
 }
 
-impl fmt::Display for Dialect {
+impl fmt::Display for SaeFormat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
     }
 }
 
-impl FromStr for Dialect {
+impl FromStr for SaeFormat {
     type Err = Error;
 
     fn from_str(name: &str) -> Result<Self> {

@@ -14,15 +14,15 @@
 
 use super::source::{Files, Source, at};
 use super::weights::{agree, refuse_strangers, sizes, transposed, vector};
-use super::{Dialect, Reader};
+use super::{Reader, SaeFormat};
 use crate::saelens::json::{Keys, read_object};
-use crate::{Activation, Dictionary, Error, Provenance, Result, Sae, SaeParts};
+use crate::{Activation, Dictionary, Error, Result, Sae, SaeMetadata, SaeParts};
 use candle_core::Tensor;
 use serde_json::Value;
 use std::path::Path;
 use tensor_files::{TensorFile, TorchFile};
 
-pub(super) const READER: Reader = Reader { dialect: Dialect::DictionaryLearning, recognises, files, open };
+pub(super) const READER: Reader = Reader { dialect: SaeFormat::DictionaryLearning, recognises, files, open };
 
 const CONFIG: &str = "config.json";
 const WEIGHTS: &str = "ae.pt";
@@ -161,14 +161,14 @@ fn hook(module: Option<&str>, layer: usize) -> Option<String> {
     Some(format!("blocks.{layer}.{point}"))
 }
 
-fn metadata(trainer: &mut Keys<'_>, context_size: Option<usize>) -> Result<Provenance> {
+fn metadata(trainer: &mut Keys<'_>, context_size: Option<usize>) -> Result<SaeMetadata> {
     let (layer, module) = (trainer.count("layer")?, trainer.string("submodule_name")?);
-    let mut metadata = Provenance {
+    let mut metadata = SaeMetadata {
         // As SAELens names it: without the owner.
         model_name: trainer.string("lm_name")?.map(|name| name.rsplit('/').next().unwrap_or(&name).to_owned()),
         hook_name: layer.and_then(|layer| hook(module.as_deref(), layer)),
         context_size,
-        ..Provenance::default()
+        ..SaeMetadata::default()
     };
     metadata.other.extend(module.map(|module| ("submodule_name".into(), module.into())));
     Ok(metadata)
@@ -186,7 +186,7 @@ fn open(source: &Source<'_>) -> Result<Dictionary> {
     let class = trainer.require("dict_class", "a class of dictionary_learning", class)?;
     let file = TorchFile::open(source.path.join(WEIGHTS))?;
     let names = Names::of(&class, &file).ok_or_else(|| trainer.bad("dict_class", CLASSES, &class.as_str().into()))?;
-    refuse_strangers(&file, Dialect::DictionaryLearning, &names.all())?;
+    refuse_strangers(&file, SaeFormat::DictionaryLearning, &names.all())?;
     let [rows, columns] = sizes(&file, names.encoder)?;
     let [d_in, d_sae] = if names.linear { [columns, rows] } else { [rows, columns] };
     for (key, override_of, held) in [("activation_dim", "d_in", d_in), ("dict_size", "d_sae", d_sae)] {

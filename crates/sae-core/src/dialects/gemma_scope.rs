@@ -11,12 +11,12 @@
 
 use super::source::{Files, Source};
 use super::weights::{agree, number_after, refuse_strangers, sizes, vector};
-use super::{Dialect, Reader};
-use crate::{ActShape, Activation, Dictionary, Error, Provenance, Result, Sae, SaeParts};
+use super::{Reader, SaeFormat};
+use crate::{Activation, Dictionary, Error, InputShape, Result, Sae, SaeMetadata, SaeParts};
 use std::path::Path;
 use tensor_files::{NpzFile, TensorFile};
 
-pub(super) const READER: Reader = Reader { dialect: Dialect::GemmaScope, recognises, files, open };
+pub(super) const READER: Reader = Reader { dialect: SaeFormat::GemmaScope, recognises, files, open };
 
 const FILE: &str = "params.npz";
 const TENSORS: [&str; 5] = ["W_enc", "W_dec", "b_enc", "b_dec", "threshold"];
@@ -32,7 +32,7 @@ fn files(path: &str) -> Files {
 /// What the names of repository and folder say.
 #[derive(Debug, PartialEq)]
 struct Names {
-    metadata: Provenance,
+    metadata: SaeMetadata,
     d_in: usize,
     d_sae: Option<usize>,
 }
@@ -56,14 +56,14 @@ fn names(repo: &str, path: &str) -> Option<Names> {
         "transcoders" => (at("ln2.hook_normalized")?, at("hook_mlp_out"), d_model),
         _ => return None,
     };
-    let metadata = Provenance {
+    let metadata = SaeMetadata {
         model_name: Some(format!("gemma-2-{size}{}", if tuned == "it" { "-it" } else { "" })),
         hook_name: Some(hook),
         hook_name_out: hook_out,
         context_size: Some(1024),
         prepend_bos: Some(true),
         dataset_path: Some("monology/pile-uncopyrighted".into()),
-        ..Provenance::default()
+        ..SaeMetadata::default()
     };
     Some(Names { metadata, d_in, d_sae: width(path) })
 }
@@ -85,7 +85,7 @@ fn width(path: &str) -> Option<usize> {
 fn open(source: &Source<'_>) -> Result<Dictionary> {
     let is_file = source.path.is_file();
     let file = NpzFile::open(if is_file { source.path.into() } else { source.path.join(FILE) })?;
-    refuse_strangers(&file, Dialect::GemmaScope, &TENSORS)?;
+    refuse_strangers(&file, SaeFormat::GemmaScope, &TENSORS)?;
     let path = source.published_path();
     let said = names(source.repo().unwrap_or(&path), &path);
     let stated = |key: &str| source.options.overrides.get(key).and_then(|value| value.as_str());
@@ -114,7 +114,7 @@ fn open(source: &Source<'_>) -> Result<Dictionary> {
     let mut parts = SaeParts::new(w_enc, vector(&file, "b_enc", d_sae)?, w_dec, vector(&file, "b_dec", d_out)?);
     parts.activation = Activation::JumpRelu { threshold: vector(&file, "threshold", d_sae)?.into() };
     parts.transcoder = transcoder;
-    parts.act_shape = if hook.ends_with("hook_z") { ActShape::PerHead } else { ActShape::Flat };
+    parts.act_shape = if hook.ends_with("hook_z") { InputShape::PerHead } else { InputShape::Flat };
     parts.metadata = metadata;
     Ok(Sae::on(source.options.load.engine, parts)?.into())
 }

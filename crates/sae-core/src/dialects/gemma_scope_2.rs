@@ -14,15 +14,15 @@
 
 use super::source::{Files, Source, at};
 use super::weights::{agree, number_after, refuse_strangers, sizes, transposed, vector};
-use super::{Dialect, Reader};
+use super::{Reader, SaeFormat};
 use crate::saelens::json::{Keys, read_object};
-use crate::{ActShape, Activation, Dictionary, Error, Provenance, Result, Sae, SaeParts};
+use crate::{Activation, Dictionary, Error, InputShape, Result, Sae, SaeMetadata, SaeParts};
 use candle_core::Tensor;
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 use tensor_files::{SafetensorsFile, TensorFile};
 
-pub(super) const READER: Reader = Reader { dialect: Dialect::GemmaScope2, recognises, files, open };
+pub(super) const READER: Reader = Reader { dialect: SaeFormat::GemmaScope2, recognises, files, open };
 
 const FILE: &str = "params.safetensors";
 const SKIP: &str = "affine_skip_connection";
@@ -78,7 +78,7 @@ fn model(said: Option<String>, repo: Option<&str>) -> Option<String> {
     Some(if name.contains("270m") { name.replace("-pt", "") } else { name })
 }
 
-fn metadata(source: &Source<'_>, keys: &mut Keys<'_>, hooks: Option<(String, Option<String>)>) -> Result<Provenance> {
+fn metadata(source: &Source<'_>, keys: &mut Keys<'_>, hooks: Option<(String, Option<String>)>) -> Result<SaeMetadata> {
     let stated = |key: &str| source.options.overrides.get(key).and_then(Value::as_str).map(str::to_owned);
     let found = stated("hook_name").map(|hook| (hook, stated("hook_name_out")));
     let (hook, hook_out) = found.or(hooks).ok_or_else(|| Error::Parameter {
@@ -88,14 +88,14 @@ fn metadata(source: &Source<'_>, keys: &mut Keys<'_>, hooks: Option<(String, Opt
                 .into(),
         found: format!("`{}`", source.published_path()),
     })?;
-    Ok(Provenance {
+    Ok(SaeMetadata {
         model_name: model(keys.string("model_name")?, source.repo()),
         hook_name: Some(hook),
         hook_name_out: hook_out,
         context_size: Some(1024),
         prepend_bos: Some(true),
         dataset_path: Some("monology/pile-uncopyrighted".into()),
-        ..Provenance::default()
+        ..SaeMetadata::default()
     })
 }
 
@@ -110,7 +110,7 @@ fn decoder(file: &SafetensorsFile, d_sae: usize) -> Result<(Tensor, bool)> {
 
 fn open(source: &Source<'_>) -> Result<Dictionary> {
     let file = SafetensorsFile::open(weights(source.path))?;
-    refuse_strangers(&file, Dialect::GemmaScope2, &TENSORS)?;
+    refuse_strangers(&file, SaeFormat::GemmaScope2, &TENSORS)?;
     let beside = file.path().with_file_name("config.json");
     let map = if beside.is_file() { read_object(&beside)? } else { Map::new() };
     let mut keys = Keys { path: &beside, prefix: "", map };
@@ -124,7 +124,7 @@ fn open(source: &Source<'_>) -> Result<Dictionary> {
     let transcoder = metadata.hook_name_out.is_some();
     // The configuration's word, and without one the name's; a skip connection that nobody speaks of is used as well.
     let skips = match keys.boolean("affine_connection")? {
-        Some(false) => refuse_strangers(&file, Dialect::GemmaScope2, &TENSORS[..5]).map(|()| false)?,
+        Some(false) => refuse_strangers(&file, SaeFormat::GemmaScope2, &TENSORS[..5]).map(|()| false)?,
         said => said.unwrap_or(transcoder && path.contains("affine")) || file.contains(SKIP),
     };
     let [d_in, d_sae] = sizes(&file, "w_enc")?;
@@ -140,8 +140,8 @@ fn open(source: &Source<'_>) -> Result<Dictionary> {
     parts.activation = Activation::JumpRelu { threshold: vector(&file, "threshold", d_sae)?.into() };
     parts.w_skip = if skips { Some(transposed(&file, SKIP, d_out, d_in)?) } else { None };
     parts.act_shape = match &metadata.hook_name {
-        Some(hook) if hook.ends_with("hook_z") => ActShape::PerHead,
-        _ => ActShape::Flat,
+        Some(hook) if hook.ends_with("hook_z") => InputShape::PerHead,
+        _ => InputShape::Flat,
     };
     (parts.transcoder, parts.metadata) = (transcoder, metadata);
     Ok(Sae::on(source.options.load.engine, parts)?.into())

@@ -16,25 +16,25 @@
 
 use super::source::{Files, Source, at};
 use super::weights::{agree, refuse_strangers, sizes, transposed, vector};
-use super::{Dialect, Reader};
+use super::{Reader, SaeFormat};
 use crate::saelens::json::{Keys, read_object};
-use crate::{Activation, Dictionary, Engine, Error, OpenNote, Provenance, Result, Sae, SaeParts};
+use crate::{Activation, Dictionary, Engine, Error, OpenNote, Result, Sae, SaeMetadata, SaeParts};
 use candle_core::Tensor;
 use serde_json::Value;
 use std::path::Path;
 use tensor_files::SafetensorsFile;
 
 pub(super) const LLAMA_SCOPE: Reader = Reader {
-    dialect: Dialect::LlamaScope,
+    dialect: SaeFormat::LlamaScope,
     recognises: |path| path.join(CONFIG).is_file() && path.join(WEIGHTS).is_file(),
     files: |path| Files { required: vec![at(path, CONFIG), at(path, WEIGHTS)], optional: vec![] },
-    open: |source| open(source, Dialect::LlamaScope, CONFIG, WEIGHTS),
+    open: |source| open(source, SaeFormat::LlamaScope, CONFIG, WEIGHTS),
 };
 pub(super) const R1: Reader = Reader {
-    dialect: Dialect::LlamaScopeR1,
+    dialect: SaeFormat::LlamaScopeR1,
     recognises: is_r1,
     files: |path| Files { required: vec![at(path, R1_CONFIG), at(path, R1_WEIGHTS)], optional: vec![] },
-    open: |source| open(source, Dialect::LlamaScopeR1, R1_CONFIG, R1_WEIGHTS),
+    open: |source| open(source, SaeFormat::LlamaScopeR1, R1_CONFIG, R1_WEIGHTS),
 };
 
 const CONFIG: &str = "hyperparams.json";
@@ -77,7 +77,7 @@ fn check(keys: &mut Keys<'_>, source: &Source<'_>, [d_sae, d_in]: [usize; 2]) ->
     Ok(())
 }
 
-fn metadata(keys: &mut Keys<'_>, dialect: Dialect) -> Result<Provenance> {
+fn metadata(keys: &mut Keys<'_>, dialect: SaeFormat) -> Result<SaeMetadata> {
     let (hook, out) = (keys.string("hook_point_in")?, keys.string("hook_point_out")?);
     if let (Some(hook), Some(out)) = (&hook, &out)
         && hook != out
@@ -87,16 +87,16 @@ fn metadata(keys: &mut Keys<'_>, dialect: Dialect) -> Result<Provenance> {
     }
     let (model, dataset) = match dialect {
         // Its SAEs were trained on several mixtures of two data sets.
-        Dialect::LlamaScopeR1 => ("deepseek-ai/DeepSeek-R1-Distill-Llama-8B", None),
+        SaeFormat::LlamaScopeR1 => ("deepseek-ai/DeepSeek-R1-Distill-Llama-8B", None),
         _ => ("meta-llama/Llama-3.1-8B", Some("cerebras/SlimPajama-627B".into())),
     };
-    Ok(Provenance {
+    Ok(SaeMetadata {
         model_name: Some(model.into()),
         hook_name: hook,
         context_size: Some(1024),
         prepend_bos: Some(true),
         dataset_path: dataset,
-        ..Provenance::default()
+        ..SaeMetadata::default()
     })
 }
 
@@ -125,21 +125,21 @@ fn over_norms(threshold: &mut [f32], w_dec: &Tensor) -> Result<()> {
     Ok(())
 }
 
-fn open(source: &Source<'_>, dialect: Dialect, config: &str, weights: &str) -> Result<Dictionary> {
+fn open(source: &Source<'_>, dialect: SaeFormat, config: &str, weights: &str) -> Result<Dictionary> {
     let path = source.path.join(config);
     let mut keys = Keys { path: &path, prefix: "", map: read_object(&path)? };
     let file = SafetensorsFile::open(source.path.join(weights))?;
-    let known = if dialect == Dialect::LlamaScopeR1 { &TENSORS[..] } else { &TENSORS[..4] };
+    let known = if dialect == SaeFormat::LlamaScopeR1 { &TENSORS[..] } else { &TENSORS[..4] };
     refuse_strangers(&file, dialect, known)?;
     let [d_sae, d_in] = sizes(&file, "encoder.weight")?;
     check(&mut keys, source, [d_sae, d_in])?;
     let said = said_factor(&mut keys, d_in)?;
     let factor = source.options.norm_scaling_factor.or(said);
-    if factor.is_none() && dialect == Dialect::LlamaScopeR1 {
+    if factor.is_none() && dialect == SaeFormat::LlamaScopeR1 {
         return Err(Error::NormFactorOfRelease { path, release: R1_RELEASE });
     }
     let mut threshold = match dialect {
-        Dialect::LlamaScopeR1 => vector(&file, LOG_THRESHOLD, d_sae)?.into_iter().map(f32::exp).collect(),
+        SaeFormat::LlamaScopeR1 => vector(&file, LOG_THRESHOLD, d_sae)?.into_iter().map(f32::exp).collect(),
         _ => {
             let said = keys.read("jump_relu_threshold", "a number, not negative", |value| {
                 value.as_f64().filter(|threshold| *threshold >= 0.0)
@@ -149,7 +149,7 @@ fn open(source: &Source<'_>, dialect: Dialect, config: &str, weights: &str) -> R
         }
     };
     let w_dec = transposed(&file, "decoder.weight", d_sae, d_in)?;
-    let norms = keys.boolean(NORMS)? == Some(true) && dialect == Dialect::LlamaScope;
+    let norms = keys.boolean(NORMS)? == Some(true) && dialect == SaeFormat::LlamaScope;
     if norms && !source.ignores(&path, NORMS) {
         over_norms(&mut threshold, &w_dec)?;
     }

@@ -26,14 +26,14 @@ mod weights;
 mod yaml;
 
 use crate::{Dictionary, Engine, Error, LoadOptions, Result};
-pub use dialect::Dialect;
+pub use dialect::SaeFormat;
 use source::Source;
 pub use source::{Files, OpenOptions, Origin};
 use std::path::Path;
 
 /// One format's three functions.
 struct Reader {
-    dialect: Dialect,
+    dialect: SaeFormat,
     /// Whether the folder or file looks like this format. Cheap: names, and at most a configuration or a header.
     recognises: fn(&Path) -> bool,
     /// What must be fetched for the SAE at `path` of a repository.
@@ -66,7 +66,7 @@ const READERS: &[Reader] = &[
 ///
 /// `path` is a folder, or a file of the formats that publish one file per SAE. What is read is brought to the convention of
 /// [`Sae`](crate::Sae); [`OpenOptions::norm_scaling_factor`], or the factor that the files hold, is folded into the weights. What was folded,
-/// ignored or left out is in [`Provenance::notes`](crate::Provenance::notes).
+/// ignored or left out is in [`SaeMetadata::notes`](crate::SaeMetadata::notes).
 ///
 /// # Errors
 /// [`Error::UnknownDialect`] when no format recognises the files, and everything that reading can find: each error names the file.
@@ -79,7 +79,7 @@ pub fn open(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Dictionary>
         source.finish(dialect, opened)
     };
     // A fold needs the exact weights, which packing for the engine may round: so it comes first.
-    if options.norm_scaling_factor.is_some() && dialect != Dialect::SaeLens {
+    if options.norm_scaling_factor.is_some() && dialect != SaeFormat::SaeLens {
         let load = LoadOptions { engine: Engine::Reference, ..options.load.clone() };
         if let Dictionary::Sae(sae) = read(&OpenOptions { load, ..options.clone() })? {
             return Ok(sae.with_engine(options.load.engine)?.into());
@@ -92,7 +92,7 @@ pub fn open(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Dictionary>
 ///
 /// # Errors
 /// [`Error::UnknownDialect`], [`Error::Io`] when there is nothing at `path`.
-pub fn detect(path: impl AsRef<Path>) -> Result<Dialect> {
+pub fn detect(path: impl AsRef<Path>) -> Result<SaeFormat> {
     let path = path.as_ref();
     if let Some(reader) = READERS.iter().find(|reader| (reader.recognises)(path)) {
         return Ok(reader.dialect);
@@ -101,7 +101,7 @@ pub fn detect(path: impl AsRef<Path>) -> Result<Dialect> {
     Err(Error::UnknownDialect { path: path.into(), held: held(path) })
 }
 
-impl Dialect {
+impl SaeFormat {
     /// The files that the SAE at `path` of a repository consists of.
     ///
     /// # Errors
@@ -111,7 +111,7 @@ impl Dialect {
     }
 }
 
-fn reader(dialect: Dialect) -> Result<&'static Reader> {
+fn reader(dialect: SaeFormat) -> Result<&'static Reader> {
     READERS.iter().find(|reader| reader.dialect == dialect).ok_or_else(|| Error::Parameter {
         name: "dialect",
         expected: READERS.iter().map(|reader| reader.dialect.name()).collect::<Vec<_>>().join(", "),

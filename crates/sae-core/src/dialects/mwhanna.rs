@@ -9,14 +9,14 @@
 use super::circuit_tracer::{CONFIG, Layer, has_layers, needs, sizes_agree};
 use super::source::{Files, Source};
 use super::weights::{agree, refuse_strangers, sizes, transposed, vector};
-use super::{Dialect, Reader, yaml};
+use super::{Reader, SaeFormat, yaml};
 use crate::saelens::json::Keys;
-use crate::{Dictionary, Provenance, Result, Sae, SaeParts};
+use crate::{Dictionary, Result, Sae, SaeMetadata, SaeParts};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use tensor_files::SafetensorsFile;
 
-pub(super) const READER: Reader = Reader { dialect: Dialect::Mwhanna, recognises, files, open };
+pub(super) const READER: Reader = Reader { dialect: SaeFormat::Mwhanna, recognises, files, open };
 
 const STEM: &str = "layer_";
 /// The second is how some repositories spell it.
@@ -66,7 +66,7 @@ fn model(source: &Source<'_>, folder: &Path) -> Result<Option<String>> {
 fn open(source: &Source<'_>) -> Result<Dictionary> {
     let Layer { folder, number: layer } = Layer::of(source, STEM)?;
     let file = SafetensorsFile::open(folder.join(format!("{STEM}{layer}.safetensors")))?;
-    refuse_strangers(&file, Dialect::Mwhanna, &["W_enc", "W_dec", "b_enc", "b_dec"])?;
+    refuse_strangers(&file, SaeFormat::Mwhanna, &["W_enc", "W_dec", "b_enc", "b_dec"])?;
     let ([d_sae, d_in], [_, d_out]) = (sizes(&file, "W_enc")?, sizes(&file, "W_dec")?);
     let (said_in, [d_model, d_feature, context_size]) = training(&folder)?;
     for (key, said, held) in [("d_model", d_model, d_in), ("d_model", d_model, d_out), ("d_feature", d_feature, d_sae)]
@@ -81,7 +81,7 @@ fn open(source: &Source<'_>) -> Result<Dictionary> {
         vector(&file, "b_dec", d_out)?,
     );
     parts.transcoder = true;
-    parts.metadata = Provenance {
+    parts.metadata = SaeMetadata {
         model_name: model(source, &folder)?,
         hook_name: Some(format!("blocks.{layer}.mlp.hook_in")),
         hook_name_out: Some(format!("blocks.{layer}.hook_mlp_out")),

@@ -11,13 +11,13 @@
 
 use super::source::{Files, Source};
 use super::weights::{agree, number_after, refuse_strangers, sizes, transposed, vector};
-use super::{Dialect, Reader};
+use super::{Reader, SaeFormat};
 use crate::saelens::json::as_count;
-use crate::{Activation, Dictionary, Error, Normalisation, Provenance, Result, Sae, SaeParts};
+use crate::{Activation, Dictionary, Error, Normalization, Result, Sae, SaeMetadata, SaeParts};
 use std::path::Path;
 use tensor_files::{TensorFile, TorchFile};
 
-pub(super) const READER: Reader = Reader { dialect: Dialect::OpenAi, recognises, files, open };
+pub(super) const READER: Reader = Reader { dialect: SaeFormat::OpenAi, recognises, files, open };
 
 const TENSORS: [&str; 8] = [
     "pre_bias",
@@ -39,7 +39,7 @@ fn files(path: &str) -> Files {
     Files { required: vec![path.into()], optional: vec![] }
 }
 
-fn metadata(path: &str) -> Provenance {
+fn metadata(path: &str) -> SaeMetadata {
     let layer = number_after(path, "autoencoders/");
     let points = [
         ("mlp_post_act", "mlp.hook_post"),
@@ -50,16 +50,16 @@ fn metadata(path: &str) -> Provenance {
     ];
     let point = points.into_iter().find(|(location, _)| path.contains(location));
     match (layer, point) {
-        (Some(layer), Some((_, point))) => Provenance {
+        (Some(layer), Some((_, point))) => SaeMetadata {
             model_name: Some("gpt2-small".into()),
             hook_name: Some(format!("blocks.{layer}.{point}")),
-            ..Provenance::default()
+            ..SaeMetadata::default()
         },
-        _ => Provenance::default(),
+        _ => SaeMetadata::default(),
     }
 }
 
-fn activation(source: &Source<'_>, file: &TorchFile) -> Result<(Activation, Normalisation)> {
+fn activation(source: &Source<'_>, file: &TorchFile) -> Result<(Activation, Normalization)> {
     let bad = |key: &str, expected: &str, found: String| Error::BadKey {
         path: file.path().into(),
         key: key.into(),
@@ -68,7 +68,7 @@ fn activation(source: &Source<'_>, file: &TorchFile) -> Result<(Activation, Norm
     };
     let name = file.values().get("activation").and_then(|value| value.as_str()).unwrap_or("ReLU");
     match name {
-        "ReLU" => Ok((Activation::Relu, Normalisation::None)),
+        "ReLU" => Ok((Activation::Relu, Normalization::None)),
         "TopK" => {
             let state = file.values().get("activation_state_dict");
             let said =
@@ -85,7 +85,7 @@ fn activation(source: &Source<'_>, file: &TorchFile) -> Result<(Activation, Norm
                 "Identity" => Activation::SignedTopK { k },
                 other => return Err(bad("activation_state_dict.postact_fn", "ReLU or Identity", other.into())),
             };
-            Ok((rule, Normalisation::LayerNorm))
+            Ok((rule, Normalization::LayerNorm))
         }
         other => Err(bad("activation", "ReLU or TopK", other.into())),
     }
@@ -93,7 +93,7 @@ fn activation(source: &Source<'_>, file: &TorchFile) -> Result<(Activation, Norm
 
 fn open(source: &Source<'_>) -> Result<Dictionary> {
     let file = TorchFile::open(source.path)?;
-    refuse_strangers(&file, Dialect::OpenAi, &TENSORS)?;
+    refuse_strangers(&file, SaeFormat::OpenAi, &TENSORS)?;
     let [d_sae, d_in] = sizes(&file, "encoder.weight")?;
     let over = |key: &str| source.options.overrides.get(key).and_then(as_count);
     agree(file.path(), "d_in", over("d_in"), d_in)?;

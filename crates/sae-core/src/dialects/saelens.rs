@@ -1,13 +1,13 @@
 //! SAELens' own folders.
 
 use super::source::{Files, Source};
-use super::{Dialect, Reader};
+use super::{Reader, SaeFormat};
 use crate::saelens::auxiliary::{SCALER_FILE, WHITENING_FILE};
 use crate::saelens::load;
 use crate::{Dictionary, Result};
 use std::path::Path;
 
-pub(super) const READER: Reader = Reader { dialect: Dialect::SaeLens, recognises, files, open };
+pub(super) const READER: Reader = Reader { dialect: SaeFormat::SaeLens, recognises, files, open };
 
 fn recognises(path: &Path) -> bool {
     path.join("cfg.json").is_file() && path.join("sae_weights.safetensors").is_file()

@@ -8,18 +8,18 @@
 
 use super::source::{Files, Source};
 use super::weights::{agree, number_after, refuse_strangers, sizes, transposed, vector};
-use super::{Dialect, Reader};
+use super::{Reader, SaeFormat};
 use crate::saelens::json::as_count;
-use crate::{Activation, Dictionary, Error, Provenance, Result, Sae, SaeParts};
+use crate::{Activation, Dictionary, Error, Result, Sae, SaeMetadata, SaeParts};
 use serde_json::Value;
 use std::path::Path;
 use tensor_files::{TensorFile, TorchFile};
 
-pub(super) const QWEN_SCOPE: Reader = Reader { dialect: Dialect::QwenScope, recognises: is_qwen, files, open: qwen };
+pub(super) const QWEN_SCOPE: Reader = Reader { dialect: SaeFormat::QwenScope, recognises: is_qwen, files, open: qwen };
 pub(super) const DEEPSEEK_R1: Reader =
-    Reader { dialect: Dialect::DeepseekR1, recognises: is_deepseek, files, open: deepseek };
+    Reader { dialect: SaeFormat::DeepseekR1, recognises: is_deepseek, files, open: deepseek };
 pub(super) const GOODFIRE: Reader =
-    Reader { dialect: Dialect::Goodfire, recognises: is_goodfire, files, open: goodfire };
+    Reader { dialect: SaeFormat::Goodfire, recognises: is_goodfire, files, open: goodfire };
 
 fn file_name(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
@@ -56,12 +56,12 @@ fn model_and_layer(name: &str) -> Option<(&str, usize)> {
     Some((model, layer.split('.').next()?.parse().ok()?))
 }
 
-fn metadata(model: String, layer: Option<usize>) -> Provenance {
-    Provenance {
+fn metadata(model: String, layer: Option<usize>) -> SaeMetadata {
+    SaeMetadata {
         model_name: Some(model),
         hook_name: layer.map(|layer| format!("blocks.{layer}.hook_resid_post")),
         prepend_bos: Some(true),
-        ..Provenance::default()
+        ..SaeMetadata::default()
     }
 }
 
@@ -84,20 +84,20 @@ fn qwen(source: &Source<'_>) -> Result<Dictionary> {
         about.other.insert("hf_hook_name".into(), Value::from(format!("model.layers.{layer}")));
     }
     let activation = Activation::TopK { k, rescale_by_decoder_norm: false };
-    read(source, Dialect::QwenScope, ["W_enc", "b_enc", "W_dec", "b_dec"], said.map(|said| said.1), activation, about)
+    read(source, SaeFormat::QwenScope, ["W_enc", "b_enc", "W_dec", "b_dec"], said.map(|said| said.1), activation, about)
 }
 
 fn deepseek(source: &Source<'_>) -> Result<Dictionary> {
-    linear(source, Dialect::DeepseekR1, "encoder", "decoder", "deepseek-ai", Some(1024))
+    linear(source, SaeFormat::DeepseekR1, "encoder", "decoder", "deepseek-ai", Some(1024))
 }
 
 fn goodfire(source: &Source<'_>) -> Result<Dictionary> {
-    linear(source, Dialect::Goodfire, "encoder_linear", "decoder_linear", "meta-llama", None)
+    linear(source, SaeFormat::Goodfire, "encoder_linear", "decoder_linear", "meta-llama", None)
 }
 
 fn linear(
     source: &Source<'_>,
-    dialect: Dialect,
+    dialect: SaeFormat,
     encoder: &str,
     decoder: &str,
     owner: &str,
@@ -106,7 +106,7 @@ fn linear(
     let path = source.published_path();
     let mut about = match model_and_layer(&path) {
         Some((model, layer)) => metadata(format!("{owner}/{model}"), Some(layer)),
-        None => Provenance::default(),
+        None => SaeMetadata::default(),
     };
     (about.context_size, about.dataset_path) = (context, Some("lmsys/lmsys-chat-1m".into()));
     let names = [(encoder, "weight"), (encoder, "bias"), (decoder, "weight"), (decoder, "bias")]
@@ -117,11 +117,11 @@ fn linear(
 /// `names`: the encoder's matrix and bias, the decoder's matrix and bias.
 fn read(
     source: &Source<'_>,
-    dialect: Dialect,
+    dialect: SaeFormat,
     names: [&str; 4],
     d_sae_said: Option<usize>,
     activation: Activation,
-    metadata: Provenance,
+    metadata: SaeMetadata,
 ) -> Result<Dictionary> {
     let file = TorchFile::open(source.path)?;
     refuse_strangers(&file, dialect, &names)?;

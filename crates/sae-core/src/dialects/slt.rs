@@ -9,13 +9,13 @@
 use super::circuit_tracer::{CONFIG, Config, Layer, bad, has_layers, sizes_agree, split};
 use super::source::{Files, Source};
 use super::weights::{refuse_strangers, sizes, transposed, vector};
-use super::{Dialect, Reader};
+use super::{Reader, SaeFormat};
 use crate::{Activation, Dictionary, Result, Sae, SaeParts};
 use serde_json::Value;
 use std::path::Path;
 use tensor_files::SafetensorsFile;
 
-pub(super) const READER: Reader = Reader { dialect: Dialect::Slt, recognises, files, open };
+pub(super) const READER: Reader = Reader { dialect: SaeFormat::Slt, recognises, files, open };
 
 const STEM: &str = "layer_";
 const THRESHOLD: &str = "activation_function.threshold";
@@ -57,7 +57,7 @@ fn open(source: &Source<'_>) -> Result<Dictionary> {
     let name = format!("{STEM}{layer}.safetensors");
     listed(&config, layer, &name)?;
     let file = SafetensorsFile::open(folder.join(name))?;
-    refuse_strangers(&file, Dialect::Slt, &["W_enc", "W_dec", "b_enc", "b_dec", "W_skip", THRESHOLD])?;
+    refuse_strangers(&file, SaeFormat::Slt, &["W_enc", "W_dec", "b_enc", "b_dec", "W_skip", THRESHOLD])?;
     let ([d_sae, d_in], [_, d_out]) = (sizes(&file, "W_enc")?, sizes(&file, "W_dec")?);
     sizes_agree(source, file.path(), [("d_in", d_in), ("d_sae", d_sae), ("d_out", d_out)])?;
     let mut parts = SaeParts::new(

@@ -1,4 +1,4 @@
-use super::Dialect;
+use super::SaeFormat;
 use crate::saelens::json::{Keys, as_count};
 use crate::{Dictionary, Error, LoadOptions, OpenNote, Result};
 use serde_json::{Map, Value};
@@ -18,7 +18,7 @@ pub struct Origin {
 #[derive(Clone, Debug, Default)]
 pub struct OpenOptions {
     /// The format. `None`: what the files look like.
-    pub dialect: Option<Dialect>,
+    pub dialect: Option<SaeFormat>,
     /// Where the files were published; without it the local path stands in.
     pub origin: Option<Origin>,
     /// Which layer, where a folder holds one SAE for each.
@@ -113,12 +113,12 @@ impl<'a> Source<'a> {
     }
 
     /// What is the same for every format: overrides of the metadata, and the factor of the norms.
-    pub(super) fn finish(&self, dialect: Dialect, opened: Dictionary) -> Result<Dictionary> {
+    pub(super) fn finish(&self, dialect: SaeFormat, opened: Dictionary) -> Result<Dictionary> {
         let mut metadata = opened.metadata().overridden(self.path, &self.options.overrides)?;
         metadata.notes.append(&mut self.notes.borrow_mut());
         let factor = match dialect {
             // Their readers have folded the factor, or compared it with that of the files.
-            Dialect::Temporal | Dialect::SaeLens => None,
+            SaeFormat::Temporal | SaeFormat::SaeLens => None,
             _ => self.options.norm_scaling_factor,
         };
         metadata.notes.extend(factor.map(|factor| OpenNote::NormFactorFolded { factor, path: None }));

@@ -13,14 +13,14 @@
 
 use super::source::{Files, Source, at};
 use super::weights::{agree, refuse_strangers, sizes, transposed, vector};
-use super::{Dialect, Reader};
+use super::{Reader, SaeFormat};
 use crate::saelens::json::{Keys, read_object};
-use crate::{Activation, Dictionary, OpenNote, Provenance, Result, Sae, SaeParts, SeparatorToken};
+use crate::{Activation, Dictionary, OpenNote, Result, Sae, SaeMetadata, SaeParts, SeparatorToken};
 use serde_json::Value;
 use std::path::Path;
 use tensor_files::SafetensorsFile;
 
-pub(super) const READER: Reader = Reader { dialect: Dialect::Sparsify, recognises, files, open };
+pub(super) const READER: Reader = Reader { dialect: SaeFormat::Sparsify, recognises, files, open };
 
 const CONFIG: &str = "cfg.json";
 const WEIGHTS: &str = "sae.safetensors";
@@ -54,27 +54,27 @@ fn hooks(module: &str, transcode: bool) -> Option<(String, Option<String>)> {
 }
 
 /// Model, dataset and context size of a training's configuration: the file is one only where it has sparsify's section.
-fn training(path: &Path) -> Result<Provenance> {
+fn training(path: &Path) -> Result<SaeMetadata> {
     let mut keys = Keys { path, prefix: "", map: read_object(path)? };
     if !keys.object("sae").is_ok_and(|section| section.is_some()) {
-        return Ok(Provenance::default());
+        return Ok(SaeMetadata::default());
     }
-    Ok(Provenance {
+    Ok(SaeMetadata {
         model_name: keys.string("model")?,
         dataset_path: keys.string("dataset")?,
         context_size: keys.count("ctx_len")?,
-        ..Provenance::default()
+        ..SaeMetadata::default()
     })
 }
 
 /// What the folder's name and the training's configuration tell.
-fn metadata(source: &Source<'_>, transcode: bool) -> Result<Provenance> {
+fn metadata(source: &Source<'_>, transcode: bool) -> Result<SaeMetadata> {
     let path = source.published_path();
     let module = path.trim_end_matches('/').rsplit('/').next().unwrap_or_default().replace("layers_", "layers.");
-    let mut metadata = Provenance {
+    let mut metadata = SaeMetadata {
         prepend_bos: Some(false),
         sequence_separator_token: Some(SeparatorToken::Named("eos".into())),
-        ..Provenance::default()
+        ..SaeMetadata::default()
     };
     if let Some((hook, out)) = hooks(&module, transcode) {
         (metadata.hook_name, metadata.hook_name_out) = (Some(hook), out);
@@ -115,7 +115,7 @@ fn open(source: &Source<'_>) -> Result<Dictionary> {
     let path = source.path.join(CONFIG);
     let mut keys = Keys { path: &path, prefix: "", map: read_object(&path)? };
     let file = SafetensorsFile::open(source.path.join(WEIGHTS))?;
-    refuse_strangers(&file, Dialect::Sparsify, &TENSORS)?;
+    refuse_strangers(&file, SaeFormat::Sparsify, &TENSORS)?;
     let [d_sae, d_in] = sizes(&file, "encoder.weight")?;
     let (said_in, factor) = (keys.count("d_in")?, keys.count("expansion_factor")?);
     agree(&path, "d_in", source.stated("d_in").or(said_in), d_in)?;
@@ -137,7 +137,7 @@ fn open(source: &Source<'_>) -> Result<Dictionary> {
     if skips {
         parts.w_skip = Some(file.load_f32_shaped("W_skip", &[d_in, d_in])?);
     } else {
-        refuse_strangers(&file, Dialect::Sparsify, &TENSORS[..4])?;
+        refuse_strangers(&file, SaeFormat::Sparsify, &TENSORS[..4])?;
     }
     parts.transcoder = transcode;
     parts.input_shift = (!transcode).then_some(bias);

@@ -12,17 +12,17 @@
 
 use super::source::{Files, Source};
 use super::weights::{agree, number_after, refuse_strangers, sizes, vector};
-use super::{Dialect, Reader, yaml};
+use super::{Reader, SaeFormat, yaml};
 use crate::saelens::json::{Keys, as_count};
 use crate::{
-    ActShape, Dictionary, Normalisation, Provenance, Result, TemporalLayerParts, TemporalLinear, TemporalParts,
+    Dictionary, InputShape, Normalization, Result, SaeMetadata, TemporalLayerParts, TemporalLinear, TemporalParts,
     TemporalSae,
 };
 use serde_json::Value;
 use std::path::Path;
 use tensor_files::SafetensorsFile;
 
-pub(super) const READER: Reader = Reader { dialect: Dialect::Temporal, recognises, files, open };
+pub(super) const READER: Reader = Reader { dialect: SaeFormat::Temporal, recognises, files, open };
 
 const CONFIG: &str = "conf.yaml";
 const WEIGHTS: &str = "latest_ckpt.safetensors";
@@ -109,7 +109,7 @@ fn open(source: &Source<'_>) -> Result<Dictionary> {
     let mut known: Vec<String> = layers.flat_map(of).flatten().collect();
     known.extend(["D", "b"].map(Into::into));
     known.extend((!config.tied).then(|| "E".to_owned()));
-    refuse_strangers(&file, Dialect::Temporal, &known.iter().map(String::as_str).collect::<Vec<_>>())?;
+    refuse_strangers(&file, SaeFormat::Temporal, &known.iter().map(String::as_str).collect::<Vec<_>>())?;
     let [d_sae, d_in] = sizes(&file, "D")?;
     let over = |key: &str| source.options.overrides.get(key).and_then(as_count);
     agree(&path, "llm.dimin", over("d_in").or(Some(config.d_in)), d_in)?;
@@ -145,13 +145,13 @@ fn open(source: &Source<'_>) -> Result<Dictionary> {
         n_heads: config.n_heads,
         k: config.k,
         activation_normalization_factor: config.factor as f32,
-        normalisation: Normalisation::None,
-        act_shape: ActShape::Flat,
-        metadata: Provenance {
+        normalisation: Normalization::None,
+        act_shape: InputShape::Flat,
+        metadata: SaeMetadata {
             hook_name: number_after(&source.published_path(), "layer_")
                 .map(|at| format!("blocks.{at}.hook_resid_post")),
             prepend_bos: Some(true),
-            ..Provenance::default()
+            ..SaeMetadata::default()
         },
     };
     Ok(TemporalSae::on(source.options.load.engine, parts)?.into())

@@ -1,6 +1,6 @@
 //! What readers ask of weight files: sizes from shapes, vectors, matrices that are stored transposed, and nothing left over.
 
-use super::Dialect;
+use super::SaeFormat;
 use crate::{Error, Result};
 use candle_core::Tensor;
 use serde_json::Value;
@@ -33,7 +33,7 @@ pub(super) fn transposed(file: &dyn TensorFile, name: &str, rows: usize, columns
 }
 
 /// Every tensor must be one that the reader knows: another could change what is computed.
-pub(super) fn refuse_strangers(file: &dyn TensorFile, dialect: Dialect, known: &[&str]) -> Result<()> {
+pub(super) fn refuse_strangers(file: &dyn TensorFile, dialect: SaeFormat, known: &[&str]) -> Result<()> {
     let mut names: Vec<String> = file.names().into_iter().filter(|name| !known.contains(&name.as_str())).collect();
     if names.is_empty() {
         return Ok(());

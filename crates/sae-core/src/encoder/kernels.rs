@@ -6,13 +6,13 @@ use crate::rule::Row;
 use crate::{Result, SparseFeatures};
 use rayon::prelude::*;
 use std::ops::Range;
-use tensor_kernels::{Grid, PackedMatrix, PackedRows, SparseRule, Store, Tile, product, product_on};
+use tensor_kernels::{Grid, PackedMatrix, PackedRows, SparseActivation, Store, Tile, product, product_on};
 
 /// See [`Encoder::sparse`].
 pub(super) fn sparse(
     encoder: &Encoder,
     packed: &PackedMatrix,
-    rule: SparseRule<'_>,
+    rule: SparseActivation<'_>,
     rows: &Rows<'_>,
     scratch: &mut EncodeScratch,
     out: &mut SparseFeatures,

@@ -6,7 +6,7 @@ mod reference;
 mod scratch;
 
 use crate::normalise::Rows;
-use crate::rule::{Row, Rule};
+use crate::rule::{Row, Selection};
 use crate::slices::with_f32;
 use crate::{Error, FeatureId, Result, SparseFeatures};
 use candle_core::{Device, Tensor};
@@ -21,7 +21,7 @@ use tensor_kernels::{Engine, MatrixRef, PackedMatrix};
 pub(crate) const ROW_TILE: usize = 1024;
 
 /// Reads one column: its number, its product with the row, its bias.
-pub(crate) type Read = fn(&Rule, usize, f32, f32) -> f32;
+pub(crate) type Read = fn(&Selection, usize, f32, f32) -> f32;
 
 /// `W_enc`, once in memory.
 #[derive(Clone)]
@@ -36,12 +36,12 @@ enum Weights {
 pub(crate) struct Encoder {
     weights: Weights,
     pub(crate) bias: Arc<[f32]>,
-    pub(crate) rule: Rule,
+    pub(crate) rule: Selection,
 }
 
 impl Encoder {
     /// Of `W_enc [d_in, columns]` in any memory order, packed or kept as the engine wants it.
-    pub(crate) fn new(engine: Engine, w_enc: &Tensor, bias: Arc<[f32]>, rule: Rule) -> Result<Self> {
+    pub(crate) fn new(engine: Engine, w_enc: &Tensor, bias: Arc<[f32]>, rule: Selection) -> Result<Self> {
         let weights = match engine {
             Engine::Reference => Weights::Plain(w_enc.t()?.contiguous()?),
             Engine::Kernels(arithmetic) => {
@@ -84,7 +84,7 @@ impl Encoder {
             Weights::Packed(packed) => packed,
         };
         if !packed.arithmetic().is_exact() {
-            return Err(Error::Rounded { purpose, engine: self.engine() });
+            return Err(Error::RoundedWeights { purpose, engine: self.engine() });
         }
         let (d_in, columns) = (packed.k(), packed.n());
         let mut flat = vec![0f32; d_in * columns];
@@ -99,7 +99,7 @@ impl Encoder {
         if let (Weights::Packed(packed), Some(rule)) = (&self.weights, self.rule.for_kernels()) {
             return kernels::sparse(self, packed, rule, rows, scratch, out);
         }
-        if let Rule::Batch { k, .. } = self.rule {
+        if let Selection::Batch { k, .. } = self.rule {
             return batch::sparse(self, k, rows, scratch, out);
         }
         for range in tiles(rows.len(), ROW_TILE) {
@@ -131,7 +131,7 @@ impl Encoder {
         collected.map(|()| &scratch.rows[..range.len()])
     }
 
-    /// Dense `[n, columns]`: what `read` makes of each column's product. Activations ([`Rule::value`]) only for rules whose columns are
+    /// Dense `[n, columns]`: what `read` makes of each column's product. Activations ([`Selection::value`]) only for rules whose columns are
     /// independent.
     pub(crate) fn dense(&self, rows: &Rows<'_>, scratch: &mut EncodeScratch, read: Read) -> Result<Tensor> {
         let (n, width) = (rows.len(), self.columns());

@@ -3,7 +3,7 @@
 
 use super::SPARSITY_FILE;
 use super::json::read_object;
-use crate::{Error, Normalisation, OpenNote, Result};
+use crate::{Error, Normalization, OpenNote, Result};
 use candle_core::Tensor;
 use serde_json::Value;
 use std::path::Path;
@@ -19,12 +19,12 @@ pub(crate) const WHITENING_FILE: &str = "activation_whitening.safetensors";
 /// A scaler that cannot be read is an error where its factor is needed, and a note where it is not.
 pub(super) fn norm_factor(
     folder: &Path,
-    normalisation: Normalisation,
+    normalisation: Normalization,
     given: Option<f32>,
     notes: &mut Vec<OpenNote>,
 ) -> Result<Option<f32>> {
     let path = folder.join(SCALER_FILE);
-    let wanted = normalisation == Normalisation::ExpectedAverageOnlyIn;
+    let wanted = normalisation == Normalization::ExpectedAverageOnlyIn;
     let beside = match scaler(&path) {
         Err(Error::BadAuxiliary { reason, .. }) if given.is_some() || !wanted => {
             notes.push(OpenNote::FileSkipped { path: path.clone(), reason });

@@ -1,6 +1,6 @@
 use super::json::Keys;
 use super::{SUPPORTED, legacy};
-use crate::{ActShape, Error, Normalisation, OpenNote, Provenance, Result};
+use crate::{Error, InputShape, Normalization, OpenNote, Result, SaeMetadata};
 use serde_json::{Map, Value};
 use std::path::Path;
 
@@ -13,12 +13,12 @@ pub(super) struct Config {
     /// `d_in` but for transcoders.
     pub(super) d_out: usize,
     pub(super) apply_b_dec_to_input: bool,
-    pub(super) normalisation: Normalisation,
+    pub(super) normalisation: Normalization,
     /// Whether training whitened activations, so that the whitening has to be folded into the weights.
     pub(super) whitened: bool,
-    pub(super) act_shape: ActShape,
+    pub(super) act_shape: InputShape,
     pub(super) finetuning_scaling_factor: bool,
-    pub(super) metadata: Provenance,
+    pub(super) metadata: SaeMetadata,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -111,7 +111,7 @@ impl Config {
             whitened,
             act_shape: act_shape(&mut keys)?,
             finetuning_scaling_factor: keys.boolean("finetuning_scaling_factor")?.unwrap_or(false),
-            metadata: Provenance::from_json(path, keys.object("metadata")?.unwrap_or_default())?,
+            metadata: SaeMetadata::from_json(path, keys.object("metadata")?.unwrap_or_default())?,
         };
         dtype(&mut keys)?;
         let unknown = keys.map.into_iter().map(|(key, _)| key).filter(|key| !HARMLESS.contains(&key.as_str()));
@@ -222,25 +222,25 @@ fn apply_b_dec_to_input(keys: &mut Keys<'_>, architecture: Architecture) -> Resu
     }
 }
 
-fn normalisation(keys: &mut Keys<'_>) -> Result<Normalisation> {
+fn normalisation(keys: &mut Keys<'_>) -> Result<Normalization> {
     let expected = "none, expected_average_only_in, constant_norm_rescale, layer_norm or covariance_whitening";
     let parse = |value: &Value| match value.as_str()? {
-        "none" => Some(Normalisation::None),
-        "expected_average_only_in" => Some(Normalisation::ExpectedAverageOnlyIn),
-        "constant_norm_rescale" => Some(Normalisation::ConstantNormRescale),
-        "layer_norm" => Some(Normalisation::LayerNorm),
+        "none" => Some(Normalization::None),
+        "expected_average_only_in" => Some(Normalization::ExpectedAverageOnlyIn),
+        "constant_norm_rescale" => Some(Normalization::ConstantNormRescale),
+        "layer_norm" => Some(Normalization::LayerNorm),
         _ => None,
     };
-    Ok(keys.read("normalize_activations", expected, parse)?.unwrap_or(Normalisation::None))
+    Ok(keys.read("normalize_activations", expected, parse)?.unwrap_or(Normalization::None))
 }
 
-fn act_shape(keys: &mut Keys<'_>) -> Result<ActShape> {
+fn act_shape(keys: &mut Keys<'_>) -> Result<InputShape> {
     let parse = |value: &Value| match value.as_str()? {
-        "none" => Some(ActShape::Flat),
-        "hook_z" => Some(ActShape::PerHead),
+        "none" => Some(InputShape::Flat),
+        "hook_z" => Some(InputShape::PerHead),
         _ => None,
     };
-    Ok(keys.read("reshape_activations", "none or hook_z", parse)?.unwrap_or(ActShape::Flat))
+    Ok(keys.read("reshape_activations", "none or hook_z", parse)?.unwrap_or(InputShape::Flat))
 }
 
 /// The type that SAELens computes in. Weights are widened to f32 here, so only an unknown name matters.

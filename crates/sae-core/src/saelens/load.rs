@@ -27,7 +27,7 @@ impl Sae {
     ///
     /// Weights in f16 and bf16 are widened to f32. A fine-tuned `scaling_factor` (SAELens before 6: features are multiplied by
     /// it before decoding) is taken into `W_dec`, which gives the same function. Where the configuration asks for a norm factor or a whitening,
-    /// those of `activation_scaler.json` and `activation_whitening.safetensors` are folded into the weights. [`Provenance::notes`] says
+    /// those of `activation_scaler.json` and `activation_whitening.safetensors` are folded into the weights. [`SaeMetadata::notes`] says
     /// so, and names a `sparsity.safetensors` that could not be used.
     ///
     /// # Errors
@@ -35,7 +35,7 @@ impl Sae {
     /// [`Error::UnsupportedArchitecture`], [`Error::UnknownTensors`], [`Error::ScalingFactor`], [`Error::BadAuxiliary`], and [`Error::File`]
     /// for missing, misshapen or non-finite tensors: each names the file, the key or tensor, what was expected and what was found.
     ///
-    /// [`Provenance::notes`]: crate::Provenance::notes
+    /// [`SaeMetadata::notes`]: crate::Provenance::notes
     pub fn load(folder: impl AsRef<Path>) -> Result<Self> {
         Self::load_with(folder, &LoadOptions::default())
     }

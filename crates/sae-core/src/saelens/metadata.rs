@@ -1,5 +1,5 @@
 use super::json::{Keys, as_count};
-use crate::{ExcludeSpecialTokens, Provenance, Result, SeparatorToken, SeqposSlice};
+use crate::{ExcludeSpecialTokens, Result, SaeMetadata, SeparatorToken, SeqposSlice};
 use serde_json::{Map, Value, json};
 use std::path::Path;
 
@@ -18,7 +18,7 @@ const NOT_METADATA: [&str; 11] = [
     "rescale_acts_by_decoder_norm",
 ];
 
-impl Provenance {
+impl SaeMetadata {
     /// Reads SAELens' `metadata` object. Known keys of the wrong type are errors, unknown ones are kept.
     pub(crate) fn from_json(path: &Path, metadata: Map<String, Value>) -> Result<Self> {
         let mut keys = Keys { path, prefix: "metadata.", map: metadata };

@@ -1,6 +1,6 @@
 use super::auxiliary::{SCALER_FILE, WHITENING_FILE};
 use super::{CFG_FILE, LAYOUT_VERSION, SPARSITY_FILE, WEIGHTS_FILE, legacy};
-use crate::{ActShape, Activation, Error, Normalisation, Result, Sae, SparseCoder};
+use crate::{Activation, Error, InputShape, Normalization, Result, Sae, SparseCoder};
 use candle_core::{Device, Tensor};
 use serde_json::{Map, Value, json};
 use std::io::Write;
@@ -28,8 +28,8 @@ impl Sae {
     /// says where) the files change one after the other, and a process that is killed within that moment leaves a folder that every reader refuses.
     ///
     /// # Errors
-    /// [`Error::NotExpressible`] when the input shift is not `b_dec` (SAELens knows no other) or SAELens has no such architecture,
-    /// [`Error::Rounded`] when `W_enc` is packed in
+    /// [`Error::CannotSave`] when the input shift is not `b_dec` (SAELens knows no other) or SAELens has no such architecture,
+    /// [`Error::RoundedWeights`] when `W_enc` is packed in
     /// a precision that does not keep it, [`Error::File`], [`Error::Io`].
     pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
         let folder = folder.as_ref();
@@ -75,15 +75,15 @@ impl Sae {
 
     fn config_json(&self) -> Result<Map<String, Value>> {
         if !WRITTEN.contains(&self.architecture()) || (self.w_skip()?.is_some() && !self.is_transcoder()) {
-            return Err(Error::NotExpressible { what: "an architecture that SAELens does not open" });
+            return Err(Error::CannotSave { what: "an architecture that SAELens does not open" });
         }
         let apply_b_dec_to_input = match self.input_shift() {
             None => false,
             Some(_) if self.is_transcoder() => {
-                return Err(Error::NotExpressible { what: "a transcoder with an input shift" });
+                return Err(Error::CannotSave { what: "a transcoder with an input shift" });
             }
             Some(shift) if shift == self.b_dec() => true,
-            Some(_) => return Err(Error::NotExpressible { what: "an input shift other than b_dec" }),
+            Some(_) => return Err(Error::CannotSave { what: "an input shift other than b_dec" }),
         };
         let mut config = Map::new();
         let mut put = |key: &str, value: Value| config.insert(key.into(), value);
@@ -94,7 +94,7 @@ impl Sae {
         put("device", json!("cpu"));
         put("apply_b_dec_to_input", json!(apply_b_dec_to_input));
         put("normalize_activations", json!(normalisation_name(self.normalisation())));
-        put("reshape_activations", json!(if self.act_shape() == ActShape::PerHead { "hook_z" } else { "none" }));
+        put("reshape_activations", json!(if self.act_shape() == InputShape::PerHead { "hook_z" } else { "none" }));
         if self.is_transcoder() {
             put("d_out", json!(self.d_out()));
         }
@@ -114,11 +114,11 @@ impl Sae {
     }
 }
 
-fn normalisation_name(normalisation: Normalisation) -> &'static str {
+fn normalisation_name(normalisation: Normalization) -> &'static str {
     match normalisation {
-        Normalisation::None => "none",
-        Normalisation::ExpectedAverageOnlyIn => "expected_average_only_in",
-        Normalisation::ConstantNormRescale => "constant_norm_rescale",
-        Normalisation::LayerNorm => "layer_norm",
+        Normalization::None => "none",
+        Normalization::ExpectedAverageOnlyIn => "expected_average_only_in",
+        Normalization::ConstantNormRescale => "constant_norm_rescale",
+        Normalization::LayerNorm => "layer_norm",
     }
 }

@@ -3,7 +3,7 @@
 use super::{TemporalLayerParts, TemporalLinear, TemporalSae};
 use crate::encoder::Encoder;
 use crate::normalise::{check_finite, matrix};
-use crate::rule::Rule;
+use crate::rule::Selection;
 use crate::{Error, Result};
 use rayon::prelude::*;
 use tensor_kernels::Engine;
@@ -89,5 +89,5 @@ fn linear(engine: Engine, name: &'static str, linear: &TemporalLinear, rows: usi
     }
     check_finite(name, &linear.bias, rows)?;
     let weight = matrix(name, &linear.weight)?.contiguous()?;
-    Encoder::new(engine, &weight.t()?, linear.bias.clone().into(), Rule::Relu)
+    Encoder::new(engine, &weight.t()?, linear.bias.clone().into(), Selection::Relu)
 }

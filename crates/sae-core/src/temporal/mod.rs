@@ -8,7 +8,8 @@ use crate::encoder::{Encoder, ScratchPool, gather_rows};
 use crate::features::check_features;
 use crate::normalise::{InputMap, Rows};
 use crate::{
-    Codes, Coupling, Error, FeatureId, Layout, Provenance, Reconstruction, Result, RowNorm, SparseCoder, SparseFeatures,
+    ActLayout, Codes, Coupling, Error, FeatureId, InputNorm, Reconstruction, Result, SaeMetadata, SparseCoder,
+    SparseFeatures,
 };
 use candle_core::{DType, Device, Tensor};
 use layer::Layer;
@@ -50,7 +51,7 @@ pub struct TemporalSae {
     decoder: Decoder,
     /// What is added to the norm of a prediction: 1e-6 in the units that training saw.
     eps: f64,
-    metadata: Arc<Provenance>,
+    metadata: Arc<SaeMetadata>,
     scratch: ScratchPool,
 }
 
@@ -85,13 +86,13 @@ impl TemporalSae {
 
     /// Where it belongs: model, hook, context size ...
     #[must_use]
-    pub fn metadata(&self) -> &Provenance {
+    pub fn metadata(&self) -> &SaeMetadata {
         &self.metadata
     }
 
     /// The same with other metadata.
     #[must_use]
-    pub fn with_metadata(self, metadata: Provenance) -> Self {
+    pub fn with_metadata(self, metadata: SaeMetadata) -> Self {
         Self { metadata: Arc::new(metadata), ..self }
     }
 
@@ -120,35 +121,35 @@ impl TemporalSae {
     /// Always refused, as by SAELens.
     ///
     /// # Errors
-    /// [`Error::UnsafeFold`].
+    /// [`Error::CannotFold`].
     pub fn fold_w_dec_norm(&self) -> Result<Self> {
         let reason = "its attention reads the codes, which would have other units";
-        Err(Error::UnsafeFold { fold: "fold_w_dec_norm", reason })
+        Err(Error::CannotFold { fold: "fold_w_dec_norm", reason })
     }
 
     /// Always refused: the factor is a part of its own.
     ///
     /// # Errors
-    /// [`Error::UnsafeFold`].
+    /// [`Error::CannotFold`].
     pub fn fold_norm_factor(&self, _s: f32) -> Result<Self> {
         let reason = "a temporal SAE brings its factor as `activation_normalization_factor`";
-        Err(Error::UnsafeFold { fold: "fold_norm_factor", reason })
+        Err(Error::CannotFold { fold: "fold_norm_factor", reason })
     }
 
     /// Always refused, as by SAELens.
     ///
     /// # Errors
-    /// [`Error::UnsafeFold`].
+    /// [`Error::CannotFold`].
     pub fn fold_whitening(&self, _mean: &[f32], _whiten: &Tensor, _unwhiten: &Tensor) -> Result<Self> {
         let reason = "how much is predicted is a projection in its input space, which whitening changes";
-        Err(Error::UnsafeFold { fold: "fold_whitening", reason })
+        Err(Error::CannotFold { fold: "fold_whitening", reason })
     }
 
     /// Prepares an input and lends it with its number of positions.
     fn with_sequences<R>(
         &self,
         x: &Tensor,
-        work: impl FnOnce(&Rows<'_>, usize, Option<RowNorm>, Layout) -> Result<R>,
+        work: impl FnOnce(&Rows<'_>, usize, Option<InputNorm>, ActLayout) -> Result<R>,
     ) -> Result<R> {
         self.input.with_rows(x, |rows, scale, layout| match *layout.leading() {
             [_, pos] => work(rows, pos.max(1), scale, layout),
@@ -218,7 +219,7 @@ impl SparseCoder for TemporalSae {
         self.input.d_in
     }
 
-    fn provenance(&self) -> Option<&Provenance> {
+    fn provenance(&self) -> Option<&SaeMetadata> {
         Some(&self.metadata)
     }
 

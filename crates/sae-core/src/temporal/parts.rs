@@ -3,8 +3,8 @@ use super::layer::Layer;
 use crate::decode::Decoder;
 use crate::encoder::{Encoder, ScratchPool};
 use crate::normalise::{InputMap, check_finite, matrix};
-use crate::rule::{By, Rule};
-use crate::{ActShape, Error, Normalisation, Provenance, Result};
+use crate::rule::{By, Selection};
+use crate::{Error, InputShape, Normalization, Result, SaeMetadata};
 use candle_core::Tensor;
 use std::sync::Arc;
 use tensor_kernels::Engine;
@@ -29,11 +29,11 @@ pub struct TemporalParts {
     /// What inputs are multiplied and outputs divided by.
     pub activation_normalization_factor: f32,
     /// What else happens to each token before, and is undone after.
-    pub normalisation: Normalisation,
+    pub normalisation: Normalization,
     /// Whether inputs may come split into heads.
-    pub act_shape: ActShape,
+    pub act_shape: InputShape,
     /// Where it belongs.
-    pub metadata: Provenance,
+    pub metadata: SaeMetadata,
 }
 
 /// One attention layer over codes.
@@ -78,12 +78,12 @@ impl TemporalSae {
         let w_dec = if c == 1.0 { w_dec.contiguous()? } else { (w_dec / c)?.contiguous()? };
         let b_dec: Arc<[f32]> = parts.b_dec.iter().map(|b| (f64::from(*b) / c) as f32).collect();
         let added = parts.w_enc.is_some() || parts.apply_b_dec_to_input;
-        let novel = parts.k.map_or(Rule::Relu, |k| Rule::Best { k, norms: None, by: By::Positive });
+        let novel = parts.k.map_or(Selection::Relu, |k| Selection::Best { k, norms: None, by: By::Positive });
         let layer = |layer| Layer::new(engine, layer, parts.n_heads, d_sae);
         Ok(Self {
             encoder: Encoder::new(engine, &(w_enc * (lam * c))?, vec![0.0; d_sae].into(), novel)?,
             layers: parts.layers.iter().map(layer).collect::<Result<_>>()?,
-            project: Encoder::new(engine, &w_dec, vec![0.0; d_in].into(), Rule::Relu)?,
+            project: Encoder::new(engine, &w_dec, vec![0.0; d_in].into(), Selection::Relu)?,
             decoder: Decoder {
                 w_dec,
                 b_dec: if added { b_dec.clone() } else { vec![0.0; d_in].into() },
@@ -121,7 +121,7 @@ fn check(parts: &TemporalParts, d_in: usize, d_sae: usize) -> Result<()> {
     if c != 1.0 && parts.normalisation.is_per_token() {
         return refuse("activation_normalization_factor", "1 with a per-token normalisation".into(), c.to_string());
     }
-    let least = if parts.normalisation == Normalisation::LayerNorm { 2 } else { 1 };
+    let least = if parts.normalisation == Normalization::LayerNorm { 2 } else { 1 };
     for (name, value, least) in [("d_in", d_in, least), ("d_sae", d_sae, 1)] {
         if value < least || u32::try_from(value).is_err() {
             return refuse(name, format!("{least} to {}", u32::MAX), value.to_string());

@@ -1,6 +1,6 @@
 //! Sparse rows times a dense matrix.
 
-use super::SparseRef;
+use super::CsrRef;
 use crate::{Backend, Error, Precision, Result};
 use rayon::prelude::*;
 
@@ -18,7 +18,7 @@ const ROWS_PER_TASK: usize = 4;
 /// are no sparse matrix of so many features, [`Error::Unavailable`].
 pub fn decode_rows(
     backend: Backend,
-    codes: SparseRef<'_>,
+    codes: CsrRef<'_>,
     matrix: &[f32],
     width: usize,
     scale: Option<&[f32]>,

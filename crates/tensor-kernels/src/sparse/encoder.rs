@@ -2,7 +2,7 @@
 
 use super::stream::Stream;
 use super::top::Top;
-use super::{SparseOut, SparseRule};
+use super::{CsrBuffer, SparseActivation};
 use crate::epilogue::check_bias;
 use crate::{Error, Grid, Operand, PackedRows, Result, product_on};
 use rayon::prelude::*;
@@ -36,8 +36,8 @@ impl SparseEncoder {
         rows: &PackedRows,
         matrix: impl Into<Operand<'a>>,
         bias: Option<&[f32]>,
-        rule: SparseRule<'_>,
-        out: &mut SparseOut,
+        rule: SparseActivation<'_>,
+        out: &mut CsrBuffer,
     ) -> Result<()> {
         let matrix = matrix.into();
         let cols = matrix.n();
@@ -49,7 +49,7 @@ impl SparseEncoder {
         out.check()?;
         let backend = rows.arithmetic().backend();
         let grid = Grid::new(rows, cols);
-        if let SparseRule::TopK { k, norms } = rule {
+        if let SparseActivation::TopK { k, norms } = rule {
             let cells = start(&mut self.tops, &grid, |top, rows| top.start(k.min(cols), rows));
             product_on(&grid, rows, matrix, cells, |top, tile| top.take(backend, &tile, bias, norms))?;
             cells.par_chunks_mut(grid.col_parts()).for_each(|cells| {
@@ -90,7 +90,7 @@ pub(super) trait Found: Sync {
 }
 
 /// Appends what all cells found.
-fn append(cells: &[impl Found], grid: &Grid, rows: usize, next: &mut Vec<u64>, out: &mut SparseOut) {
+fn append(cells: &[impl Found], grid: &Grid, rows: usize, next: &mut Vec<u64>, out: &mut CsrBuffer) {
     let (start, first) = (out.index.len(), out.indptr.len() - 1);
     let mut end = start as u64;
     for beside in cells.chunks(grid.col_parts()) {

@@ -15,7 +15,7 @@ use rayon::prelude::*;
 /// Memory: `8 (k_top + k_bottom) + 20` bytes per row, and while it scans `16 (k_top + k_bottom + 64)` per row and column part of the
 /// product's [`Grid`].
 #[derive(Default)]
-pub struct Extremes {
+pub struct TopBottom {
     k: [usize; 2],
     /// The best so far, best first: `[rows, k]` keys and how many there are in each row.
     kept: [Vec<u64>; 2],
@@ -31,23 +31,23 @@ pub struct Extremes {
 const TOP: usize = 0;
 const BOTTOM: usize = 1;
 
-/// The extremes of the rows of one product. See [`Extremes`].
+/// The extremes of the rows of one product. See [`TopBottom`].
 ///
 /// # Errors
-/// As [`Extremes::scan`].
+/// As [`TopBottom::scan`].
 pub fn extremes<'a>(
     rows: &PackedRows,
     matrix: impl Into<Operand<'a>>,
     bias: Option<&[f32]>,
     k_top: usize,
     k_bottom: usize,
-) -> Result<Extremes> {
-    let mut found = Extremes::new(rows.rows(), k_top, k_bottom)?;
+) -> Result<TopBottom> {
+    let mut found = TopBottom::new(rows.rows(), k_top, k_bottom)?;
     found.scan(0, rows, 0, matrix, bias)?;
     Ok(found)
 }
 
-impl Extremes {
+impl TopBottom {
     /// Nothing seen yet of so many rows.
     ///
     /// # Errors

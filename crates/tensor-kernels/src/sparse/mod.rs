@@ -5,7 +5,7 @@
 //!
 //! ```
 //! use tensor_kernels::{
-//!     Arithmetic, MatrixRef, PackedRows, Precision, SparseEncoder, SparseOut, SparseRule, decode_rows, extremes,
+//!     Arithmetic, MatrixRef, PackedRows, Precision, SparseEncoder, CsrBuffer, SparseActivation, decode_rows, extremes,
 //! };
 //!
 //! # fn main() -> tensor_kernels::Result<()> {
@@ -14,8 +14,8 @@
 //! let w = MatrixRef::row_major(&[1., 0., 1., 0., 1., 1.], 2, 3)?;
 //! let mut x = PackedRows::new();
 //! x.pack(arithmetic, &[2., -1., 2., 3.], 2)?;
-//! let mut codes = SparseOut::new();
-//! SparseEncoder::new().encode(&x, w, Some(&[0., 0., -2.]), SparseRule::Relu, &mut codes)?;
+//! let mut codes = CsrBuffer::new();
+//! SparseEncoder::new().encode(&x, w, Some(&[0., 0., -2.]), SparseActivation::Relu, &mut codes)?;
 //! assert_eq!(codes.row(0), (&[0][..], &[2.][..]));
 //! assert_eq!(codes.row(1), (&[0, 1, 2][..], &[2., 3., 3.][..]));
 //!
@@ -41,6 +41,6 @@ mod top;
 
 pub use decode::decode_rows;
 pub use encoder::SparseEncoder;
-pub use extremes::{Extremes, extremes};
-pub use out::{SparseOut, SparseRef};
-pub use rule::SparseRule;
+pub use extremes::{TopBottom, extremes};
+pub use out::{CsrBuffer, CsrRef};
+pub use rule::SparseActivation;

@@ -8,7 +8,7 @@ use crate::{Error, Result};
 /// row i:  columns index[indptr[i] .. indptr[i+1]], rising, with  value[ same range ]
 /// ```
 #[derive(Clone, Debug, PartialEq)]
-pub struct SparseOut {
+pub struct CsrBuffer {
     /// Where rows begin and end: one entry more than there are rows, starting with 0.
     pub indptr: Vec<u64>,
     /// Columns.
@@ -17,13 +17,13 @@ pub struct SparseOut {
     pub value: Vec<f32>,
 }
 
-impl Default for SparseOut {
+impl Default for CsrBuffer {
     fn default() -> Self {
         Self { indptr: vec![0], index: Vec::new(), value: Vec::new() }
     }
 }
 
-impl SparseOut {
+impl CsrBuffer {
     /// No rows.
     #[must_use]
     pub fn new() -> Self {
@@ -56,8 +56,8 @@ impl SparseOut {
 
     /// A view of it.
     #[must_use]
-    pub fn as_ref(&self) -> SparseRef<'_> {
-        SparseRef { indptr: &self.indptr, index: &self.index, value: &self.value }
+    pub fn as_ref(&self) -> CsrRef<'_> {
+        CsrRef { indptr: &self.indptr, index: &self.index, value: &self.value }
     }
 
     /// Checks that rows can be appended.
@@ -76,9 +76,9 @@ impl SparseOut {
     }
 }
 
-/// A view of sparse rows; see [`SparseOut`].
+/// A view of sparse rows; see [`CsrBuffer`].
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct SparseRef<'a> {
+pub struct CsrRef<'a> {
     /// Where rows begin and end.
     pub indptr: &'a [u64],
     /// Columns.
@@ -87,7 +87,7 @@ pub struct SparseRef<'a> {
     pub value: &'a [f32],
 }
 
-impl<'a> SparseRef<'a> {
+impl<'a> CsrRef<'a> {
     /// Number of rows.
     #[must_use]
     pub fn rows(&self) -> usize {

@@ -15,7 +15,7 @@ use crate::{Error, Result};
 /// Parameters hold one value per column of the product.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
-pub enum SparseRule<'a> {
+pub enum SparseActivation<'a> {
     /// Everything above zero.
     Relu,
     /// A threshold per column.
@@ -39,7 +39,7 @@ pub enum SparseRule<'a> {
     },
 }
 
-impl SparseRule<'_> {
+impl SparseActivation<'_> {
     /// Checks the parameters against the number of columns.
     pub(crate) fn check(&self, cols: usize) -> Result<()> {
         let check = |what, values: &[f32]| match values.len() {

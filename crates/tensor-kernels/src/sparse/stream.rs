@@ -1,6 +1,6 @@
 //! The active values of a cell in the order in which its tiles come: columns rise within each row, rows are mixed.
 
-use super::SparseRule;
+use super::SparseActivation;
 use super::encoder::Found;
 use super::scan::{Hit, Line, Test, scan};
 use crate::{Backend, TILE_COLS, Tile};
@@ -25,20 +25,20 @@ impl Stream {
     }
 
     /// Takes the active values of a tile.
-    pub fn take(&mut self, backend: Backend, tile: &Tile<'_>, bias: Option<&[f32]>, rule: SparseRule<'_>) {
+    pub fn take(&mut self, backend: Backend, tile: &Tile<'_>, bias: Option<&[f32]>, rule: SparseActivation<'_>) {
         let cols = &tile.cols;
         let bias = Line::of(bias, cols, 0.0);
         match rule {
-            SparseRule::Gated { gain, b_mag } => {
+            SparseActivation::Gated { gain, b_mag } => {
                 let (gain, b_mag) = (Line::of(Some(gain), cols, 0.0), Line::of(Some(b_mag), cols, 0.0));
                 let test = Test::Gated { gain: &gain, b_mag: &b_mag };
                 self.collect(backend, tile, &bias, test, |i, sum| sum * gain.0[i] + b_mag.0[i]);
             }
-            SparseRule::JumpRelu { threshold } => {
+            SparseActivation::JumpRelu { threshold } => {
                 let limit = Line(Line::of(Some(threshold), cols, 0.0).0.map(|limit| limit.max(0.0)));
                 self.collect(backend, tile, &bias, Test::Above { limit: &limit }, |i, sum| sum + bias.0[i]);
             }
-            SparseRule::Relu | SparseRule::TopK { .. } => {
+            SparseActivation::Relu | SparseActivation::TopK { .. } => {
                 let limit = Line::of(None, cols, 0.0);
                 self.collect(backend, tile, &bias, Test::Above { limit: &limit }, |i, sum| sum + bias.0[i]);
             }

@@ -1,7 +1,7 @@
 //! What the file says beside its rows: one JSON object.
 
 use super::super::coverage::{Coverage, Edge, Edges, Run};
-use super::super::{CensusNames, CensusOptions, FeatureCensus};
+use super::super::{CensusLabels, CensusOptions, FeatureCensus};
 use activation_store::{DocId, ExclusionCounts, TokenFilter};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -69,7 +69,7 @@ impl Header {
     pub(super) fn of(census: &FeatureCensus, runs: &BTreeMap<u64, Run>) -> Self {
         let CensusOptions { top, samples_per_bin, sample_bins, seed, ref together, documents, ref filter } =
             census.options;
-        let CensusNames { model, sae, hook, engine, source } = census.names.clone();
+        let CensusLabels { model, sae, hook, engine, source } = census.names.clone();
         Self {
             format: FORMAT.into(),
             version: VERSION,
@@ -115,10 +115,10 @@ impl Header {
         }
     }
 
-    pub(super) fn names(&self) -> CensusNames {
+    pub(super) fn names(&self) -> CensusLabels {
         let NameFields { model, sae, hook, engine, source } = &self.names;
         let [model, sae, hook, engine, source] = [model, sae, hook, engine, source].map(String::clone);
-        CensusNames { model, sae, hook, engine, source }
+        CensusLabels { model, sae, hook, engine, source }
     }
 
     /// The runs, given the features at each edge.

@@ -7,7 +7,7 @@ use super::digest::Digest;
 use super::header::{DIGEST, Header, KEY};
 use super::schema::schema;
 use crate::{Error, Result};
-use activation_store::{TokenPos, parquet_claims};
+use activation_store::{TokenPos, parquet_checks};
 use arrow::array::{Array, ArrowPrimitiveType, AsArray, ListArray, PrimitiveArray, RecordBatch, StructArray};
 use arrow::datatypes::{Float32Type, Int64Type, UInt8Type, UInt32Type, UInt64Type};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -44,7 +44,7 @@ fn parquet<T, E: ToString>(run: impl FnOnce() -> std::result::Result<T, E>) -> C
 }
 
 fn read(file: File, most_bytes: u64) -> Checked<FeatureCensus> {
-    parquet_claims::check_footer(&file)?;
+    parquet_checks::check_footer(&file)?;
     let again = file.try_clone().map_err(|e| e.to_string())?;
     let builder = parquet(|| ParquetRecordBatchReaderBuilder::try_new(file))?;
     let header = builder.schema().metadata().get(KEY).ok_or("it is a Parquet file, but no census")?;
@@ -61,9 +61,9 @@ fn read(file: File, most_bytes: u64) -> Checked<FeatureCensus> {
     }
     let mut census = empty(&header, most_bytes)?;
     check_lists(builder.metadata(), &header)?;
-    parquet_claims::check_pages(&again, builder.metadata(), most_bytes, |_| true)?;
+    parquet_checks::check_pages(&again, builder.metadata(), most_bytes, |_| true)?;
     for group in 0..builder.metadata().num_row_groups() {
-        parquet_claims::check_expansion(&again, builder.metadata(), group, |_| true)?;
+        parquet_checks::check_expansion(&again, builder.metadata(), group, |_| true)?;
     }
     let mut edges = vec![Vec::new(); header.edges()];
     let mut next = 0;

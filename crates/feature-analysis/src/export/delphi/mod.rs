@@ -12,12 +12,12 @@
 //!
 //! ```no_run
 //! # use activation_store::{ActivationStore, Documents, DocumentOptions, StoreOptions};
-//! # use feature_analysis::export::delphi::{DelphiOptions, DelphiTarget, write_delphi};
+//! # use feature_analysis::export::delphi::{DelphiOptions, ExportSae, write_delphi};
 //! # use sae_core::{Sae, SparseCoder};
 //! # fn example(model: &model_hooks::LanguageModel, sae: &Sae) -> std::result::Result<(), Box<dyn std::error::Error>> {
 //! let text = Documents::open(&["corpus/*.jsonl"], DocumentOptions::default())?;
-//! let mut harvest = ActivationStore::from_sae(model, sae, text, StoreOptions::default())?.into_harvest();
-//! let target = DelphiTarget { hook: 0, coder: sae, hookpoint: "transformer.h.7".into() };
+//! let mut harvest = ActivationStore::from_sae(model, sae, text, StoreOptions::default())?.in_order();
+//! let target = ExportSae { hook: 0, coder: sae, hookpoint: "transformer.h.7".into() };
 //! let options = DelphiOptions { model_name: "gpt2".into(), rows: Some(10_000), ..DelphiOptions::default() };
 //! write_delphi(&mut harvest, &[target], "latents".as_ref(), &options, &mut |_| {})?;
 //! # Ok(()) }
@@ -44,7 +44,7 @@ const MOST_SPLITS: usize = 512;
 
 /// A dictionary, the tensor of the batch that it reads, and the name of its folder.
 #[derive(Clone)]
-pub struct DelphiTarget<'a> {
+pub struct ExportSae<'a> {
     /// Which of the source's hooks.
     pub hook: usize,
     /// What encodes.
@@ -92,7 +92,7 @@ impl Default for DelphiOptions {
 }
 
 impl DelphiOptions {
-    fn check(&self, targets: &[DelphiTarget<'_>]) -> Result<()> {
+    fn check(&self, targets: &[ExportSae<'_>]) -> Result<()> {
         let wrong = |option, expected, found| Err(Error::Option { option, expected, found });
         if targets.is_empty() {
             return wrong("targets", "at least one dictionary", "empty".into());

@@ -1,5 +1,5 @@
 use super::spool::Spool;
-use super::{DelphiOptions, DelphiTarget};
+use super::{DelphiOptions, ExportSae};
 use crate::export::folder::begin;
 use crate::export::scratch::Scratch;
 use crate::export::tokens::Tokens;
@@ -32,7 +32,7 @@ pub struct DelphiReport {
 /// activations that f16 cannot hold; a dictionary of another width than its hook; the source's and the dictionaries' own; I/O. Nothing is left behind.
 pub fn write_delphi(
     source: &mut dyn ActivationSource,
-    targets: &[DelphiTarget<'_>],
+    targets: &[ExportSae<'_>],
     out: &Path,
     options: &DelphiOptions,
     progress: &mut dyn FnMut(ExportProgress),
@@ -55,7 +55,7 @@ pub fn write_delphi(
 
 /// What has been seen so far.
 struct Cache<'a> {
-    targets: &'a [DelphiTarget<'a>],
+    targets: &'a [ExportSae<'a>],
     /// For each dictionary its ranges of features.
     spools: Vec<Vec<Spool>>,
     /// Where all of them lie meanwhile.
@@ -68,9 +68,9 @@ struct Cache<'a> {
 }
 
 impl<'a> Cache<'a> {
-    fn new(targets: &'a [DelphiTarget<'a>], folder: &AtomicFolder, options: &DelphiOptions) -> Result<Self> {
+    fn new(targets: &'a [ExportSae<'a>], folder: &AtomicFolder, options: &DelphiOptions) -> Result<Self> {
         let spools =
-            |target: &DelphiTarget<'_>| options.splits(target.coder.d_sae()).into_iter().map(Spool::new).collect();
+            |target: &ExportSae<'_>| options.splits(target.coder.d_sae()).into_iter().map(Spool::new).collect();
         let (spools, scratch) = (targets.iter().map(spools).collect(), Scratch::new(folder)?);
         Ok(Self { targets, spools, scratch, tokens: Tokens::new(folder)?, latest: None, rows: Vec::new() })
     }
@@ -96,7 +96,7 @@ impl<'a> Cache<'a> {
             let rows = batch.rows.get(target.hook).map(|rows| rows.narrow(0, 0, self.rows.len())).transpose()?;
             let (left, right_size) = ("the batch's tensors", target.hook + 1);
             let rows =
-                rows.ok_or(Error::Misfit { left, left_size: batch.rows.len(), right: "the hooks", right_size })?;
+                rows.ok_or(Error::SizeMismatch { left, left_size: batch.rows.len(), right: "the hooks", right_size })?;
             let codes = target.coder.encode(&rows)?;
             for (line, (features, values)) in codes.features.iter().enumerate() {
                 // Features rise, and so do the ranges.

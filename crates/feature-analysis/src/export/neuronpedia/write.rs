@@ -45,8 +45,12 @@ pub fn write_neuronpedia(
     check_width(source, target.hook, target.coder)?;
     let (left, right_size) = ("the source's hooks", target.hook + 1);
     let read = source.spec().hooks.get(target.hook);
-    let read =
-        read.ok_or(Error::Misfit { left, left_size: source.spec().hooks.len(), right: "the target's", right_size })?;
+    let read = read.ok_or(Error::SizeMismatch {
+        left,
+        left_size: source.spec().hooks.len(),
+        right: "the target's",
+        right_size,
+    })?;
     let at = written(target.model, target.coder, read.selector())?;
     let map = residual_map(target.model, target.coder, at)?;
     let folder = begin(out)?;
@@ -125,7 +129,8 @@ impl<'a> Text<'a> {
         }
         let (left, right_size) = ("the batch's tensors", self.target.hook + 1);
         let held = batch.rows.get(self.target.hook);
-        let held = held.ok_or(Error::Misfit { left, left_size: batch.rows.len(), right: "the hooks", right_size })?;
+        let held =
+            held.ok_or(Error::SizeMismatch { left, left_size: batch.rows.len(), right: "the hooks", right_size })?;
         let mut excluded = Vec::new();
         self.filter.exclusions_of_batch(batch, held, index, &mut excluded)?;
         excluded.iter().take(rows.len()).flatten().for_each(|exclusion| self.excluded.count(*exclusion));

@@ -2,8 +2,8 @@
 
 use super::Kernels;
 use super::value::{Axes, Value};
-use crate::math::AttentionRule;
-use crate::run::{Block, Cached, Step};
+use crate::math::AttentionSpec;
+use crate::run::{BlockPass, Cached, PassResult};
 use crate::weights::Linear;
 use crate::{Result, Site};
 use candle_core::Tensor;
@@ -17,10 +17,10 @@ use tensor_kernels::{
 /// run one by one, with the same bits.
 pub(super) fn attention(
     kernels: &Kernels,
-    at: &mut Block<'_, '_>,
+    at: &mut BlockPass<'_, '_>,
     [q, k, v]: [Value; 3],
-    rule: AttentionRule,
-) -> Step<Value> {
+    rule: AttentionSpec,
+) -> PassResult<Value> {
     let arithmetic = kernels.arithmetic;
     let Axes { batch, pos, width: d_head, .. } = q.axes;
     let heads = |x: &Value| x.axes.heads.unwrap_or(1);
@@ -55,7 +55,7 @@ pub(super) fn attention(
 }
 
 /// All keys that the queries may see: this run's own, or what the cache holds of them and of earlier ones. The same of values.
-fn held<'v>(at: &'v Block<'_, '_>, own: &'v Value) -> Result<KeyValues<'v>> {
+fn held<'v>(at: &'v BlockPass<'_, '_>, own: &'v Value) -> Result<KeyValues<'v>> {
     match at.cached() {
         Some(Cached::Packed(panels)) => Ok(KeyValues::Packed(panels)),
         _ => own.data().map(KeyValues::Plain),

@@ -7,10 +7,10 @@ mod workspace;
 
 pub(crate) use value::{Rows, Value};
 
-use super::{AttentionRule, Math, NormOver};
-use crate::families::angles::Angles;
+use super::{AttentionSpec, Math, NormAxis};
+use crate::families::angles::RopeTable;
 use crate::ops::{Activation, Norm, NormKind, with_slice};
-use crate::run::{Block, Columns, Stage, Step};
+use crate::run::{BlockPass, ForwardPass, PassResult, Positions};
 use crate::weights::{Form, Hold, Linear, NormWeights, Plain};
 use crate::{HookPoint, Result, TokenBatch};
 use candle_core::{Device, Tensor};
@@ -159,7 +159,7 @@ impl Math for Kernels {
         Value::new(self, axes, |out| table.gather(tokens.ids(), out))
     }
 
-    fn positions(&self, table: &Table, batch: usize, columns: &Columns) -> Result<Value> {
+    fn positions(&self, table: &Table, batch: usize, columns: &Positions) -> Result<Value> {
         let axes = Axes { batch, pos: columns.pos, heads: None, width: table.width() };
         let places =
             (0..batch).flat_map(|row| (0..columns.pos).map(move |column| columns.position(row, column) as u32));
@@ -194,12 +194,12 @@ impl Math for Kernels {
 
     fn norm(
         &self,
-        at: &mut Stage<'_>,
+        at: &mut ForwardPass<'_>,
         points: [HookPoint; 2],
         norm: Norm,
         w: &NormWeights<Self>,
         x: &Value,
-    ) -> Step<Rows> {
+    ) -> PassResult<Rows> {
         let (axes, x) = (x.axes, x.data()?);
         if points.iter().all(|point| at.interest(*point).is_none()) {
             return Ok(self.pack_norm(norm, w, x, axes)?);
@@ -219,17 +219,17 @@ impl Math for Kernels {
 
     fn norm_value(
         &self,
-        at: &mut Stage<'_>,
+        at: &mut ForwardPass<'_>,
         points: [HookPoint; 2],
         norm: Norm,
         w: &NormWeights<Self>,
         x: Value,
-        over: NormOver,
-    ) -> Step<Value> {
+        over: NormAxis,
+    ) -> PassResult<Value> {
         let (backend, norm) = (self.arithmetic.backend(), norm_of(norm));
         let scales = match over {
-            NormOver::Width => Axes { width: 1, ..x.axes },
-            NormOver::Row => x.axes.with_width(1),
+            NormAxis::Width => Axes { width: 1, ..x.axes },
+            NormAxis::Row => x.axes.with_width(1),
         };
         let width = x.axes.len() / scales.len().max(1);
         let data = x.data()?;
@@ -275,9 +275,9 @@ impl Math for Kernels {
         inputs::project(self, norm, x, w)
     }
 
-    fn rotate(&self, mut x: Value, angles: &Angles, columns: &Columns) -> Result<Value> {
+    fn rotate(&self, mut x: Value, angles: &RopeTable, columns: &Positions) -> Result<Value> {
         let Axes { pos, heads, width: d_head, .. } = x.axes;
-        let &Angles { d_rotary, pairs, ref cos, ref sin, .. } = angles;
+        let &RopeTable { d_rotary, pairs, ref cos, ref sin, .. } = angles;
         let shape = RopeShape { pos, heads: heads.unwrap_or(1), d_head, d_rotary, pairs };
         let (backend, half, row_len) = (self.arithmetic.backend(), d_rotary / 2, pos * x.axes.row());
         let data = x.data_mut()?;
@@ -301,7 +301,7 @@ impl Math for Kernels {
         Ok(x)
     }
 
-    fn attention(&self, at: &mut Block<'_, '_>, qkv: [Value; 3], rule: AttentionRule) -> Step<Value> {
+    fn attention(&self, at: &mut BlockPass<'_, '_>, qkv: [Value; 3], rule: AttentionSpec) -> PassResult<Value> {
         attention::attention(self, at, qkv, rule)
     }
 

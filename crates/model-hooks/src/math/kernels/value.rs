@@ -3,7 +3,7 @@
 use super::workspace::{Lent, Packed, Workspace};
 use super::{Kernels, to_tensor};
 use crate::ops::with_slice;
-use crate::run::Tapped;
+use crate::run::TapValue;
 use crate::weights::Linear;
 use crate::{Error, Result};
 use candle_core::Tensor;
@@ -155,7 +155,7 @@ fn run(x: &Rows, w: &Linear<Kernels>, epilogue: impl Epilogue) -> Result<()> {
     Ok(product(&x.packed, w.w.operand(), epilogue)?)
 }
 
-impl Tapped for Value {
+impl TapValue for Value {
     /// A copy: the memory is used again.
     fn to_tensor(&self) -> Result<Tensor> {
         let Axes { batch, pos, heads, width } = self.axes;

@@ -4,7 +4,7 @@ use std::mem;
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tensor_kernels::{Floats, PackedRows};
+use tensor_kernels::{AlignedVec, PackedRows};
 
 /// The buffers of a model: activations, and packed rows.
 ///
@@ -20,7 +20,7 @@ use tensor_kernels::{Floats, PackedRows};
 /// bytes each (shared rows, rayon's jobs).
 #[derive(Debug, Default)]
 pub(crate) struct Workspace {
-    floats: Mutex<Vec<Floats>>,
+    floats: Mutex<Vec<AlignedVec>>,
     rows: Mutex<Vec<PackedRows>>,
     /// How often memory was asked of the system.
     taken: AtomicUsize,
@@ -37,7 +37,7 @@ impl Workspace {
         drop(free);
         if memory.len() < len {
             drop(mem::take(&mut memory));
-            memory = Floats::new(len);
+            memory = AlignedVec::new(len);
             self.taken.fetch_add(1, Ordering::Relaxed);
         }
         Lent { memory, len, home: self.clone() }
@@ -70,7 +70,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Floats that go back to the workspace when they are dropped.
 #[derive(Debug)]
 pub(crate) struct Lent {
-    memory: Floats,
+    memory: AlignedVec,
     len: usize,
     home: Arc<Workspace>,
 }

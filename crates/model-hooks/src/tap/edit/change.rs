@@ -1,6 +1,6 @@
 //! What an edit does to the part of a value that it is meant for.
 
-use super::cut::AxisCut;
+use super::cut::AxisSelection;
 use super::each::EachSlice;
 use crate::{Error, HookPoint, Result};
 use candle_core::{D, Tensor};
@@ -44,7 +44,7 @@ impl Change {
     }
 
     /// Applies the change to `x` inside the cuts, and keeps it outside.
-    pub fn apply(&self, point: HookPoint, x: &Tensor, cuts: &[AxisCut]) -> Result<Tensor> {
+    pub fn apply(&self, point: HookPoint, x: &Tensor, cuts: &[AxisSelection]) -> Result<Tensor> {
         // A tensor of the whole value's shape (from another run, say) is cut as the value is.
         let cut_too = |y: &Tensor| -> Result<Tensor> {
             if y.shape() == x.shape() { cuts.iter().try_fold(y.clone(), |y, cut| cut.take(&y)) } else { Ok(y.clone()) }
@@ -59,7 +59,7 @@ impl Change {
         change.within(&place, x, cuts)
     }
 
-    fn within(&self, at: &At<'_>, x: &Tensor, cuts: &[AxisCut]) -> Result<Tensor> {
+    fn within(&self, at: &At<'_>, x: &Tensor, cuts: &[AxisSelection]) -> Result<Tensor> {
         let Some((cut, rest)) = cuts.split_first() else { return self.whole(at, x) };
         cut.put(x, &self.within(at, &cut.take(x)?, rest)?)
     }
@@ -99,7 +99,7 @@ impl Change {
 struct At<'a> {
     point: HookPoint,
     whole: &'a [usize],
-    cuts: &'a [AxisCut],
+    cuts: &'a [AxisSelection],
 }
 
 impl At<'_> {

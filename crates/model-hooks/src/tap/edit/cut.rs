@@ -63,13 +63,13 @@ impl<const N: usize> From<[usize; N]> for Indices {
 
 /// The part of a value that is meant: rows of the batch, positions, heads. What is not named is meant whole.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Cut {
+pub struct Selection {
     rows: Option<Indices>,
     positions: Option<Indices>,
     heads: Option<Indices>,
 }
 
-impl Cut {
+impl Selection {
     /// Only these rows of the batch.
     #[must_use]
     pub fn rows(mut self, rows: impl Into<Indices>) -> Self {
@@ -94,7 +94,7 @@ impl Cut {
 
     /// The cut along the axes of a value at `point`, whose first column is `offset` in the whole sequence; `None` where no position is
     /// among its columns.
-    pub(super) fn of(&self, point: HookPoint, x: &Tensor, offset: usize) -> Result<Option<Vec<AxisCut>>> {
+    pub(super) fn of(&self, point: HookPoint, x: &Tensor, offset: usize) -> Result<Option<Vec<AxisSelection>>> {
         let named = [
             ("row", &self.rows, Some(0)),
             ("position", &self.positions, Some(point.pos_axis())),
@@ -103,7 +103,7 @@ impl Cut {
         let mut cuts = Vec::new();
         for (what, indices, axis) in named {
             let Some(indices) = indices else { continue };
-            let no_such = |index| Error::NoSuchIndex { point, what, index, shape: x.dims().to_vec() };
+            let no_such = |index| Error::IndexOutOfRange { point, what, index, shape: x.dims().to_vec() };
             let axis = axis.filter(|&axis| axis < x.rank()).ok_or_else(|| no_such(indices.first()))?;
             let size = x.dims()[axis];
             let indices = match what {
@@ -113,7 +113,7 @@ impl Cut {
             if indices.is_empty() {
                 return Ok(None);
             }
-            cuts.push(AxisCut { axis, indices });
+            cuts.push(AxisSelection { axis, indices });
         }
         Ok(Some(cuts))
     }
@@ -171,13 +171,13 @@ impl Indices {
 
 /// Chosen indices of one axis.
 #[derive(Clone, Debug)]
-pub(super) struct AxisCut {
+pub(super) struct AxisSelection {
     axis: usize,
     /// At least one, each once.
     indices: Vec<usize>,
 }
 
-impl AxisCut {
+impl AxisSelection {
     /// Index `i` of the cut in the whole.
     pub fn axis_and_index(&self, i: usize) -> (usize, usize) {
         (self.axis, self.indices[i])

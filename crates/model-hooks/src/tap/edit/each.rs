@@ -1,7 +1,7 @@
 //! Edits by closures: on the cut tensor, slice by slice, or on the whole value.
 
-use super::cut::AxisCut;
-use crate::tap::{Cx, Interest, Tap};
+use super::cut::AxisSelection;
+use crate::tap::{Interest, Tap, TapContext};
 use crate::{Error, HookPoint, Result};
 use candle_core::Tensor;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ type ChangeSlice = dyn Fn(Place, &mut [f32]) + Send + Sync;
 
 impl EachSlice {
     /// `x` is the part inside `cuts`.
-    pub fn apply(&self, point: HookPoint, cuts: &[AxisCut], x: &Tensor) -> Result<Tensor> {
+    pub fn apply(&self, point: HookPoint, cuts: &[AxisSelection], x: &Tensor) -> Result<Tensor> {
         if x.track_op() {
             // A closure on numbers is invisible to gradients.
             return Err(Error::UntrackedEdit { point });
@@ -59,7 +59,7 @@ impl EachSlice {
 /// ```
 pub fn edit_at<F>(point: HookPoint, f: F) -> impl Tap
 where
-    F: FnMut(&Cx<'_>, Tensor) -> Result<Tensor>,
+    F: FnMut(&TapContext<'_>, Tensor) -> Result<Tensor>,
 {
     Closure { point, f }
 }
@@ -69,20 +69,20 @@ struct Closure<F> {
     f: F,
 }
 
-impl<F: FnMut(&Cx<'_>, Tensor) -> Result<Tensor>> Tap for Closure<F> {
+impl<F: FnMut(&TapContext<'_>, Tensor) -> Result<Tensor>> Tap for Closure<F> {
     fn points(&self, _: &[HookPoint]) -> Result<Vec<(HookPoint, Interest)>> {
         Ok(vec![(self.point, Interest::Edit)])
     }
 
-    fn watch(&mut self, _: &Cx<'_>, _: &Tensor) -> Result<()> {
+    fn watch(&mut self, _: &TapContext<'_>, _: &Tensor) -> Result<()> {
         Ok(())
     }
 
-    fn edit(&mut self, cx: &Cx<'_>, x: Tensor) -> Result<Tensor> {
+    fn edit(&mut self, cx: &TapContext<'_>, x: Tensor) -> Result<Tensor> {
         (self.f)(cx, x)
     }
 
-    fn interest(&self, cx: &Cx<'_>) -> Result<Option<Interest>> {
+    fn interest(&self, cx: &TapContext<'_>) -> Result<Option<Interest>> {
         Ok((cx.at == self.point).then_some(Interest::Edit))
     }
 }

@@ -4,10 +4,10 @@ mod change;
 mod cut;
 mod each;
 
-pub use cut::{Cut, Indices};
+pub use cut::{Indices, Selection};
 pub use each::{Place, edit_at};
 
-use super::{Cx, Interest, Tap};
+use super::{Interest, Tap, TapContext};
 use crate::{Error, HookPoint, Result};
 use candle_core::Tensor;
 use change::Change;
@@ -28,7 +28,7 @@ use std::sync::Arc;
 pub struct Edit {
     point: HookPoint,
     change: Change,
-    cut: Cut,
+    cut: Selection,
 }
 
 impl Edit {
@@ -71,12 +71,12 @@ impl Edit {
     /// the batch, or of [`rows`](Self::rows).
     ///
     /// # Errors
-    /// [`Error::EditShape`] where `captured` has no rows, [`Error::NoSuchIndex`] where it lacks one of `from`, [`Error::BadOption`] where
+    /// [`Error::EditShape`] where `captured` has no rows, [`Error::IndexOutOfRange`] where it lacks one of `from`, [`Error::BadOption`] where
     /// `from` is empty. The run ends with [`Error::EditShape`] where `from` has another length than the rows.
     pub fn resample(point: HookPoint, captured: &Tensor, from: &[usize]) -> Result<Self> {
         let rows = needs_rows(point, "resample", captured)?.dim(0)?;
         if let Some(&index) = from.iter().find(|&&row| row >= rows) {
-            return Err(Error::NoSuchIndex { point, what: "row", index, shape: captured.dims().to_vec() });
+            return Err(Error::IndexOutOfRange { point, what: "row", index, shape: captured.dims().to_vec() });
         }
         if from.is_empty() {
             let expected = "a row of the other run for each row of the batch".into();
@@ -130,21 +130,21 @@ impl Edit {
         self.heads(head)
     }
 
-    /// As [`Cut::heads`].
+    /// As [`Selection::heads`].
     #[must_use]
     pub fn heads(mut self, heads: impl Into<Indices>) -> Self {
         self.cut = self.cut.heads(heads);
         self
     }
 
-    /// As [`Cut::positions`].
+    /// As [`Selection::positions`].
     #[must_use]
     pub fn positions(mut self, positions: impl Into<Indices>) -> Self {
         self.cut = self.cut.positions(positions);
         self
     }
 
-    /// As [`Cut::rows`].
+    /// As [`Selection::rows`].
     #[must_use]
     pub fn rows(mut self, rows: impl Into<Indices>) -> Self {
         self.cut = self.cut.rows(rows);
@@ -153,7 +153,7 @@ impl Edit {
 
     /// Only in this part of the value, in place of what was said before.
     #[must_use]
-    pub fn within(mut self, cut: Cut) -> Self {
+    pub fn within(mut self, cut: Selection) -> Self {
         self.cut = cut;
         self
     }
@@ -165,7 +165,7 @@ impl Edit {
     }
 
     fn new(point: HookPoint, change: Change) -> Self {
-        Self { point, change, cut: Cut::default() }
+        Self { point, change, cut: Selection::default() }
     }
 }
 
@@ -182,18 +182,18 @@ impl Tap for Edit {
         Ok(vec![(self.point, Interest::Edit)])
     }
 
-    fn watch(&mut self, _: &Cx<'_>, _: &Tensor) -> Result<()> {
+    fn watch(&mut self, _: &TapContext<'_>, _: &Tensor) -> Result<()> {
         Ok(())
     }
 
-    fn edit(&mut self, cx: &Cx<'_>, x: Tensor) -> Result<Tensor> {
+    fn edit(&mut self, cx: &TapContext<'_>, x: Tensor) -> Result<Tensor> {
         match self.cut.of(self.point, &x, cx.offset)? {
             Some(cuts) => self.change.apply(self.point, &x, &cuts),
             None => Ok(x),
         }
     }
 
-    fn interest(&self, cx: &Cx<'_>) -> Result<Option<Interest>> {
+    fn interest(&self, cx: &TapContext<'_>) -> Result<Option<Interest>> {
         Ok((cx.at == self.point).then_some(Interest::Edit))
     }
 }

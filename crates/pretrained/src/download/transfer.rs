@@ -1,7 +1,7 @@
 //! Bytes of one file, over as many connections as it takes.
 
-use super::answer::{Wanted, good, header};
-use super::{Failure, Hub, check, unreachable};
+use super::response::{Wanted, good, header};
+use super::{Downloader, Failure, checksum, unreachable};
 use crate::cache::CachedRepo;
 use crate::{Error, Result};
 use std::fs::{self, File};
@@ -11,19 +11,25 @@ use std::path::{Path, PathBuf};
 const PIECE: usize = 1 << 18;
 
 /// Brings a blob here and gives it its name, once it is whole and its checksum is right. The caller holds the blob's lock.
-pub(super) fn bring(hub: &Hub<'_>, wanted: &Wanted, repo: &CachedRepo, blob: &Path, told: &dyn Fn(u64)) -> Result<()> {
+pub(super) fn bring(
+    downloader: &Downloader<'_>,
+    wanted: &Wanted,
+    repo: &CachedRepo,
+    blob: &Path,
+    told: &dyn Fn(u64),
+) -> Result<()> {
     let mut name = blob.as_os_str().to_owned();
     name.push(".incomplete");
     let path = PathBuf::from(name);
     let resumed = fs::metadata(&path).is_ok_and(|found| found.len() > 0);
-    fill(hub, wanted, repo, &path, told)?;
-    if !check::matches(&path, wanted.length, &wanted.etag)? {
+    fill(downloader, wanted, repo, &path, told)?;
+    if !checksum::matches(&path, wanted.length, &wanted.etag)? {
         remove(&path)?;
         // What an earlier run left may have been wrong from the start: once more, from nothing.
         if resumed {
-            fill(hub, wanted, repo, &path, told)?;
+            fill(downloader, wanted, repo, &path, told)?;
         }
-        if !resumed || !check::matches(&path, wanted.length, &wanted.etag)? {
+        if !resumed || !checksum::matches(&path, wanted.length, &wanted.etag)? {
             let _ = remove(&path);
             let what = format!("bytes whose checksum is not {}", wanted.etag);
             return Err(Error::BadAnswer { url: wanted.url.clone(), what });
@@ -37,7 +43,13 @@ fn remove(path: &Path) -> Result<()> {
 }
 
 /// Fills the file from where it ends. A try that brought bytes does not count as failed.
-fn fill(hub: &Hub<'_>, wanted: &Wanted, repo: &CachedRepo, path: &Path, told: &dyn Fn(u64)) -> Result<()> {
+fn fill(
+    downloader: &Downloader<'_>,
+    wanted: &Wanted,
+    repo: &CachedRepo,
+    path: &Path,
+    told: &dyn Fn(u64),
+) -> Result<()> {
     let io = |source| Error::Io { path: path.into(), source };
     let mut file = open(path).map_err(io)?;
     let mut done = file.seek(SeekFrom::End(0)).map_err(io)?;
@@ -49,7 +61,7 @@ fn fill(hub: &Hub<'_>, wanted: &Wanted, repo: &CachedRepo, path: &Path, told: &d
     told(done);
     while done < wanted.length {
         let before = done;
-        match continue_at(hub, wanted, repo, path, &mut file, &mut done, told) {
+        match continue_at(downloader, wanted, repo, path, &mut file, &mut done, told) {
             Ok(()) => {}
             Err(Failure::Final(error)) => {
                 // Nothing that a wrong answer brought is kept.
@@ -60,7 +72,7 @@ fn fill(hub: &Hub<'_>, wanted: &Wanted, repo: &CachedRepo, path: &Path, told: &d
             }
             Err(Failure::Again(error, asked)) => {
                 failed = if done > before { 1 } else { failed + 1 };
-                hub.wait(&wanted.url, *error, failed, asked)?;
+                downloader.wait(&wanted.url, *error, failed, asked)?;
             }
         }
     }
@@ -76,7 +88,7 @@ fn open(path: &Path) -> std::io::Result<File> {
 }
 
 fn continue_at(
-    hub: &Hub<'_>,
+    downloader: &Downloader<'_>,
     wanted: &Wanted,
     repo: &CachedRepo,
     path: &Path,
@@ -86,13 +98,13 @@ fn continue_at(
 ) -> Result<(), Failure> {
     let io = |source| Failure::from(Error::Io { path: path.into(), source });
     let wrong = |what: String| Failure::from(Error::BadAnswer { url: wanted.url.clone(), what });
-    let (url, response) = hub.follow(&wanted.url, true, (*done > 0).then_some(*done))?;
+    let (url, response) = downloader.follow(&wanted.url, true, (*done > 0).then_some(*done))?;
     if response.status().as_u16() == 416 {
         file.set_len(0).map_err(io)?;
         *done = 0;
         return Err(Failure::again(Error::Status { url, status: 416 }, None));
     }
-    let response = good(response, &url, repo, None, hub.from.token.is_some())?;
+    let response = good(response, &url, repo, None, downloader.from.token.is_some())?;
     if response.status().as_u16() == 206 {
         let range = header(&response, "content-range").unwrap_or_default();
         if range != format!("bytes {done}-{}/{}", wanted.length - 1, wanted.length) {

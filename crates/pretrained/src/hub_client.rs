@@ -3,7 +3,7 @@
 use crate::cache::{Cache, home_from_env, variable};
 use crate::registry::{Entry, Registry, near};
 use crate::{Error, Progress, Result};
-use sae_core::dialects::Dialect;
+use sae_core::dialects::SaeFormat;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -15,19 +15,19 @@ pub const HUB: &str = "https://huggingface.co";
 
 /// Opens published things by name. Cheap to clone.
 ///
-/// [`Pretrained::new`] knows no cache and reads no variable: it opens local paths and searches the table. [`from_env`](Self::from_env) is set up
+/// [`Hub::new`] knows no cache and reads no variable: it opens local paths and searches the table. [`from_env`](Self::from_env) is set up
 /// as Python's tools are.
 ///
 /// ```no_run
 /// # fn main() -> pretrained::Result<()> {
-/// let published = pretrained::Pretrained::from_env()?
+/// let published = pretrained::Hub::from_env()?
 ///     .progress(|p| println!("{p:?}"))
 ///     .sae("gpt2-small-res-jb", "blocks.7.hook_resid_pre")?;
 /// println!("{:?} at commit {:?}", published.entry, published.revision);
 /// # Ok(()) }
 /// ```
 #[derive(Clone)]
-pub struct Pretrained {
+pub struct Hub {
     pub(crate) tables: Vec<Arc<Registry>>,
     pub(crate) cache: Option<Cache>,
     pub(crate) offline: bool,
@@ -35,9 +35,9 @@ pub struct Pretrained {
     pub(crate) token: Option<String>,
     pub(crate) endpoint: String,
     pub(crate) engine: Engine,
-    pub(crate) dialect: Option<Dialect>,
+    pub(crate) dialect: Option<SaeFormat>,
     pub(crate) progress: Option<Arc<Told>>,
-    pub(crate) patience: Patience,
+    pub(crate) patience: RetryPolicy,
     pub(crate) proxy_from_env: bool,
 }
 
@@ -46,7 +46,7 @@ type Told = dyn Fn(&Progress<'_>) + Send + Sync;
 
 /// How long to try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Patience {
+pub struct RetryPolicy {
     /// How often something that brings nothing is tried.
     pub tries: usize,
     /// The wait after the first failure; each later one is twice as long.
@@ -57,7 +57,7 @@ pub struct Patience {
     pub silence: Duration,
 }
 
-impl Default for Patience {
+impl Default for RetryPolicy {
     fn default() -> Self {
         Self {
             tries: 5,
@@ -68,13 +68,13 @@ impl Default for Patience {
     }
 }
 
-impl Default for Pretrained {
+impl Default for Hub {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl Pretrained {
+impl Hub {
     /// Without a cache, for the hub of Hugging Face, with the table of this crate.
     #[must_use]
     pub fn new() -> Self {
@@ -88,7 +88,7 @@ impl Pretrained {
             engine: Engine::default(),
             dialect: None,
             progress: None,
-            patience: Patience::default(),
+            patience: RetryPolicy::default(),
             proxy_from_env: false,
         }
     }
@@ -159,7 +159,7 @@ impl Pretrained {
 
     /// The format, where it is known and the table does not say it.
     #[must_use]
-    pub fn dialect(mut self, dialect: Dialect) -> Self {
+    pub fn dialect(mut self, dialect: SaeFormat) -> Self {
         self.dialect = Some(dialect);
         self
     }
@@ -173,7 +173,7 @@ impl Pretrained {
 
     /// How long to try.
     #[must_use]
-    pub fn patience(mut self, patience: Patience) -> Self {
+    pub fn patience(mut self, patience: RetryPolicy) -> Self {
         self.patience = patience;
         self
     }
@@ -217,7 +217,7 @@ pub(crate) fn is_local(name: &str) -> bool {
     Path::new(name).exists() || name.starts_with(['.', '/', '~']) || Path::new(name).is_absolute()
 }
 
-impl fmt::Debug for Pretrained {
+impl fmt::Debug for Hub {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pretrained")
             .field("cache", &self.cache)

@@ -7,12 +7,13 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
 
 mod address;
-mod answer;
-mod check;
+
+mod checksum;
+mod response;
 mod transfer;
 
 use crate::cache::{CachedRepo, Kind};
-use crate::{Error, Pretrained, Progress, Result, names};
+use crate::{Error, Hub, Progress, Result, names};
 use address::Address;
 use serde::Deserialize;
 use std::io::Read;
@@ -26,8 +27,8 @@ use ureq::{Agent, Body, Proxy};
 const MOST_LIST_BYTES: u64 = 64 << 20;
 const MOST_REDIRECTS: usize = 5;
 
-pub(crate) struct Hub<'a> {
-    from: &'a Pretrained,
+pub(crate) struct Downloader<'a> {
+    from: &'a Hub,
     agent: Agent,
 }
 
@@ -62,8 +63,8 @@ impl Failure {
     }
 }
 
-impl<'a> Hub<'a> {
-    pub(crate) fn new(from: &'a Pretrained) -> Self {
+impl<'a> Downloader<'a> {
+    pub(crate) fn new(from: &'a Hub) -> Self {
         let silence = Some(from.patience.silence);
         let config = Agent::config_builder()
             .http_status_as_error(false)
@@ -86,7 +87,7 @@ impl<'a> Hub<'a> {
         };
         let revision_part = address::escaped(revision).replace('/', "%2F");
         let url = format!("{}/api/{kind}/{}/revision/{revision_part}", self.from.endpoint, repo.id);
-        let text = self.patiently(&url, |hub| hub.list(&url, repo, revision))?;
+        let text = self.patiently(&url, |downloader| downloader.list(&url, repo, revision))?;
         let wrong = |what: &str| Error::BadAnswer { url: url.clone(), what: what.into() };
         let listed: Listing = serde_json::from_str(&text).map_err(|error| wrong(&format!("not a list: {error}")))?;
         let commit = listed.sha;
@@ -100,7 +101,7 @@ impl<'a> Hub<'a> {
 
     fn list(&self, url: &str, repo: &CachedRepo, revision: &str) -> Result<String, Failure> {
         let response = self.follow(url, false, None)?.1;
-        let response = answer::good(response, url, repo, Some(revision), self.from.token.is_some())?;
+        let response = response::good(response, url, repo, Some(revision), self.from.token.is_some())?;
         let mut text = String::new();
         let read = response.into_body().into_reader().take(MOST_LIST_BYTES + 1).read_to_string(&mut text);
         match read {
@@ -132,7 +133,7 @@ impl<'a> Hub<'a> {
             repo.id,
             address::escaped(names::file(file)?)
         );
-        let wanted = self.patiently(&url, |hub| answer::wanted(hub, &url, repo, commit))?;
+        let wanted = self.patiently(&url, |downloader| response::wanted(downloader, &url, repo, commit))?;
         let _lock = repo.lock(&wanted.etag)?;
         let blob = repo.blob(&wanted.etag)?;
         if !blob.is_file() {
@@ -173,7 +174,7 @@ impl<'a> Hub<'a> {
                 request = request.header("Range", format!("bytes={from_byte}-"));
             }
             let response = request.call().map_err(|error| failure(&url, error))?;
-            let location = answer::header(&response, "location").map(str::to_owned);
+            let location = response::header(&response, "location").map(str::to_owned);
             let Some(location) = location.filter(|_| response.status().is_redirection()) else {
                 return Ok((url, response));
             };
@@ -182,7 +183,7 @@ impl<'a> Hub<'a> {
             if address.is_secure() && !there.is_secure() {
                 return Err(bad_address(&next).into());
             }
-            if !to_the_end && (!there.same_server(&address) || answer::header(&response, "x-linked-etag").is_some()) {
+            if !to_the_end && (!there.same_server(&address) || response::header(&response, "x-linked-etag").is_some()) {
                 return Ok((url, response));
             }
             url = next;

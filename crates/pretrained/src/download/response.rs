@@ -1,6 +1,6 @@
 //! What an answer means.
 
-use super::{Failure, Hub};
+use super::{Downloader, Failure};
 use crate::cache::CachedRepo;
 use crate::registry::{Registry, near};
 use crate::{Error, Result, names};
@@ -22,11 +22,16 @@ pub(super) fn header<'a>(response: &'a Response<Body>, name: &str) -> Option<&'a
 }
 
 /// Asks for a file's etag and length.
-pub(super) fn wanted(hub: &Hub<'_>, url: &str, repo: &CachedRepo, commit: &str) -> Result<Wanted, Failure> {
-    let (last, response) = hub.request("HEAD", url, false, None)?;
+pub(super) fn wanted(
+    downloader: &Downloader<'_>,
+    url: &str,
+    repo: &CachedRepo,
+    commit: &str,
+) -> Result<Wanted, Failure> {
+    let (last, response) = downloader.request("HEAD", url, false, None)?;
     let response = match response.status().is_redirection() {
         true => response,
-        false => good(response, url, repo, None, hub.from.token.is_some())?,
+        false => good(response, url, repo, None, downloader.from.token.is_some())?,
     };
     let wrong = |what: String| Failure::from(Error::BadAnswer { url: url.into(), what });
     match header(&response, "x-repo-commit") {
