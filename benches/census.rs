@@ -19,7 +19,7 @@ const BATCHES: usize = 64;
 fn batch(d_sae: usize, random: &mut ChaCha8Rng) -> SparseFeatures {
     let (mut indptr, mut index, mut value) = (vec![0], vec![], vec![]);
     for _ in 0..TOKENS {
-        // Densities fall off like those of trained SAEs: the square of a uniform number favours low feature numbers.
+        // Densities fall off like those of trained SAEs: the square of a uniform number favors low feature numbers.
         let draw = |random: &mut ChaCha8Rng| (random.random::<f64>().powi(2) * d_sae as f64) as u32;
         let mut row: Vec<u32> = (0..L0).map(|_| draw(random)).collect();
         row.sort_unstable();

@@ -4,7 +4,7 @@
 //! ```text
 //! peer_times census|blocks|encode|chosen|lens [PRECISION [BACKEND|best [BATCHES [FILE]]]]
 //! ```
-//! `census` tokenises 8 rows of 128 tokens at a time, runs the model to the SAE's hook, encodes and counts all features (FILE:
+//! `census` tokenizes 8 rows of 128 tokens at a time, runs the model to the SAE's hook, encodes and counts all features (FILE:
 //! where the census is saved). `blocks` is the forward pass alone, `encode` the encoder alone, `chosen` that of 100 features, `lens` the logit lens of all
 //! features. `reference` as back end is candle.
 
@@ -49,7 +49,7 @@ fn main() {
     println!("{report}");
 }
 
-/// The loop: text, model, SAE, census; tokenising is on our clock.
+/// The loop: text, model, SAE, census; tokenizing is on our clock.
 fn census(setup: &Setup, batches: usize, out: Option<&Path>, clock: &mut Clock) -> Value {
     let census = census_loop(setup, &setup.sae, batches, clock);
     if let Some(out) = out {

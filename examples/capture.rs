@@ -48,7 +48,7 @@ struct Args {
 enum ProcessingArg {
     /// The weights as they are in the file.
     None,
-    /// TransformerLens' default: fold_ln, centre writing weights, centre unembed, fold value biases.
+    /// TransformerLens' default: fold_ln, center writing weights, center unembed, fold value biases.
     Tl,
 }
 
@@ -71,7 +71,7 @@ fn run(args: &Args) -> Outcome {
         args.hooks.iter().map(|name| name.trim().parse()).collect::<Result<_, _>>()?
     };
 
-    let mut capture = Capture::of(points.clone());
+    let mut capture = Capture::new(points.clone());
     // Runs exactly to the last point that is wanted.
     if let Some(&last) = points.iter().max() {
         model.hooked().forward_until(&tokens, last, &mut capture)?;
@@ -100,9 +100,9 @@ fn read_tokens(args: &Args, model: &LanguageModel) -> Outcome<TokenBatch> {
         (None, Some(path)) => std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?,
         (None, None) => return Err("one of --token-ids, --text, --text-file is needed".into()),
     };
-    let tokenizer = model.require_tokenizer()?;
+    let tokenizer = model.try_tokenizer()?;
     // As TransformerLens: BOS goes before the text, where the tokenizer has one.
-    let bos = if tokenizer.bos().is_some() { AddBos::Prepend } else { AddBos::Never };
+    let bos = if tokenizer.bos().is_some() { AddBos::Always } else { AddBos::Never };
     let tokens = tokenizer.to_tokens(&text, bos, Some(model.shape().n_ctx))?;
     if tokens.ids.len() == usize::from(tokens.added_bos) {
         return Err("the text is empty: it has no token beside BOS".into());

@@ -110,7 +110,7 @@ fn count(args: &Args, setup: &Setup, engine: Engine) -> Outcome<(FeatureCensus, 
     args.folder.check(&census)?;
     let mut run = CensusRun::new().add(0, &setup.sae, census)?.checkpoints(args.folder.checkpoints());
     if let Some(tokens) = args.tokens {
-        run = run.stop_after(tokens);
+        run = run.max_tokens(tokens);
     }
     let bar = token_bar(args.tokens);
     let report = run.run(&mut harvest, &mut |progress| bar.set_position(progress.tokens))?;
@@ -128,7 +128,7 @@ fn count(args: &Args, setup: &Setup, engine: Engine) -> Outcome<(FeatureCensus, 
     }
     run.censuses().try_for_each(|census| census.save(&args.folder.file()))?;
     run.remove_checkpoints()?;
-    Ok((run.into_censuses().remove(0), report, harvest.report()))
+    Ok((run.finish().remove(0), report, harvest.report()))
 }
 
 /// The page: numbers of all features, examples of the strongest.

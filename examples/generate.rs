@@ -89,7 +89,7 @@ fn options(args: &Args) -> Outcome<GenerateOptions> {
     options.max_new_tokens = args.max_new_tokens;
     options.stop_strings.clone_from(&args.stop);
     if args.bos {
-        options.bos = AddBos::Prepend;
+        options.bos = AddBos::Always;
     }
     if args.temperature == 0.0 && (args.top_k.is_some() || args.top_p.is_some()) {
         return Err("--top-k and --top-p choose at random: they need a --temperature above 0".into());

@@ -40,7 +40,7 @@ fn run(args: &Args) -> Outcome {
 
     let words = |tokens: &[LensToken]| tokens.iter().map(|t| visible_token(&t.text)).collect::<Vec<_>>().join("  ");
     let mut table = Table::new([("feature", Align::Right), ("promotes", Align::Left), ("suppresses", Align::Left)]);
-    for row in lens_rows(&lens, setup.model.require_tokenizer()?) {
+    for row in lens_rows(&lens, setup.model.try_tokenizer()?) {
         table.row([row.feature.to_string(), words(&row.top), words(&row.bottom)]);
     }
     print_line(format_args!("{}\n{}\n\n{table}", setup.describe_model(), setup.describe_sae()));

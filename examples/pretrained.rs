@@ -14,7 +14,7 @@ use clap::{Args, Parser, Subcommand};
 use common::Outcome;
 use common::out::{print_line, print_note};
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
-use saescope::pretrained::{Cache, DOWNLOADS, Entry, Hub, Progress, Query, Registry};
+use saescope::pretrained::{CAN_DOWNLOAD, Cache, Entry, Hub, Progress, Query, Registry};
 use saescope::sae_core::SparseCoder;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -226,7 +226,7 @@ fn show(entry: &Entry) {
 }
 
 fn fetch(release: &str, sae_id: &str, from: &Hub) -> Outcome {
-    if !DOWNLOADS {
+    if !CAN_DOWNLOAD {
         print_note("this build does not download (feature `hub` is off); the cache is used");
     }
     let fetched = from.fetch_sae(release, sae_id)?;

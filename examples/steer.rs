@@ -67,7 +67,7 @@ pub fn run(args: &Args) -> Outcome {
         return Err(format!("a strength is {bad}, expected a finite number").into());
     }
     let setup = args.source.open()?;
-    let hook = HookedSae::home_in(setup.model.hooked(), &setup.sae)?.output();
+    let hook = HookedSae::from_metadata_in(setup.model.hooked(), &setup.sae)?.output();
     let rows = HookRows::resolve(hook, setup.model.shape())?;
     let direction = setup.sae.decoder_rows(&[args.feature])?;
     if direction.dims() != [1, rows.width()] {
@@ -79,7 +79,7 @@ pub fn run(args: &Args) -> Outcome {
         Some(d_head) => direction.reshape(((), d_head))?,
         None => direction.squeeze(0)?,
     };
-    let tokenizer = setup.model.require_tokenizer()?;
+    let tokenizer = setup.model.try_tokenizer()?;
     let prompt = tokenizer.to_tokens(&args.prompt, setup.bos(), None)?.ids;
     let answer = |strength: f64, follow: &[u32], top_k| -> Outcome<PromptReport> {
         let steer = Edit::add(hook.point, (&direction * strength)?);

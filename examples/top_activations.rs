@@ -56,7 +56,7 @@ fn run(args: &Args) -> Outcome {
     let fired = kept.activations(args.feature)?.iter().filter(|activation| **activation != 0.0).count();
     print_line(format_args!("feature {} fired on {fired} of {}", args.feature, positive.counts));
 
-    let frame = top_frame(&kept, args.feature, args.top, setup.model.require_tokenizer()?, &FrameOptions::default())?;
+    let frame = top_frame(&kept, args.feature, args.top, setup.model.try_tokenizer()?, &FrameOptions::default())?;
     print_line(format_args!(
         "{}",
         Table::from_frame(&frame, &["activation", "readable", "readable_context", "document", "span_start"], args.top)

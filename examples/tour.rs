@@ -82,7 +82,7 @@ impl Args {
 pub fn tour(args: &Args) -> Outcome {
     let started = Instant::now();
     let setup = args.source.open()?;
-    let tokenizer = setup.model.require_tokenizer()?;
+    let tokenizer = setup.model.try_tokenizer()?;
     if tokenizer.to_tokens(&args.prompt, setup.bos(), None)?.ids.is_empty() {
         return Err(
             "--prompt is empty, and this tokenizer puts no BOS before a text: there is no token to predict from".into(),
@@ -189,7 +189,7 @@ fn one_feature(args: &Args, setup: &Setup, kept: &FeatureExamples, page: &mut Pa
     );
 
     cell("23", "Its ten strongest examples");
-    let top = top_frame(kept, feature, 10, setup.model.require_tokenizer()?, &FrameOptions::default())?;
+    let top = top_frame(kept, feature, 10, setup.model.try_tokenizer()?, &FrameOptions::default())?;
     write_csv(&top, &args.out.join("top10.csv"))?;
     print_line(format_args!(
         "{}",
@@ -216,7 +216,7 @@ fn lens(setup: &Setup, features: &[u32], page: &mut Page) -> Outcome {
         }
         lens => lens?,
     };
-    let rows = lens_rows(&lens, setup.model.require_tokenizer()?);
+    let rows = lens_rows(&lens, setup.model.try_tokenizer()?);
     let shown = &rows[..rows.len().min(7)];
     let mut table = Table::new(
         [(String::new(), Align::Left)]
@@ -249,7 +249,7 @@ fn frequencies(setup: &Setup, page: &mut Page) {
 
 /// The likeliest next tokens after a text.
 fn next_tokens(setup: &Setup, prompt: &str, k: usize) -> Outcome<Table> {
-    let tokenizer = setup.model.require_tokenizer()?;
+    let tokenizer = setup.model.try_tokenizer()?;
     let tokens = tokenizer.to_tokens(prompt, setup.bos(), None)?;
     let last = tokens.ids.len().checked_sub(1).ok_or("the prompt has no tokens")?;
     let logits = setup.model.hooked().forward(&TokenBatch::new(&[tokens.ids])?, &mut NoTap)?.get(0)?.get(last)?;

@@ -98,14 +98,14 @@ impl Setup {
         let mut run = CensusRun::new().add(0, sae, FeatureCensus::new(sae.d_sae(), options).unwrap()).unwrap();
         // The SAE's metadata exclude special tokens from training: a census of the harvest still sees and counts them.
         run.run(&mut self.store(None).in_order(), &mut |_| {}).unwrap();
-        let census = run.into_censuses().remove(0);
+        let census = run.finish().remove(0);
         found.push(("census", census.tokens(), *census.excluded()));
 
         let options = CollectOptions { total_batches: 1000, filter: filter.clone(), ..CollectOptions::default() };
         let kept = collect(sae, &mut self.store(None), &[767], &options, &mut |_| {}).unwrap();
         found.push(("collect", kept.counts().tokens, kept.counts().excluded));
 
-        let family = WordList::days(model.require_tokenizer().unwrap()).unwrap();
+        let family = WordList::days(model.try_tokenizer().unwrap()).unwrap();
         let options = WordFeatureOptions { filter: filter.clone(), ..WordFeatureOptions::default() };
         let report = word_features(sae, &mut self.store(None), &family, &options, &mut |_| {}).unwrap();
         found.push(("families", report.counts.tokens, report.counts.excluded));
@@ -120,7 +120,7 @@ impl Setup {
         let evaluation = evaluate_store(sae, &mut self.store(None), &options, &mut |_| {}).unwrap();
         found.push(("evals", evaluation.counts.counted, evaluation.counts.excluded));
 
-        let tokenizer = model.require_tokenizer().unwrap();
+        let tokenizer = model.try_tokenizer().unwrap();
         let target = NeuronpediaTarget { hook: 0, coder: sae, model, tokenizer };
         let mut options = NeuronpediaOptions::new("demo", 2, "res");
         (options.filter, options.features_per_file) = (filter.clone(), 1024);

@@ -77,7 +77,7 @@ fn get_batch_tokens_is_saelens() {
 fn activations_codes_and_losses_agree() {
     let demo = Demo::load();
     let (tokens, point): (_, HookPoint) = (demo.first_batch(), HOOK.parse().expect("a name"));
-    let mut capture = Capture::of([point]);
+    let mut capture = Capture::new([point]);
     let logits = demo.model.hooked().forward(&tokens, &mut capture).expect("the forward runs");
     let resid = capture.take(point).expect("captured");
     let head = |x: &candle_core::Tensor, n: usize| floats(&x.i((0, ..n)).expect("the first positions"));
@@ -97,7 +97,7 @@ fn predictions_agree() {
     let tokenizer = demo.model.tokenizer().expect("a tokenizer");
     for case in demo.answers["prompts"].as_array().expect("a list") {
         let prompt = case["prompt"].as_str().expect("text");
-        let ids = tokenizer.to_tokens(prompt, AddBos::Prepend, None).expect("tokens").ids;
+        let ids = tokenizer.to_tokens(prompt, AddBos::Always, None).expect("tokens").ids;
         assert_eq!(ids, parse::<Vec<u32>>(&case["ids"]), "{prompt:?}");
         let logits =
             demo.model.hooked().forward(&TokenBatch::new(&[&ids]).expect("a row"), &mut NoTap).expect("logits");

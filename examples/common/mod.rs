@@ -84,7 +84,7 @@ pub struct SaeFlags {
 pub enum ProcessingFlag {
     /// The file's weights as they are.
     None,
-    /// TransformerLens' default: fold_ln, centre writing weights, centre unembed, fold value biases.
+    /// TransformerLens' default: fold_ln, center writing weights, center unembed, fold value biases.
     Tl,
 }
 
@@ -191,7 +191,7 @@ impl Setup {
     pub fn bos(&self) -> AddBos {
         let has_bos = self.model.tokenizer().is_some_and(|tokenizer| tokenizer.bos().is_some());
         match self.sae.metadata().prepend_bos.unwrap_or(has_bos) {
-            true => AddBos::Prepend,
+            true => AddBos::Always,
             false => AddBos::Never,
         }
     }
@@ -200,7 +200,7 @@ impl Setup {
         if let Some(found) = self.chat.found.get() {
             return Ok(found.clone());
         }
-        let tokenizer = self.model.require_tokenizer()?;
+        let tokenizer = self.model.try_tokenizer()?;
         let name = self.chat.name.as_deref().unwrap_or("default");
         let template = match &self.chat.file {
             Some(file) => Some(ChatTemplate::open_named(file, name, tokenizer)?),

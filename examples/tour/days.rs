@@ -14,7 +14,7 @@ const FAMILY: usize = 9;
 /// Cells 26 and 27: the features that fire on names of days, found by their activations, and the PCA of what they reconstruct.
 pub fn days(args: &Args, setup: &Setup, page: &mut Page) -> Outcome {
     cell("26", "The features of the days of the week, found by their activations");
-    let tokenizer = setup.model.require_tokenizer()?;
+    let tokenizer = setup.model.try_tokenizer()?;
     let family = WordList::days(tokenizer)?;
     let options =
         WordFeatureOptions { total_batches: Some(args.family_batches()), top: FAMILY, ..WordFeatureOptions::default() };

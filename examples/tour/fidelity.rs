@@ -91,7 +91,7 @@ fn value(found: &Evaluation, key: &str) -> Outcome<f64> {
 /// What the model says next, without and with the SAE.
 fn prompt(args: &Args, setup: &Setup, page: &mut Page) -> Outcome {
     cell("", "A prompt, without the SAE and with it");
-    let tokenizer = setup.model.require_tokenizer()?;
+    let tokenizer = setup.model.try_tokenizer()?;
     let prompt = tokenizer.to_tokens(&args.prompt, setup.bos(), None)?.ids;
     let ask = |answer: &[&[u32]], tap: &mut dyn Tap| -> Outcome<PromptReport> {
         Ok(test_prompt_tokens(&setup.model, &prompt, answer, 10, tap)?)
@@ -105,7 +105,7 @@ fn prompt(args: &Args, setup: &Setup, page: &mut Page) -> Outcome {
     let plain = ask(&[&answer], &mut NoTap)?;
     let with_sae = ask(
         &[&answer],
-        &mut Splice::on(setup.model.hooked()).with(HookedSae::home_in(setup.model.hooked(), &setup.sae)?)?,
+        &mut Splice::new(setup.model.hooked()).with(HookedSae::from_metadata_in(setup.model.hooked(), &setup.sae)?)?,
     )?;
     let (plain, with_sae) = (first(&plain)?, first(&with_sae)?);
     let mut table = Table::new([

@@ -27,7 +27,7 @@ fn outputs_agree(processing: Processing, file: &str) {
     let tokens = golden.tokens("tokens");
     let names: Vec<String> = parse(&meta["hooks"]);
     let points: Vec<HookPoint> = names.iter().map(|name| name.parse().expect("a TransformerLens name")).collect();
-    let mut capture = Capture::of(points.iter().copied());
+    let mut capture = Capture::new(points.iter().copied());
     let logits = model.hooked().forward(&tokens, &mut capture).expect("the forward runs");
     for (name, &point) in names.iter().zip(&points) {
         let ours = capture.get(point).expect("captured");
@@ -73,7 +73,7 @@ fn the_processed_weights_have_the_sums_of_transformer_lens() {
         let (sum, squares) = (of(|x| x), of(|x| x * x));
         let want = |key: &str| stats[name][key].as_f64().expect("a number");
         close(&format!("{name} sum of squares"), squares, want("sumsq"), 1e-6);
-        // The sums are nearly zero (that is what centring does), so they are measured against the entries' size.
+        // The sums are nearly zero (that is what centering does), so they are measured against the entries' size.
         let noise = (sum - want("sum")).abs() / (squares * ours.len() as f64).sqrt();
         println!("| {name} sum | {noise:.1e} | 1e-6 |");
         assert!(noise <= 1e-6, "{name}: sum {sum}, expected {}", want("sum"));
@@ -97,7 +97,7 @@ fn embeddings(model: &LanguageModel) -> (Vec<f32>, Vec<f32>) {
     let (mut w_e, mut w_pos) = (Vec::new(), Vec::new());
     let ids: Vec<u32> = (0..u32::try_from(shape.d_vocab).expect("small")).collect();
     for row in ids.chunks(shape.n_ctx) {
-        let mut capture = Capture::of([embed, pos_embed]);
+        let mut capture = Capture::new([embed, pos_embed]);
         let tokens = TokenBatch::new(&[row]).expect("a row");
         model.hooked().forward_until(&tokens, pos_embed, &mut capture).expect("embeddings");
         w_e.extend(floats(capture.get(embed).expect("captured")));

@@ -21,7 +21,7 @@ const CHUNKS: usize = 20;
 /// Which TransformerLens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ConcatenateVersion {
-    /// 3.9: each document is tokenised by itself, and an EOS token put between.
+    /// 3.9: each document is tokenized by itself, and an EOS token put between.
     #[default]
     PerDocument,
     /// 2.16, which most published SAEs were trained with: the texts are joined by the EOS token's text and cut into 20 chunks of
@@ -40,7 +40,7 @@ pub struct ConcatenateOptions {
     pub bos: Option<u32>,
     /// Goes between documents, and fills up where there is no `pad`.
     pub eos: u32,
-    /// How `eos` is spelt; only [`ConcatenateVersion::Chunks`] needs it.
+    /// How `eos` is spelled; only [`ConcatenateVersion::Chunks`] needs it.
     pub eos_text: String,
     /// The tokenizer's padding token, if it has one. (Without one 2.16 fills up with an id that the model does not have; here `eos` does.)
     pub pad: Option<u32>,
@@ -228,8 +228,8 @@ impl<S: DocumentSource> Iterator for ConcatenatedRows<S> {
     }
 }
 
-fn tokenised(tokenizer: &dyn Tokenize, doc: DocId, text: &str) -> Result<TokenizedText> {
-    let out = tokenizer.tokenise(text)?;
+fn tokenized(tokenizer: &dyn Tokenize, doc: DocId, text: &str) -> Result<TokenizedText> {
+    let out = tokenizer.tokenize(text)?;
     if out.ids.len() == out.spans.len() {
         return Ok(out);
     }
@@ -238,7 +238,7 @@ fn tokenised(tokenizer: &dyn Tokenize, doc: DocId, text: &str) -> Result<Tokeniz
 
 fn per_document(group: &[Document], tokenizer: &dyn Tokenize, eos: u32) -> Result<Flat> {
     let all: Vec<TokenizedText> =
-        group.par_iter().map(|(doc, text)| tokenised(tokenizer, *doc, text)).collect::<Result<_>>()?;
+        group.par_iter().map(|(doc, text)| tokenized(tokenizer, *doc, text)).collect::<Result<_>>()?;
     let mut flat = Flat::default();
     for (i, ((doc, _), TokenizedText { ids, spans })) in group.iter().zip(all).enumerate() {
         if i > 0 {
@@ -267,7 +267,7 @@ fn in_chunks(group: &[Document], tokenizer: &dyn Tokenize, eos_text: &str) -> Re
     let chunks = chunks(&full);
     let first = group[0].0;
     let all: Vec<TokenizedText> =
-        chunks.par_iter().map(|chunk| tokenised(tokenizer, first, &full[chunk.clone()])).collect::<Result<_>>()?;
+        chunks.par_iter().map(|chunk| tokenized(tokenizer, first, &full[chunk.clone()])).collect::<Result<_>>()?;
     let mut flat = Flat::default();
     for (chunk, TokenizedText { ids, spans }) in chunks.iter().zip(all) {
         for (id, span) in ids.into_iter().zip(spans) {

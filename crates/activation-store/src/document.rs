@@ -21,7 +21,7 @@ impl std::fmt::Display for DocId {
 /// What a piece of a document holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Content {
-    /// Text, to be tokenised.
+    /// Text, to be tokenized.
     Text(String),
     /// Token ids, made by whoever made the file.
     Tokens(Vec<u32>),
@@ -46,7 +46,7 @@ impl Content {
 
 /// A stretch of one document. Most documents are one piece; a long one arrives in several, in order, one after another.
 ///
-/// Text is cut only where tokenisation does not notice (for tokenizers that [`crate::Tokenize::splits_at_whitespace`]):
+/// Text is cut only where tokenization does not notice (for tokenizers that [`crate::Tokenize::splits_at_whitespace`]):
 /// between a letter or digit and the whitespace after it, or at least between a non-whitespace character and a space. Only a run
 /// of text without any such place that is longer than a piece may be is cut elsewhere, between two characters;
 /// [`crate::PackingReport::forced_cuts`] counts these.

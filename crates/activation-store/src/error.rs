@@ -283,7 +283,7 @@ pub enum Error {
         /// The token.
         at: crate::TokenPos,
     },
-    /// Text, and nothing to tokenise it with.
+    /// Text, and nothing to tokenize it with.
     #[error("{doc} is text, and no tokenizer was given")]
     NoTokenizer {
         /// The document.
@@ -306,7 +306,7 @@ pub enum Error {
         /// The limit in bytes.
         limit: usize,
     },
-    /// A pre-tokenised document that is shorter than the context.
+    /// A pre-tokenized document that is shorter than the context.
     #[error("{doc} holds {found} tokens, expected at least the context size {expected}")]
     RowTooShort {
         /// The document.

@@ -146,7 +146,7 @@ impl Harvest {
     /// # Errors
     /// The model's.
     pub fn activations(&self, batch: &TokenRowBatch) -> Result<Vec<Tensor>> {
-        let mut capture = Capture::of(self.spec.hooks.iter().map(HookRows::point));
+        let mut capture = Capture::new(self.spec.hooks.iter().map(HookRows::point));
         self.model.hooked().forward_until(&batch.tokens()?, self.last, &mut capture)?;
         self.spec.hooks.iter().map(|hook| self.kept(&hook.gather(capture.get(hook.point())?)?)).collect()
     }
@@ -211,7 +211,7 @@ impl Harvest {
         let shape = self.model.shape();
         let count = DIGEST_TOKENS.min(shape.n_ctx).min(shape.d_vocab);
         let tokens: Vec<u32> = (0..count).map(|i| (i * shape.d_vocab / count) as u32).collect();
-        let mut capture = Capture::of(self.spec.hooks.iter().map(HookRows::point));
+        let mut capture = Capture::new(self.spec.hooks.iter().map(HookRows::point));
         self.model.hooked().forward_until(&TokenBatch::new(&[tokens])?, self.last, &mut capture)?;
         let bytes = |hook: &HookRows| -> Result<Vec<u8>> {
             let values = capture.get(hook.point())?.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
@@ -254,7 +254,7 @@ impl ActivationSource for Harvest {
         self.model.tokenizer()
     }
 
-    /// Tokenises and packs; the model does not run.
+    /// Tokenizes and packs; the model does not run.
     fn skip_batches(&mut self, batches: u64) -> Result<u64> {
         for passed in 0..batches {
             let Some(batch) = self.get_batch_tokens()? else { return Ok(passed) };

@@ -19,7 +19,7 @@ pub enum LongDocuments {
     Refuse,
 }
 
-/// Text on each side of a cut that is tokenised to check it.
+/// Text on each side of a cut that is tokenized to check it.
 const CHECKED_BYTES: usize = 256;
 /// Places that are tried, and how far back from the limit they may be.
 const TRIES: usize = 16;
@@ -41,7 +41,7 @@ impl Joiner {
         Self { limit, policy, held: None, cut: false, skipping: None }
     }
 
-    /// Adds a piece of text; what can be tokenised by then goes to `out`.
+    /// Adds a piece of text; what can be tokenized by then goes to `out`.
     pub(crate) fn push(
         &mut self,
         piece: Piece,
@@ -146,7 +146,7 @@ fn place(text: &str, limit: usize, tokenizer: &dyn Tokenize) -> Result<Place> {
 fn exact(text: &str, end: usize, space: char, tokenizer: &dyn Tokenize) -> Result<Option<usize>> {
     let from = text.floor_char_boundary(end.saturating_sub(CHECKED_BYTES));
     let to = text.floor_char_boundary((end + CHECKED_BYTES).min(text.len()));
-    let ids = |range: std::ops::Range<usize>| Ok::<_, Error>(tokenizer.tokenise(&text[range])?.ids);
+    let ids = |range: std::ops::Range<usize>| Ok::<_, Error>(tokenizer.tokenize(&text[range])?.ids);
     let whole = ids(from..to)?;
     let Some(rest) = whole.strip_prefix(ids(from..end)?.as_slice()) else { return Ok(None) };
     let after = end + space.len_utf8();

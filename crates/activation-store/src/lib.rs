@@ -1,7 +1,7 @@
 //! From documents to activations.
 //!
 //! The data's way through this crate: [`Documents`] reads text or token files piece by piece in bounded memory,
-//! [`TokenRows`] tokenises the pieces and packs them into rows of one context length, each token with its [`Origin`];
+//! [`TokenRows`] tokenizes the pieces and packs them into rows of one context length, each token with its [`Origin`];
 //! [`Harvest`] runs the model on them up to a hook point, and [`Shuffled`] sends the rows through a [`Ring`] of fixed size.
 //! [`ActivationStore`] is these stages put together, with SAELens' parameter names.
 
@@ -23,7 +23,7 @@ mod spec;
 mod store;
 mod stream_id;
 mod token_rows;
-mod tokenise;
+mod tokenize;
 
 pub mod parquet_checks;
 
@@ -45,4 +45,4 @@ pub use spec::{ActivationSpec, Shuffle, memory_bytes};
 pub use store::ActivationStore;
 pub use stream_id::{BatchOrder, FileDigest, StreamDifference, StreamId, sha256_hex};
 pub use token_rows::{Origin, TokenRow, TokenRows};
-pub use tokenise::{Tokenize, TokenizedText};
+pub use tokenize::{Tokenize, TokenizedText};

@@ -69,11 +69,11 @@ impl PackingOptions {
 /// What happens to documents that arrive as tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PretokenizedRows {
-    /// Each document is a row that somebody has packed (SAELens' pre-tokenised mode): cut to `context_size`, an error where it is
+    /// Each document is a row that somebody has packed (SAELens' pre-tokenized mode): cut to `context_size`, an error where it is
     /// shorter, nothing inserted.
     #[default]
     Rows,
-    /// They are packed like tokenised text.
+    /// They are packed like tokenized text.
     Pack,
 }
 
@@ -88,7 +88,7 @@ pub struct PackingReport {
     pub empty_documents: u64,
     /// Those dropped whole because they do not fill a row (`disable_concat`).
     pub short_documents: u64,
-    /// Those whose tail was dropped (`disable_concat`, and pre-tokenised rows longer than the context).
+    /// Those whose tail was dropped (`disable_concat`, and pre-tokenized rows longer than the context).
     pub truncated_documents: u64,
     /// Rows handed out.
     pub rows: u64,
@@ -98,7 +98,7 @@ pub struct PackingReport {
     pub inserted: u64,
     /// Tokens of documents that are in no row: the last incomplete row, truncated tails, short documents.
     pub dropped_tokens: u64,
-    /// Cuts inside a document where tokenisation may have noticed: a run without whitespace longer than a piece may be.
+    /// Cuts inside a document where tokenization may have noticed: a run without whitespace longer than a piece may be.
     pub forced_cuts: u64,
     /// Documents that were cut because the tokenizer must see a document whole and they are too long for that ([`LongDocuments::Cut`]).
     pub cut_documents: u64,
@@ -193,7 +193,7 @@ impl Packer {
     /// The document of `stretch`, which was its last, is over.
     ///
     /// # Errors
-    /// A pre-tokenised document that is shorter than the context.
+    /// A pre-tokenized document that is shorter than the context.
     pub(crate) fn end_document(&mut self, stretch: &Stretch) -> Result<()> {
         if self.alone(stretch) && !self.own_done {
             self.drop_own(stretch)?;

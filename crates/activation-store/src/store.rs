@@ -31,7 +31,7 @@ impl ActivationStore {
         documents: impl DocumentSource + 'static,
         options: StoreOptions,
     ) -> Result<Self> {
-        let options = options.or_metadata(sae.provenance().unwrap_or(&SaeMetadata::default()))?;
+        let options = options.or_metadata(sae.metadata().unwrap_or(&SaeMetadata::default()))?;
         let name = options.hook_name.as_deref().unwrap_or_default();
         let selector = HookSelector { point: find_hook(model, name)?, head: options.hook_head_index };
         let hook = HookRows::resolve(selector, model.shape())?;
@@ -208,12 +208,12 @@ fn missing(model: &LanguageModel, hook: HookPoint) -> Error {
     Error::MissingHook { hook, model: model.name().into(), n_layers: model.shape().n_layers }
 }
 
-/// The model's tokenizer, shared with the threads that tokenise.
+/// The model's tokenizer, shared with the threads that tokenize.
 struct OfModel(LanguageModel);
 
 impl Tokenize for OfModel {
-    fn tokenise(&self, text: &str) -> Result<TokenizedText> {
-        self.0.require_tokenizer()?.tokenise(text)
+    fn tokenize(&self, text: &str) -> Result<TokenizedText> {
+        self.0.try_tokenizer()?.tokenize(text)
     }
 
     fn splits_at_whitespace(&self) -> bool {

@@ -1,4 +1,4 @@
-//! The stream from pieces of documents to rows of tokens: tokenised in parallel, packed in order.
+//! The stream from pieces of documents to rows of tokens: tokenized in parallel, packed in order.
 
 use crate::joining::Joiner;
 use crate::packing::{Packer, PackingOptions, PackingReport};
@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 /// Text handed to the tokenizer at a time, about: enough to keep a thread busy, small enough for its scratch memory.
 const STRETCH_BYTES: usize = 64 << 10;
-/// Text tokenised ahead of the rows, at first and at most: the first row comes soon, later all threads have work.
+/// Text tokenized ahead of the rows, at first and at most: the first row comes soon, later all threads have work.
 const LOOKAHEAD_BYTES: Range<usize> = 64 << 10..8 << 20;
 /// Where a token comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,7 +59,7 @@ impl Stretch {
     }
 }
 
-/// What there is to tokenise: a stretch of a piece.
+/// What there is to tokenize: a stretch of a piece.
 struct Job<'a> {
     piece: &'a Piece,
     part: Range<usize>,
@@ -74,7 +74,7 @@ impl Job<'_> {
             Content::Tokens(ids) => Ok(Stretch { doc, start, ids: ids.clone(), spans: None, last: self.last }),
             Content::Text(text) => {
                 let tokenizer = tokenizer.ok_or(Error::NoTokenizer { doc })?;
-                let TokenizedText { ids, spans } = tokenizer.tokenise(&text[self.part.clone()])?;
+                let TokenizedText { ids, spans } = tokenizer.tokenize(&text[self.part.clone()])?;
                 if ids.len() != spans.len() {
                     return Err(Error::Spans { doc, ids: ids.len(), spans: spans.len() });
                 }
@@ -86,7 +86,7 @@ impl Job<'_> {
 
 /// Rows of tokens from a stream of documents: an iterator.
 ///
-/// Tokenising runs in parallel (rayon's current pool) on a bounded look-ahead of at most about 8 MiB of text, held with its tokens;
+/// Tokenizing runs in parallel (rayon's current pool) on a bounded look-ahead of at most about 8 MiB of text, held with its tokens;
 /// rows come in the documents' order and do not depend on the number of threads or the size of the pieces.
 ///
 /// With a tokenizer that does not [cut at whitespace](Tokenize::splits_at_whitespace) the pieces of a document are joined
@@ -149,7 +149,7 @@ impl<S: DocumentSource> TokenRows<S> {
         &self.source
     }
 
-    /// Reads pieces up to the look-ahead and tokenises them.
+    /// Reads pieces up to the look-ahead and tokenizes them.
     fn refill(&mut self) {
         let most = LOOKAHEAD_BYTES.end.min(4 * STRETCH_BYTES * rayon::current_num_threads().max(1));
         let mut pieces = Vec::new();
@@ -183,7 +183,7 @@ impl<S: DocumentSource> TokenRows<S> {
         }
     }
 
-    /// Adds a piece to those to be tokenised, or to the document that is being joined.
+    /// Adds a piece to those to be tokenized, or to the document that is being joined.
     fn admit(&mut self, piece: Piece, pieces: &mut Vec<Piece>) {
         let Content::Text(text) = &piece.content else {
             pieces.push(piece);

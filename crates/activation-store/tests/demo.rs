@@ -46,7 +46,7 @@ fn shuffled_rows_lead_back_to_their_bytes() {
     let options = StoreOptions { keep_rows: KeepRows::All, ..Default::default() };
     let mut store =
         ActivationStore::from_sae(&MODEL, &*SAE, InMemory::new(texts.clone(), Content::Text), options).unwrap();
-    let tokenizer = MODEL.require_tokenizer().unwrap();
+    let tokenizer = MODEL.try_tokenizer().unwrap();
     let bos = tokenizer.bos().unwrap();
     // The SAE was trained without special tokens, and its metadata says so.
     assert_eq!(store.spec().filter, TokenFilter::structural());

@@ -55,7 +55,7 @@ fn flat(batches: &[ActivationBatch]) -> Vec<(TokenPos, Vec<f32>)> {
 
 /// What a plain forward with a capture gives for row `row`, `[pos, ..]`.
 fn direct(name: &str, row: usize) -> Tensor {
-    let mut capture = Capture::of([hook(name)]);
+    let mut capture = Capture::new([hook(name)]);
     let tokens = TokenBatch::new(&[rows(10, 16)[row].clone()]).unwrap();
     GPT2.hooked().forward_until(&tokens, hook(name), &mut capture).unwrap();
     capture.get(hook(name)).unwrap().squeeze(0).unwrap()
@@ -309,8 +309,8 @@ fn what_cannot_work_is_refused_at_construction() {
     let absent = from_sae(&sae(64, absent), small());
     assert!(matches!(absent, Error::MissingHook { n_layers: 3, .. }), "{absent}");
     assert!(absent.to_string().contains("blocks.7.hook_resid_pre"));
-    let misspelt = SaeMetadata { hook_name: Some("blocks.1.hook_resid_prae".into()), ..metadata() };
-    assert!(from_sae(&sae(64, misspelt), small()).to_string().contains(RESID));
+    let misspelled = SaeMetadata { hook_name: Some("blocks.1.hook_resid_prae".into()), ..metadata() };
+    assert!(from_sae(&sae(64, misspelled), small()).to_string().contains(RESID));
     for (key, gap) in [
         ("context_size", SaeMetadata { context_size: None, ..metadata() }),
         ("prepend_bos", SaeMetadata { prepend_bos: None, ..metadata() }),

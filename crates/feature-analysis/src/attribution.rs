@@ -94,7 +94,7 @@ impl LogitDifference {
                 return Err(Error::Option { option, expected, found: id.to_string() });
             }
         }
-        let real = tokens.real(0);
+        let real = tokens.token_range(0);
         let position = self.position.unwrap_or(real.end.saturating_sub(1));
         if !real.contains(&position) {
             let expected = "a column that holds a token of the prompt";
@@ -123,7 +123,7 @@ pub fn direct_effects(
     difference: &LogitDifference,
 ) -> Result<Attribution> {
     let position = difference.check(model, tokens)?;
-    drop(Splice::on(model).with(sae.borrowed())?);
+    drop(Splice::new(model).with(sae.borrowed())?);
     let [from, to] = [sae.input(), sae.output()].map(|at| HookRows::resolve(at, model.shape()));
     let (from, to) = (from?, to?);
     let found = gradients(model, tokens, &[from.point(), to.point()], |logits| difference.of(logits, position))?;
@@ -150,7 +150,7 @@ pub fn direct_effects(
         tokens: tokens.clone(),
         difference: LogitDifference { position: Some(position), ..difference.clone() },
     };
-    let real = tokens.real(0);
+    let real = tokens.token_range(0);
     for pos in real.clone() {
         let (token, g) = (tokens.ids()[pos], &gradient[pos]);
         if sae.excludes(pos - real.start, token, &vectors[pos]) {
@@ -227,13 +227,13 @@ impl Attribution {
         let entry = input.layer().map(|layer| HookPoint::Block { layer: layer as u16, site: Site::ResidPre });
         let mut before = None;
         if let (Some(entry), Some(layer)) = (entry.filter(|entry| model.hook_points().contains(entry)), input.layer()) {
-            let mut capture = Capture::of([entry]);
+            let mut capture = Capture::new([entry]);
             model.forward_until(&self.tokens, entry, &mut capture)?;
             before = Some((layer, capture.take(entry)?));
         }
         let (tokens, difference) = (&self.tokens, &self.difference);
         let metric = |edit: Option<FeatureEdit>| -> Result<f64> {
-            let mut splice = Splice::on(model).with(sae.borrowed().error_term(true))?;
+            let mut splice = Splice::new(model).with(sae.borrowed().error_term(true))?;
             if let Some(edit) = edit {
                 splice = splice.edit(output, edit)?;
             }

@@ -66,7 +66,7 @@ pub fn logit_lens(
     let d_vocab = model.shape().d_vocab;
     let at = match options.at {
         Some(at) => at,
-        None => HookedSae::home_in(model.hooked(), coder)?.output(),
+        None => HookedSae::from_metadata_in(model.hooked(), coder)?.output(),
     };
     let map = residual_map(model, coder, at)?;
     let features = match features {
@@ -110,8 +110,8 @@ pub(crate) fn residual_map(model: &LanguageModel, coder: &dyn SparseCoder, at: H
 pub(crate) fn written(model: &LanguageModel, coder: &dyn SparseCoder, read: HookSelector) -> Result<HookSelector> {
     let has_own_output =
         |metadata: &SaeMetadata| metadata.hook_name_out.is_some() && metadata.hook_name_out != metadata.hook_name;
-    if coder.is_transcoder() || coder.provenance().is_some_and(has_own_output) {
-        return Ok(HookedSae::home_in(model.hooked(), coder)?.output());
+    if coder.is_transcoder() || coder.metadata().is_some_and(has_own_output) {
+        return Ok(HookedSae::from_metadata_in(model.hooked(), coder)?.output());
     }
     Ok(read)
 }

@@ -25,7 +25,7 @@
 //! println!("{} examples in {}", kept.len(), kept.counts());
 //!
 //! // Cell 23: its strongest activations, with the text around them.
-//! let tokenizer = model.require_tokenizer()?;
+//! let tokenizer = model.try_tokenizer()?;
 //! let top = top_frame(&kept, features[0], 10, tokenizer, &FrameOptions::default())?;
 //!
 //! // Cell 24: the tokens it promotes.
@@ -42,7 +42,7 @@
 //! let census = FeatureCensus::new(2048, CensusOptions::default())?;
 //! let mut run = CensusRun::new().add(0, &sae, census)?;
 //! run.run(&mut harvest, &mut |_progress| {})?;
-//! let census = run.into_censuses().remove(0);
+//! let census = run.finish().remove(0);
 //! println!("{} dead features; the strongest of feature 7: {:?}", census.dead().len(), census.top(7)?);
 //! census.save("census.parquet".as_ref())?;
 //! # Ok(()) }

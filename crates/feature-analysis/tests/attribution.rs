@@ -28,12 +28,12 @@ fn metric(logits: &candle_core::Tensor) -> f64 {
 
 const HOOK: &str = "blocks.0.hook_resid_post";
 
-fn normed(model: &dyn HookedModel, normalisation: Normalization) -> Sae {
+fn normed(model: &dyn HookedModel, normalization: Normalization) -> Sae {
     let d = model.shape().d_model;
     let rng = &mut <rand_chacha::ChaCha8Rng as rand::SeedableRng>::seed_from_u64(5);
     let (enc, dec) = (normal(rng, 0.2, &[d, 64]), normal(rng, 0.2, &[64, d]));
     let bias = |n: usize| (0..n).map(|i| (i % 5) as f32 * 0.05).collect::<Vec<_>>();
-    Sae::on(Engine::Reference, SaeParts { normalisation, ..SaeParts::new(enc, bias(64), dec, bias(d)) }).unwrap()
+    Sae::on(Engine::Reference, SaeParts { normalization, ..SaeParts::new(enc, bias(64), dec, bias(d)) }).unwrap()
 }
 
 fn each_sae(check: impl Fn(&str, &dyn HookedModel, &TokenBatch, &Sae, &Attribution)) {
@@ -58,7 +58,7 @@ fn direct_effects_are_finite_differences() {
             let scaled = |factor: f32| {
                 let edit = FeatureEdit::scale([row.feature], factor).positions(row.pos..=row.pos);
                 let at_hook = HookedSae::new(at(HOOK), sae).error_term(true);
-                let mut splice = Splice::on(model).with(at_hook).unwrap().edit(at(HOOK), edit).unwrap();
+                let mut splice = Splice::new(model).with(at_hook).unwrap().edit(at(HOOK), edit).unwrap();
                 metric(&model.forward(tokens, &mut splice).unwrap())
             };
             let eps = 0.02f32;
@@ -109,7 +109,7 @@ fn a_skip_connection_is_not_counted_as_error() {
     let skip = along(&transcoder.skip(x).unwrap().unwrap());
     // The error that the splice adds back: what decode and skip together miss.
     let mut splice =
-        Splice::on(model).with(place).unwrap().capture([SaeHookPoint::new(write, SaeSite::Error)]).unwrap();
+        Splice::new(model).with(place).unwrap().capture([SaeHookPoint::new(write, SaeSite::Error)]).unwrap();
     model.forward(&tokens, &mut splice).unwrap();
     let error = along(&splice.captured().tensor(SaeHookPoint::new(write, SaeSite::Error)).unwrap());
     let size = found.rows.iter().map(|row| row.direct.abs()).sum::<f64>();
@@ -155,7 +155,7 @@ fn exact_effects_on_every_engine() {
             for row in measured.rows.iter().filter(|row| row.feature == feature) {
                 let edit = FeatureEdit::ablate([feature]).positions(row.pos..=row.pos);
                 let with = HookedSae::new(at(HOOK), &full).error_term(true);
-                let mut splice = Splice::on(model).with(with).unwrap().edit(at(HOOK), edit).unwrap();
+                let mut splice = Splice::new(model).with(with).unwrap().edit(at(HOOK), edit).unwrap();
                 let change = metric(&plain) - metric(&model.forward(&tokens, &mut splice).unwrap());
                 let apart = (row.exact.unwrap() - change).abs();
                 assert!(apart < 4.0 * tolerance(engine) * size.sqrt(), "{name}, {engine}: {row:?} against {change}");

@@ -24,9 +24,9 @@ fn harvest(model: &LanguageModel, sae: &Sae, prompts: usize) -> Harvest {
 
 fn census(model: &LanguageModel, sae: &Sae, prompts: usize, options: &CensusOptions) -> FeatureCensus {
     let census = FeatureCensus::new(sae.d_sae(), options.clone()).unwrap();
-    let mut run = CensusRun::new().add(0, sae, census).unwrap().stop_after(TOKENS);
+    let mut run = CensusRun::new().add(0, sae, census).unwrap().max_tokens(TOKENS);
     run.run(&mut harvest(model, sae, prompts), &mut |_| {}).unwrap();
-    run.into_censuses().remove(0)
+    run.finish().remove(0)
 }
 
 #[test]

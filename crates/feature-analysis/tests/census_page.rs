@@ -26,9 +26,9 @@ fn the_page_shows_what_the_census_counted() {
     let model = load(&demo("lm"), &LoadOptions::new(Processing::TransformerLens)).unwrap();
     let sae = Sae::load(demo("sae")).unwrap();
     let census = FeatureCensus::new(sae.d_sae(), CensusOptions::default()).unwrap();
-    let mut run = CensusRun::new().add(0, &sae, census).unwrap().stop_after(20_000);
+    let mut run = CensusRun::new().add(0, &sae, census).unwrap().max_tokens(20_000);
     run.run(&mut store(&model, &sae).in_order(), &mut |_| {}).unwrap();
-    let census = run.into_censuses().remove(0);
+    let census = run.finish().remove(0);
 
     let options = CensusPageOptions { features: 6, examples: 5, promotes: 3, ..CensusPageOptions::default() };
     let view = CensusPage::of(&census, &sae, &mut store(&model, &sae), &options).unwrap();

@@ -130,8 +130,7 @@ fn a_checkpoint_that_cannot_be_read_is_passed_over() {
         let census = FeatureCensus::new(WIDTH, every_token()).unwrap();
         let checkpoints = Checkpoints::new(folder).every_batches(1);
         let mut run = CensusRun::new().add(0, &coder, census).unwrap().checkpoints(checkpoints);
-        run.run(&mut Synthetic::new(batches), &mut |_| {})
-            .map(|report| (report, support::bytes(&run.into_censuses()[0])))
+        run.run(&mut Synthetic::new(batches), &mut |_| {}).map(|report| (report, support::bytes(&run.finish()[0])))
     };
     let whole = start(tempfile::tempdir().unwrap().path(), 5).unwrap().1;
     let (good, later) = ("checkpoint-00000000000000000002", "checkpoint-00000000000000000004");
@@ -180,25 +179,25 @@ fn a_checkpoint_that_cannot_be_read_is_passed_over() {
 fn a_run_goes_on_with_the_next_token() {
     let census = || FeatureCensus::new(WIDTH, every_token()).unwrap();
     let coder = Positive(WIDTH);
-    let mut whole = CensusRun::new().add(0, &coder, census()).unwrap().stop_after(200);
+    let mut whole = CensusRun::new().add(0, &coder, census()).unwrap().max_tokens(200);
     whole.run(&mut Synthetic::new(20), &mut |_| {}).unwrap();
-    let whole = support::bytes(&whole.into_censuses()[0]);
+    let whole = support::bytes(&whole.finish()[0]);
     let dir = tempfile::tempdir().unwrap();
     let checkpoints = Checkpoints::new(dir.path()).every_batches(1);
     let mut run = CensusRun::new().add(0, &coder, census()).unwrap().checkpoints(checkpoints);
     let mut source = Synthetic::new(20);
     // Within one batch, to its end, and beyond it.
     for stop in [100, 100, 101, 110, 128, 129, 200] {
-        run = run.stop_after(stop);
+        run = run.max_tokens(stop);
         let report = run.run(&mut source, &mut |_| {}).unwrap();
         assert_eq!((report.tokens, report.batches), (stop, stop.div_ceil(BATCH as u64)));
     }
     assert!(support::bytes(run.censuses().next().unwrap()) == whole);
     // The last checkpoint is that of the last whole batch.
-    let mut resumed = CensusRun::new().add(0, &coder, census()).unwrap().stop_after(200);
+    let mut resumed = CensusRun::new().add(0, &coder, census()).unwrap().max_tokens(200);
     resumed = resumed.checkpoints(Checkpoints::new(dir.path()));
     assert_eq!(resumed.run(&mut Synthetic::new(20), &mut |_| {}).unwrap().resumed_at, 192);
-    assert!(support::bytes(&resumed.into_censuses()[0]) == whole);
+    assert!(support::bytes(&resumed.finish()[0]) == whole);
 }
 
 #[test]
@@ -207,14 +206,14 @@ fn a_run_stops_after_exactly_so_many_tokens() {
     let coder = Positive(WIDTH);
     let mut saved = Vec::new();
     for batch in [BATCH, 2 * BATCH] {
-        let mut run = CensusRun::new().add(0, &coder, census()).unwrap().stop_after(100);
+        let mut run = CensusRun::new().add(0, &coder, census()).unwrap().max_tokens(100);
         let mut source = Synthetic::new(20).batches_of(batch);
         let report = run.run(&mut source, &mut |_| {}).unwrap();
         assert_eq!((report.tokens, report.ended_early), (100, false));
-        saved.push(support::bytes(&run.into_censuses()[0]));
+        saved.push(support::bytes(&run.finish()[0]));
     }
     assert!(saved[0] == saved[1], "batches make no difference");
-    let mut run = CensusRun::new().add(0, &coder, census()).unwrap().stop_after(1_000_000);
+    let mut run = CensusRun::new().add(0, &coder, census()).unwrap().max_tokens(1_000_000);
     assert!(run.run(&mut Synthetic::new(2), &mut |_| {}).unwrap().ended_early);
 }
 
@@ -251,7 +250,7 @@ fn checkpoints_of_something_else_are_refused() {
     assert_eq!(start(every_token(), 3).unwrap().batches, 3);
     // One that is to go less far.
     let census = FeatureCensus::new(WIDTH, every_token()).unwrap();
-    let run = CensusRun::new().add(0, &coder, census).unwrap().checkpoints(Checkpoints::new(dir.path())).stop_after(1);
+    let run = CensusRun::new().add(0, &coder, census).unwrap().checkpoints(Checkpoints::new(dir.path())).max_tokens(1);
     let error = { run }.run(&mut Synthetic::new(3), &mut |_| {}).unwrap_err().to_string();
     assert!(error.starts_with("the interrupted run had counted"), "{error}");
 }
@@ -263,7 +262,7 @@ fn a_second_pass_fills_intervals_exactly() {
     let options = CensusOptions { filter, seed: 5, ..every_token() };
     let mut run = CensusRun::new().add(0, &coder, FeatureCensus::new(WIDTH, options.clone()).unwrap()).unwrap();
     run.run(&mut Synthetic::new(60), &mut |_| {}).unwrap();
-    let census = run.into_censuses().remove(0);
+    let census = run.finish().remove(0);
     let pass = IntervalPass::new(&census, &[9, 3], 4, 6).unwrap();
     let mut run = CensusRun::new().add_intervals(1, &coder, pass).unwrap();
     run.run(&mut Synthetic::new(60), &mut |_| {}).unwrap();
@@ -308,7 +307,7 @@ fn results_are_old_or_new() {
         let coder = Positive(WIDTH);
         let mut run = CensusRun::new().add(0, &coder, FeatureCensus::new(WIDTH, every_token()).unwrap()).unwrap();
         run.run(&mut Synthetic::new(n), &mut |_| {}).unwrap();
-        run.into_censuses()[0].save(&dir.join("census.parquet")).unwrap();
+        run.finish()[0].save(&dir.join("census.parquet")).unwrap();
         let column: ArrayRef = std::sync::Arc::new(Int64Array::from(vec![n as i64]));
         let frame = RecordBatch::try_from_iter([("n", column)]).unwrap();
         write_csv(&frame, &dir.join("frame.csv")).unwrap();
@@ -382,7 +381,7 @@ fn a_checkpoint_of_another_stream_or_sae_is_refused() {
         let options = StoreOptions { store_batch_size_prompts: 1, ..options };
         let mut harvest = ActivationStore::from_sae(model, &sae, documents, options).unwrap().in_order();
         let census = FeatureCensus::new(sae.d_sae(), CensusOptions::default()).unwrap();
-        let mut run = CensusRun::new().add(0, coder, census).unwrap().stop_after(stop);
+        let mut run = CensusRun::new().add(0, coder, census).unwrap().max_tokens(stop);
         run = run.checkpoints(Checkpoints::new(dir.path().join("state")).every_batches(1));
         run.run(&mut harvest, &mut |_| {})
     };

@@ -135,7 +135,7 @@ fn cells_20_to_23_as_saelens() {
 
 /// Cell 23: addresses, values, and contexts under both suffix rules.
 fn same_top(kept: &FeatureExamples, feature: u32, golden: &[Value]) {
-    let tokenizer = DEMO.model.require_tokenizer().unwrap();
+    let tokenizer = DEMO.model.try_tokenizer().unwrap();
     let top = top_activations(kept, feature, 10).unwrap();
     let notebook = FrameOptions { suffix: ContextEnd::Notebook, ..FrameOptions::default() };
     let frame = |options: &FrameOptions| top_frame(kept, feature, 10, tokenizer, options).unwrap();
@@ -159,7 +159,7 @@ fn same_top(kept: &FeatureExamples, feature: u32, golden: &[Value]) {
 #[test]
 fn special_tokens_are_left_out_and_counted_unless_asked_for() {
     let kept = run(8, &golden_features(), &CollectOptions { total_batches: 20, ..options() });
-    let bos = DEMO.model.require_tokenizer().unwrap().bos().unwrap();
+    let bos = DEMO.model.try_tokenizer().unwrap().bos().unwrap();
     assert!(!kept.tokens().contains(&bos));
     let (all, special) =
         (DEMO.answers["kept_rows"].as_u64().unwrap(), DEMO.answers["kept_rows_special"].as_u64().unwrap());
@@ -174,7 +174,7 @@ fn special_tokens_are_left_out_and_counted_unless_asked_for() {
 #[test]
 fn every_kept_address_resolves_to_its_text() {
     let kept = run(8, &golden_features()[..20], &CollectOptions { total_batches: 12, ..options() });
-    let tokenizer = DEMO.model.require_tokenizer().unwrap();
+    let tokenizer = DEMO.model.try_tokenizer().unwrap();
     assert!(kept.len() > 500);
     for i in 0..kept.len() {
         let (place, at) = (kept.place(i), kept.at()[i]);
@@ -236,7 +236,7 @@ fn cell_24_as_transformer_lens() {
         }
         assert!(entry.tokens.bottom.windows(2).all(|w| w[0].1 <= w[1].1) && entry.tokens.bottom[0].1 < 0.0);
     }
-    let tokenizer = DEMO.model.require_tokenizer().unwrap();
+    let tokenizer = DEMO.model.try_tokenizer().unwrap();
     let words: Vec<_> = lens.features[0].tokens.top.iter().map(|&(id, _)| tokenizer.piece(id).unwrap()).collect();
     let want: Vec<_> =
         DEMO.answers["lens_tokens_feature0"].as_array().unwrap().iter().map(|w| w.as_str().unwrap()).collect();
@@ -289,7 +289,7 @@ fn cells_26_and_27_as_sklearn() {
 /// The features of day names, found by their activations: most of those that the SAE's makers found in Python.
 #[test]
 fn features_of_days_are_found() {
-    let family = WordList::days(DEMO.model.require_tokenizer().unwrap()).unwrap();
+    let family = WordList::days(DEMO.model.try_tokenizer().unwrap()).unwrap();
     assert_eq!((family.members.len(), family.not_tokens.len()), (7, 0));
     let options = WordFeatureOptions { skip_batches: 289, ..WordFeatureOptions::default() };
     let report = word_features(&DEMO.sae, &mut store(8), &family, &options, &mut |_| {}).unwrap();

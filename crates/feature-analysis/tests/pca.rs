@@ -129,7 +129,7 @@ fn data(n: usize, d: usize, rank: usize, seed: u64) -> Vec<f32> {
     rows
 }
 
-/// Eigenvalues of the centred data's `d x d` scatter matrix by cyclic Jacobi rotations: slow, plain, and nobody's library.
+/// Eigenvalues of the centered data's `d x d` scatter matrix by cyclic Jacobi rotations: slow, plain, and nobody's library.
 fn jacobi(x: &[f32], d: usize) -> Vec<f64> {
     let n = x.len() / d;
     let mean: Vec<f64> = (0..d).map(|j| (0..n).map(|i| f64::from(x[i * d + j])).sum::<f64>() / n as f64).collect();

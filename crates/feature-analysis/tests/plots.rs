@@ -92,8 +92,8 @@ fn the_legend_goes_by_frequency_and_styles_are_distinct() {
     let traces = figure.json()["data"].as_array().unwrap();
     let sizes: Vec<_> = traces.iter().map(|t| t["x"].as_array().unwrap().len()).collect();
     assert!(sizes.is_sorted_by(|a, b| a >= b), "{sizes:?}");
-    let colour = |t: &Value| t["marker"]["color"].to_string();
-    assert_eq!(traces.iter().take(20).map(colour).collect::<BTreeSet<_>>().len(), 20);
+    let color = |t: &Value| t["marker"]["color"].to_string();
+    assert_eq!(traces.iter().take(20).map(color).collect::<BTreeSet<_>>().len(), 20);
     let pair = |t: &Value| format!("{}{}", t["marker"]["color"], t["marker"]["symbol"]);
     assert_eq!(traces.iter().map(pair).collect::<BTreeSet<_>>().len(), 50);
     assert!(traces.iter().all(|t| !t["name"].as_str().unwrap().contains(char::is_whitespace)));

@@ -31,7 +31,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut captured = 0;
     for round in 0..=rounds {
         let mut all = Capture::all();
-        let these = [time(&mut NoTap)?, time(&mut Capture::of([point]))?, time(&mut all)?];
+        let these = [time(&mut NoTap)?, time(&mut Capture::new([point]))?, time(&mut all)?];
         captured = all.iter().map(|(_, x)| x.elem_count() * 4).sum();
         // The first round takes its memory from the system.
         if round > 0 {

@@ -82,7 +82,7 @@ impl LanguageModel {
     ///
     /// # Errors
     /// [`Error::ModelWithoutTokenizer`].
-    pub fn require_tokenizer(&self) -> Result<&Tokenizer> {
+    pub fn try_tokenizer(&self) -> Result<&Tokenizer> {
         self.tokenizer().ok_or_else(|| Error::ModelWithoutTokenizer { model: self.name.clone() })
     }
 

@@ -5,12 +5,12 @@
 //!
 //! # fn main() -> model_hooks::Result<()> {
 //! let model = load("path/to/gpt2".as_ref(), &LoadOptions::new(Processing::TransformerLens))?;
-//! let prompt = model.require_tokenizer()?.to_tokens("On Monday", AddBos::Prepend, Some(model.shape().n_ctx))?;
+//! let prompt = model.try_tokenizer()?.to_tokens("On Monday", AddBos::Always, Some(model.shape().n_ctx))?;
 //! let tokens = TokenBatch::new(&[prompt.ids])?;
 //!
 //! // Look: run blocks 0..=6 and no more, keep what enters block 7.
 //! let point = "blocks.7.hook_resid_pre".parse()?;
-//! let mut capture = Capture::of([point]);
+//! let mut capture = Capture::new([point]);
 //! model.hooked().forward_until(&tokens, point, &mut capture)?;
 //! println!("{:?}", capture.get(point)?.dims()); // [batch, pos, d_model]
 //!

@@ -63,7 +63,7 @@ impl LoadOptions {
 /// of the architecture whose effect is not known here. What such a file cannot say: the window of a Mistral, the scaling of scores
 /// by layer of some GPT-2s, another activation of a GPT-NeoX than exact gelu.
 ///
-/// Weights may be f32, f16 or bf16, in GGUF files also quantised (see [`gguf::TensorType`]), and are widened to f32. Nothing is guessed:
+/// Weights may be f32, f16 or bf16, in GGUF files also quantized (see [`gguf::TensorType`]), and are widened to f32. Nothing is guessed:
 /// an unknown family, activation or tensor is an error.
 ///
 /// # Errors
@@ -99,7 +99,7 @@ fn load_folder(folder: &Path, options: &LoadOptions) -> Result<LanguageModel> {
     config.refuse_unless(
         "quantization_config",
         &serde_json::Value::Null,
-        "absent: quantised folders are not supported",
+        "absent: quantized folders are not supported",
     )?;
     let processing = options.processing;
     let model = Arc::new(AnyModel::from_folder(folder, &config, processing, options.engine)?);

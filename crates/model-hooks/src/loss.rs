@@ -10,7 +10,7 @@ use rayon::prelude::*;
 /// Computed row by row as `log sum e^(x - max) + max - x[next]`, without a copy of the logits.
 ///
 /// A column that holds padding, or is followed by padding, predicts nothing: its entry is 0. Which columns predict:
-/// [`TokenBatch::real`] but for the last one.
+/// [`TokenBatch::token_range`] but for the last one.
 ///
 /// # Errors
 /// [`Error::Shape`] when the logits do not belong to the tokens, [`Error::TokenOutOfVocabulary`] for an id without a logit.
@@ -23,7 +23,7 @@ pub fn next_token_loss_per_token(logits: &Tensor, tokens: &TokenBatch) -> Result
             return Err(Error::Shape { what: "the logits", expected, found: logits.dims().to_vec() });
         }
     };
-    let real = |i: usize| tokens.real(i / pos).contains(&(i % pos));
+    let real = |i: usize| tokens.token_range(i / pos).contains(&(i % pos));
     if let Some(i) = (0..batch * pos).find(|&i| tokens.ids()[i] as usize >= d_vocab && real(i)) {
         return Err(Error::TokenOutOfVocabulary { id: tokens.ids()[i], row: i / pos, pos: i % pos, d_vocab });
     }
@@ -48,7 +48,7 @@ pub fn next_token_loss_per_token(logits: &Tensor, tokens: &TokenBatch) -> Result
 /// # Errors
 /// As there; [`Error::Shape`] also for rows of a single token, which predict nothing.
 pub fn next_token_loss(logits: &Tensor, tokens: &TokenBatch) -> Result<f64> {
-    let predictions: usize = (0..tokens.batch()).map(|row| tokens.real(row).len().saturating_sub(1)).sum();
+    let predictions: usize = (0..tokens.batch()).map(|row| tokens.token_range(row).len().saturating_sub(1)).sum();
     if predictions == 0 {
         let found = logits.dims().to_vec();
         return Err(Error::Shape { what: "the logits", expected: "at least two positions".into(), found });
@@ -95,7 +95,7 @@ impl Predictions {
             let expected = format!("[batch, pos, d_vocab] = [{batch}, {pos}, _]");
             return Err(Error::Shape { what: "the logits", expected, found: self.logits.dims().to_vec() });
         }
-        let real = |i: usize| tokens.real(i / pos).contains(&(i % pos));
+        let real = |i: usize| tokens.token_range(i / pos).contains(&(i % pos));
         if let Some(i) = (0..batch * pos).find(|&i| tokens.ids()[i] as usize >= self.d_vocab && real(i)) {
             let (id, d_vocab) = (tokens.ids()[i], self.d_vocab);
             return Err(Error::TokenOutOfVocabulary { id, row: i / pos, pos: i % pos, d_vocab });

@@ -55,7 +55,7 @@ pub enum Start<'a> {
 #[derive(Clone, Debug)]
 pub struct FinalNorm {
     /// Whether the mean is subtracted (layer norm) or not (RMS norm).
-    pub centres: bool,
+    pub centers: bool,
     /// `[d_model]`; `None` where it is folded into `W_U`.
     pub gain: Option<Tensor>,
     /// `[d_model]`; `None` where there is none, or it is folded into `b_U`.

@@ -72,7 +72,7 @@ impl PathPatch {
         };
         let points = model.hook_points().iter().filter(is_frozen).filter(|point| **point <= last);
         let points: Vec<HookPoint> = points.copied().collect();
-        let mut plain = Capture::of(points.iter().copied());
+        let mut plain = Capture::new(points.iter().copied());
         if let Some(&end) = points.last() {
             model.forward_until(tokens, end, &mut plain)?;
         }
@@ -81,7 +81,7 @@ impl PathPatch {
         // A receiver that is frozen itself shows what it would have become; any other one what it is after the senders' edits.
         let (frozen, free): (Vec<HookPoint>, Vec<HookPoint>) =
             self.receivers.iter().map(|(point, _)| *point).partition(|point| points.contains(point));
-        let mut taps = (Capture::of(frozen), (edits, Capture::of(free)));
+        let mut taps = (Capture::new(frozen), (edits, Capture::new(free)));
         model.forward_until(tokens, last, &mut taps)?;
         let mut patches = Vec::with_capacity(self.receivers.len());
         for (point, cut) in &self.receivers {

@@ -24,7 +24,7 @@ pub enum Processing {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ProcessingSteps {
-    /// Folds each norm's gain and bias into the weights that read from it, and (layer norm only) centres those over `d_model`. Norms behind
+    /// Folds each norm's gain and bias into the weights that read from it, and (layer norm only) centers those over `d_model`. Norms behind
     /// attention or an MLP and those of queries and keys stay; of OLMo 2, which has no others in its blocks, the final one too, as in
     /// TransformerLens.
     pub fold_ln: bool,
@@ -85,7 +85,7 @@ impl ProcessingSteps {
 }
 
 /// ```text
-/// b += norm.b W;  W *= norm.w (rows);  layer norm: W -= mean over rows (W_gate is never centred)
+/// b += norm.b W;  W *= norm.w (rows);  layer norm: W -= mean over rows (W_gate is never centered)
 /// ```
 /// for W_Q, W_K, W_V (ln1), W_in, W_gate (ln2) and W_U (ln_final). The bias uses the weight before the gain.
 fn fold_block_norms(block: &mut BlockWeights<Raw>, center: bool) {

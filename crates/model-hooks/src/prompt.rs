@@ -16,7 +16,7 @@ pub struct PromptOptions {
 
 impl Default for PromptOptions {
     fn default() -> Self {
-        Self { bos: AddBos::Prepend, prepend_space_to_answer: true, top_k: 10 }
+        Self { bos: AddBos::Always, prepend_space_to_answer: true, top_k: 10 }
     }
 }
 
@@ -71,7 +71,7 @@ pub fn test_prompt(
     options: &PromptOptions,
     tap: &mut dyn Tap,
 ) -> Result<PromptReport> {
-    let tokenizer = model.require_tokenizer()?;
+    let tokenizer = model.try_tokenizer()?;
     let prompt = tokenizer.to_tokens(prompt, options.bos, None)?.ids;
     let answers = answers.iter().map(|a| answer_tokens(tokenizer, a, options)).collect::<Result<Vec<_>>>()?;
     if answers.is_empty() {

@@ -120,10 +120,10 @@ struct Ragged {
 impl Positions {
     /// The columns of whole sequences.
     pub fn of(tokens: &TokenBatch) -> Self {
-        Self::new(0, tokens.pos(), (0..tokens.batch()).map(|row| tokens.real(row)).collect())
+        Self::new(0, tokens.pos(), (0..tokens.batch()).map(|row| tokens.token_range(row)).collect())
     }
 
-    /// `real` holds for each row the columns of its tokens, counted from the sequence's first column.
+    /// `token_range` holds for each row the columns of its tokens, counted from the sequence's first column.
     pub fn new(offset: usize, pos: usize, real: Vec<Range<usize>>) -> Self {
         let end = offset + pos;
         if real.iter().all(|real| *real == (0..end)) {
@@ -161,7 +161,7 @@ impl Positions {
     }
 
     /// The columns of a row that hold tokens, counted from the sequence's first.
-    pub fn real(&self, row: usize) -> Range<usize> {
+    pub fn token_range(&self, row: usize) -> Range<usize> {
         let real = self.ragged.as_ref().and_then(|ragged| ragged.real.get(row));
         real.cloned().unwrap_or(0..self.end())
     }

@@ -46,7 +46,7 @@ pub struct Encoding {
     /// The token ids.
     pub ids: Vec<u32>,
     /// For each id its byte span in the text, always on character boundaries: tokens that share one character (its bytes are
-    /// split between them) each carry the span of the whole character, so that their spans overlap. Where a normaliser joins
+    /// split between them) each carry the span of the whole character, so that their spans overlap. Where a normalizer joins
     /// characters (NFC), the joined one has the span of the first.
     pub spans: Vec<Range<usize>>,
 }
@@ -55,14 +55,14 @@ pub struct Encoding {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AddBos {
     /// Put it there (TransformerLens' default). A text that already begins with it keeps one, see [`Tokens::had_bos`].
-    Prepend,
+    Always,
     /// Add nothing.
     Never,
     /// Do what the tokenizer's own files say (`add_bos_token`, else the template in `tokenizer.json`).
     TokenizerDefault,
 }
 
-/// What [`Tokenizer::to_tokens`] made of a text, with an account of everything it did beside tokenising.
+/// What [`Tokenizer::to_tokens`] made of a text, with an account of everything it did beside tokenizing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Tokens {
@@ -222,7 +222,7 @@ impl Tokenizer {
         self.inner.token_to_id(entry)
     }
 
-    /// Tokenises a text and adds nothing. A special token written in the text (`<|endoftext|>`) becomes that token, as in
+    /// Tokenizes a text and adds nothing. A special token written in the text (`<|endoftext|>`) becomes that token, as in
     /// Hugging Face's tokenizers. An empty text has no tokens.
     ///
     /// # Errors
@@ -234,15 +234,15 @@ impl Tokenizer {
         Ok(Encoding { ids: encoded.get_ids().to_vec(), spans })
     }
 
-    /// Tokenises a text for a model: BOS by the given policy, at most `n_ctx` ids, and an account of both.
+    /// Tokenizes a text for a model: BOS by the given policy, at most `n_ctx` ids, and an account of both.
     ///
     /// # Errors
-    /// [`Error::NoBos`] for [`AddBos::Prepend`] without a BOS token; [`Error::Tokenizer`] for [`AddBos::TokenizerDefault`] when the
+    /// [`Error::NoBos`] for [`AddBos::Always`] without a BOS token; [`Error::Tokenizer`] for [`AddBos::TokenizerDefault`] when the
     /// tokenizer's template adds something other than one BOS.
     pub fn to_tokens(&self, text: &str, bos: AddBos, n_ctx: Option<usize>) -> Result<Tokens> {
         let wanted = match bos {
             AddBos::Never => None,
-            AddBos::Prepend => Some(self.bos().ok_or(Error::NoBos)?),
+            AddBos::Always => Some(self.bos().ok_or(Error::NoBos)?),
             AddBos::TokenizerDefault => self.template.bos()?,
         };
         let Encoding { ids, spans } = self.encode(text)?;
@@ -309,7 +309,7 @@ impl Tokenizer {
         self.has_token(id).then(|| self.pieces().alone(id))
     }
 
-    /// Each id printed so that a reader can tell what it is, in its place among its neighbours: a token that completes a
+    /// Each id printed so that a reader can tell what it is, in its place among its neighbors: a token that completes a
     /// character prints the whole character; the tokens before it, with the character's first bytes, print those as `<0xE6>`;
     /// a leading space is kept also where [`to_str_tokens`](Self::to_str_tokens) loses it. Ids without a token as in
     /// [`decode`](Self::decode).
@@ -331,14 +331,14 @@ impl Tokenizer {
         Ok(self.pieces().readable_text(ids))
     }
 
-    /// Whether a text may be tokenised in pieces that are cut before white space: `encode(a + b) == encode(a) ++ encode(b)`
+    /// Whether a text may be tokenized in pieces that are cut before white space: `encode(a + b) == encode(a) ++ encode(b)`
     /// wherever [`is_cut`](Self::is_cut) holds. True for the byte-level families with a known splitting pattern.
     #[must_use]
     pub fn splits_at_whitespace(&self) -> bool {
         self.cut.at_whitespace()
     }
 
-    /// Whether the place between two characters is a cut that leaves tokenisation as it is: before white space, after
+    /// Whether the place between two characters is a cut that leaves tokenization as it is: before white space, after
     /// something else; a line end after punctuation is none (Llama 3's pattern keeps the two together).
     #[must_use]
     pub fn is_cut(&self, before: char, after: char) -> bool {

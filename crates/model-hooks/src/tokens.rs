@@ -56,7 +56,7 @@ impl TokenBatch {
     /// use model_hooks::{PaddingSide, TokenBatch};
     /// let tokens = TokenBatch::padded(&[vec![5, 6, 7], vec![8]], 0, PaddingSide::Left)?;
     /// assert_eq!(tokens.ids(), [5, 6, 7, 0, 0, 8]);
-    /// assert_eq!((tokens.real(0), tokens.real(1)), (0..3, 2..3));
+    /// assert_eq!((tokens.token_range(0), tokens.token_range(1)), (0..3, 2..3));
     /// # Ok::<(), model_hooks::Error>(())
     /// ```
     ///
@@ -96,7 +96,8 @@ impl TokenBatch {
             ids.extend_from_slice(more);
             ids.extend(std::iter::repeat_n(pad_id, added - more.len()));
         }
-        let real: Vec<_> = (0..).zip(more).map(|(row, more)| self.real(row).start..self.pos + more.len()).collect();
+        let real: Vec<_> =
+            (0..).zip(more).map(|(row, more)| self.token_range(row).start..self.pos + more.len()).collect();
         let pos = self.pos + added;
         let all = real.iter().all(|real| *real == (0..pos));
         Self { ids, batch: self.batch, pos, real: if all { Vec::new() } else { real } }
@@ -133,7 +134,7 @@ impl TokenBatch {
 
     /// The columns of a row that hold its tokens; none of a row that is not there.
     #[must_use]
-    pub fn real(&self, row: usize) -> Range<usize> {
+    pub fn token_range(&self, row: usize) -> Range<usize> {
         match self.real.get(row) {
             Some(real) => real.clone(),
             None if row < self.batch && self.real.is_empty() => 0..self.pos,
@@ -145,7 +146,7 @@ impl TokenBatch {
     #[must_use]
     pub fn mask(&self) -> Vec<bool> {
         let of_row = |row| {
-            let real = self.real(row);
+            let real = self.token_range(row);
             (0..self.pos).map(move |column| real.contains(&column))
         };
         (0..self.batch).flat_map(of_row).collect()

@@ -63,7 +63,7 @@ fn heads_behind_a_norm_have_its_gain_whatever_is_edited() {
             let points = model.hooked().hook_points().iter().copied();
             let mut taps = (
                 (Edit::zero(point(Site::AttnOut)).positions(3..), Edit::zero(point(Site::Ln1PostNormalized)).rows(0)),
-                Capture::of(points.filter(|point| point.layer().is_none_or(|layer| layer == 0))),
+                Capture::new(points.filter(|point| point.layer().is_none_or(|layer| layer == 0))),
             );
             model.hooked().forward(&tokens, &mut taps).unwrap();
             let [result, scale] =

@@ -15,7 +15,7 @@ const TOLERANCE: f64 = 1e-5;
 const REFERENCE: f64 = 5e-5;
 
 fn every_point(model: &LanguageModel) -> Capture {
-    Capture::of(model.hooked().hook_points().iter().copied())
+    Capture::new(model.hooked().hook_points().iter().copied())
 }
 
 fn generator(model: &LanguageModel) -> &dyn Generate {
@@ -180,7 +180,7 @@ fn a_branch_and_a_cut_back_cache_go_on_as_if_nothing_else_had_run() {
         assert!(branch.is_empty() && branch.batch() == 0);
         let alone = TokenBatch::new(&[&rows[0][..10]]).unwrap();
         generator(&model).forward_cached(&alone, &mut branch, &mut NoTap).unwrap();
-        assert_eq!((branch.batch(), branch.real(0), branch.real(1)), (1, 0..10, 0..0));
+        assert_eq!((branch.batch(), branch.token_range(0), branch.token_range(1)), (1, 0..10, 0..0));
     }
 }
 
@@ -216,7 +216,7 @@ fn a_failed_step_leaves_the_cache_as_it_was() {
         for point in ["blocks.1.hook_mlp_out", "blocks.0.attn.hook_pattern", "logits", "blocks.9.hook_mlp_out"] {
             let point = point.parse().unwrap();
             assert!(run(&mut cache, 12..15, &mut Fails(point)).is_err());
-            assert_eq!((cache.columns(), cache.real(0)), (12, 0..12));
+            assert_eq!((cache.columns(), cache.token_range(0)), (12, 0..12));
         }
         assert_same_bits("after failures", &run(&mut cache, 12..15, &mut NoTap).unwrap(), &right);
     }
@@ -263,7 +263,7 @@ fn what_a_cache_cannot_take_is_an_error_and_changes_nothing() {
     ));
     forward(padded(&[vec![1; 200], vec![2]], PaddingSide::Left), &mut cache).unwrap();
     forward(batch(&[vec![1; 56], vec![2; 56]]), &mut cache).unwrap();
-    assert_eq!((cache.real(0), cache.real(1)), (0..256, 199..256));
+    assert_eq!((cache.token_range(0), cache.token_range(1)), (0..256, 199..256));
     let full = forward(batch(&[vec![1], vec![2]]), &mut cache).unwrap_err();
     assert!(matches!(full, Error::ContextExceeded { pos: 257, n_ctx: 256 }), "{full}");
     // Another number of rows.
@@ -329,7 +329,7 @@ fn an_edit_at_positions_is_the_same_in_steps_and_at_once() {
     let tokens = TokenBatch::new(&[&row[..3]]).unwrap();
     let refused = generator(&model).forward_cached(&tokens, &mut cache, &mut Edit::zero(point).positions(5));
     assert!(matches!(refused, Err(Error::IndexOutOfRange { index: 5, .. })));
-    let mut capture = Capture::of([point]).positions(1..2);
+    let mut capture = Capture::new([point]).positions(1..2);
     generator(&model).forward_cached(&tokens, &mut cache, &mut capture).unwrap();
     let kept = capture.get(point).unwrap().clone();
     generator(&model).forward_cached(&tokens, &mut cache, &mut capture).unwrap();

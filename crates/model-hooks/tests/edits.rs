@@ -34,7 +34,7 @@ impl Golden {
 }
 
 fn captured(model: &LanguageModel, tokens: &TokenBatch, tap: &mut dyn Tap, point: HookPoint) -> Tensor {
-    let mut taps = (tap, Capture::of([point]));
+    let mut taps = (tap, Capture::new([point]));
     model.hooked().forward_until(tokens, point, &mut taps).unwrap();
     taps.1.take(point).unwrap()
 }

@@ -54,7 +54,7 @@ fn edits_inside_attention_agree_with_the_reference() {
         for point in ["blocks.1.attn.hook_attn_scores", "blocks.1.attn.hook_pattern"] {
             let point = point.parse().unwrap();
             let run = |model: &LanguageModel| {
-                let mut taps = (Edit::scale(point, 0.5).head(1), Capture::of([z]));
+                let mut taps = (Edit::scale(point, 0.5).head(1), Capture::new([z]));
                 model.hooked().forward_until(&tokens, z, &mut taps).unwrap();
                 taps.1.take(z).unwrap()
             };
@@ -175,7 +175,7 @@ fn the_reference_has_gradients() {
         let (model, golden) = (model_on(name, Processing::None, Engine::Reference), Golden::open(name));
         let tokens = golden.tokens();
         let point = HookPoint::Block { layer: 1, site: Site::ResidPre };
-        let mut capture = Capture::of([point]);
+        let mut capture = Capture::new([point]);
         model.hooked().forward_until(&tokens, point, &mut capture).unwrap();
         let resid = capture.take(point).unwrap();
         // A smooth function of all logits: their weighted sum.

@@ -40,7 +40,7 @@ fn greedy_ids_are_those_of_transformers() {
         let golden = RaggedGolden::open(name);
         for engine in engines().filter(|engine| tolerance(*engine, 1e-4) <= 1e-3) {
             let model = model_on(name, Processing::None, engine);
-            let mut last = Capture::of([HookPoint::Logits]);
+            let mut last = Capture::new([HookPoint::Logits]);
             let together = run(&model, &golden.rows, &greedy(12), &mut last);
             assert_eq!(ids(&together), golden.generated, "{name}, {engine}");
             assert!(together.rows.iter().all(|row| row.stopped == StopReason::MaxNewTokens));
@@ -68,7 +68,7 @@ impl Tap for Log {
 
     fn watch(&mut self, cx: &TapContext<'_>, x: &Tensor) -> Result<()> {
         assert_eq!((x.dims()[0], x.dims()[1]), (cx.tokens.batch(), cx.tokens.pos()));
-        let real = (0..cx.tokens.batch()).map(|row| cx.tokens.real(row)).collect();
+        let real = (0..cx.tokens.batch()).map(|row| cx.tokens.token_range(row)).collect();
         self.0.push((cx.offset, cx.tokens.pos(), real));
         Ok(())
     }
@@ -195,7 +195,7 @@ fn what_makes_no_sense_is_an_error() {
     assert!(error.to_string().contains("Sampling::Greedy"), "{error}");
     let mut texts = greedy(1);
     texts.stop_strings = vec!["x".into()];
-    assert!(matches!(generate(&[vec![1]], &texts), Error::BadOption { what: "stop_texts", .. }));
+    assert!(matches!(generate(&[vec![1]], &texts), Error::BadOption { what: "stop_strings", .. }));
     let error = model.generate_text("x", &greedy(1), &mut NoTap, &mut |_| ControlFlow::Continue(())).unwrap_err();
     assert!(matches!(error, Error::ModelWithoutTokenizer { .. }), "{error}");
 }
@@ -203,7 +203,7 @@ fn what_makes_no_sense_is_an_error() {
 #[test]
 fn text_comes_in_whole_characters_and_stops_where_it_should() {
     let model = load(&folder("gguf").join("llama.gguf"), &LoadOptions::new(Processing::None)).unwrap();
-    let tokenizer = model.require_tokenizer().unwrap();
+    let tokenizer = model.try_tokenizer().unwrap();
     let words = " naïve 🦀 crabs. On Monday";
     let told = tokenizer.encode(words).unwrap().ids;
     assert!(told.len() > words.chars().count() / 2 && told.len() < 60);
@@ -247,7 +247,7 @@ fn text_comes_in_whole_characters_and_stops_where_it_should() {
     assert_eq!((found.ids.len(), found.stopped), (1, StopReason::Caller));
     options.stop_strings = vec![String::new()];
     let error = model.generate_text("The", &options, &mut NoTap, &mut enough).unwrap_err();
-    assert!(matches!(error, Error::BadOption { what: "stop_texts", .. }), "{error}");
+    assert!(matches!(error, Error::BadOption { what: "stop_strings", .. }), "{error}");
     let row = run(&model, &[vec![1, 2]], &greedy(4), &mut say(told[..4].to_vec())).rows.remove(0);
     assert_eq!(row.text(&[1, 2], tokenizer).unwrap(), tokenizer.decode(&told[..4]).unwrap());
 }

@@ -151,8 +151,8 @@ fn patterns_of_windows_come_as_a_period_or_a_list() {
     assert!(all > 1e-3);
     // Gemma 2 alternates, whether or not the file says so.
     let gemma2 = Recipe::of("gemma2").write("gemma2");
-    let spelt = list(&[true, false, true, false]);
-    for value in [Value::Unsigned(2), spelt] {
+    let spelled = list(&[true, false, true, false]);
+    for value in [Value::Unsigned(2), spelled] {
         assert_eq!(distance(&gemma2.clone().entry("gemma2.attention.sliding_window_pattern", value), "gemma2"), 0.0);
     }
     refused(&with(list(&[true; 3])), "an array of 3 bool, expected true or false for each of 4 layers");

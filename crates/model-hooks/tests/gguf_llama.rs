@@ -202,7 +202,7 @@ fn biases_of_q_and_k_are_put_back_in_order_too() {
     }
     let (_dir, path) = folder_like.write();
     let model = load(&path, &LoadOptions::default()).unwrap();
-    let mut capture = model_hooks::Capture::of(["blocks.0.attn.hook_q".parse().unwrap()]);
+    let mut capture = model_hooks::Capture::new(["blocks.0.attn.hook_q".parse().unwrap()]);
     let mut plain = capture.clone();
     let tokens = tokens("llama");
     model.hooked().forward(&tokens, &mut capture).unwrap();

@@ -90,7 +90,7 @@ fn every_pre_tokenizer_gives_the_ids_of_its_tokenizer_json() {
         ("qwen2", "qwen2"),
     ] {
         let gguf = vocabulary("crossing.gguf").entry("tokenizer.ggml.pre", Value::String(pre.into()));
-        assert_ids(open(gguf, 1500).unwrap().require_tokenizer().unwrap(), like);
+        assert_ids(open(gguf, 1500).unwrap().try_tokenizer().unwrap(), like);
     }
 }
 
@@ -106,7 +106,7 @@ fn the_rules_differ_on_these_texts() {
 #[test]
 fn sentencepiece_gives_the_ids_of_its_tokenizer_json_and_of_sentencepiece() {
     let model = open(vocabulary("sentencepiece.gguf"), 640).unwrap();
-    let tokenizer = model.require_tokenizer().unwrap();
+    let tokenizer = model.try_tokenizer().unwrap();
     assert_ids(tokenizer, "sentencepiece");
     assert_eq!((tokenizer.bos(), tokenizer.eos(), tokenizer.special().unk), (Some(1), Some(2), Some(0)));
     assert_eq!(tokenizer.special().adds_bos, Some(true), "what a file of this kind means when it does not say");
@@ -117,7 +117,7 @@ fn sentencepiece_gives_the_ids_of_its_tokenizer_json_and_of_sentencepiece() {
 #[test]
 fn a_model_file_has_the_tokenizer_of_the_folder() {
     let model = load(&golden("gguf/llama.gguf"), &LoadOptions::default()).unwrap();
-    let tokenizer = model.require_tokenizer().unwrap();
+    let tokenizer = model.try_tokenizer().unwrap();
     assert_ids(tokenizer, "llama.gguf");
     let json = tokenizers::Tokenizer::from_file(golden("gguf/tokenizer.json")).unwrap();
     for id in 0..384 {
@@ -136,7 +136,7 @@ fn who_adds_a_bos_when_the_file_does_not_say() {
     let adds = |pre: &str| {
         let silent = vocabulary("crossing.gguf").without("tokenizer.ggml.add_bos_token");
         let model = open(silent.entry("tokenizer.ggml.pre", Value::String(pre.into())), 1500).unwrap();
-        model.require_tokenizer().unwrap().special().adds_bos
+        model.try_tokenizer().unwrap().special().adds_bos
     };
     assert_eq!(adds("smollm"), Some(false));
     assert_eq!(adds("llama-bpe"), Some(true));
@@ -155,11 +155,10 @@ fn a_file_without_a_tokenizer_is_a_model_without_one() {
 fn a_file_that_adds_an_eos_is_reported_not_ignored() {
     let with = |gguf: Gguf, add: bool| gguf.entry("tokenizer.ggml.add_eos_token", Value::Bool(add));
     let model = open(with(vocabulary("crossing.gguf"), true), 1500).unwrap();
-    let error =
-        model.require_tokenizer().unwrap().to_tokens("a", AddBos::TokenizerDefault, None).unwrap_err().to_string();
+    let error = model.try_tokenizer().unwrap().to_tokens("a", AddBos::TokenizerDefault, None).unwrap_err().to_string();
     assert!(error.contains("something other than one BOS") && error.contains(", 2]"), "{error}");
     let model = open(with(vocabulary("crossing.gguf"), false), 1500).unwrap();
-    let tokens = model.require_tokenizer().unwrap().to_tokens("a", AddBos::TokenizerDefault, None).unwrap();
+    let tokens = model.try_tokenizer().unwrap().to_tokens("a", AddBos::TokenizerDefault, None).unwrap();
     assert_eq!((tokens.ids[0], tokens.ids.len()), (1, 2));
     let no_eos = with(vocabulary("crossing.gguf"), true).without("tokenizer.ggml.eos_token_id");
     refused(no_eos, 1500, "expected false: there is no EOS token");
@@ -180,7 +179,7 @@ fn runs_of_white_space_that_are_tokens_of_their_own() {
         .entry("tokenizer.ggml.bos_token_id", Value::Unsigned(1))
         .entry("tokenizer.ggml.add_space_prefix", Value::Bool(false));
     let model = open(gguf, 11).unwrap();
-    let tokenizer = model.require_tokenizer().unwrap();
+    let tokenizer = model.try_tokenizer().unwrap();
     let text = "a b  b   b\n\n\na ";
     let ids = tokenizer.encode(text).unwrap().ids;
     // The longest run first; a single space belongs to the word behind it; nothing is put in front.
@@ -192,7 +191,7 @@ fn runs_of_white_space_that_are_tokens_of_their_own() {
 fn phi3s_special_tokens_swallow_what_white_space_follows() {
     let phi3 = open_phi3(vocabulary("sentencepiece.gguf"), 640).unwrap();
     let llama = open(vocabulary("sentencepiece.gguf"), 640).unwrap();
-    let ids = |model: &LanguageModel, text: &str| model.require_tokenizer().unwrap().encode(text).unwrap().ids;
+    let ids = |model: &LanguageModel, text: &str| model.try_tokenizer().unwrap().encode(text).unwrap().ids;
     for (text, stripped) in [("<tool>  x", "<tool>x"), ("</s>\n x", "</s>x"), ("<s> x", "<s> x")] {
         assert_eq!(ids(&phi3, text), ids(&llama, stripped), "{text:?}");
     }

@@ -99,7 +99,7 @@ fn every_point_of_every_family_against_differences() {
 fn points_behind_each_other_do_not_disturb_each_other() {
     for name in MODELS {
         let (model, tokens) = reference(name);
-        let mut all = Capture::of(model.hooked().hook_points().iter().copied());
+        let mut all = Capture::new(model.hooked().hook_points().iter().copied());
         let logits = model.hooked().forward(&tokens, &mut all).unwrap();
         for points in groups(&model) {
             let together = gradients(model.hooked(), &tokens, &points, scalar).unwrap();

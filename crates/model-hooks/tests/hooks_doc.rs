@@ -37,7 +37,7 @@ fn every_point_has_the_shape_that_its_axes_say() {
     for (_, name) in families() {
         let model = model(name, Processing::None);
         let points = model.hooked().hook_points().to_vec();
-        let mut capture = Capture::of(points.iter().copied());
+        let mut capture = Capture::new(points.iter().copied());
         model.hooked().forward(&TokenBatch::new(&ROWS).unwrap(), &mut capture).unwrap();
         for point in points {
             let expected: Vec<usize> = match is_joint_scale(name, point) {

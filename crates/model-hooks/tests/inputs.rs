@@ -32,7 +32,7 @@ fn direction(model: &LanguageModel) -> Tensor {
 }
 
 fn captured(model: &LanguageModel, tokens: &TokenBatch, tap: &mut dyn Tap, point: HookPoint) -> Tensor {
-    let mut taps = (tap, Capture::of([point]));
+    let mut taps = (tap, Capture::new([point]));
     model.hooked().forward_until(tokens, point, &mut taps).unwrap();
     taps.1.take(point).unwrap()
 }
@@ -98,7 +98,7 @@ fn an_edited_attention_input_is_what_the_three_others_start_from() {
         }
         let once = Edit::add(at(Site::AttnIn), direction(model)).head(2);
         let (q, k) = (at(Site::QInput), at(Site::KInput));
-        let mut taps = (once.clone(), Capture::of([q, k]));
+        let mut taps = (once.clone(), Capture::new([q, k]));
         model.hooked().forward_until(tokens, at(Site::Q), &mut taps).unwrap();
         assert_same_bits(name, taps.1.get(q).unwrap(), taps.1.get(k).unwrap());
         let back = Edit::add(q, direction(model).neg().unwrap()).head(2);
@@ -115,7 +115,7 @@ fn grouped_heads_share_keys_and_so_have_no_common_input() {
     let (batch, pos) = (tokens.batch(), tokens.pos());
     assert_eq!(shape(Site::QInput), [batch, pos, 4, 64]);
     assert_eq!(shape(Site::VInput), [batch, pos, 2, 64]);
-    let error = model.hooked().forward(&tokens, &mut Capture::of([at(Site::AttnIn)])).unwrap_err();
+    let error = model.hooked().forward(&tokens, &mut Capture::new([at(Site::AttnIn)])).unwrap_err();
     assert!(matches!(error, Error::UnknownHookPoint { .. }), "{error}");
 }
 

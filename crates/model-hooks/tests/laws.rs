@@ -65,11 +65,11 @@ fn assert_equal(what: &str, model: &LanguageModel, a: &Tensor, b: &Tensor, toler
 fn watching_changes_nothing() {
     each(|name, model, tokens| {
         let plain = model.hooked().forward(&tokens, &mut NoTap).unwrap();
-        let mut all = Capture::of(model.hooked().hook_points().iter().copied());
+        let mut all = Capture::new(model.hooked().hook_points().iter().copied());
         let watched = model.hooked().forward(&tokens, &mut all).unwrap();
         assert_same_bits(name, &watched, &plain);
         for &point in model.hooked().hook_points() {
-            let mut alone = Capture::of([point]);
+            let mut alone = Capture::new([point]);
             assert_same_bits(name, &model.hooked().forward(&tokens, &mut alone).unwrap(), &plain);
             assert_same_bits(&format!("{name}: {point}"), alone.get(point).unwrap(), all.get(point).unwrap());
         }
@@ -90,10 +90,10 @@ fn the_order_of_points_is_the_order_of_execution() {
 #[test]
 fn a_run_stops_exactly_after_its_last_point() {
     each(|name, model, tokens| {
-        let mut all = Capture::of(model.hooked().hook_points().iter().copied());
+        let mut all = Capture::new(model.hooked().hook_points().iter().copied());
         model.hooked().forward(&tokens, &mut all).unwrap();
         for (i, &last) in model.hooked().hook_points().iter().enumerate() {
-            let mut taps = (Log::default(), Capture::of([last]));
+            let mut taps = (Log::default(), Capture::new([last]));
             model.hooked().forward_until(&tokens, last, &mut taps).unwrap();
             assert_eq!(taps.0.fired, model.hooked().hook_points()[..=i], "{name}");
             assert_same_bits(name, taps.1.get(last).unwrap(), all.get(last).unwrap());
@@ -131,7 +131,7 @@ fn a_point_that_cannot_fire_is_an_error_before_anything_runs() {
         (&gpt2, "blocks.0.mlp.hook_pre_linear"),
         (&llama, "hook_pos_embed"),
     ] {
-        let mut taps = (Log::default(), Capture::of([at(name)]));
+        let mut taps = (Log::default(), Capture::new([at(name)]));
         let error = model.hooked().forward(&tokens, &mut taps).unwrap_err();
         assert!(matches!(&error, Error::UnknownHookPoint { point, .. } if *point == at(name)), "{error}");
         assert!(taps.0.fired.is_empty());
@@ -141,12 +141,12 @@ fn a_point_that_cannot_fire_is_an_error_before_anything_runs() {
             Err(Error::UnknownHookPoint { .. })
         ));
     }
-    let mut late = (Log::default(), Capture::of([at("blocks.1.attn.hook_k")]));
+    let mut late = (Log::default(), Capture::new([at("blocks.1.attn.hook_k")]));
     let error = gpt2.hooked().forward_until(&tokens, at("blocks.1.attn.hook_q"), &mut late).unwrap_err();
     assert!(matches!(error, Error::PointAfterLast { .. }) && late.0.fired.is_empty(), "{error}");
     let resid = Tensor::zeros((2, 24, 64), DType::F32, &Device::Cpu).unwrap();
     let start = Start::Residual { layer: 1, resid: &resid };
-    let mut early = (Log::default(), Capture::of([at("hook_embed")]));
+    let mut early = (Log::default(), Capture::new([at("hook_embed")]));
     let error = gpt2.hooked().run(&tokens, start, None, &mut early).unwrap_err();
     assert!(matches!(error, Error::PointBeforeStart { .. }) && early.0.fired.is_empty(), "{error}");
     assert!(gpt2.hooked().run(&tokens, start, Some(at("hook_embed")), &mut NoTap).is_err());
@@ -259,11 +259,11 @@ fn ablating_attention_leaves_the_stream_alone() {
             [Site::ResidPre, Site::ResidMid, Site::AttnOut, Site::MlpOut, Site::ResidPost]
                 .map(|site| HookPoint::Block { layer: 1, site });
         if model.hooked().hook_points().contains(&mid) {
-            let mut taps = (Edit::zero(out), Capture::of([pre, mid]));
+            let mut taps = (Edit::zero(out), Capture::new([pre, mid]));
             model.hooked().forward(&tokens, &mut taps).unwrap();
             assert_same_bits(name, taps.1.get(mid).unwrap(), taps.1.get(pre).unwrap());
         } else {
-            let mut taps = (Edit::zero(out), Capture::of([pre, mlp_out, post]));
+            let mut taps = (Edit::zero(out), Capture::new([pre, mlp_out, post]));
             model.hooked().forward(&tokens, &mut taps).unwrap();
             let sum = (taps.1.get(pre).unwrap() + taps.1.get(mlp_out).unwrap()).unwrap();
             assert_same_bits(name, taps.1.get(post).unwrap(), &sum);
@@ -277,7 +277,7 @@ fn every_kind_of_edit_does_what_it_says() {
     let tokens = Golden::open("llama").tokens();
     let point = at("blocks.1.hook_resid_mid");
     let captured = |edit: &mut dyn Tap| {
-        let mut taps = (edit, Capture::of([point]));
+        let mut taps = (edit, Capture::new([point]));
         model.hooked().forward_until(&tokens, point, &mut taps).unwrap();
         taps.1.take(point).unwrap()
     };
@@ -300,22 +300,22 @@ fn one_head_at_some_positions() {
     let model = model("gpt2", Processing::None);
     let tokens = Golden::open("gpt2").tokens();
     let (z, pattern) = (at("blocks.0.attn.hook_z"), at("blocks.0.attn.hook_pattern"));
-    let mut whole = Capture::of([z, pattern]);
+    let mut whole = Capture::new([z, pattern]);
     model.hooked().forward_until(&tokens, z, &mut whole).unwrap();
-    let mut cut = Capture::of([z, pattern]).head(2).positions(4..9);
+    let mut cut = Capture::new([z, pattern]).head(2).positions(4..9);
     model.hooked().forward_until(&tokens, z, &mut cut).unwrap();
     let part = whole.get(z).unwrap().narrow(1, 4, 5).unwrap().narrow(2, 2, 1).unwrap().squeeze(2).unwrap();
     assert_same_bits("z", cut.get(z).unwrap(), &part);
     assert_eq!(cut.get(pattern).unwrap().dims(), [2, 5, 24]);
 
-    let mut taps = (Edit::zero(z).head(2).positions(4..9), Capture::of([z]));
+    let mut taps = (Edit::zero(z).head(2).positions(4..9), Capture::new([z]));
     model.hooked().forward_until(&tokens, z, &mut taps).unwrap();
     let (edited, plain) = (values(taps.1.get(z).unwrap()), values(whole.get(z).unwrap()));
     for (i, (edited, plain)) in edited.into_iter().zip(plain).enumerate() {
         let (pos, head) = (i / 64 % 24, i / 16 % 4);
         assert_eq!(edited, if head == 2 && (4..9).contains(&pos) { 0.0 } else { plain });
     }
-    for mut wrong in [Capture::of([z]).head(4), Capture::of([z]).positions(20..25)] {
+    for mut wrong in [Capture::new([z]).head(4), Capture::new([z]).positions(20..25)] {
         assert!(matches!(model.hooked().forward(&tokens, &mut wrong), Err(Error::IndexOutOfRange { .. })));
     }
     assert!(model.hooked().forward(&tokens, &mut Edit::zero(at("hook_embed")).head(0)).is_err());
@@ -328,7 +328,7 @@ fn taps_combine_in_order() {
     let point = at("blocks.0.hook_mlp_out");
     let ones = Tensor::ones(64, DType::F32, &Device::Cpu).unwrap();
     let run = |tap: &mut dyn Tap| {
-        let mut taps = (Capture::of([point]), (tap, Capture::of([point])));
+        let mut taps = (Capture::new([point]), (tap, Capture::new([point])));
         model.hooked().forward(&tokens, &mut taps).unwrap();
         (taps.0.take(point).unwrap(), taps.1.1.take(point).unwrap())
     };
@@ -364,7 +364,7 @@ fn an_edited_result_feeds_attn_out() {
         // What each head adds to: attention's output, before its norm where there is one.
         let captured = |tap: &mut dyn Tap| {
             let points = [result, out].into_iter().chain(norm.into_iter().flatten());
-            let mut taps = (tap, Capture::of(points));
+            let mut taps = (tap, Capture::new(points));
             model.hooked().forward_until(&tokens, out, &mut taps).unwrap();
             let mut take = |point| taps.1.take(point).unwrap();
             let before = norm.map(|norm| norm.map(&mut take)).map(|[scale, x]| x.broadcast_mul(&scale).unwrap());
@@ -419,7 +419,7 @@ fn a_users_own_model_uses_the_same_stage() {
     let one = Tensor::ones(1, DType::F32, &Device::Cpu).unwrap();
     let logits = model.forward(&tokens, &mut Edit::add(HookPoint::Embed, one)).unwrap();
     assert_eq!(values(&logits), [4.0, 12.0]);
-    assert!(model.forward(&tokens, &mut Capture::of([at("hook_pos_embed")])).is_err());
+    assert!(model.forward(&tokens, &mut Capture::new([at("hook_pos_embed")])).is_err());
 }
 
 #[test]

@@ -42,7 +42,7 @@ fn log_probs(model: &LanguageModel, name: &str) -> Tensor {
 
 fn captured(model: &LanguageModel, name: &str, site: Site) -> Tensor {
     let point = HookPoint::Block { layer: 1, site };
-    let mut capture = Capture::of([point]);
+    let mut capture = Capture::new([point]);
     model.hooked().forward_until(&Golden::open(name).tokens(), point, &mut capture).unwrap();
     capture.take(point).unwrap()
 }
@@ -59,23 +59,23 @@ fn no_combination_changes_the_predictions() {
 }
 
 #[test]
-fn centring_writing_weights_removes_the_mean_of_the_stream() {
+fn centering_writing_weights_removes_the_mean_of_the_stream() {
     for (name, pieces) in pieces() {
-        let (plain, centred) = (pieces.load(steps(0)).unwrap(), pieces.load(steps(2)).unwrap());
+        let (plain, centered) = (pieces.load(steps(0)).unwrap(), pieces.load(steps(2)).unwrap());
         for site in [Site::ResidPre, Site::AttnOut, Site::MlpOut, Site::ResidPost] {
-            let (plain, centred) = (captured(&plain, name, site), captured(&centred, name, site));
+            let (plain, centered) = (captured(&plain, name, site), captured(&centered, name, site));
             if pieces.config.get("rms_norm_eps").is_none() {
                 let mean = plain.mean_keepdim(D::Minus1).unwrap();
-                assert_close(name, &centred, &plain.broadcast_sub(&mean).unwrap(), 1e-5);
+                assert_close(name, &centered, &plain.broadcast_sub(&mean).unwrap(), 1e-5);
             } else {
-                assert_same_bits("RMS models are left alone", &centred, &plain);
+                assert_same_bits("RMS models are left alone", &centered, &plain);
             }
         }
     }
 }
 
 #[test]
-fn centring_the_unembedding_centres_logits_over_the_vocabulary() {
+fn centering_the_unembedding_centers_logits_over_the_vocabulary() {
     for (name, pieces) in pieces() {
         let tokens = Golden::open(name).tokens();
         let logits = |bits| pieces.load(steps(bits)).unwrap().hooked().forward(&tokens, &mut NoTap).unwrap();
@@ -105,7 +105,7 @@ fn folding_value_biases_moves_them_past_the_pattern() {
 
 /// TransformerLens folds none of OLMo 2's norms, the final one included.
 #[test]
-fn norms_behind_what_they_normalise_are_not_folded() {
+fn norms_behind_what_they_normalize_are_not_folded() {
     let tokens = Golden::open("olmo2").tokens();
     let points = |bits| {
         let mut all = Capture::all();

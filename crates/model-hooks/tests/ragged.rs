@@ -25,7 +25,7 @@ fn rows(name: &str) -> Vec<Vec<u32>> {
 }
 
 fn every_point(model: &LanguageModel, tokens: &TokenBatch) -> Capture {
-    let mut all = Capture::of(model.hooked().hook_points().iter().copied());
+    let mut all = Capture::new(model.hooked().hook_points().iter().copied());
     model.hooked().forward(tokens, &mut all).unwrap();
     all
 }
@@ -72,7 +72,7 @@ fn padding_changes_nothing_at_the_tokens() {
                     check_padding(&format!("{name}, {engine}, {side:?}, {point}"), point, value, &tokens);
                     for (row, alone) in alone.iter().enumerate() {
                         let what = format!("{name}, {engine}, {side:?}, row {row}, {point}");
-                        let found = cut(point, value, row, tokens.real(row));
+                        let found = cut(point, value, row, tokens.token_range(row));
                         let expected = alone.get(point).unwrap();
                         match (side, engine) {
                             // Keys keep their places, so that sums keep their order.
@@ -99,7 +99,7 @@ fn the_padding_token_does_not_matter() {
         };
         let ((a, tokens), (b, _)) = (with(0), with(383));
         for row in 0..tokens.batch() {
-            let at_tokens = |x: &Tensor| cut(HookPoint::Logits, x, row, tokens.real(row));
+            let at_tokens = |x: &Tensor| cut(HookPoint::Logits, x, row, tokens.token_range(row));
             assert_same_bits(&engine.to_string(), &at_tokens(&a), &at_tokens(&b));
         }
         let tokens = TokenBatch::padded(&[vec![1, 2], vec![3]], 384, PaddingSide::Right).unwrap();
@@ -128,7 +128,7 @@ fn losses_leave_padding_out() {
         assert!((loss - mean).abs() < 1e-5, "{loss} {mean}");
         let each: Vec<Vec<f32>> = each.to_vec2().unwrap();
         for (row, found) in each.iter().enumerate() {
-            let real = tokens.real(row);
+            let real = tokens.token_range(row);
             let expected = alone.get(row).map_or(&[][..], |alone| alone);
             for (column, &found) in found.iter().enumerate() {
                 let predicts = real.contains(&column) && real.contains(&(column + 1));
@@ -152,13 +152,13 @@ fn what_a_padded_batch_says_of_itself() {
     let left = TokenBatch::padded(&rows, 9, PaddingSide::Left).unwrap();
     let right = TokenBatch::padded(&rows, 9, PaddingSide::Right).unwrap();
     assert_eq!((left.ids(), right.ids()), (&[1, 2, 3, 9, 9, 4, 9, 5, 6][..], &[1, 2, 3, 4, 9, 9, 5, 6, 9][..]));
-    assert_eq!((0..4).map(|row| left.real(row)).collect::<Vec<_>>(), [0..3, 2..3, 1..3, 0..0]);
-    assert_eq!((0..4).map(|row| right.real(row)).collect::<Vec<_>>(), [0..3, 0..1, 0..2, 0..0]);
+    assert_eq!((0..4).map(|row| left.token_range(row)).collect::<Vec<_>>(), [0..3, 2..3, 1..3, 0..0]);
+    assert_eq!((0..4).map(|row| right.token_range(row)).collect::<Vec<_>>(), [0..3, 0..1, 0..2, 0..0]);
     assert_eq!(left.mask(), [true, true, true, false, false, true, false, true, true]);
     assert!(left.is_padded() && (left.batch(), left.pos()) == (3, 3));
     let whole = TokenBatch::padded(&rows[..1], 9, PaddingSide::Left).unwrap();
     assert!(!whole.is_padded() && whole == TokenBatch::new(&rows[..1]).unwrap());
-    assert_eq!((whole.real(0), whole.real(1)), (0..3, 0..0));
+    assert_eq!((whole.token_range(0), whole.token_range(1)), (0..3, 0..0));
     let padded = |rows: &[Vec<u32>]| TokenBatch::padded(rows, 0, PaddingSide::Left);
     assert!(matches!(padded(&[]), Err(Error::EmptyBatch { rows: 0 })));
     assert!(matches!(padded(&[vec![1], vec![]]), Err(Error::EmptyRow { row: 1 })));
@@ -188,7 +188,7 @@ fn gradients_pass_by_padding() {
         let model = model_on(name, Processing::None, Engine::Reference);
         let tokens = TokenBatch::padded(&rows(name), 3, PaddingSide::Left).unwrap();
         let point: HookPoint = "blocks.0.hook_resid_pre".parse().unwrap();
-        let mut capture = Capture::of([point]);
+        let mut capture = Capture::new([point]);
         let plain = model.hooked().forward(&tokens, &mut capture).unwrap();
         let resid = Var::from_tensor(capture.get(point).unwrap()).unwrap();
         let mut tracked = edit_at(point, |_, _| Ok(resid.as_tensor().clone()));
@@ -199,7 +199,7 @@ fn gradients_pass_by_padding() {
         let gradient: Vec<Vec<f32>> = gradients.get(&resid).unwrap().get(1).unwrap().to_vec2().unwrap();
         for (column, gradient) in gradient.into_iter().enumerate() {
             assert!(gradient.iter().all(|x| x.is_finite()));
-            assert_eq!(gradient.iter().any(|x| *x != 0.0), tokens.real(1).contains(&column), "column {column}");
+            assert_eq!(gradient.iter().any(|x| *x != 0.0), tokens.token_range(1).contains(&column), "column {column}");
         }
     }
 }
@@ -215,7 +215,7 @@ fn padded_rows_have_the_logits_of_transformers() {
                 let tokens = TokenBatch::padded(&golden.rows, 3, side).unwrap();
                 let logits = model.hooked().forward(&tokens, &mut NoTap).unwrap();
                 for row in 0..golden.rows.len() {
-                    let found = cut(HookPoint::Logits, &logits, row, tokens.real(row)).squeeze(0).unwrap();
+                    let found = cut(HookPoint::Logits, &logits, row, tokens.token_range(row)).squeeze(0).unwrap();
                     let expected = golden.tensor(&format!("row{row}.logits"));
                     assert_close(&format!("{name}, {engine}, row {row}"), &found, &expected, tolerance(engine, 1e-4));
                 }

@@ -31,7 +31,7 @@ fn added(model: &LanguageModel, tokens: &TokenBatch, from: HookSelector, to: Sit
     };
     let last = tokens.pos() - 1;
     let run = |edit: Option<Edit>| {
-        let mut taps = (edit.into_iter().collect::<Vec<_>>(), Capture::of([at(to)]));
+        let mut taps = (edit.into_iter().collect::<Vec<_>>(), Capture::new([at(to)]));
         model.hooked().forward_until(tokens, at(to), &mut taps).unwrap();
         taps.1.get(at(to)).unwrap().narrow(0, 0, 1).unwrap().narrow(1, last, 1).unwrap().flatten_to(1).unwrap()
     };

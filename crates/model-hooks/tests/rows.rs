@@ -21,7 +21,7 @@ fn every_point_of_every_family_is_rows_and_back() {
     for name in MODELS {
         let (model, tokens) = (model(name, Processing::None), Golden::open(name).tokens());
         let points = model.hooked().hook_points();
-        let mut capture = Capture::of(points.iter().copied());
+        let mut capture = Capture::new(points.iter().copied());
         model.hooked().forward(&tokens, &mut capture).unwrap();
         let mut seen = 0;
         for (point, x) in capture.iter() {
@@ -81,7 +81,7 @@ fn the_mlp_reads_its_hook_in() {
     for (name, w, b) in &weights {
         for engine in engines() {
             let (model, tokens) = (model_on(name, Processing::None, engine), Golden::open(name).tokens());
-            let mut capture = Capture::of([at(1, Site::MlpInput), at(1, Site::MlpPre), at(1, Site::MlpIn)]);
+            let mut capture = Capture::new([at(1, Site::MlpInput), at(1, Site::MlpPre), at(1, Site::MlpIn)]);
             model.hooked().forward(&tokens, &mut capture).unwrap();
             let [input, pre] = [Site::MlpInput, Site::MlpPre].map(|site| capture.get(at(1, site)).unwrap());
             assert_close(&format!("{name}, {engine}"), pre, &times(input, w, b.as_ref()), tolerance(engine, 1e-4));
@@ -89,7 +89,7 @@ fn the_mlp_reads_its_hook_in() {
     }
     // Without a norm before the MLP it is the stream.
     let (model, tokens) = (model("olmo2", Processing::None), Golden::open("olmo2").tokens());
-    let mut capture = Capture::of([at(1, Site::MlpInput), at(1, Site::ResidMid)]);
+    let mut capture = Capture::new([at(1, Site::MlpInput), at(1, Site::ResidMid)]);
     model.hooked().forward(&tokens, &mut capture).unwrap();
     let [input, mid] = [Site::MlpInput, Site::ResidMid].map(|site| capture.get(at(1, site)).unwrap());
     assert_same_bits("olmo2", input, mid);
@@ -103,15 +103,15 @@ fn watching_what_the_mlp_reads_changes_no_bit_and_editing_it_changes_the_mlp_alo
             let what = format!("{name}, {engine}");
             let plain = model.hooked().forward(&tokens, &mut NoTap).unwrap();
             let all = (0..model.shape().n_layers as u16).map(|layer| at(layer, Site::MlpInput));
-            let mut capture = Capture::of(all);
+            let mut capture = Capture::new(all);
             assert_same_bits(&what, &model.hooked().forward(&tokens, &mut capture).unwrap(), &plain);
             let mut patch = Edit::patch(at(0, Site::MlpInput), capture.get(at(0, Site::MlpInput)).unwrap().clone());
             assert_same_bits(&what, &model.hooked().forward(&tokens, &mut patch).unwrap(), &plain);
 
             let kept = [Site::AttnOut, Site::MlpPre];
-            let mut taps = (Edit::zero(at(0, Site::MlpInput)), Capture::of(kept.map(|site| at(0, site))));
+            let mut taps = (Edit::zero(at(0, Site::MlpInput)), Capture::new(kept.map(|site| at(0, site))));
             model.hooked().forward(&tokens, &mut taps).unwrap();
-            let mut untouched = Capture::of([at(0, Site::AttnOut)]);
+            let mut untouched = Capture::new([at(0, Site::AttnOut)]);
             model.hooked().forward(&tokens, &mut untouched).unwrap();
             let same = |capture: &Capture| capture.get(at(0, Site::AttnOut)).unwrap().clone();
             assert_same_bits(&what, &same(&taps.1), &same(&untouched));
@@ -160,7 +160,7 @@ fn modules_are_found_in_models() {
         let (golden, model) = (Golden::open(name), model(name, Processing::None));
         let list = if name == "gpt2" { "transformer.h" } else { "model.layers" };
         let point = model.hooked().hook_point(&format!("{list}.1")).unwrap();
-        let mut capture = Capture::of([point]);
+        let mut capture = Capture::new([point]);
         model.hooked().forward(&golden.tokens(), &mut capture).unwrap();
         assert_close(name, capture.get(point).unwrap(), &golden.tensor("hf.resid_post.1"), 1e-4);
     }

@@ -67,10 +67,10 @@ fn bos_is_explicit_and_never_doubled() {
     let gpt2 = &*GPT2;
     assert_eq!((gpt2.bos(), gpt2.eos(), gpt2.vocab_size()), (Some(50256), Some(50256), 50257));
     assert_eq!(gpt2.special_ids().iter().copied().collect::<Vec<_>>(), [50256]);
-    let with = gpt2.to_tokens("Hello world", AddBos::Prepend, None).unwrap();
+    let with = gpt2.to_tokens("Hello world", AddBos::Always, None).unwrap();
     assert_eq!((with.ids, with.added_bos, with.had_bos), (vec![50256, 15496, 995], true, false));
     assert_eq!(with.spans, [None, Some(0..5), Some(5..11)]);
-    let had = gpt2.to_tokens("<|endoftext|>Hello", AddBos::Prepend, None).unwrap();
+    let had = gpt2.to_tokens("<|endoftext|>Hello", AddBos::Always, None).unwrap();
     assert_eq!((had.ids, had.added_bos, had.had_bos), (vec![50256, 15496], false, true));
     let never = gpt2.to_tokens("<|endoftext|>Hello", AddBos::Never, None).unwrap();
     assert_eq!((never.ids, never.added_bos, never.had_bos), (vec![50256, 15496], false, false));
@@ -80,15 +80,15 @@ fn bos_is_explicit_and_never_doubled() {
 
 #[test]
 fn truncation_is_reported() {
-    let cut = GPT2.to_tokens("one two three four", AddBos::Prepend, Some(3)).unwrap();
+    let cut = GPT2.to_tokens("one two three four", AddBos::Always, Some(3)).unwrap();
     assert_eq!((cut.ids.len(), cut.spans.len(), cut.truncated), (3, 3, 2));
-    assert_eq!(GPT2.to_tokens("one", AddBos::Prepend, Some(3)).unwrap().truncated, 0);
+    assert_eq!(GPT2.to_tokens("one", AddBos::Always, Some(3)).unwrap().truncated, 0);
 }
 
 #[test]
 fn empty_text_has_no_tokens() {
     assert!(GPT2.encode("").unwrap().ids.is_empty());
-    assert_eq!(GPT2.to_tokens("", AddBos::Prepend, None).unwrap().ids, [50256]);
+    assert_eq!(GPT2.to_tokens("", AddBos::Always, None).unwrap().ids, [50256]);
     assert!(GPT2.to_tokens("", AddBos::Never, Some(0)).unwrap().ids.is_empty());
     assert_eq!(GPT2.decode(&[]).unwrap(), "");
 }
@@ -172,7 +172,7 @@ fn special_tokens_of_a_folder() {
     assert_eq!((config.bos(), config.eos()), (Some(1), Some(2)));
     assert!(config.special().others.is_empty());
     let none = load(&[]);
-    assert!(none.bos().is_none() && matches!(none.to_tokens("a", AddBos::Prepend, None), Err(Error::NoBos)));
+    assert!(none.bos().is_none() && matches!(none.to_tokens("a", AddBos::Always, None), Err(Error::NoBos)));
     assert_eq!(none.special_ids().len(), 2); // marked special in tokenizer.json
 }
 
@@ -206,7 +206,7 @@ fn tokenizers_are_shared_between_threads() {
 proptest! {
     /// The promise of `is_cut`, on text that mixes everything the patterns know.
     #[test]
-    fn cuts_leave_tokenisation_as_it_is(text in r"([a-zA-Z0-9'.,!é日🙂]{0,4}[ \n\t\r\u{a0}]{0,3}){1,8}") {
+    fn cuts_leave_tokenization_as_it_is(text in r"([a-zA-Z0-9'.,!é日🙂]{0,4}[ \n\t\r\u{a0}]{0,3}){1,8}") {
         prop_assert!(GPT2.splits_at_whitespace());
         let whole = GPT2.encode(&text).unwrap().ids;
         for (at, after) in text.char_indices().skip(1) {

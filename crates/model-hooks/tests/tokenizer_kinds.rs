@@ -34,7 +34,7 @@ fn the_template_adds_bos_only_when_asked() {
     let ids = |bos| SENTENCEPIECE.to_tokens("Hello world", bos, None).unwrap().ids;
     assert_eq!(ids(AddBos::Never), [274, 276]);
     assert_eq!(ids(AddBos::TokenizerDefault), [1, 274, 276]);
-    assert_eq!(ids(AddBos::Prepend), [1, 274, 276]);
+    assert_eq!(ids(AddBos::Always), [1, 274, 276]);
     // Its tokens depend on the beginning of the text, so that it cannot be cut.
     assert!(!SENTENCEPIECE.splits_at_whitespace());
 }
@@ -90,7 +90,7 @@ fn spans_are_neither_trimmed_nor_shifted() {
 proptest! {
     /// The promise of `is_cut`, for marks that are no letters, line ends after punctuation, digits and wide spaces too.
     #[test]
-    fn cuts_leave_tokenisation_as_it_is(text in r"([a-zA-Z0-9'.,!éी\u{301}日🙂]{0,4}[ \n\t\r\u{a0}\u{3000}]{0,3}){1,8}") {
+    fn cuts_leave_tokenization_as_it_is(text in r"([a-zA-Z0-9'.,!éी\u{301}日🙂]{0,4}[ \n\t\r\u{a0}\u{3000}]{0,3}){1,8}") {
         for tokenizer in SPLITTERS.iter() {
             let whole = tokenizer.encode(&text).unwrap().ids;
             for (at, after) in text.char_indices().skip(1) {

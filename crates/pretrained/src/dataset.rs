@@ -10,7 +10,7 @@ use crate::{Error, Hub, Result};
 use std::path::{Path, PathBuf};
 
 /// The branch on which the hub keeps every data set as Parquet, `CONFIG/SPLIT/0000.parquet`.
-pub const CONVERTED: &str = "refs/convert/parquet";
+pub const PARQUET_REVISION: &str = "refs/convert/parquet";
 const KNOWN: [&str; 4] = [".parquet", ".jsonl", ".ndjson", ".txt"];
 const PACKED: [&str; 3] = ["", ".gz", ".zst"];
 
@@ -38,7 +38,7 @@ pub struct Dataset {
 impl Hub {
     /// Brings files of a data set here: Parquet, or jsonl and text (plain, gz, zst).
     ///
-    /// Where the repository's own branch has none of these, [`CONVERTED`] is taken.
+    /// Where the repository's own branch has none of these, [`PARQUET_REVISION`] is taken.
     ///
     /// # Errors
     /// [`Error::NoText`] with what is there instead, and everything that a download can meet.
@@ -49,7 +49,7 @@ impl Hub {
         let first = match Session::open(self, Kind::Dataset, name, self.revision_or_main()) {
             // Without the hub: of a data set that was taken from its conversion nothing of the own branch is here.
             Err(error @ Error::NotInCache { .. }) if self.revision.is_none() => {
-                Session::open(self, Kind::Dataset, name, CONVERTED).map_err(|_| error)?
+                Session::open(self, Kind::Dataset, name, PARQUET_REVISION).map_err(|_| error)?
             }
             opened => opened?,
         };
@@ -63,7 +63,7 @@ impl Hub {
             {
                 break;
             }
-            match Session::open(self, Kind::Dataset, name, CONVERTED) {
+            match Session::open(self, Kind::Dataset, name, PARQUET_REVISION) {
                 Ok(converted) => session = converted,
                 Err(Error::NoSuchRevision { .. } | Error::NotInCache { .. }) => break,
                 Err(error) => return Err(error),

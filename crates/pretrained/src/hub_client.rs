@@ -11,7 +11,7 @@ use std::time::Duration;
 use tensor_kernels::Engine;
 
 /// The hub of Hugging Face.
-pub const HUB: &str = "https://huggingface.co";
+pub const HUGGING_FACE_ENDPOINT: &str = "https://huggingface.co";
 
 /// Opens published things by name. Cheap to clone.
 ///
@@ -48,22 +48,22 @@ type Told = dyn Fn(&Progress<'_>) + Send + Sync;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetryPolicy {
     /// How often something that brings nothing is tried.
-    pub tries: usize,
+    pub max_attempts: usize,
     /// The wait after the first failure; each later one is twice as long.
-    pub first_wait: Duration,
+    pub initial_backoff: Duration,
     /// No wait is longer, whatever the server asks for in `Retry-After`.
-    pub longest_wait: Duration,
+    pub max_backoff: Duration,
     /// How long a connection may be silent.
-    pub silence: Duration,
+    pub read_timeout: Duration,
 }
 
 impl Default for RetryPolicy {
     fn default() -> Self {
         Self {
-            tries: 5,
-            first_wait: Duration::from_secs(1),
-            longest_wait: Duration::from_secs(60),
-            silence: Duration::from_secs(30),
+            max_attempts: 5,
+            initial_backoff: Duration::from_secs(1),
+            max_backoff: Duration::from_secs(60),
+            read_timeout: Duration::from_secs(30),
         }
     }
 }
@@ -84,7 +84,7 @@ impl Hub {
             offline: false,
             revision: None,
             token: None,
-            endpoint: HUB.into(),
+            endpoint: HUGGING_FACE_ENDPOINT.into(),
             engine: Engine::default(),
             dialect: None,
             progress: None,
@@ -143,7 +143,7 @@ impl Hub {
         self
     }
 
-    /// Another server that speaks the hub's protocol, [`HUB`] by default.
+    /// Another server that speaks the hub's protocol, [`HUGGING_FACE_ENDPOINT`] by default.
     #[must_use]
     pub fn endpoint(mut self, endpoint: impl Into<String>) -> Self {
         self.endpoint = endpoint.into().trim_end_matches('/').into();

@@ -39,19 +39,19 @@ mod sae;
 mod session;
 
 pub use cache::Cache;
-pub use dataset::{CONVERTED, Dataset, Part};
+pub use dataset::{Dataset, PARQUET_REVISION, Part};
 pub use error::{Error, Result};
-pub use hub_client::{HUB, Hub, RetryPolicy};
+pub use hub_client::{HUGGING_FACE_ENDPOINT, Hub, RetryPolicy};
 pub use model::Model;
 pub use progress::Progress;
-pub use registry::{Entry, Query, Registry, Release, same_model};
+pub use registry::{Entry, Query, Registry, Release, is_same_model};
 pub use sae::{DownloadedSae, PretrainedSae};
 
 /// The table of published SAEs: 170 releases, 13,857 SAEs. A gzip file of tab-separated text; `data/README.md` says what its lines hold.
-pub const RELEASES: &[u8] = include_bytes!("../data/releases.tsv.gz");
+pub const RELEASE_TABLE: &[u8] = include_bytes!("../data/releases.tsv.gz");
 
 /// Whether this build downloads (feature `hub`).
-pub const DOWNLOADS: bool = cfg!(feature = "hub");
+pub const CAN_DOWNLOAD: bool = cfg!(feature = "hub");
 
 /// Opens an SAE by name: `Hub::from_env()?.sae(release, sae_id)`, which reads the variables of Python's tools.
 ///

@@ -8,7 +8,7 @@ const SUMMARY: &str = include_str!("../data/summary.tsv");
 
 fn table() -> String {
     let mut text = String::new();
-    GzDecoder::new(pretrained::RELEASES).read_to_string(&mut text).unwrap();
+    GzDecoder::new(pretrained::RELEASE_TABLE).read_to_string(&mut text).unwrap();
     text
 }
 

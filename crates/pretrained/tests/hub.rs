@@ -6,7 +6,7 @@ mod server;
 
 use activation_store::Documents;
 use model_hooks::{LoadOptions, Processing};
-use pretrained::{CONVERTED, Cache, Error, Hub, Part, Progress, Registry, RetryPolicy};
+use pretrained::{Cache, Error, Hub, PARQUET_REVISION, Part, Progress, Registry, RetryPolicy};
 use sae_core::SparseCoder;
 use server::{COMMIT, Reply, Request, Server, git_sha1, sha256};
 use std::collections::BTreeMap;
@@ -82,10 +82,10 @@ impl Setup {
 
 fn hub(cache: &Path, server: &Server) -> Hub {
     let patience = RetryPolicy {
-        tries: 4,
-        first_wait: Duration::from_millis(1),
-        longest_wait: Duration::from_millis(50),
-        silence: Duration::from_millis(400),
+        max_attempts: 4,
+        initial_backoff: Duration::from_millis(1),
+        max_backoff: Duration::from_millis(50),
+        read_timeout: Duration::from_millis(400),
     };
     Hub::new()
         .cache(Cache::new(cache))
@@ -295,7 +295,7 @@ fn a_data_set_without_readable_files_is_taken_as_parquet_from_its_conversion() {
     });
     let text = setup.hub().dataset("me/script", &Part::default()).unwrap();
     assert_eq!(fs::read(&text.files[0]).unwrap(), [1; 9]);
-    let at = setup.folder.path().join("datasets--me--script/refs").join(CONVERTED);
+    let at = setup.folder.path().join("datasets--me--script/refs").join(PARQUET_REVISION);
     assert_eq!(fs::read_to_string(at).unwrap(), COMMIT);
     // Nothing of the own branch is in the cache.
     let again = setup.hub().offline(true).dataset("me/script", &Part::default()).unwrap();

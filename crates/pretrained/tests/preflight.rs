@@ -11,7 +11,7 @@ mod pairs;
 mod wrong;
 
 use model_hooks::TokenBatch;
-use pairs::{CENTRED, Text, almanac, expected, home, sae, texts, told, with};
+use pairs::{CENTERED, Text, almanac, expected, home, sae, texts, told, with};
 use pretrained::preflight::{
     Check, PreflightOptions, PreflightReport, PreflightSae, Severity, preflight, preflight_static,
 };
@@ -114,12 +114,13 @@ fn the_page_is_what_happens() {
 fn static_checks_need_no_pass() {
     let (sae, text) = (sae("pre1-standard"), &texts()[0]);
     let tokens = text.rows(128, 1);
-    let of = |sae: &sae_core::Sae, tokens: &TokenBatch| preflight_static(&CENTRED, sae, tokens, &options("demo", true));
+    let of =
+        |sae: &sae_core::Sae, tokens: &TokenBatch| preflight_static(&CENTERED, sae, tokens, &options("demo", true));
     assert!(of(&sae, &tokens).is_pass());
     let nowhere = of(&told(&sae, |m| m.hook_name = None), &tokens);
     assert!(nowhere.is_fail() && nowhere.of(Check::Hook).count() == 1 && nowhere.measured.is_none());
-    let misspelt = of(&told(&sae, |m| m.hook_name = Some("blocks.1.hook_resid_prae".into())), &tokens);
-    assert!(misspelt.to_string().contains("near: `blocks.1.hook_resid_pre`"), "{misspelt}");
+    let misspelled = of(&told(&sae, |m| m.hook_name = Some("blocks.1.hook_resid_prae".into())), &tokens);
+    assert!(misspelled.to_string().contains("near: `blocks.1.hook_resid_pre`"), "{misspelled}");
     let pattern = of(&told(&sae, |m| m.hook_name = Some("blocks.1.attn.hook_pattern".into())), &tokens);
     assert!(pattern.of(Check::Hook).count() == 1, "{pattern}");
     let late = sae_core::SeqposSlice { start: Some(200), ..Default::default() };
@@ -136,10 +137,10 @@ fn static_checks_need_no_pass() {
 fn another_name_warns_until_the_measures_agree() {
     let sae = sae("pre1-standard");
     let tokens = texts()[0].rows(128, 1);
-    let verdict = preflight(&CENTRED, &sae, &tokens, &PreflightOptions::default()).unwrap();
+    let verdict = preflight(&CENTERED, &sae, &tokens, &PreflightOptions::default()).unwrap();
     assert!(verdict.is_pass() && verdict.of(Check::ModelName).all(|r| r.level == Severity::Note), "{verdict}");
     let without = with(&sae, |parts| parts.sparsity = None);
-    let verdict = preflight(&CENTRED, &without, &tokens, &PreflightOptions::default()).unwrap();
+    let verdict = preflight(&CENTERED, &without, &tokens, &PreflightOptions::default()).unwrap();
     assert!(verdict.of(Check::ModelName).any(|r| r.level == Severity::Warn), "{verdict}");
 }
 
@@ -148,7 +149,7 @@ fn another_name_warns_until_the_measures_agree() {
 fn any_sparse_coder_can_be_checked() {
     let sae = sae("pre1-standard");
     let tokens = texts()[0].rows(128, 1);
-    let verdict = preflight(&CENTRED, PreflightSae::of(&sae), &tokens, &options("pre1-standard", true)).unwrap();
+    let verdict = preflight(&CENTERED, PreflightSae::of(&sae), &tokens, &options("pre1-standard", true)).unwrap();
     assert!(verdict.is_pass(), "{verdict}");
     let measured = verdict.measured.as_ref().unwrap();
     assert!(measured.b_dec_cosine.is_some() && measured.frequency_correlation.is_none());
@@ -171,7 +172,7 @@ fn measures_of_the_identity_and_of_silence() {
         Sae::new(parts).unwrap()
     };
     let tokens = texts()[0].rows(64, 1);
-    let all = preflight(&CENTRED, &identity(0.0), &tokens, &PreflightOptions::default()).unwrap().measured.unwrap();
+    let all = preflight(&CENTERED, &identity(0.0), &tokens, &PreflightOptions::default()).unwrap().measured.unwrap();
     assert!(
         (all.variance_explained - 1.0).abs() < 1e-9
             && (all.cosine - 1.0).abs() < 1e-6
@@ -179,7 +180,7 @@ fn measures_of_the_identity_and_of_silence() {
     );
     assert!((all.l0 - 256.0).abs() < 1.0 && (all.norm_ratio - 1.0).abs() < 1e-6);
     assert_eq!((all.tokens, all.excluded.position), (12 * 63, 12));
-    let none = preflight(&CENTRED, &identity(-1e6), &tokens, &PreflightOptions::default()).unwrap();
+    let none = preflight(&CENTERED, &identity(-1e6), &tokens, &PreflightOptions::default()).unwrap();
     assert!(none.is_fail() && none.of(Check::L0).count() == 1, "{none}");
     let none = none.measured.unwrap();
     assert_eq!((none.l0, none.norm_ratio, none.best_scale, none.dead), (0.0, 0.0, 0.0, 1.0));

@@ -84,7 +84,7 @@ impl SparseCoder for Dense {
         Coupling::Independent
     }
 
-    fn provenance(&self) -> Option<&SaeMetadata> {
+    fn metadata(&self) -> Option<&SaeMetadata> {
         Some(&self.about)
     }
 

@@ -192,7 +192,7 @@ fn a_malformed_table_is_an_error_with_its_line() {
         }
     }
     assert!(matches!(Registry::read(&[0xff, 0xfe]), Err(Error::Table { .. })));
-    assert!(matches!(Registry::read(&pretrained::RELEASES[..1000]), Err(Error::Table { .. })));
+    assert!(matches!(Registry::read(&pretrained::RELEASE_TABLE[..1000]), Err(Error::Table { .. })));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 /// AbsTopK     f = h for the k largest |h| of a token, else 0                     features fire in both directions
 /// SignedTopK  f = h for the k largest h of a token, negative ones too, else 0
 /// BatchTopK   f = max(h, 0) for the int(k * n) largest h > 0 of all n tokens of the batch, else 0
-/// GroupMax    f = max(h, 0) for the largest h of each of k groups of d_sae/k neighbours, else 0
+/// GroupMax    f = max(h, 0) for the largest h of each of k groups of d_sae/k neighbors, else 0
 /// JumpRelu    f = max(h, 0) where h > threshold (strictly), else 0
 /// Gated       f = max(x~ W_enc * exp(r_mag) + b_mag, 0) where h > 0, else 0      (b_enc is the gate's bias)
 ///
@@ -55,7 +55,7 @@ pub enum Activation {
         /// As for [`TopK`](Self::TopK).
         rescale_by_decoder_norm: bool,
     },
-    /// The strongest feature of each group of neighbours.
+    /// The strongest feature of each group of neighbors.
     GroupMax {
         /// How many groups there are; it divides `d_sae`.
         k: usize,

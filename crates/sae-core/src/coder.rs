@@ -15,7 +15,7 @@ pub trait SparseCoder: Send + Sync {
     }
 
     /// Where it belongs and what it was trained on, if it knows.
-    fn provenance(&self) -> Option<&SaeMetadata> {
+    fn metadata(&self) -> Option<&SaeMetadata> {
         None
     }
 
@@ -124,7 +124,7 @@ macro_rules! forward_to_target {
         impl<T: SparseCoder + ?Sized> SparseCoder for $pointer {
             fn d_in(&self) -> usize { (**self).d_in() }
             fn d_out(&self) -> usize { (**self).d_out() }
-            fn provenance(&self) -> Option<&SaeMetadata> { (**self).provenance() }
+            fn metadata(&self) -> Option<&SaeMetadata> { (**self).metadata() }
             fn as_sae(&self) -> Option<&crate::Sae> { (**self).as_sae() }
             fn is_transcoder(&self) -> bool { (**self).is_transcoder() }
             fn skip(&self, x: &Tensor) -> Result<Option<Tensor>> { (**self).skip(x) }

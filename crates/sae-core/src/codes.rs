@@ -85,12 +85,12 @@ impl ActLayout {
     }
 }
 
-/// What undoes a per-token normalisation: `x_hat[i] <- x_hat[i] * multiply[i] + add[i]`.
+/// What undoes a per-token normalization: `x_hat[i] <- x_hat[i] * multiply[i] + add[i]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct InputNorm {
     /// One factor per row.
     pub multiply: Vec<f32>,
-    /// One summand per row, for normalisations that centre.
+    /// One summand per row, for normalizations that center.
     pub add: Option<Vec<f32>>,
 }
 
@@ -99,14 +99,14 @@ pub struct InputNorm {
 pub struct Codes {
     /// The feature activations, one row per activation vector of the input.
     pub features: SparseFeatures,
-    /// What undoes the input's per-token normalisation; `None` when there was none.
+    /// What undoes the input's per-token normalization; `None` when there was none.
     pub scale: Option<InputNorm>,
     /// The shape of the input around its vectors.
     pub layout: ActLayout,
 }
 
 impl Codes {
-    /// Codes for plain rows without a per-token normalisation.
+    /// Codes for plain rows without a per-token normalization.
     #[must_use]
     pub fn from_features(features: SparseFeatures) -> Self {
         let layout = ActLayout::rows(features.rows());

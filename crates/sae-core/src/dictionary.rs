@@ -146,7 +146,7 @@ impl SparseCoder for Dictionary {
         each!(self, coder => coder.d_out())
     }
 
-    fn provenance(&self) -> Option<&SaeMetadata> {
+    fn metadata(&self) -> Option<&SaeMetadata> {
         Some(self.metadata())
     }
 

@@ -261,7 +261,7 @@ impl SparseFeatures {
     /// # Panics
     /// When a row is out of range.
     #[must_use]
-    pub fn take_rows(&self, rows: &[usize]) -> Self {
+    pub fn select_rows(&self, rows: &[usize]) -> Self {
         let mut out = Self::empty(self.d_sae);
         for &row in rows {
             let (index, value) = self.row(row);

@@ -1,4 +1,4 @@
-use crate::normalise::{InputMap, check_finite, matrix};
+use crate::normalization::{InputMap, check_finite, matrix};
 use crate::sae::{Weights, row_norms};
 use crate::{Activation, Error, Normalization, Result, Sae, SparseCoder};
 use candle_core::{DType, Device, Tensor};
@@ -69,13 +69,13 @@ impl Sae {
     /// `(x * s) W_skip^T / s = x W_skip^T`. A factor of 1 says that activations go in as they are: no weight changes.
     ///
     /// # Errors
-    /// [`Error::Parameter`] unless `s` is finite and positive; [`Error::CannotFold`] with a per-token normalisation, which
+    /// [`Error::Parameter`] unless `s` is finite and positive; [`Error::CannotFold`] with a per-token normalization, which
     /// would undo the factor; [`Error::RoundedWeights`] when `W_enc` is packed in a precision that does not keep it.
     pub fn fold_norm_factor(&self, s: f32) -> Result<Self> {
-        check_factor(s, self.normalisation())?;
+        check_factor(s, self.normalization())?;
         let over = |v: &[f32]| v.iter().map(|v| v / s).collect::<Arc<[f32]>>();
         let input = InputMap {
-            normalisation: Normalization::None,
+            normalization: Normalization::None,
             input_shift: self.input_shift().map(over),
             ..self.input.clone()
         };
@@ -148,15 +148,15 @@ impl Sae {
     ///
     /// # Errors
     /// [`Error::Shape`], [`Error::NotFinite`]; [`Error::CannotFold`] for transcoders and skip connections, whose output is not whitened as
-    /// the input is, and for any other normalisation; [`Error::RoundedWeights`] when `W_enc` is packed in a precision that does not keep it.
+    /// the input is, and for any other normalization; [`Error::RoundedWeights`] when `W_enc` is packed in a precision that does not keep it.
     pub fn fold_whitening(&self, mean: &[f32], whiten: &Tensor, unwhiten: &Tensor) -> Result<Self> {
         const FOLD: &str = "fold_whitening";
         let unsafe_fold = |reason| Err(Error::CannotFold { fold: FOLD, reason });
         if self.is_transcoder() || self.w_skip()?.is_some() {
             return unsafe_fold("its output is not whitened as its input is");
         }
-        if self.normalisation() != Normalization::None {
-            return unsafe_fold("it normalises activations otherwise");
+        if self.normalization() != Normalization::None {
+            return unsafe_fold("it normalizes activations otherwise");
         }
         if self.activation().rescales_by_decoder_norm() {
             return self.fold_w_dec_norm()?.fold_whitening(mean, whiten, unwhiten);
@@ -198,12 +198,12 @@ impl Sae {
 }
 
 /// What every fold of a norm factor needs.
-pub(crate) fn check_factor(s: f32, normalisation: Normalization) -> Result<()> {
+pub(crate) fn check_factor(s: f32, normalization: Normalization) -> Result<()> {
     if !(s.is_finite() && s > 0.0) {
         return Err(Error::Parameter { name: "s", expected: "finite and positive".into(), found: s.to_string() });
     }
-    if normalisation.is_per_token() {
-        let reason = "its per-token normalisation already sets every token's norm";
+    if normalization.is_per_token() {
+        let reason = "its per-token normalization already sets every token's norm";
         return Err(Error::CannotFold { fold: "fold_norm_factor", reason });
     }
     Ok(())

@@ -1,7 +1,7 @@
 use crate::decode::Decoder;
 use crate::encoder::{EncodeScratch, Encoder, ROW_TILE, ScratchPool, gather_rows};
 use crate::features::check_features;
-use crate::normalise::{InputMap, Rows, check_finite, matrix};
+use crate::normalization::{InputMap, Rows, check_finite, matrix};
 use crate::rule::{By, Selection};
 use crate::slices::with_f32;
 use crate::{
@@ -27,7 +27,7 @@ pub struct MatchingPursuitParts {
     /// Whether a token is done when it chooses a feature that it has chosen before.
     pub stop_on_duplicate_support: bool,
     /// What happens to each token before, and is undone after.
-    pub normalisation: Normalization,
+    pub normalization: Normalization,
     /// Whether inputs may come split into heads.
     pub act_shape: InputShape,
     /// Where it belongs.
@@ -70,7 +70,7 @@ impl MatchingPursuit {
     pub fn on(engine: Engine, parts: MatchingPursuitParts) -> Result<Self> {
         let w_dec = matrix("W_dec", &parts.w_dec)?.contiguous()?;
         let (d_sae, d_in) = w_dec.dims2()?;
-        let least = if parts.normalisation == Normalization::LayerNorm { 2 } else { 1 };
+        let least = if parts.normalization == Normalization::LayerNorm { 2 } else { 1 };
         for (name, value, least) in [("d_in", d_in, least), ("d_sae", d_sae, 1)] {
             if value < least || u32::try_from(value).is_err() {
                 let expected = format!("{least} to {}", u32::MAX);
@@ -94,8 +94,8 @@ impl MatchingPursuit {
         let choose = Selection::Best { k: 1, norms: None, by: By::Positive };
         Ok(Self {
             encoder: Encoder::new(engine, &w_dec.t()?, vec![0.0; d_sae].into(), choose)?,
-            decoder: Decoder { w_dec, b_dec, scale: None, per_token: parts.normalisation.is_per_token() },
-            input: InputMap { d_in, act_shape: parts.act_shape, normalisation: parts.normalisation, input_shift },
+            decoder: Decoder { w_dec, b_dec, scale: None, per_token: parts.normalization.is_per_token() },
+            input: InputMap { d_in, act_shape: parts.act_shape, normalization: parts.normalization, input_shift },
             residual_threshold: parts.residual_threshold,
             max_iterations: parts.max_iterations,
             stop_on_duplicate_support: parts.stop_on_duplicate_support,
@@ -113,12 +113,12 @@ impl MatchingPursuit {
     /// Feature activations are those of `self(x * s)`, divided by `s`.
     ///
     /// # Errors
-    /// [`Error::Parameter`] unless `s` is finite and positive, [`Error::CannotFold`] with a per-token normalisation.
+    /// [`Error::Parameter`] unless `s` is finite and positive, [`Error::CannotFold`] with a per-token normalization.
     pub fn fold_norm_factor(&self, s: f32) -> Result<Self> {
-        crate::fold::check_factor(s, self.input.normalisation)?;
+        crate::fold::check_factor(s, self.input.normalization)?;
         let over = |v: &[f32]| v.iter().map(|v| v / s).collect::<Arc<[f32]>>();
         let mut folded = self.clone();
-        folded.input.normalisation = Normalization::None;
+        folded.input.normalization = Normalization::None;
         folded.input.input_shift = self.input.input_shift.as_deref().map(over);
         folded.decoder.b_dec = over(&self.decoder.b_dec);
         folded.residual_threshold /= s;
@@ -187,8 +187,8 @@ impl MatchingPursuit {
 
     /// What happens to each token before encoding.
     #[must_use]
-    pub fn normalisation(&self) -> Normalization {
-        self.input.normalisation
+    pub fn normalization(&self) -> Normalization {
+        self.input.normalization
     }
 
     /// Whether inputs may come split into heads.
@@ -292,7 +292,7 @@ impl SparseCoder for MatchingPursuit {
         self.input.d_in
     }
 
-    fn provenance(&self) -> Option<&SaeMetadata> {
+    fn metadata(&self) -> Option<&SaeMetadata> {
         Some(&self.metadata)
     }
 

@@ -1,4 +1,4 @@
-use crate::normalise::check_finite;
+use crate::normalization::check_finite;
 use crate::{Activation, Error, InputShape, Normalization, Result, SaeMetadata};
 use candle_core::Tensor;
 
@@ -15,15 +15,15 @@ pub struct SaeParts {
     pub b_dec: Vec<f32>,
     /// `W_skip [d_out, d_in]`: `x W_skip^T` of the input as it comes is added to the output.
     pub w_skip: Option<Tensor>,
-    /// Whether the output is another hook point's value than the input: it may have another width, no normalisation of the input is undone
+    /// Whether the output is another hook point's value than the input: it may have another width, no normalization of the input is undone
     /// in it, and there is no error term.
     pub transcoder: bool,
-    /// `[d_in]`, subtracted from the normalised input: `b_dec` again in SAEs with `apply_b_dec_to_input`.
+    /// `[d_in]`, subtracted from the normalized input: `b_dec` again in SAEs with `apply_b_dec_to_input`.
     pub input_shift: Option<Vec<f32>>,
     /// How pre-activations become activations.
     pub activation: Activation,
     /// What happens to each token before, and is undone after.
-    pub normalisation: Normalization,
+    pub normalization: Normalization,
     /// Whether inputs may come split into heads.
     pub act_shape: InputShape,
     /// Where the SAE belongs.
@@ -33,7 +33,7 @@ pub struct SaeParts {
 }
 
 impl SaeParts {
-    /// The four weights of a standard ReLU SAE without input shift, normalisation or metadata; change fields from there.
+    /// The four weights of a standard ReLU SAE without input shift, normalization or metadata; change fields from there.
     #[must_use]
     pub fn new(w_enc: Tensor, b_enc: Vec<f32>, w_dec: Tensor, b_dec: Vec<f32>) -> Self {
         Self {
@@ -45,7 +45,7 @@ impl SaeParts {
             transcoder: false,
             input_shift: None,
             activation: Activation::Relu,
-            normalisation: Normalization::None,
+            normalization: Normalization::None,
             act_shape: InputShape::Flat,
             metadata: SaeMetadata::default(),
             sparsity: None,
@@ -57,7 +57,7 @@ impl SaeParts {
         let (d_in, d_sae) = check_matrices(self)?;
         check_vectors(self, d_in, d_sae)?;
         check_parameters(&self.activation, d_sae)?;
-        if self.normalisation == Normalization::LayerNorm && d_in < 2 {
+        if self.normalization == Normalization::LayerNorm && d_in < 2 {
             let expected = "at least 2 for layer_norm".into();
             return Err(Error::Parameter { name: "d_in", expected, found: d_in.to_string() });
         }

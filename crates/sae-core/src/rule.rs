@@ -21,7 +21,7 @@ pub(crate) enum Selection {
         norms: Option<Arc<[f32]>>,
         by: By,
     },
-    /// The largest of each group of so many neighbours.
+    /// The largest of each group of so many neighbors.
     GroupMax {
         width: usize,
     },
@@ -75,7 +75,7 @@ impl Row {
     }
 }
 
-/// Columns looked at together: most such groups hold no active feature and are passed over by one vectorised test.
+/// Columns looked at together: most such groups hold no active feature and are passed over by one vectorized test.
 const GROUP: usize = 16;
 
 impl Selection {

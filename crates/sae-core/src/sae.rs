@@ -1,7 +1,7 @@
 use crate::decode::Decoder;
 use crate::encoder::{EncodeScratch, Encoder, ScratchPool, gather_rows};
 use crate::features::check_features;
-use crate::normalise::{InputMap, matrix};
+use crate::normalization::{InputMap, matrix};
 use crate::rule::{By, Selection};
 use crate::slices::with_f32;
 use crate::{
@@ -82,7 +82,7 @@ impl Sae {
         let input = InputMap {
             d_in,
             act_shape: parts.act_shape,
-            normalisation: parts.normalisation,
+            normalization: parts.normalization,
             input_shift: parts.input_shift.map(Arc::from),
         };
         let weights = Weights {
@@ -116,7 +116,7 @@ impl Sae {
         let invert = |norm: &f32| if *norm == 0.0 { 0.0 } else { 1.0 / norm };
         let scale = norms.as_ref().map(|norms| norms.iter().map(invert).collect());
         let encoder = Encoder::new(engine, &w_enc, b_enc, rule(&activation, norms, w_dec.dim(0)?))?;
-        let per_token = input.normalisation.is_per_token() && !transcoder;
+        let per_token = input.normalization.is_per_token() && !transcoder;
         let decoder = Decoder { w_dec, b_dec, scale, per_token };
         let (metadata, scratch) = (Arc::default(), ScratchPool::default());
         Ok(Self { input, encoder, decoder, skip: None, transcoder, activation, metadata, sparsity: None, scratch })
@@ -168,7 +168,7 @@ impl Sae {
         Ok(FeatureSubset { features: features.into(), input, encoder, d_sae: self.d_sae_(), scratch })
     }
 
-    /// Decodes dense features `[.., d_sae]`. For SAEs without per-token normalisation only: with one, decode
+    /// Decodes dense features `[.., d_sae]`. For SAEs without per-token normalization only: with one, decode
     /// [`Codes`] (see [`Codes::with_features`]), which know the norms.
     ///
     /// # Errors
@@ -281,8 +281,8 @@ impl Sae {
 
     /// What happens to each token before encoding.
     #[must_use]
-    pub fn normalisation(&self) -> Normalization {
-        self.input.normalisation
+    pub fn normalization(&self) -> Normalization {
+        self.input.normalization
     }
 
     /// Whether inputs may come split into heads.
@@ -337,14 +337,14 @@ impl SparseCoder for Sae {
 
     fn skip(&self, x: &Tensor) -> Result<Option<Tensor>> {
         let Some(skip) = &self.skip else { return Ok(None) };
-        let as_it_comes = InputMap { normalisation: Normalization::None, input_shift: None, ..self.input.clone() };
+        let as_it_comes = InputMap { normalization: Normalization::None, input_shift: None, ..self.input.clone() };
         as_it_comes.with_rows(x, |rows, _, layout| {
             let dense = self.scratch.with(|scratch| skip.dense(rows, scratch, |_, _, dot, _| dot))?;
             Ok(Some(dense.reshape(layout.output(self.d_out()))?))
         })
     }
 
-    fn provenance(&self) -> Option<&SaeMetadata> {
+    fn metadata(&self) -> Option<&SaeMetadata> {
         Some(&self.metadata)
     }
 
@@ -395,7 +395,7 @@ impl fmt::Debug for Sae {
             .field("d_sae", &self.d_sae_())
             .field("k", &self.encoder.rule.k())
             .field("input_shift", &self.input.input_shift.is_some())
-            .field("normalisation", &self.input.normalisation)
+            .field("normalization", &self.input.normalization)
             .field("act_shape", &self.input.act_shape)
             .field("hook_name", &self.metadata.hook_name)
             .finish()

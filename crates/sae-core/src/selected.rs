@@ -1,5 +1,5 @@
 use crate::encoder::{Encoder, ScratchPool};
-use crate::normalise::InputMap;
+use crate::normalization::InputMap;
 use crate::rule::Selection;
 use crate::{FeatureId, Result, SparseFeatures};
 use candle_core::Tensor;

@@ -64,7 +64,7 @@ fn the_factor_beside_the_weights_is_folded_on_every_engine_and_said() {
         ];
         let rounds = engine.arithmetic().is_some_and(|a| a.precision() == Precision::Bf16);
         for sae in doors {
-            assert_eq!((sae.engine(), sae.as_sae().unwrap().normalisation()), (engine, Normalization::None));
+            assert_eq!((sae.engine(), sae.as_sae().unwrap().normalization()), (engine, Normalization::None));
             let off = error(&codes(&sae, UNFOLDED), &expected(UNFOLDED, "scaled.encode"));
             assert!(off < if rounds { 0.1 } else { 5e-5 }, "{engine}: {off:e}");
             let note = OpenNote::NormFactorFolded { factor: FACTOR, path: Some(folder.join(SCALER)) };
@@ -345,6 +345,6 @@ fn a_scaler_of_the_sae_before_does_not_stay() {
     let (_other, unfolded) = copy(UNFOLDED);
     plainly(&unfolded).save(&folder).unwrap();
     assert!(!folder.join(SCALER).exists());
-    assert_eq!(plainly(&folder).as_sae().unwrap().normalisation(), Normalization::ExpectedAverageOnlyIn);
+    assert_eq!(plainly(&folder).as_sae().unwrap().normalization(), Normalization::ExpectedAverageOnlyIn);
     assert!(folder.join("notes.txt").exists());
 }

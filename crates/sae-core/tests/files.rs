@@ -80,7 +80,7 @@ fn saved_and_loaded_is_the_same_to_the_bit() {
         let width = sae.d_in();
         let x = Tensor::from_vec(common::gaussian(5 * width, 1), (5, width), &Device::Cpu).unwrap();
         // A missing norm factor stays missing; taken for 1 it is the same SAE.
-        let usable = |sae: &Sae| match sae.normalisation() {
+        let usable = |sae: &Sae| match sae.normalization() {
             Normalization::ExpectedAverageOnlyIn => sae.fold_norm_factor(1.0).unwrap(),
             _ => sae.clone(),
         };
@@ -95,7 +95,7 @@ fn saved_and_loaded_is_the_same_to_the_bit() {
             assert_eq!(metadata.other.remove("sae_lens_version"), Some(json!("6.54.12")));
         }
         assert_eq!(sae.metadata(), &metadata, "{name}");
-        assert_eq!(sae.normalisation(), again.normalisation());
+        assert_eq!(sae.normalization(), again.normalization());
         assert_eq!(sae.act_shape(), again.act_shape());
         assert_eq!(sae.activation(), again.activation());
     }
@@ -153,7 +153,7 @@ fn an_old_configuration_becomes_what_saelens_makes_of_it() {
     assert_eq!(json!(sae.activation().architecture()), expected["architecture"]);
     assert_eq!((json!(sae.d_in()), json!(sae.d_sae())), (expected["d_in"].clone(), expected["d_sae"].clone()));
     assert_eq!(json!(sae.input_shift().is_some()), expected["apply_b_dec_to_input"]);
-    assert_eq!(sae.normalisation(), Normalization::None);
+    assert_eq!(sae.normalization(), Normalization::None);
     assert_eq!(sae.act_shape(), InputShape::Flat);
     let (m, e) = (sae.metadata(), &expected["metadata"]);
     assert_eq!(json!(m.model_name), e["model_name"]);
@@ -186,7 +186,7 @@ fn migration_rules() {
         (Value::Null, Normalization::None),
         (json!("layer_norm"), Normalization::LayerNorm),
     ] {
-        assert_eq!(legacy(json!({"normalize_activations": value})).unwrap().normalisation(), mode);
+        assert_eq!(legacy(json!({"normalize_activations": value})).unwrap().normalization(), mode);
     }
     assert_eq!(legacy(json!({"prepend_bos": false})).unwrap().metadata().prepend_bos, Some(false));
     assert!(legacy(json!({"apply_b_dec_to_input": false})).unwrap().input_shift().is_none());
@@ -298,9 +298,9 @@ fn configurations_that_lie() {
 #[test]
 fn an_unknown_key_can_be_declared_harmless() {
     let (_dir, folder) = copy("standard");
-    edit(&folder, put("favourite_colour", json!("blue")));
-    assert!(matches!(refused(&folder, &["favourite_colour"]), Error::UnknownKeys { .. }));
-    let options = LoadOptions { ignore_keys: vec!["favourite_colour".into()], ..LoadOptions::default() };
+    edit(&folder, put("favorite_color", json!("blue")));
+    assert!(matches!(refused(&folder, &["favorite_color"]), Error::UnknownKeys { .. }));
+    let options = LoadOptions { ignore_keys: vec!["favorite_color".into()], ..LoadOptions::default() };
     Sae::load_with(&folder, &options).unwrap();
 }
 

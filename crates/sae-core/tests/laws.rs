@@ -23,15 +23,15 @@ fn tensor(rows: usize, columns: usize, seed: u64, scale: f32) -> Tensor {
 static WEIGHTS: LazyLock<(Tensor, Tensor)> =
     LazyLock::new(|| (tensor(D_IN, D_SAE, 1, 0.036), tensor(D_SAE, D_IN, 2, 0.036)));
 
-fn sae(activation: Activation, normalisation: Normalization) -> Sae {
-    sae_on(Engine::default(), activation, normalisation)
+fn sae(activation: Activation, normalization: Normalization) -> Sae {
+    sae_on(Engine::default(), activation, normalization)
 }
 
-fn sae_on(engine: Engine, activation: Activation, normalisation: Normalization) -> Sae {
+fn sae_on(engine: Engine, activation: Activation, normalization: Normalization) -> Sae {
     let (w_enc, w_dec) = WEIGHTS.clone();
     let b_dec: Vec<f32> = gaussian(D_IN, 3);
     let parts = SaeParts::new(w_enc, vec![-1.5; D_SAE], w_dec, b_dec.clone());
-    Sae::on(engine, SaeParts { input_shift: Some(b_dec), activation, normalisation, ..parts }).unwrap()
+    Sae::on(engine, SaeParts { input_shift: Some(b_dec), activation, normalization, ..parts }).unwrap()
 }
 
 /// Every architecture on the kernels, one of each coupling on the reference and in bf16.
@@ -60,7 +60,7 @@ fn all_kinds() -> Vec<Sae> {
     all
 }
 
-/// `x~ W_enc + b_enc` in f64 for the architectures without a normalisation, and what the activation makes of it for all.
+/// `x~ W_enc + b_enc` in f64 for the architectures without a normalization, and what the activation makes of it for all.
 #[test]
 fn pre_activations_are_what_the_activation_reads() {
     let x = tensor(7, D_IN, 9, 1.0);
@@ -79,7 +79,7 @@ fn pre_activations_are_what_the_activation_reads() {
             }
         }
         let coarse = sae.engine().arithmetic().is_some_and(|a| a.precision() == Precision::Bf16);
-        if sae.normalisation() == Normalization::None && !coarse {
+        if sae.normalization() == Normalization::None && !coarse {
             let (w_enc, shift) = (flat(&WEIGHTS.0), gaussian(D_IN, 3));
             let (row, column) = (5, 1234);
             let x = &flat(&x)[row * D_IN..][..D_IN];
@@ -138,7 +138,7 @@ fn batch_size_changes_nothing() {
             for start in (0..1100).step_by(size).take(3) {
                 let rows = size.min(1100 - start);
                 let part = sae.encode(&x.narrow(0, start, rows).unwrap()).unwrap();
-                let same = whole.features.take_rows(&(start..start + rows).collect::<Vec<_>>());
+                let same = whole.features.select_rows(&(start..start + rows).collect::<Vec<_>>());
                 assert!(part.features == same, "{sae:?}, {size} rows at a time");
             }
         }
@@ -197,7 +197,7 @@ fn a_feature_out_of_range_is_named() {
 fn decoder_rows_rebuild_the_reconstruction() {
     // All features of a token, decoded by hand from dense activations, plus b_dec, is what decode gives.
     for sae in all_kinds() {
-        if sae.normalisation().is_per_token() {
+        if sae.normalization().is_per_token() {
             continue;
         }
         let x = tensor(1, D_IN, 13, 1.0);
@@ -428,7 +428,7 @@ fn choices_across_tiles_are_those_of_dense_pre_activations() {
             .collect();
         assert!(found == order, "{engine}: {} of the batch", found.len());
         let half = batch.encode(&x.narrow(0, 0, 550).unwrap()).unwrap();
-        let same = codes.features.take_rows(&(0..550).collect::<Vec<_>>());
+        let same = codes.features.select_rows(&(0..550).collect::<Vec<_>>());
         assert!(half.features.nnz() == 4_015 && half.features != same, "a batch chooses for itself");
     }
 }

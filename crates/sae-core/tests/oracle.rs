@@ -22,7 +22,7 @@ struct Plain {
     b_dec: Vec<f32>,
     shift: Option<Vec<f32>>,
     activation: Activation,
-    normalisation: Normalization,
+    normalization: Normalization,
 }
 
 /// Activations, reconstruction, and how close any choice was to falling the other way.
@@ -62,7 +62,7 @@ impl Plain {
         let mean = x.iter().sum::<f64>() / d as f64;
         let deviation = (x.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (d as f64 - 1.0)).sqrt();
         let c = (d as f64).sqrt() / x.iter().map(|v| v * v).sum::<f64>().sqrt();
-        let ((sub, mul), (back, add)) = match self.normalisation {
+        let ((sub, mul), (back, add)) = match self.normalization {
             Normalization::ConstantNormRescale => ((0.0, c), (1.0 / c, 0.0)),
             Normalization::LayerNorm => ((mean, 1.0 / (deviation + 1e-5)), (deviation, mean)),
             _ => ((0.0, 1.0), (1.0, 0.0)),
@@ -174,7 +174,7 @@ impl Plain {
         let parts = SaeParts {
             input_shift: self.shift.clone(),
             activation: self.activation.clone(),
-            normalisation: self.normalisation,
+            normalization: self.normalization,
             act_shape,
             transcoder: self.is_transcoder(),
             w_skip: self.w_skip.as_ref().map(|w| matrix(w, self.d_out, self.d_in)),
@@ -186,7 +186,7 @@ impl Plain {
 
 /// Without the norm factor that some expect: activations go in as they are.
 fn as_it_is(sae: Sae) -> Sae {
-    match sae.normalisation() {
+    match sae.normalization() {
         Normalization::ExpectedAverageOnlyIn => sae.fold_norm_factor(1.0).unwrap(),
         _ => sae,
     }
@@ -227,7 +227,7 @@ fn plain() -> impl Strategy<Value = Plain> {
                 9 => Activation::SignedTopK { k: whole },
                 _ => Activation::GroupMax { k: (1..=whole).rev().find(|k| d_sae % k == 0).unwrap() },
             },
-            normalisation: [
+            normalization: [
                 Normalization::None,
                 Normalization::ExpectedAverageOnlyIn,
                 Normalization::ConstantNormRescale,
@@ -294,7 +294,7 @@ proptest! {
         let mean: Vec<f32> = gaussian(d, u64::from(seed) + 20).into_iter().map(|v| v * 0.5).collect();
         let matrix = |v: &[f64]| Tensor::from_slice(v, (d, d), &Device::Cpu).unwrap();
         let folded = plain.build(engine, InputShape::Flat).fold_whitening(&mean, &matrix(&m), &matrix(&inverse));
-        let legal = !plain.is_transcoder() && plain.normalisation == Normalization::None;
+        let legal = !plain.is_transcoder() && plain.normalization == Normalization::None;
         let folded = match folded {
             Ok(folded) => folded,
             Err(error) => {
@@ -307,8 +307,8 @@ proptest! {
         let map = |row: &[f64], matrix: &[f64]| -> Vec<f64> {
             (0..d).map(|j| (0..d).map(|i| row[i] * matrix[i * d + j]).sum()).collect()
         };
-        let centred = |row: &[f32]| row.iter().zip(&mean).map(|(x, m)| f64::from(*x) - f64::from(*m)).collect::<Vec<_>>();
-        let expected = plain.oracle(&x.chunks_exact(d).map(|row| map(&centred(row), &m)).collect::<Vec<_>>());
+        let centered = |row: &[f32]| row.iter().zip(&mean).map(|(x, m)| f64::from(*x) - f64::from(*m)).collect::<Vec<_>>();
+        let expected = plain.oracle(&x.chunks_exact(d).map(|row| map(&centered(row), &m)).collect::<Vec<_>>());
         prop_assume!(expected.margin > MARGIN * 5.0);
         let raw = |row: &[f64]| map(row, &inverse).into_iter().zip(&mean).map(|(x, m)| x + f64::from(*m)).collect::<Vec<_>>();
         let x_hat: Vec<f64> = expected.x_hat.chunks_exact(d).flat_map(raw).collect();
@@ -369,7 +369,7 @@ proptest! {
     #[test]
     fn fold_norm_factor(plain in plain(), rows in 1usize..9, s in 0.2f32..5.0, engine: usize) {
         let x = gaussian(rows * plain.d_in, 3);
-        let per_token = plain.normalisation.is_per_token();
+        let per_token = plain.normalization.is_per_token();
         let folded = plain.build(engine, InputShape::Flat).fold_norm_factor(s);
         prop_assert_eq!(folded.is_err(), per_token);
         let Ok(folded) = folded else { return Ok(()) };

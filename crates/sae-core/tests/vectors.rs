@@ -88,13 +88,13 @@ fn dictionary_learning_identity() {
 }
 
 #[test]
-fn normalisations_by_formula() {
+fn normalizations_by_formula() {
     let x = randn(10, 2, 9);
-    let identity = |normalisation| {
+    let identity = |normalization| {
         let eye = Tensor::eye(2, candle_core::DType::F32, &Device::Cpu).unwrap();
         let w = Tensor::cat(&[&eye, &eye.neg().unwrap()], 1).unwrap();
         let parts = SaeParts::new(w.clone(), vec![0.0; 4], w.t().unwrap(), vec![0.0; 2]);
-        Sae::on(exact(), SaeParts { normalisation, ..parts }).unwrap()
+        Sae::on(exact(), SaeParts { normalization, ..parts }).unwrap()
     };
     let rows: Vec<Vec<f32>> = x.to_vec2().unwrap();
     let seen = |sae: &Sae| {

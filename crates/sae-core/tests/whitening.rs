@@ -103,9 +103,9 @@ fn full_matrices_give_the_numbers_of_whitened_activations() {
         let mean: Vec<f64> = gaussian(d, 3).into_iter().map(|v| 0.5 * f64::from(v)).collect();
         let [m, inverse] = whitening(d);
         let x = gaussian(ROWS * d, 4);
-        let centred: Vec<f64> = x.iter().zip(mean.iter().cycle()).map(|(x, mean)| f64::from(*x) - mean).collect();
+        let centered: Vec<f64> = x.iter().zip(mean.iter().cycle()).map(|(x, mean)| f64::from(*x) - mean).collect();
         let due = |m: &[f64], inverse: &[f64]| -> [Vec<f32>; 2] {
-            let [codes, outputs] = plain(name, &times(&centred, m, d), d);
+            let [codes, outputs] = plain(name, &times(&centered, m, d), d);
             let raw = times(&outputs, inverse, d);
             let raw = raw.iter().zip(mean.iter().cycle()).map(|(raw, mean)| raw + mean);
             [codes.iter().map(|v| *v as f32).collect(), raw.map(|v| v as f32).collect()]

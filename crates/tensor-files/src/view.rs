@@ -170,7 +170,7 @@ impl View {
         }
     }
 
-    /// The dimensions of more than one element, longest stride first, neighbours that are one run joined.
+    /// The dimensions of more than one element, longest stride first, neighbors that are one run joined.
     fn walk(&self) -> Vec<Dim> {
         let to = row_strides(&self.shape);
         let strides = self.strides.iter().zip(to);

@@ -40,7 +40,7 @@ fn rows(c: &mut Criterion) {
         });
         group.bench_function("add [1024,768]", |b| b.iter(|| add_to(backend, black_box(&x), &mut y).unwrap()));
         let (cos, sin) = (values(128 * 32), values(128 * 32));
-        for (name, pairs) in [("halves", RopeLayout::Half), ("neighbours", RopeLayout::Interleaved)] {
+        for (name, pairs) in [("halves", RopeLayout::Half), ("neighbors", RopeLayout::Interleaved)] {
             let shape = RopeShape { pos: 128, heads: 12, d_head: 64, d_rotary: 64, pairs };
             group.bench_function(format!("rope {name} [8,128,12,64]"), |b| {
                 b.iter_batched_ref(

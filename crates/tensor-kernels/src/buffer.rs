@@ -67,7 +67,7 @@ impl Buffer {
 
     /// The memory as elements.
     pub fn as_slice<T: Element>(&self) -> &[T] {
-        // SAFETY: owned, aligned to 64, initialised; every bit pattern is a `T` (that is what `Element` promises).
+        // SAFETY: owned, aligned to 64, initialized; every bit pattern is a `T` (that is what `Element` promises).
         unsafe { std::slice::from_raw_parts(self.at.as_ptr().cast(), self.len() / size_of::<T>()) }
     }
 

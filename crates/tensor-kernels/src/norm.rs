@@ -14,7 +14,7 @@ use crate::{Backend, Result};
 /// quotient a few ulp of `max|x| / s`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Norm {
-    centred: bool,
+    centered: bool,
     eps: f32,
 }
 
@@ -22,13 +22,13 @@ impl Norm {
     /// Layer norm, without gain and bias.
     #[must_use]
     pub fn layer(eps: f64) -> Self {
-        Self { centred: true, eps: eps as f32 }
+        Self { centered: true, eps: eps as f32 }
     }
 
     /// RMS norm, without gain.
     #[must_use]
     pub fn rms(eps: f64) -> Self {
-        Self { centred: false, eps: eps as f32 }
+        Self { centered: false, eps: eps as f32 }
     }
 
     /// `s` of one row.
@@ -98,7 +98,7 @@ impl Norm {
 
     #[inline(always)]
     fn mean_on<S: Simd>(self, s: S, x: &[f32]) -> f32 {
-        if self.centred { sum(s, x) / x.len() as f32 } else { 0.0 }
+        if self.centered { sum(s, x) / x.len() as f32 } else { 0.0 }
     }
 
     #[inline(always)]

@@ -72,7 +72,7 @@ fn rotate_rows_on<S: Simd>(s: S, x: &mut [f32], first: usize, shape: &RopeShape,
             let rotated = &mut head[..shape.d_rotary];
             match shape.pairs {
                 RopeLayout::Half => rotate_halves(s, rotated, cos, sin),
-                RopeLayout::Interleaved => rotate_neighbours(rotated, cos, sin),
+                RopeLayout::Interleaved => rotate_neighbors(rotated, cos, sin),
             }
         }
     }
@@ -99,7 +99,7 @@ fn rotate_halves<S: Simd>(s: S, x: &mut [f32], cos: &[f32], sin: &[f32]) {
 }
 
 #[inline(always)]
-fn rotate_neighbours(x: &mut [f32], cos: &[f32], sin: &[f32]) {
+fn rotate_neighbors(x: &mut [f32], cos: &[f32], sin: &[f32]) {
     for ((pair, cos), sin) in x.chunks_exact_mut(2).zip(cos).zip(sin) {
         let (a, b) = (pair[0], pair[1]);
         pair[0] = a * cos - b * sin;

@@ -363,9 +363,9 @@ fn softmax(backend: Backend) -> Result<KernelCheck> {
     Ok(check)
 }
 
-fn norm(backend: Backend, centred: bool) -> Result<KernelCheck> {
+fn norm(backend: Backend, centered: bool) -> Result<KernelCheck> {
     let (eps, mut check) = (1e-5, unnamed());
-    let norm = if centred { Norm::layer(eps) } else { Norm::rms(eps) };
+    let norm = if centered { Norm::layer(eps) } else { Norm::rms(eps) };
     // A layer norm of one value is 0 over the root of eps.
     for width in WIDTHS {
         let x = values(3 * width, 11, false);
@@ -373,7 +373,7 @@ fn norm(backend: Backend, centred: bool) -> Result<KernelCheck> {
         norm.rows(backend, &x, width, &mut y)?;
         for (x, y) in x.chunks_exact(width).zip(y.chunks_exact(width)) {
             let n = width as f64;
-            let mean = if centred { x.iter().map(|x| f64::from(*x)).sum::<f64>() / n } else { 0.0 };
+            let mean = if centered { x.iter().map(|x| f64::from(*x)).sum::<f64>() / n } else { 0.0 };
             let square = x.iter().map(|x| (f64::from(*x) - mean).powi(2)).sum::<f64>() / n;
             let scale = (square + f64::from(eps as f32)).sqrt();
             for (x, found) in x.iter().zip(y) {

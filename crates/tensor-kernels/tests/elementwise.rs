@@ -149,7 +149,7 @@ fn norms_equal_the_f64_oracle() {
                 let mut x = normal(5 * width, 7, 2.0);
                 x.iter_mut().for_each(|x| *x += offset);
                 x.iter_mut().step_by(width).for_each(|x| *x *= outlier);
-                for (norm, centred) in [(Norm::layer(1e-5), true), (Norm::rms(1e-5), false)] {
+                for (norm, centered) in [(Norm::layer(1e-5), true), (Norm::rms(1e-5), false)] {
                     let (mut scale, mut y) = (vec![0.0; 5], vec![0.0; 5 * width]);
                     norm.scale(backend, &x, width, &mut scale).unwrap();
                     norm.normalize(backend, &x, width, &scale, &mut y).unwrap();
@@ -158,7 +158,7 @@ fn norms_equal_the_f64_oracle() {
                     assert_eq!(bits(&y), bits(&at_once));
                     for (i, (x, y)) in x.chunks(width).zip(y.chunks(width)).enumerate() {
                         let n = width as f64;
-                        let mean = if centred { x.iter().map(|x| f64::from(*x)).sum::<f64>() / n } else { 0.0 };
+                        let mean = if centered { x.iter().map(|x| f64::from(*x)).sum::<f64>() / n } else { 0.0 };
                         let square = x.iter().map(|x| (f64::from(*x) - mean).powi(2)).sum::<f64>() / n;
                         let right = (square + 1e-5).sqrt();
                         let size = x.iter().fold(0f64, |size, x| size.max(f64::from(x.abs())));

@@ -33,7 +33,7 @@ const LIMIT_MB: u64 = 256;
 struct Words;
 
 impl Tokenize for Words {
-    fn tokenise(&self, text: &str) -> Result<TokenizedText> {
+    fn tokenize(&self, text: &str) -> Result<TokenizedText> {
         let mut out = TokenizedText::default();
         let mut start = 0;
         let mut space = true;
@@ -120,7 +120,7 @@ fn peak() {
     }
 
     let tokenizer: Arc<dyn Tokenize> = Arc::new(demo_tokenizer());
-    tokenizer.tokenise("warm").unwrap();
+    tokenizer.tokenize("warm").unwrap();
     measure("2 GB of lines, pieces only (the tokens are bytes)", || pieces(&lines));
     measure("2 GB of lines, packed, split at spaces", || rows(&lines, Arc::new(Words), u64::MAX));
     measure("2 GB of lines, packed, the demo tokenizer's first 16 M tokens", || {

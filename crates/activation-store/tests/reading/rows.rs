@@ -1,4 +1,4 @@
-//! From text to rows: tokenised in parallel, every token with the bytes it came from.
+//! From text to rows: tokenized in parallel, every token with the bytes it came from.
 
 use super::support::{Characters, Folder, Pieces, demo_tokenizer, hash, options};
 use activation_store::{
@@ -132,11 +132,11 @@ fn text_without_a_tokenizer() {
 struct Moody;
 
 impl Tokenize for Moody {
-    fn tokenise(&self, text: &str) -> Result<TokenizedText> {
+    fn tokenize(&self, text: &str) -> Result<TokenizedText> {
         match text {
             "refuse" => Err(Error::NoDocuments),
             "spans" => Ok(TokenizedText { ids: vec![], spans: std::iter::once(0..1).collect() }),
-            _ => Characters { cuts: true }.tokenise(text),
+            _ => Characters { cuts: true }.tokenize(text),
         }
     }
 

@@ -149,7 +149,7 @@ pub struct Characters {
 }
 
 impl Tokenize for Characters {
-    fn tokenise(&self, text: &str) -> Result<TokenizedText> {
+    fn tokenize(&self, text: &str) -> Result<TokenizedText> {
         let mut out = TokenizedText::default();
         let mut start = 0;
         for (at, c) in text.char_indices() {

@@ -87,7 +87,7 @@ impl Histogram {
         first.zip(last).map_or(0..0, |(first, last)| first..last + 1)
     }
 
-    /// Exactly re-binned: groups of `per` neighbouring occupied bins (4 makes octaves), each as `(start, end, count)` of magnitudes. Groups are cut at
+    /// Exactly re-binned: groups of `per` neighboring occupied bins (4 makes octaves), each as `(start, end, count)` of magnitudes. Groups are cut at
     /// fixed places, so that those of two features lie over each other.
     ///
     /// # Panics

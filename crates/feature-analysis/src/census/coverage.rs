@@ -1,6 +1,6 @@
 //! Which rows were taken in, and how documents are counted although they cross the borders of rows, batches and partitions.
 //!
-//! A document's tokens follow one another, so within a stretch of neighbouring rows (a [`Run`]) a feature's documents are counted by remembering the
+//! A document's tokens follow one another, so within a stretch of neighboring rows (a [`Run`]) a feature's documents are counted by remembering the
 //! latest one in which it fired. Only the first and the last document of a run can go on elsewhere. For these two the run remembers which
 //! features fired; where two runs meet inside a document, features in both sets were counted twice, and one is taken off. What is held is a function
 //! of the set of rows alone, not of the order in which they came.
@@ -33,7 +33,7 @@ pub(crate) enum Edges {
     Two(Edge, Edge),
 }
 
-/// Neighbouring rows that were taken in: all of them, but for the last from `next_pos` on.
+/// Neighboring rows that were taken in: all of them, but for the last from `next_pos` on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Run {
     pub(crate) end: u64,
@@ -208,17 +208,17 @@ impl Coverage {
         })
     }
 
-    /// Puts a run among the others and joins it with its neighbours. Gives the features whose document was counted twice.
+    /// Puts a run among the others and joins it with its neighbors. Gives the features whose document was counted twice.
     pub(crate) fn insert(&mut self, start: u64, run: Run) -> Vec<u32> {
         let mut twice = Vec::new();
         let (mut start, mut run) = (start, run);
         let left = self.runs.range(..start).next_back().filter(|(_, left)| left.end == start).map(|(&start, _)| start);
-        if let Some((left, neighbour)) = left.and_then(|left| Some((left, self.runs.remove(&left)?))) {
-            run = join(neighbour, run, &mut twice);
+        if let Some((left, neighbor)) = left.and_then(|left| Some((left, self.runs.remove(&left)?))) {
+            run = join(neighbor, run, &mut twice);
             start = left;
         }
-        if let Some(neighbour) = self.runs.remove(&run.end) {
-            run = join(run, neighbour, &mut twice);
+        if let Some(neighbor) = self.runs.remove(&run.end) {
+            run = join(run, neighbor, &mut twice);
         }
         self.runs.insert(start, run);
         twice
@@ -243,7 +243,7 @@ impl Coverage {
     }
 }
 
-/// Two neighbouring runs as one; `twice` gets the features that fired on both sides of a document that the border cuts.
+/// Two neighboring runs as one; `twice` gets the features that fired on both sides of a document that the border cuts.
 fn join(left: Run, right: Run, twice: &mut Vec<u32>) -> Run {
     let mut meet = |left: Edge, right: Edge| {
         twice.extend(left.features.iter().filter(|f| right.features.binary_search(f).is_ok()));

@@ -68,7 +68,7 @@ impl From<Kept> for CensusExample {
     }
 }
 
-/// A uniform sample of the activations in one or more neighbouring histogram bins.
+/// A uniform sample of the activations in one or more neighboring histogram bins.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BinSamples {
     /// The bins.

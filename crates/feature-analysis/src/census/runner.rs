@@ -98,16 +98,16 @@ impl<'a> Target<'a> {
 /// // In the documents' order, not through the shuffling ring, so that documents can be counted.
 /// let mut harvest = ActivationStore::from_sae(model, sae, text, StoreOptions::default())?.in_order();
 /// let census = FeatureCensus::new(sae.d_sae(), CensusOptions::default())?;
-/// let mut run = CensusRun::new().add(0, sae, census)?.stop_after(1_000_000);
+/// let mut run = CensusRun::new().add(0, sae, census)?.max_tokens(1_000_000);
 /// run.run(&mut harvest, &mut |progress| println!("{} tokens", progress.tokens))?;
-/// let census = run.into_censuses().remove(0);
+/// let census = run.finish().remove(0);
 /// println!("{} dead features", census.dead().len());
 /// # Ok(()) }
 /// ```
 #[derive(Default)]
 pub struct CensusRun<'a> {
     targets: Vec<Target<'a>>,
-    stop_after: Option<u64>,
+    max_tokens: Option<u64>,
     batches: u64,
     tokens: u64,
     documents: Vec<Option<DocId>>,
@@ -147,8 +147,8 @@ impl<'a> CensusRun<'a> {
     /// Stops after exactly so many tokens of the source (excluded ones count), whatever its batches. A later call of [`run`](Self::run) that stops later goes on with
     /// the very next token, if it is given the same source again.
     #[must_use]
-    pub fn stop_after(mut self, tokens: u64) -> Self {
-        self.stop_after = Some(tokens);
+    pub fn max_tokens(mut self, tokens: u64) -> Self {
+        self.max_tokens = Some(tokens);
         self
     }
 
@@ -208,9 +208,9 @@ impl<'a> CensusRun<'a> {
             if self.rest.is_none() {
                 self.write_down(identity.as_ref(), &mut written)?;
             }
-            progress(CensusProgress { batches: self.batches, tokens: self.tokens, of: self.stop_after });
+            progress(CensusProgress { batches: self.batches, tokens: self.tokens, of: self.max_tokens });
         }
-        let ended_early = self.stop_after.is_some_and(|tokens| self.tokens < tokens);
+        let ended_early = self.max_tokens.is_some_and(|tokens| self.tokens < tokens);
         Ok(CensusReport { batches: self.batches, tokens: self.tokens, resumed_at, ended_early, damaged_checkpoints })
     }
 
@@ -221,7 +221,7 @@ impl<'a> CensusRun<'a> {
 
     /// The censuses, in the order in which their SAEs were added.
     #[must_use]
-    pub fn into_censuses(self) -> Vec<FeatureCensus> {
+    pub fn finish(self) -> Vec<FeatureCensus> {
         let census = |target: Target| match target.counter {
             Counter::Census(census) => Some(*census),
             Counter::Intervals(_) => None,
@@ -263,7 +263,7 @@ impl<'a> CensusRun<'a> {
             return Err(Error::Option { option: "checkpoints", expected, found });
         }
         let Some(found) = checkpoints.latest(identity, &empty)? else { return Ok(Vec::new()) };
-        if let Some(most) = self.stop_after.filter(|most| *most < found.tokens) {
+        if let Some(most) = self.max_tokens.filter(|most| *most < found.tokens) {
             return Err(CensusError::Beyond { found: found.tokens, most }.into());
         }
         let passed = source.skip_batches(found.batches)?;
@@ -290,7 +290,7 @@ impl<'a> CensusRun<'a> {
     }
 
     fn left(&self) -> u64 {
-        self.stop_after.map_or(u64::MAX, |tokens| tokens.saturating_sub(self.tokens))
+        self.max_tokens.map_or(u64::MAX, |tokens| tokens.saturating_sub(self.tokens))
     }
 
     fn check(&self, source: &dyn ActivationSource) -> Result<()> {

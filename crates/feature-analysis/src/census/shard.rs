@@ -1,4 +1,4 @@
-//! What is kept of a run of neighbouring features, in flat arrays: [`Shard`].
+//! What is kept of a run of neighboring features, in flat arrays: [`Shard`].
 
 use super::bins::{BINS, bin_of};
 use super::fixed::{square_units, sum_units};
@@ -23,7 +23,7 @@ pub(crate) struct Tally {
     pub(crate) sum: i128,
     pub(crate) squares: u128,
     pub(crate) count: u64,
-    /// In how many documents it fired, counted anew in each stretch of neighbouring rows.
+    /// In how many documents it fired, counted anew in each stretch of neighboring rows.
     pub(crate) documents: u64,
     /// Largest and smallest activation as bits, so that a tally is `Eq`; meaningless while `count` is 0.
     max: u32,
@@ -95,7 +95,7 @@ pub(crate) struct Line {
     pub(crate) together: Range<u32>,
 }
 
-/// Neighbouring features `start .. start + tallies.len()`.
+/// Neighboring features `start .. start + tallies.len()`.
 #[derive(Clone, Debug)]
 pub(crate) struct Shard {
     pub(crate) start: u32,

@@ -27,17 +27,17 @@ impl CoderHooks {
     /// Where an SAE's or transcoder's metadata say that it belongs: `hook_name`, `hook_name_out` and `hook_head_index`.
     ///
     /// # Errors
-    /// As [`HookedSae::home`].
-    pub fn home(coder: &dyn SparseCoder) -> Result<Self> {
-        Ok(Self::of(&HookedSae::home(coder)?))
+    /// As [`HookedSae::from_metadata`].
+    pub fn from_metadata(coder: &dyn SparseCoder) -> Result<Self> {
+        Ok(Self::of(&HookedSae::from_metadata(coder)?))
     }
 
-    /// As [`home`](Self::home), in a model: also where the metadata name a module in Hugging Face's words.
+    /// As [`from_metadata`](Self::from_metadata), in a model: also where the metadata name a module in Hugging Face's words.
     ///
     /// # Errors
-    /// As [`HookedSae::home_in`].
-    pub fn home_in(model: &dyn HookedModel, coder: &dyn SparseCoder) -> Result<Self> {
-        Ok(Self::of(&HookedSae::home_in(model, coder)?))
+    /// As [`HookedSae::from_metadata_in`].
+    pub fn from_metadata_in(model: &dyn HookedModel, coder: &dyn SparseCoder) -> Result<Self> {
+        Ok(Self::of(&HookedSae::from_metadata_in(model, coder)?))
     }
 
     fn of(at: &HookedSae<'_>) -> Self {

@@ -62,7 +62,7 @@ impl<'a> ReplacementRuns<'a> {
             _ => None,
         };
         let points = [self.input.point(), self.output.point()].into_iter().chain(entered);
-        let mut capture = Capture::of(points);
+        let mut capture = Capture::new(points);
         let logits = match logits {
             true => Some(self.model.forward(tokens, &mut capture)?),
             false => self.model.forward_until(tokens, self.output.point(), &mut capture).map(|()| None)?,

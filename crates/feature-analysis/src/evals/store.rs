@@ -18,8 +18,10 @@ pub fn evaluate_store(
 ) -> Result<Evaluation> {
     let (model, hook) = (store.model().clone(), store.spec().hooks[0]);
     let at_store = CoderHooks::sae(hook.selector());
-    let hooks =
-        CoderHooks::home_in(model.hooked(), coder).ok().filter(|home| home.input == at_store.input).unwrap_or(at_store);
+    let hooks = CoderHooks::from_metadata_in(model.hooked(), coder)
+        .ok()
+        .filter(|home| home.input == at_store.input)
+        .unwrap_or(at_store);
     let mut rows = RowsOfStore { store, ready: Vec::new().into_iter() };
     let mut evaluation = evaluate(&model, coder, hooks, &mut rows, options, progress)?;
     let rounded = |sae: &Sae| sae.engine().arithmetic().is_some_and(|a| a.precision() == Precision::Bf16);

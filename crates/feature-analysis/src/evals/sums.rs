@@ -120,19 +120,19 @@ impl Sums {
     }
 
     /// `sum |x - mean|^2` over all tokens, from `sum |x|^2` and the vector `sum x`.
-    fn centred(&self, squares: Term, sum: &[f64]) -> f64 {
+    fn centered(&self, squares: Term, sum: &[f64]) -> f64 {
         let of_mean = sum.iter().map(|v| v * v).sum::<f64>() / self.terms[Term::Token];
         self.terms[squares] - of_mean
     }
 
     /// `sum |x - mean x|^2`.
     pub(super) fn variance_in(&self) -> f64 {
-        self.centred(Term::SquareIn, &self.x)
+        self.centered(Term::SquareIn, &self.x)
     }
 
     /// `sum |e - mean e|^2` of the error `e = x - x_hat`.
     pub(super) fn variance_of_error(&self) -> f64 {
-        self.centred(Term::SquareError, &self.error)
+        self.centered(Term::SquareError, &self.error)
     }
 }
 

@@ -70,14 +70,14 @@ const SMALL_NORM: f64 = 1e-4;
 /// Where a definition divides by zero SAELens gets NaN, and with it a mean that is NaN: here the cosine with a vector of zeros is 0, and the legacy explained
 /// variance of a token that is the mean of its batch (alone in it, say) is 1 when the reconstruction is perfect, else 0.
 fn geometry(terms: &mut Terms, x: &[f32], x_hat: &[f32], batch_mean: &[f64]) {
-    let (mut square_in, mut square_out, mut dot, mut square_error, mut centred) = (0.0, 0.0, 0.0, 0.0, 0.0);
+    let (mut square_in, mut square_out, mut dot, mut square_error, mut centered) = (0.0, 0.0, 0.0, 0.0, 0.0);
     for ((&x, &x_hat), mean) in x.iter().zip(x_hat).zip(batch_mean) {
         let (x, x_hat) = (f64::from(x), f64::from(x_hat));
         square_in += x * x;
         square_out += x_hat * x_hat;
         dot += x * x_hat;
         square_error += (x - x_hat) * (x - x_hat);
-        centred += (x - mean) * (x - mean);
+        centered += (x - mean) * (x - mean);
     }
     let (norm_in, norm_out) = (square_in.sqrt(), square_out.sqrt());
     terms[Term::SquareIn] = square_in;
@@ -88,8 +88,8 @@ fn geometry(terms: &mut Terms, x: &[f32], x_hat: &[f32], batch_mean: &[f64]) {
     terms[Term::NormOut] = norm_out;
     terms[Term::NormRatio] = norm_out / if norm_in < SMALL_NORM { 1.0 } else { norm_in };
     terms[Term::Cosine] = if norm_in * norm_out == 0.0 { 0.0 } else { dot / (norm_in * norm_out) };
-    terms[Term::LegacyVariance] = match centred == 0.0 {
+    terms[Term::LegacyVariance] = match centered == 0.0 {
         true => f64::from(u8::from(square_error == 0.0)),
-        false => 1.0 - square_error / centred,
+        false => 1.0 - square_error / centered,
     };
 }

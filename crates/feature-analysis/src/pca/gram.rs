@@ -1,6 +1,6 @@
-//! The exact path: eigenvectors of the smaller Gram matrix of the centred data.
+//! The exact path: eigenvectors of the smaller Gram matrix of the centered data.
 
-use super::{TOLERANCE, centred::Centred};
+use super::{TOLERANCE, centered::Centered};
 use crate::{Error, Result};
 use faer::linalg::matmul::triangular::{BlockStructure, matmul as triangular};
 use faer::{Accum, Mat, MatRef, Par, Side};
@@ -12,7 +12,7 @@ pub(super) struct Gram {
 }
 
 impl Gram {
-    pub(super) fn new(data: &Centred<'_>) -> Self {
+    pub(super) fn new(data: &Centered<'_>) -> Self {
         let of_rows = data.n() < data.d();
         let side = data.n().min(data.d());
         let mut matrix = Mat::zeros(side, side);
@@ -27,7 +27,7 @@ impl Gram {
     }
 
     /// The `k` leading components `[k, d]`, orthonormal. Beyond the rank of the data they are completed deterministically.
-    pub(super) fn leading(&self, data: &Centred<'_>, k: usize) -> Result<Vec<f64>> {
+    pub(super) fn leading(&self, data: &Centered<'_>, k: usize) -> Result<Vec<f64>> {
         let (side, d) = (self.matrix.nrows(), data.d());
         let eigen = self.matrix.self_adjoint_eigen(Side::Lower).map_err(|_| Error::NoConvergence { size: side })?;
         // faer sorts eigenvalues upwards: the last column of U leads.
@@ -53,7 +53,7 @@ impl Gram {
 
     /// Whether `components` are eigenvectors, orthonormal, and the leading ones: with `s_k^2` the smallest of their eigenvalues,
     /// `(s_k^2 + tolerance s_1^2) I - (Gram - their part)` is positive definite exactly if no larger eigenvalue was missed.
-    pub(super) fn certifies(&self, data: &Centred<'_>, components: &[f64]) -> bool {
+    pub(super) fn certifies(&self, data: &Centered<'_>, components: &[f64]) -> bool {
         let Ok(squares) = data.certify(components, TOLERANCE) else { return false };
         let (d, k) = (data.d(), squares.len());
         let v = MatRef::from_row_major_slice(components, k, d);
@@ -83,7 +83,7 @@ fn add_lower(out: &mut Mat<f64>, left: MatRef<'_, f64>, right: MatRef<'_, f64>, 
 }
 
 /// `Xc' u`: along a component of the data, because `Xc' (Xc Xc' u) = s^2 Xc' u`.
-fn rows_combined(data: &Centred<'_>, weights: impl Iterator<Item = f64>) -> Vec<f64> {
+fn rows_combined(data: &Centered<'_>, weights: impl Iterator<Item = f64>) -> Vec<f64> {
     let weights: Vec<f64> = weights.collect();
     let mut sum = vec![0.0; data.d()];
     data.for_each_chunk(|at, chunk| {

@@ -1,13 +1,13 @@
 //! linfa-reduction's PCA, asked for its components only.
 
-use super::centred::Centred;
+use super::centered::Centered;
 use linfa::DatasetBase;
 use linfa::traits::Fit;
 use ndarray::Array2;
 use tensor_files::contained;
 
 /// linfa's `k` components `[k, d]`, or `None` when it fails or finds fewer. The caller certifies them.
-pub(super) fn leading(data: &Centred<'_>, k: usize) -> Option<Vec<f64>> {
+pub(super) fn leading(data: &Centered<'_>, k: usize) -> Option<Vec<f64>> {
     let x = Array2::from_shape_vec((data.n(), data.d()), data.whole()).ok()?;
     let dataset = DatasetBase::from(x);
     // linfa-linalg sorts eigenvalues with `partial_cmp(..).unwrap()`, which panics when its iteration ran into NaN

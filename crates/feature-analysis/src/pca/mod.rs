@@ -5,18 +5,18 @@
 //! ratio_i = explained variance_i / sum of all column variances
 //! ```
 //!
-//! Two solvers: the Gram matrix of the centred data in f64 with a dense symmetric eigensolver (exact, the default), and
+//! Two solvers: the Gram matrix of the centered data in f64 with a dense symmetric eigensolver (exact, the default), and
 //! linfa-reduction's, kept as a second, independent implementation. linfa 0.8.1 divides its variances by the number of components
 //! and, for many sizes, returns components that are simply wrong; so variances are computed here, and every component
 //! of either solver must pass a certificate (see [`Solver`]).
 
-mod centred;
+mod centered;
 mod gram;
 mod linfa;
 
 use crate::{Error, Result};
 use candle_core::Tensor;
-use centred::Centred;
+use centered::Centered;
 
 /// How the components are found.
 ///
@@ -29,7 +29,7 @@ pub enum Solver {
     #[default]
     Auto,
     /// Eigenvectors of the smaller Gram matrix (`d x d`, or `n x n` when there are fewer rows than columns). Memory:
-    /// about `4 min(n, d)^2` doubles and, per 1,024 rows, one centred copy of them.
+    /// about `4 min(n, d)^2` doubles and, per 1,024 rows, one centered copy of them.
     Gram,
     /// `linfa_reduction::Pca`. Memory: two copies of the data in f64 beside the Gram matrix of the certificate.
     Linfa,
@@ -80,7 +80,7 @@ impl Pca {
     /// # Errors
     /// As [`fit`](Self::fit), and a slice that is not whole rows.
     pub fn fit_rows(x: &[f32], d: usize, n_components: usize, solver: Solver) -> Result<Self> {
-        let data = Centred::new(x, d)?;
+        let data = Centered::new(x, d)?;
         let (n, k) = (data.n(), n_components);
         if k == 0 || k > n.min(d) {
             return Err(Error::Components { asked: k, rows: n, columns: d });
@@ -173,7 +173,7 @@ impl Pca {
         self.explained_variance().into_iter().map(share).collect()
     }
 
-    /// Singular values of the centred data, `s`.
+    /// Singular values of the centered data, `s`.
     #[must_use]
     pub fn singular_values(&self) -> Vec<f64> {
         self.squares.iter().map(|s| s.sqrt()).collect()

@@ -1,9 +1,9 @@
 //! Features side by side: a card for each, with its numbers, how strongly it fires, and where most.
 
-use super::chips::{LensToken, TopExample, top_table};
 use super::palette::shade;
 use super::table::{Align, Table};
 use super::text::{grouped, visible_token};
+use super::token_strip::{LensToken, TopExample, top_table};
 use maud::{Markup, html};
 
 /// What was counted of one feature on a text.
@@ -62,7 +62,7 @@ pub fn numbers_table(features: &[FeatureRow]) -> Table {
 pub struct FeatureSummary {
     /// Its numbers.
     pub numbers: FeatureRow,
-    /// How often it fired how strongly: neighbouring ranges of activations with their counts.
+    /// How often it fired how strongly: neighboring ranges of activations with their counts.
     pub histogram: Vec<(f32, f32, u64)>,
     /// The tokens whose logits it raises most; may be empty.
     pub promotes: Vec<LensToken>,

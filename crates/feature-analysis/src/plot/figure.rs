@@ -19,7 +19,7 @@ pub struct Figure {
 impl Figure {
     /// A figure of the plotly crate, `height` pixels high (its width is its container's).
     pub fn from_plot(plot: &Plot, height: usize) -> Self {
-        let mut json = serde_json::to_value(plot).expect("plotly's own types serialise");
+        let mut json = serde_json::to_value(plot).expect("plotly's own types serialize");
         if json["config"].is_null() {
             json["config"] = Value::Object(Default::default());
         }

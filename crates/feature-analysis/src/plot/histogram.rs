@@ -127,9 +127,9 @@ pub fn density(shares: &[f32], options: &HistogramOptions) -> Figure {
 /// Bars for bins; `range` words a bin's edges for the hover text.
 fn draw(bins: &Bins, options: &HistogramOptions, range: impl Fn(f64, f64) -> String) -> Figure {
     let edge = |i: usize| bins.start + i as f64 * bins.width;
-    let centres: Vec<f64> = (0..bins.counts.len()).map(|i| edge(i) + bins.width / 2.0).collect();
+    let centers: Vec<f64> = (0..bins.counts.len()).map(|i| edge(i) + bins.width / 2.0).collect();
     let ranges: Vec<String> = (0..bins.counts.len()).map(|i| range(edge(i), edge(i + 1))).collect();
-    let bars = Bar::new(centres, bins.counts.clone())
+    let bars = Bar::new(centers, bins.counts.clone())
         .width(bins.width)
         .hover_text_array(ranges)
         .hover_template("<b>%{y:,}</b><br>%{hovertext}<extra></extra>")

@@ -8,7 +8,6 @@
 //! own markup, and what would not be seen (spaces, line ends, control characters) is shown by a sign, see [`visible_token`].
 
 mod cards;
-mod chips;
 mod figure;
 mod histogram;
 mod lines;
@@ -16,9 +15,9 @@ mod palette;
 mod scatter;
 mod table;
 mod text;
+mod token_strip;
 
 pub use cards::{FeatureRow, FeatureSummary, feature_cards, numbers_table};
-pub use chips::{ContextToken, LensRow, LensToken, TopExample, lens_table, top_table};
 pub use figure::Figure;
 pub use histogram::{Bins, HistogramOptions, bin, density, histogram, positive_histogram};
 pub use lines::{LineOptions, LineSeries, lines};
@@ -26,6 +25,7 @@ pub use palette::{MarkerStyle, PALETTE, marker_style};
 pub use scatter::{ScatterOptions, ScatterPoint, pca_scatter};
 pub use table::{Align, Table};
 pub use text::{grouped, visible_context, visible_token};
+pub use token_strip::{ContextToken, LensRow, LensToken, TopExample, lens_table, top_table};
 
 pub(crate) use cards::percent;
 pub(crate) use figure::{no_network, plotly_js};

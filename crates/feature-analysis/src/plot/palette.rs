@@ -1,8 +1,8 @@
-//! Which colour and which symbol a token gets.
+//! Which color and which symbol a token gets.
 
 use plotly::common::MarkerSymbol;
 
-/// Twenty-four colours that can be told apart on white, the plainest first.
+/// Twenty-four colors that can be told apart on white, the plainest first.
 ///
 /// Chosen by hand and checked in OKLab: any two of the first twenty are at least 0.10 apart, any two at all 0.08 (a test
 /// holds it; 0.02 is about what an eye can see side by side).
@@ -12,7 +12,7 @@ pub const PALETTE: [&str; 24] = [
     "#d6b98a", "#111111", "#447d99", "#868c96",
 ];
 
-/// The symbols, each used for all colours before the next begins.
+/// The symbols, each used for all colors before the next begins.
 const SYMBOLS: [MarkerSymbol; 8] = [
     MarkerSymbol::Circle,
     MarkerSymbol::Diamond,
@@ -24,16 +24,16 @@ const SYMBOLS: [MarkerSymbol; 8] = [
     MarkerSymbol::Star,
 ];
 
-/// Colour and symbol of one group of points.
+/// Color and symbol of one group of points.
 #[derive(Clone, Debug)]
 pub struct MarkerStyle {
-    /// A colour of [`PALETTE`].
+    /// A color of [`PALETTE`].
     pub color: &'static str,
     /// The symbol that plotly draws.
     pub symbol: MarkerSymbol,
 }
 
-/// The style of the group of this rank (0 is the commonest): the colours in order, then again with the next symbol.
+/// The style of the group of this rank (0 is the commonest): the colors in order, then again with the next symbol.
 ///
 /// The first 192 ranks get 192 different pairs; after that they repeat.
 pub fn marker_style(rank: usize) -> MarkerStyle {
@@ -43,7 +43,7 @@ pub fn marker_style(rank: usize) -> MarkerStyle {
 
 /// Background of a token whose value is `value` on a scale that ends at `most`: white to amber, or to blue below zero.
 ///
-/// The text on it stays dark and readable (the deepest shade has a contrast above 7 with the page's text colour).
+/// The text on it stays dark and readable (the deepest shade has a contrast above 7 with the page's text color).
 pub(crate) fn shade(value: f32, most: f32) -> Option<String> {
     if !value.is_finite() || value == 0.0 || !most.is_finite() || most <= 0.0 {
         return None;
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn colours_are_far_apart_and_not_white() {
+    fn colors_are_far_apart_and_not_white() {
         for (i, a) in PALETTE.iter().enumerate() {
             assert!(apart(a, "#ffffff") > 0.15, "{a} is hard to see on white");
             for (j, b) in PALETTE.iter().enumerate().take(i) {
@@ -91,9 +91,9 @@ mod tests {
     }
 
     #[test]
-    fn twenty_colours_and_fifty_pairs_are_distinct() {
-        let colours: BTreeSet<_> = (0..20).map(|r| marker_style(r).color).collect();
-        assert_eq!(colours.len(), 20);
+    fn twenty_colors_and_fifty_pairs_are_distinct() {
+        let colors: BTreeSet<_> = (0..20).map(|r| marker_style(r).color).collect();
+        assert_eq!(colors.len(), 20);
         let pairs: BTreeSet<_> = (0..192).map(|r| format!("{:?}", marker_style(r))).collect();
         assert_eq!(pairs.len(), 192);
     }

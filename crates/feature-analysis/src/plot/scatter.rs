@@ -1,4 +1,4 @@
-//! Points in a plane, coloured by their tokens.
+//! Points in a plane, colored by their tokens.
 
 use super::figure::Figure;
 use super::histogram::{axis, base_layout};
@@ -16,7 +16,7 @@ pub struct ScatterPoint<'a> {
     pub x: f32,
     /// Vertical coordinate.
     pub y: f32,
-    /// The token: its colour, its entry in the legend and the first line on hover.
+    /// The token: its color, its entry in the legend and the first line on hover.
     pub token: &'a str,
     /// The text around it, the second line on hover.
     pub context: &'a str,
@@ -33,8 +33,8 @@ pub struct ScatterOptions {
     pub x_label: String,
     /// Name of the vertical axis.
     pub y_label: String,
-    /// How many tokens, the commonest, get a colour and a line in the legend of their own; the points of the others are
-    /// grey and named only on hover.
+    /// How many tokens, the commonest, get a color and a line in the legend of their own; the points of the others are
+    /// gray and named only on hover.
     pub max_tokens: usize,
     /// Tokens whose name is also written beside the median of their points: the family that the picture is about.
     /// Compared without surrounding spaces.
@@ -66,9 +66,9 @@ struct Group<'a> {
     points: Vec<&'a ScatterPoint<'a>>,
 }
 
-/// A scatter plot with one colour and symbol per token, the commonest token first; the context is shown on hover.
+/// A scatter plot with one color and symbol per token, the commonest token first; the context is shown on hover.
 ///
-/// No colour is used twice among the 24 commonest tokens, no pair of colour and symbol twice among the 192 commonest. Points
+/// No color is used twice among the 24 commonest tokens, no pair of color and symbol twice among the 192 commonest. Points
 /// that are not finite are left out and the subtitle says how many they were.
 pub fn pca_scatter(points: &[ScatterPoint<'_>], options: &ScatterOptions) -> Figure {
     let finite = points.iter().filter(|p| p.x.is_finite() && p.y.is_finite());
@@ -166,14 +166,14 @@ fn hover_context(context: &str) -> String {
 /// The names of the `wanted` tokens, each with a line to the median of its points.
 ///
 /// Medians of a family often lie close together. So the names stand on a ring, evenly spaced and in the order of the directions in which
-/// the medians lie from their common centre: no name covers another.
+/// the medians lie from their common center: no name covers another.
 fn labels(groups: &[Group<'_>], wanted: &[String]) -> Vec<Annotation> {
     let is_wanted = |g: &&Group<'_>| wanted.iter().any(|w| w.trim() == g.token.trim());
     let mut places: Vec<_> =
         groups.iter().filter(is_wanted).filter_map(|g| Some((g.token.trim(), median(g)?))).collect();
     let n = places.len() as f32;
-    let centre = places.iter().fold((0.0, 0.0), |c, (_, (x, y))| (c.0 + x / n, c.1 + y / n));
-    let direction = |(x, y): (f32, f32)| (y - centre.1).atan2(x - centre.0);
+    let center = places.iter().fold((0.0, 0.0), |c, (_, (x, y))| (c.0 + x / n, c.1 + y / n));
+    let direction = |(x, y): (f32, f32)| (y - center.1).atan2(x - center.0);
     places.sort_by(|a, b| direction(a.1).total_cmp(&direction(b.1)));
     let step = std::f32::consts::TAU / n.max(1.0);
     // The ring is turned so that the names are, on the whole, where their medians are (the mean of the angles' differences).

@@ -48,7 +48,7 @@ fn push_visible(out: &mut String, c: char, mark_spaces: bool) {
     }
 }
 
-/// Characters that take no room or reorder their neighbours: they could make two tokens look alike or turn a line round.
+/// Characters that take no room or reorder their neighbors: they could make two tokens look alike or turn a line round.
 fn is_invisible(c: char) -> bool {
     matches!(c,
         '\u{80}'..='\u{9f}' | '\u{a0}' | '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'

@@ -16,7 +16,7 @@ use std::ops::{Bound, RangeBounds};
 /// add        f_j <- f_j + value             steering: also where the feature is silent
 /// ```
 ///
-/// Values are in the units of the SAE's features (where the SAE normalises its input per token, in normalised units).
+/// Values are in the units of the SAE's features (where the SAE normalizes its input per token, in normalized units).
 ///
 /// ```
 /// use feature_analysis::splice::FeatureEdit;

@@ -13,11 +13,11 @@
 //! let hook: HookPoint = "blocks.8.hook_resid_pre".parse()?;
 //!
 //! // What does the model predict when it must do with the reconstruction?
-//! let logits = model.forward(tokens, &mut Splice::on(model).sae(hook, sae)?)?; // [batch, pos, d_vocab]
+//! let logits = model.forward(tokens, &mut Splice::new(model).sae(hook, sae)?)?; // [batch, pos, d_vocab]
 //!
 //! // What changes when feature 7 is silent and feature 12 strong, and nothing else is touched?
 //! let sae = feature_analysis::splice::HookedSae::new(hook, sae).error_term(true);
-//! let mut splice = Splice::on(model)
+//! let mut splice = Splice::new(model)
 //!     .with(sae)?
 //!     .edit(hook, FeatureEdit::ablate([7]))?
 //!     .edit(hook, FeatureEdit::clamp([12], 20.0).positions(3..))?
@@ -34,8 +34,8 @@ mod captured;
 mod error;
 mod feature_edit;
 mod feature_name;
+mod hooked_sae;
 mod point;
-mod sae_at;
 mod spliced;
 mod tap;
 
@@ -43,8 +43,8 @@ pub use captured::SpliceCapture;
 pub use error::SpliceError;
 pub use feature_edit::FeatureEdit;
 pub use feature_name::FeatureHookName;
+pub use hooked_sae::HookedSae;
 pub use point::{SaeHookPoint, SaeSite};
-pub use sae_at::HookedSae;
 
 use crate::Result;
 use candle_core::Tensor;
@@ -80,7 +80,7 @@ pub struct Splice<'a> {
 impl<'a> Splice<'a> {
     /// Nothing yet, for runs of this model. Only its dimensions and hook points are remembered.
     #[must_use]
-    pub fn on(model: &dyn HookedModel) -> Self {
+    pub fn new(model: &dyn HookedModel) -> Self {
         let (points, shape) = (model.hook_points().to_vec(), model.shape().clone());
         Self { points, shape, saes: Vec::new(), captured: SpliceCapture::default() }
     }
@@ -231,6 +231,6 @@ pub fn run_with_saes<'a>(
     tokens: &TokenBatch,
     saes: impl IntoIterator<Item = HookedSae<'a>>,
 ) -> Result<Tensor> {
-    let mut splice = saes.into_iter().try_fold(Splice::on(model), Splice::with)?;
+    let mut splice = saes.into_iter().try_fold(Splice::new(model), Splice::with)?;
     Ok(model.forward(tokens, &mut splice)?)
 }

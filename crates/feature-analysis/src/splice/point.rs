@@ -12,7 +12,7 @@ use std::str::FromStr;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum SaeSite {
-    /// `hook_sae_input` `[.., d_in]`: what goes in, before the SAE's own normalisation and shift.
+    /// `hook_sae_input` `[.., d_in]`: what goes in, before the SAE's own normalization and shift.
     Input,
     /// `hook_sae_acts_pre` `[.., d_sae]`, dense: what the activation function reads (of a Gated SAE the magnitudes). Watched only, and
     /// only of coders that have [`pre_acts`](sae_core::SparseCoder::pre_acts).

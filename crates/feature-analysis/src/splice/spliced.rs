@@ -211,7 +211,7 @@ impl<'a> Spliced<'a> {
         let width = x.len() / (batch * pos).max(1);
         let mut mask = vec![0u8; batch * pos];
         for row in 0..batch {
-            for column in tokens.real(row) {
+            for column in tokens.token_range(row) {
                 let i = row * pos + column;
                 let position = cx.position(row, column);
                 let excluded = self.sae.excludes(position, tokens.ids()[i], &x[i * width..(i + 1) * width]);

@@ -187,7 +187,7 @@ fn promotes(
         }
         lens => lens?,
     };
-    Ok(lens_rows(&lens, model.require_tokenizer()?).into_iter().map(|row| row.top).collect())
+    Ok(lens_rows(&lens, model.try_tokenizer()?).into_iter().map(|row| row.top).collect())
 }
 
 impl FeatureRow {

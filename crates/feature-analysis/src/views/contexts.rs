@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Some rows of a text, with the activations of some features on all of their tokens.
 ///
-/// A census keeps addresses, not text. Here the text is tokenised and packed again from its start, the model runs on the wanted rows
+/// A census keeps addresses, not text. Here the text is tokenized and packed again from its start, the model runs on the wanted rows
 /// alone, and the SAE encodes the wanted features alone (where its columns are independent).
 ///
 /// Memory: the wanted rows (about 44 bytes a position) and `4 * features` bytes a position of them.
@@ -95,7 +95,7 @@ impl ExampleContexts {
         };
         let (before, after) = around.around(focus, row.tokens.len());
         let shown = before.start..after.end;
-        let texts = store.model().require_tokenizer()?.readable(&row.tokens[shown.clone()])?;
+        let texts = store.model().try_tokenizer()?.readable(&row.tokens[shown.clone()])?;
         let token =
             |(text, pos): (String, usize)| ContextToken { text, activation: acts[pos * self.features.len() + column] };
         Ok(TopExample {

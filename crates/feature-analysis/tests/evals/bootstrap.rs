@@ -15,7 +15,7 @@ fn model() -> LanguageModel {
     toy(&vectors.iter().map(Vec::as_slice).collect::<Vec<_>>())
 }
 
-/// Documents of one to three rows. The tokens of a row repeat its document's favourites, so that documents differ.
+/// Documents of one to three rows. The tokens of a row repeat its document's favorites, so that documents differ.
 fn documents(count: u64) -> Vec<Vec<TokenRow>> {
     let row = |doc: u64, part: u64| -> TokenRow {
         let token = |i: u64| ((doc * 7 + part * 3 + i * (1 + doc % 5)) % TOKENS) as u32;

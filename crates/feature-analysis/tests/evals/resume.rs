@@ -131,7 +131,7 @@ fn resumes(model: &LanguageModel, name: &str, head: Option<usize>, rows: &[Token
     if let Some(head) = head {
         splice = splice.head(head);
     }
-    let mut with_sae = Splice::on(model.hooked()).with(splice).unwrap();
+    let mut with_sae = Splice::new(model.hooked()).with(splice).unwrap();
     check(["ce_loss_with_sae", "kl_div_with_sae"], whole_pass(model, rows, &[excluded], &mut with_sae));
     let zero = Edit::zero(hook.point());
     let mut with_zeros = head.map_or(zero.clone(), |head| zero.head(head));
@@ -162,7 +162,7 @@ fn a_transcoder_reads_at_one_place_and_is_measured_at_the_other() {
     let coder = random(HookRows::resolve(input, DEMO.shape()).unwrap());
     let rows = rows();
     let found = at(&DEMO, &coder, CoderHooks::transcoder(input, output), &rows, &plain()).unwrap();
-    let mut capture = Capture::of([input, output]);
+    let mut capture = Capture::new([input, output]);
     DEMO.hooked().forward(&batch(&rows), &mut capture).unwrap();
     let x_hat = coder.forward(capture.get(input).unwrap()).unwrap().x_hat;
     let error = (capture.get(output).unwrap() - &x_hat).unwrap().sqr().unwrap().sum(2).unwrap().flatten_all().unwrap();

@@ -17,7 +17,7 @@ fn hook() -> HookPoint {
 /// The value of the identity dictionary's output: its features are the columns of the value, so that the oracle is plain arithmetic.
 fn edited(tokens: &TokenBatch, edits: Vec<FeatureEdit>) -> Vec<f32> {
     let model = MODEL.hooked();
-    let splice = Splice::on(model).sae(hook(), Identity(model.shape().d_model)).unwrap();
+    let splice = Splice::new(model).sae(hook(), Identity(model.shape().d_model)).unwrap();
     let splice = splice.capture([SaeHookPoint::new(hook(), SaeSite::Output)]).unwrap();
     let mut splice = edits.into_iter().try_fold(splice, |splice, edit| splice.edit(hook(), edit)).unwrap();
     model.forward_until(tokens, hook(), &mut splice).unwrap();
@@ -89,7 +89,7 @@ proptest! {
 #[test]
 fn positions_that_are_not_there_are_refused() {
     let model = MODEL.hooked();
-    let edit = |edit| Splice::on(model).sae(hook(), Identity(64)).unwrap().edit(hook(), edit).unwrap();
+    let edit = |edit| Splice::new(model).sae(hook(), Identity(64)).unwrap().edit(hook(), edit).unwrap();
     let error = model.forward(&tokens(model), &mut edit(FeatureEdit::ablate([1]).positions(8..=10))).unwrap_err();
     assert!(error.to_string().contains("blocks.0.hook_resid_pre"), "{error}");
     let reason = std::error::Error::source(&error).unwrap().to_string();
@@ -103,7 +103,7 @@ fn positions_that_are_not_there_are_refused() {
 fn adding_to_a_feature_adds_its_direction() {
     each(|name, model, tokens, tolerance| {
         let sae = sae(model.engine(), 20, model.shape().d_model, 96);
-        let splice = Splice::on(model).with(HookedSae::new(hook(), &sae).error_term(true)).unwrap();
+        let splice = Splice::new(model).with(HookedSae::new(hook(), &sae).error_term(true)).unwrap();
         let mut splice = splice.edit(hook(), FeatureEdit::add([30], 4.0).positions(2..5)).unwrap();
         let row = (sae.decoder_rows(&[30]).unwrap() * 4.0).unwrap();
         let by_hand = model.forward(tokens, &mut Edit::add(hook(), row).positions(2..5)).unwrap();
@@ -115,7 +115,7 @@ fn adding_to_a_feature_adds_its_direction() {
 fn closures_see_the_features_and_what_earlier_edits_made_of_them() {
     let (model, tokens) = (MODEL.hooked(), tokens(MODEL.hooked()));
     let mut seen = Vec::new();
-    let mut splice = Splice::on(model)
+    let mut splice = Splice::new(model)
         .sae(hook(), Identity(64))
         .unwrap()
         .edit(hook(), FeatureEdit::clamp([5], 9.0).positions(..1))
@@ -146,7 +146,7 @@ fn the_error_knows_nothing_of_edits() {
         let untouched = sae.forward(&x).unwrap().error.unwrap();
         let point = |site| SaeHookPoint::new(hook(), site);
         let with = || {
-            let splice = Splice::on(model).with(HookedSae::new(hook(), &sae).error_term(true)).unwrap();
+            let splice = Splice::new(model).with(HookedSae::new(hook(), &sae).error_term(true)).unwrap();
             let points = splice.sae_points();
             splice.capture(points).unwrap()
         };

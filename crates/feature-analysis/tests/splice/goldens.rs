@@ -63,7 +63,7 @@ impl Golden {
         let number = |key: &str| self.meta[key].as_f64().unwrap() as f32;
         let excluded = self.meta["excluded_tokens"].as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32);
         let excluded: Vec<u32> = excluded.filter(|_| has("exclude")).collect();
-        let mut splice = Splice::on(model);
+        let mut splice = Splice::new(model);
         for (name, sae) in saes.iter().filter(|(name, _)| which == "all" || which == **name) {
             let (input, output) = (self.hook(name, "hook_in"), self.hook(name, "hook_out"));
             let feature = self.meta["saes"][name]["feature"].as_u64().unwrap() as u32;

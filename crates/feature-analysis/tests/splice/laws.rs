@@ -16,7 +16,7 @@ fn several<'a>(model: &'a dyn HookedModel, saes: &'a [sae_core::Sae], error_term
         HookedSae::new(at("blocks.1.attn.hook_z"), z),
         HookedSae::new(at("blocks.0.hook_resid_pre"), resid),
     ];
-    parts.into_iter().try_fold(Splice::on(model), |splice, sae| splice.with(sae.error_term(error_term))).unwrap()
+    parts.into_iter().try_fold(Splice::new(model), |splice, sae| splice.with(sae.error_term(error_term))).unwrap()
 }
 
 fn four(model: &dyn HookedModel) -> Vec<sae_core::Sae> {
@@ -60,7 +60,7 @@ fn an_sae_fits_wherever_values_are_vectors() {
         let plain = model.forward(tokens, &mut NoTap).unwrap();
         for &hook in model.hook_points() {
             let width = value(model, tokens, hook).dims()[2..].iter().product();
-            let fitting = Splice::on(model).sae(hook, Identity(width));
+            let fitting = Splice::new(model).sae(hook, Identity(width));
             if hook.axes()[..2] != ["batch", "pos"] || hook.axes().ends_with(&["1"]) {
                 assert!(refusal(fitting).contains("not vectors"), "{name}: {hook}");
                 continue;
@@ -68,7 +68,7 @@ fn an_sae_fits_wherever_values_are_vectors() {
             let logits = model.forward(tokens, &mut fitting.unwrap()).unwrap();
             assert_close(&format!("{name}: {hook}"), &logits, &plain, tolerance);
             let expected = format!("width {width}");
-            assert!(refusal(Splice::on(model).sae(hook, Identity(width + 1))).contains(&expected), "{name}: {hook}");
+            assert!(refusal(Splice::new(model).sae(hook, Identity(width + 1))).contains(&expected), "{name}: {hook}");
         }
     });
 }
@@ -97,7 +97,7 @@ fn without_the_error_term_the_value_is_the_reconstruction() {
             let x = value(model, tokens, hook);
             let x_hat = sae.forward(&x.reshape(((), width)).unwrap()).unwrap().x_hat.reshape(x.shape()).unwrap();
             let by_hand = model.forward(tokens, &mut Edit::patch(hook, x_hat.clone())).unwrap();
-            let mut taps = (Splice::on(model).sae(hook, &sae).unwrap(), Capture::of([hook]));
+            let mut taps = (Splice::new(model).sae(hook, &sae).unwrap(), Capture::new([hook]));
             assert_close(name, &model.forward(tokens, &mut taps).unwrap(), &by_hand, tolerance);
             // A later tap sees what the model goes on with.
             assert_close(name, taps.1.get(hook).unwrap(), &x_hat, 1e-6);
@@ -110,7 +110,7 @@ fn what_is_captured_adds_up() {
     each(|name, model, tokens, _| {
         let (hook, d_z) = (at("blocks.1.attn.hook_z"), model.shape().n_heads * model.shape().d_head);
         let sae = sae(model.engine(), 6, d_z, 80);
-        let mut splice = Splice::on(model).with(HookedSae::new(hook, &sae).error_term(true)).unwrap();
+        let mut splice = Splice::new(model).with(HookedSae::new(hook, &sae).error_term(true)).unwrap();
         let points = splice.sae_points();
         assert_eq!(points.iter().map(|p| p.site).collect::<Vec<_>>(), SaeSite::all().collect::<Vec<_>>());
         splice = splice.capture(points.clone()).unwrap();
@@ -136,7 +136,7 @@ fn what_is_captured_adds_up() {
 fn silencing_all_features_beside_the_error_term_takes_away_what_they_add() {
     each(|name, model, tokens, tolerance| {
         let (hook, sae) = (at("blocks.1.hook_resid_pre"), sae(model.engine(), 7, model.shape().d_model, 128));
-        let mut silent = Splice::on(model).with(HookedSae::new(hook, &sae).error_term(true)).unwrap();
+        let mut silent = Splice::new(model).with(HookedSae::new(hook, &sae).error_term(true)).unwrap();
         silent = silent.edit(hook, FeatureEdit::ablate_all()).unwrap();
         let x = value(model, tokens, hook);
         let b_dec = Tensor::new(sae.b_dec(), x.device()).unwrap();
@@ -157,7 +157,7 @@ fn excluded_tokens_pass_by() {
                     .error_term(error_term)
                     .filter(&TokenFilter::everything().with_ids(excluded.iter().copied()), None)
                     .unwrap();
-                let splice = Splice::on(model).with(sae).unwrap().edit(hook, FeatureEdit::add([1, 2], 3.0)).unwrap();
+                let splice = Splice::new(model).with(sae).unwrap().edit(hook, FeatureEdit::add([1, 2], 3.0)).unwrap();
                 let points = splice.sae_points();
                 let mut splice = splice.capture(points).unwrap();
                 let logits = model.forward(tokens, &mut splice).unwrap();
@@ -201,7 +201,7 @@ fn a_transcoder_reads_at_one_hook_and_writes_at_another() {
         let plain = model.forward(tokens, &mut NoTap).unwrap();
         assert_close(name, &run_with_saes(model, tokens, [between(true)]).unwrap(), &plain, tolerance);
         // Edited features reach the output hook through the decoder alone.
-        let splice = Splice::on(model).with(between(true)).unwrap().edit(output, FeatureEdit::add([4], 2.0)).unwrap();
+        let splice = Splice::new(model).with(between(true)).unwrap().edit(output, FeatureEdit::add([4], 2.0)).unwrap();
         let row = (transcoder.decoder_rows(&[4]).unwrap() * 2.0).unwrap();
         let by_hand = model.forward(tokens, &mut Edit::add(output, row)).unwrap();
         assert_close(name, &model.forward(tokens, &mut { splice }).unwrap(), &by_hand, tolerance);
@@ -280,7 +280,7 @@ fn padded_rows_are_as_rows_alone() {
             for (row, ids) in rows.iter().enumerate() {
                 let alone = TokenBatch::new(&[ids]).unwrap();
                 let alone = model.forward(&alone, &mut several(model, &saes, false)).unwrap().i(0).unwrap();
-                assert_close(name, &together.i((row, padded.real(row))).unwrap(), &alone, tolerance);
+                assert_close(name, &together.i((row, padded.token_range(row))).unwrap(), &alone, tolerance);
             }
         }
     });
@@ -323,7 +323,7 @@ fn positions_of_a_filter_are_those_of_the_row_behind_a_cache() {
         let sae = sae(engine, 8, model.shape().d_model, 64);
         let splice = || {
             let at = HookedSae::new(hook, &sae).filter(&filter, None).unwrap();
-            Splice::on(model.hooked()).with(at).unwrap()
+            Splice::new(model.hooked()).with(at).unwrap()
         };
         let rows = [vec![3u32, 10, 17, 24, 31, 38, 45, 52], vec![3u32, 14, 25, 36, 47, 58, 69, 80, 91, 11, 22]];
         // The last four tokens of each row are steps of their own.
@@ -368,7 +368,7 @@ fn a_skip_connection_passes_the_features_by() {
         let point = |site| SaeHookPoint::new(output, site);
         let spliced = |error_term, edit: Option<FeatureEdit>| {
             let at = HookedSae::between(input, output, &transcoder).error_term(error_term);
-            let splice = Splice::on(model).with(at).unwrap();
+            let splice = Splice::new(model).with(at).unwrap();
             let splice = if let Some(edit) = edit { splice.edit(output, edit).unwrap() } else { splice };
             let mut splice = splice.capture([point(SaeSite::Recons), point(SaeSite::Output)]).unwrap();
             model.forward_until(tokens, output, &mut splice).unwrap();

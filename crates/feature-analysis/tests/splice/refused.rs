@@ -15,7 +15,7 @@ fn what_does_not_fit_is_refused_while_building() {
     let model = model_on("gpt2", Engine::Reference);
     let model = model.hooked();
     let (d_model, shape) = (model.shape().d_model, model.shape());
-    let new = |hook: &str, width| Splice::on(model).sae(at(hook), Identity(width));
+    let new = |hook: &str, width| Splice::new(model).sae(at(hook), Identity(width));
     contains(
         &refusal(new("blocks.9.hook_resid_pre", d_model)),
         &["no hook point `blocks.9.hook_resid_pre`", "nearest"],
@@ -23,7 +23,7 @@ fn what_does_not_fit_is_refused_while_building() {
     contains(&refusal(new("blocks.0.attn.hook_rot_q", d_model)), &["blocks.0.attn.hook_rot_q", "nearest"]);
     contains(&refusal(new("blocks.0.hook_resid_pre", d_model + 1)), &["d_in is 65", "hook_resid_pre", "width 64"]);
     contains(&refusal(new("blocks.0.mlp.hook_post", d_model)), &["d_in is 64", &format!("width {}", shape.d_mlp)]);
-    contains(&refusal(new("blocks.0.attn.hook_z", shape.d_head)), &["SaeAt::head"]);
+    contains(&refusal(new("blocks.0.attn.hook_z", shape.d_head)), &["HookedSae::head"]);
     contains(&refusal(new("blocks.0.attn.hook_pattern", d_model)), &["hook_pattern", "not vectors"]);
     let twice = new("blocks.0.hook_mlp_out", d_model).unwrap();
     contains(
@@ -31,29 +31,29 @@ fn what_does_not_fit_is_refused_while_building() {
         &["two SAEs", "blocks.0.hook_mlp_out"],
     );
     let between = |input: &str, output: &str, coder: Plain| {
-        Splice::on(model).with(HookedSae::between(at(input), at(output), coder))
+        Splice::new(model).with(HookedSae::between(at(input), at(output), coder))
     };
     let back = between("blocks.1.hook_resid_pre", "blocks.0.hook_mlp_out", Plain::new(1, d_model, 8, d_model));
     contains(&refusal(back), &["comes before the input hook `blocks.1.hook_resid_pre`"]);
     let narrow = between("blocks.0.hook_resid_mid", "blocks.0.hook_mlp_out", Plain::new(1, d_model, 8, 7));
     contains(&refusal(narrow), &["d_out is 7", "hook_mlp_out", "width 64"]);
     let head =
-        |head| Splice::on(model).with(HookedSae::new(at("blocks.0.attn.hook_z"), Identity(shape.d_head)).head(head));
+        |head| Splice::new(model).with(HookedSae::new(at("blocks.0.attn.hook_z"), Identity(shape.d_head)).head(head));
     contains(&refusal(head(shape.n_heads)), &["no head", &format!("it has {}", shape.n_heads)]);
     let headless = HookedSae::new(at("blocks.0.hook_mlp_out"), Identity(d_model)).head(0);
-    contains(&refusal(Splice::on(model).with(headless)), &["no head 0", "it has 0"]);
+    contains(&refusal(Splice::new(model).with(headless)), &["no head 0", "it has 0"]);
 }
 
 #[test]
 fn edits_and_captures_of_what_is_not_there_are_refused_while_building() {
     let model = model_on("gpt2", Engine::Reference);
     let (hook, other) = (at("blocks.0.hook_mlp_out"), at("blocks.1.hook_mlp_out"));
-    let splice = || Splice::on(model.hooked()).sae(hook, Identity(64)).unwrap();
+    let splice = || Splice::new(model.hooked()).sae(hook, Identity(64)).unwrap();
     contains(
         &refusal(splice().edit(other, FeatureEdit::ablate([1]))),
         &["no SAE writes `blocks.1.hook_mlp_out`", "write: blocks.0.hook_mlp_out"],
     );
-    contains(&refusal(Splice::on(model.hooked()).edit_codes(hook, |_, codes| Ok(codes))), &["SAEs write: nothing"]);
+    contains(&refusal(Splice::new(model.hooked()).edit_codes(hook, |_, codes| Ok(codes))), &["SAEs write: nothing"]);
     contains(&refusal(splice().edit(hook, FeatureEdit::ablate([3, 64, 5]))), &["feature 64", "0..64"]);
     contains(&refusal(splice().edit(hook, FeatureEdit::clamp([1], f32::NAN))), &["NaN", "finite"]);
     contains(&refusal(splice().capture([SaeHookPoint::new(other, SaeSite::Input)])), &["no SAE writes"]);
@@ -76,7 +76,7 @@ fn reason(error: &model_hooks::Error) -> String {
 fn edits_keep_the_shape() {
     let model = model_on("gpt2", Engine::Reference);
     let (hook, tokens) = (at("blocks.0.hook_mlp_out"), tokens(model.hooked()));
-    let splice = || Splice::on(model.hooked()).sae(hook, Identity(64)).unwrap();
+    let splice = || Splice::new(model.hooked()).sae(hook, Identity(64)).unwrap();
     let run = |mut splice: Splice<'_>| reason(&model.hooked().forward(&tokens, &mut splice).unwrap_err());
     let point = SaeHookPoint::new(hook, SaeSite::Recons);
     let message = run(splice().edit_tensor(point, |_, x| Ok(x.narrow(1, 0, 1)?)).unwrap());
@@ -112,7 +112,7 @@ fn a_transcoders_input_does_not_outlive_its_run() {
     let model = model_on("gpt2", Engine::Reference);
     let (input, output, tokens) = (at("blocks.0.hook_resid_mid"), at("blocks.0.hook_mlp_out"), tokens(model.hooked()));
     let points = [input, output];
-    let mut splice = Splice::on(model.hooked()).with(HookedSae::between(input, output, Identity(64))).unwrap();
+    let mut splice = Splice::new(model.hooked()).with(HookedSae::between(input, output, Identity(64))).unwrap();
     pass(&points, &[input, output], &mut splice, &tokens).unwrap();
     // A model that breaks its word about its hook points.
     let message = reason(&pass(&points, &[output], &mut splice, &tokens).unwrap_err());
@@ -135,7 +135,7 @@ fn gradients_are_not_cut_in_silence() {
     let tokens = tokens(model.hooked());
     let resid = Var::from_tensor(&value(model.hooked(), &tokens, at("blocks.1.hook_resid_pre"))).unwrap();
     let start = Start::Residual { layer: 1, resid: resid.as_tensor() };
-    let mut splice = Splice::on(model.hooked()).sae(at("blocks.1.hook_mlp_out"), Identity(64)).unwrap();
+    let mut splice = Splice::new(model.hooked()).sae(at("blocks.1.hook_mlp_out"), Identity(64)).unwrap();
     let message = reason(&model.hooked().run(&tokens, start, None, &mut splice).unwrap_err());
     contains(&message, &["gradients", "blocks.1.hook_mlp_out"]);
 }
@@ -145,7 +145,7 @@ fn an_sae_finds_its_home_in_its_metadata() {
     let model = model_on("gpt2", Engine::Reference);
     let home = |metadata: SaeMetadata| {
         let sae = sae(Engine::Reference, 1, 64, 32).with_metadata(metadata);
-        HookedSae::home(&sae).map(|at| format!("{at:?}"))
+        HookedSae::from_metadata(&sae).map(|at| format!("{at:?}"))
     };
     let named = || SaeMetadata { hook_name: Some("blocks.1.hook_mlp_out".into()), ..SaeMetadata::default() };
     contains(&home(named()).unwrap(), &["input: blocks.1.hook_mlp_out", "output: blocks.1.hook_mlp_out", "head: None"]);

@@ -150,7 +150,7 @@ impl SparseCoder for Identity {
 
 /// The plain model's value at a hook point.
 pub fn value(model: &dyn HookedModel, tokens: &TokenBatch, hook: HookPoint) -> Tensor {
-    let mut capture = Capture::of([hook]);
+    let mut capture = Capture::new([hook]);
     model.forward_until(tokens, hook, &mut capture).unwrap();
     capture.take(hook).unwrap()
 }

@@ -21,7 +21,7 @@ impl ActivationCache<'_> {
             let expected = format!("[component, {}, {}, {}]", scale.dim(0)?, scale.dim(1)?, self.model.shape().d_model);
             return Err(Error::Shape { what: "a stack of components", expected, found: x.dims().to_vec() });
         }
-        let x = if norm.centres { x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)? } else { x.clone() };
+        let x = if norm.centers { x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)? } else { x.clone() };
         let x = x.broadcast_div(scale)?;
         Ok(stack.with(match &norm.gain {
             Some(gain) => x.broadcast_mul(gain)?,

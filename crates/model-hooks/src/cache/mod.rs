@@ -43,7 +43,7 @@ impl<'m> ActivationCache<'m> {
         tokens: &TokenBatch,
         positions: Option<Range<usize>>,
     ) -> Result<(Self, Tensor)> {
-        let mut capture = Capture::of(model.hook_points().iter().copied().filter(needed));
+        let mut capture = Capture::new(model.hook_points().iter().copied().filter(needed));
         if let Some(positions) = positions {
             capture = capture.positions(positions);
         }

@@ -27,7 +27,7 @@ pub(crate) trait Family: Sized + Send + Sync + 'static {
     /// The norm before the unembedding (and the one that weight processing folds).
     fn norm(&self) -> Norm;
 
-    /// Whether `fold_ln` applies. TransformerLens leaves it out where norms stand behind what they normalise, and leaves the final norm
+    /// Whether `fold_ln` applies. TransformerLens leaves it out where norms stand behind what they normalize, and leaves the final norm
     /// unfolded with them.
     fn folds_norms(&self) -> bool {
         true
@@ -155,7 +155,7 @@ impl<F: Family> Decoder<F> {
         let tensor = |v: &Option<M::Vector>| v.as_ref().map(|v| m.vector(v)).transpose();
         let EmbedWeights { ln_final, u, .. } = &w.ends;
         Ok(FinalNorm {
-            centres: self.family.norm().kind == NormKind::Layer,
+            centers: self.family.norm().kind == NormKind::Layer,
             gain: tensor(&ln_final.w)?,
             bias: tensor(&ln_final.b)?,
             b_u: tensor(&u.b)?,
@@ -198,7 +198,7 @@ impl<F: Family> Decoder<F> {
 
     fn check_tokens(&self, tokens: &TokenBatch) -> Result<()> {
         let &ModelShape { d_vocab, n_ctx, .. } = self.family.shape();
-        let longest = (0..tokens.batch()).map(|row| tokens.real(row).len()).max().unwrap_or(0);
+        let longest = (0..tokens.batch()).map(|row| tokens.token_range(row).len()).max().unwrap_or(0);
         if longest > n_ctx {
             return Err(Error::ContextExceeded { pos: longest, n_ctx });
         }

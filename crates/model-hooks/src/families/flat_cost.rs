@@ -96,7 +96,7 @@ fn a_tap_on_the_logits_sees_those_of_every_column() {
             points.retain(|point| matches!(point, HookPoint::FinalNorm(_) | HookPoint::Logits));
             assert_eq!(points.len(), 3);
             for point in points {
-                let mut capture = Capture::of([point]);
+                let mut capture = Capture::new([point]);
                 let mut cache = model.new_cache();
                 let [_, logits, _] = counted(|| step(&model, &mut cache, 9, &mut capture));
                 assert_eq!((logits, capture.get(point).unwrap().dim(1).unwrap()), (9, 9), "{point}");

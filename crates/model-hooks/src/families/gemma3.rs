@@ -1,4 +1,4 @@
-//! Gemma 3: Gemma 2 with normalised queries and keys instead of soft-caps, and with two rotary bases: one in the layers that have a window,
+//! Gemma 3: Gemma 2 with normalized queries and keys instead of soft-caps, and with two rotary bases: one in the layers that have a window,
 //! one in every sixth, which has none. Of checkpoints that also see, the text model is read.
 
 use super::Family;

@@ -1,4 +1,4 @@
-//! GPT-J: attention and MLP side by side behind one layer norm, rotary positions on neighbouring pairs, an unembedding with bias.
+//! GPT-J: attention and MLP side by side behind one layer norm, rotary positions on neighboring pairs, an unembedding with bias.
 
 use super::Family;
 use super::angles::RotaryEmbedding;

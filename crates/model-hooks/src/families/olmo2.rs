@@ -1,4 +1,4 @@
-//! OLMo 2: attention and MLP read the stream as it is, and what they return is normalised; queries and keys are normalised over all heads.
+//! OLMo 2: attention and MLP read the stream as it is, and what they return is normalized; queries and keys are normalized over all heads.
 //!
 //! TransformerLens calls the two norms `ln1` and `ln2`. Here they have the names of norms in this place, `ln1_post` and `ln2_post`.
 

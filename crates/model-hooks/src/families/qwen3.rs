@@ -1,4 +1,4 @@
-//! Qwen 3: Llama with each head's query and key normalised before rotation, heads of their own width, and windows as in Qwen 2.
+//! Qwen 3: Llama with each head's query and key normalized before rotation, heads of their own width, and windows as in Qwen 2.
 
 use super::Family;
 use super::angles::RotaryEmbedding;

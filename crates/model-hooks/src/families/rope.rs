@@ -59,7 +59,7 @@ impl Rope {
 
     /// As [`parse_named`](Self::parse_named), without the scaling: also what stands under `rope_parameters` or `rope_scaling`.
     pub fn parse_unscaled(c: &Config, d_head: usize, keys: RopeKeys) -> Result<(Self, Option<Config>)> {
-        c.refuse_unless("rope_interleaved", &false.into(), "false: turning neighbouring pairs is not supported")?;
+        c.refuse_unless("rope_interleaved", &false.into(), "false: turning neighboring pairs is not supported")?;
         c.refuse_both("rope_parameters", "rope_scaling")?;
         let (new, old) = (c.object("rope_parameters")?, c.object("rope_scaling")?);
         let top = if c.has(keys.theta) { Some(c.positive(keys.theta, None)?) } else { None };

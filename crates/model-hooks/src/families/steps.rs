@@ -151,7 +151,7 @@ pub(super) fn attention<M: Math>(
     Ok(m.linear(&m.rows(z)?, &w.o)?)
 }
 
-/// The stream as the MLP reads it, normalised.
+/// The stream as the MLP reads it, normalized.
 pub(super) fn mlp_input<M: Math>(
     m: &M,
     at: &mut BlockPass<'_, '_>,

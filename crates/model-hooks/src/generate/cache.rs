@@ -32,7 +32,7 @@ pub struct KvCache {
     /// Room that the next run makes at least.
     reserved: usize,
     /// For each row the columns that hold tokens.
-    real: Vec<Range<usize>>,
+    ranges: Vec<Range<usize>>,
 }
 
 /// Keys and values of a layer.
@@ -60,7 +60,7 @@ impl KvCache {
             turned_for: 0,
             room: 0,
             reserved: 0,
-            real: Vec::new(),
+            ranges: Vec::new(),
         }
     }
 
@@ -73,7 +73,7 @@ impl KvCache {
     /// Number of rows; 0 before the first run.
     #[must_use]
     pub fn batch(&self) -> usize {
-        self.real.len()
+        self.ranges.len()
     }
 
     /// The number of columns of the last run with those before it. It stays when columns are forgotten: rotary angles that depend on the
@@ -90,8 +90,8 @@ impl KvCache {
 
     /// The columns of a row that hold its tokens; none of a row that is not there.
     #[must_use]
-    pub fn real(&self, row: usize) -> Range<usize> {
-        self.real.get(row).cloned().unwrap_or(0..0)
+    pub fn token_range(&self, row: usize) -> Range<usize> {
+        self.ranges.get(row).cloned().unwrap_or(0..0)
     }
 
     /// Bytes of memory that keys and values take.
@@ -109,10 +109,10 @@ impl KvCache {
     pub fn truncate(&mut self, columns: usize) {
         if columns < self.columns {
             self.columns = columns;
-            self.real.iter_mut().for_each(|real| *real = real.start.min(columns)..real.end.min(columns));
+            self.ranges.iter_mut().for_each(|range| *range = range.start.min(columns)..range.end.min(columns));
         }
         if columns == 0 {
-            self.real.clear();
+            self.ranges.clear();
         }
     }
 
@@ -130,7 +130,8 @@ impl KvCache {
         if !self.is_empty() && tokens.batch() != self.batch() {
             return Err(Error::CacheRows { expected: self.batch(), found: tokens.batch() });
         }
-        let real = (0..tokens.batch()).map(|row| self.extended(row, tokens.real(row))).collect::<Result<Vec<_>>>()?;
+        let real =
+            (0..tokens.batch()).map(|row| self.extended(row, tokens.token_range(row))).collect::<Result<Vec<_>>>()?;
         match real.iter().map(ExactSizeIterator::len).max() {
             Some(longest) if longest > self.n_ctx => Err(Error::ContextExceeded { pos: longest, n_ctx: self.n_ctx }),
             _ => Ok(Positions::new(self.columns, tokens.pos(), real)),
@@ -139,7 +140,7 @@ impl KvCache {
 
     /// A row's tokens with these columns of the next run.
     fn extended(&self, row: usize, new: Range<usize>) -> Result<Range<usize>> {
-        let (old, new) = (self.real(row), self.columns + new.start..self.columns + new.end);
+        let (old, new) = (self.token_range(row), self.columns + new.start..self.columns + new.end);
         match (old.is_empty(), new.is_empty()) {
             (_, true) => Ok(old),
             (true, false) => Ok(new),
@@ -224,7 +225,7 @@ impl KvCache {
     pub(crate) fn commit(&mut self, batch: usize, columns: &Positions) {
         self.columns = columns.end();
         self.turned_for = columns.end();
-        self.real = (0..batch).map(|row| columns.real(row)).collect();
+        self.ranges = (0..batch).map(|row| columns.token_range(row)).collect();
     }
 
     /// Whether it was made for a model of this shape, computed by this engine.

@@ -107,7 +107,7 @@ pub struct GenerationOutput {
 
 /// Carries prompts on, token by token, all rows together; `tap` is attached to every run. The first run is on the prompts, padded on the
 /// left to the longest; each further one on the tokens just chosen, in one column, with [`TapContext::offset`](crate::TapContext::offset) counting the
-/// columns before. Rows that have ended stay in the batch as padding ([`TokenBatch::real`] of the row is empty). A tap that edits the
+/// columns before. Rows that have ended stay in the batch as padding ([`TokenBatch::token_range`] of the row is empty). A tap that edits the
 /// logits changes what is chosen; -inf forbids a token.
 ///
 /// Each token is chosen from the logits of a full forward pass on everything before it. Where rotary angles depend on the length of the
@@ -131,7 +131,7 @@ pub fn generate<R: AsRef<[u32]>>(
     if !options.stop_strings.is_empty() {
         let expected = "empty: token ids are compared with token ids alone (LanguageModel::generate_text knows texts)";
         let found = format!("{:?}", options.stop_strings);
-        return Err(Error::BadOption { what: "stop_texts", expected: expected.into(), found });
+        return Err(Error::BadOption { what: "stop_strings", expected: expected.into(), found });
     }
     let mut tokens = TokenBatch::padded(prompts, options.pad_id, PaddingSide::Left)?;
     let mut rows = Rows::new(&tokens, options, model.shape().n_ctx)?;
@@ -169,7 +169,7 @@ struct Row {
 impl<'o> Rows<'o> {
     fn new(prompts: &TokenBatch, options: &'o GenerateOptions, n_ctx: usize) -> Result<Self> {
         let row = |row| {
-            let (prompt_len, chooser) = (prompts.real(row).len(), Sampler::new(options.sampling, row)?);
+            let (prompt_len, chooser) = (prompts.token_range(row).len(), Sampler::new(options.sampling, row)?);
             let stopped = (options.max_new_tokens == 0).then_some(StopReason::MaxNewTokens);
             Ok(Row { chooser, prompt_len, ids: Vec::new(), stopped })
         };

@@ -55,14 +55,14 @@ impl LanguageModel {
         tap: &mut dyn Tap,
         on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
     ) -> Result<GeneratedText> {
-        let tokenizer = self.require_tokenizer()?;
+        let tokenizer = self.try_tokenizer()?;
         let prompt_ids = tokenizer.to_tokens(prompt, options.bos, None)?.ids;
         if prompt_ids.is_empty() {
             return Err(Error::EmptyPrompt { what: "prompt" });
         }
         if options.stop_strings.iter().any(String::is_empty) {
             let (expected, found) = ("no empty text".into(), format!("{:?}", options.stop_strings));
-            return Err(Error::BadOption { what: "stop_texts", expected, found });
+            return Err(Error::BadOption { what: "stop_strings", expected, found });
         }
         let mut by_id = GenerateOptions { stop_strings: Vec::new(), ..options.clone() };
         by_id.stop_tokens.extend(self.eos_ids());

@@ -101,7 +101,7 @@ fn transpose(values: &[f32], n: usize, k: usize) -> Vec<f32> {
 
 /// Puts the rows of a Q or K projection back into Hugging Face's order.
 ///
-/// llama.cpp rotates neighbours `(2 j, 2 j + 1)` of a Llama, so its converter moved row `half * d_head/2 + j` of each head to
+/// llama.cpp rotates neighbors `(2 j, 2 j + 1)` of a Llama, so its converter moved row `half * d_head/2 + j` of each head to
 /// `2 j + half`. This crate rotates `(j, d_head/2 + j)`, as the original checkpoint does. Without this step the model does not look
 /// broken, only worse.
 fn unpermute(values: &[f32], heads: usize, columns: usize) -> Vec<f32> {

@@ -205,7 +205,7 @@ fn special_tokens(
         eos: role("eos")?,
         pad: role("padding")?,
         unk: role("unknown")?,
-        // Spelt so in the format.
+        // Spelled so in the format.
         sep: role("seperator")?,
         cls: role("cls")?,
         mask: role("mask")?,

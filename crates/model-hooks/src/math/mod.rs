@@ -107,7 +107,7 @@ pub(crate) trait Math: Hold {
     /// `x` `[batch, pos, width]` once for each head: `[batch, pos, heads, width]`.
     fn repeat_heads(&self, x: &Self::Value, heads: usize) -> Result<Self::Value>;
 
-    /// `y[h] = norm(x[h]) W[h] + b[h]`: each head of `x` `[batch, pos, heads, d_model]` normalised by itself, then projected with its own
+    /// `y[h] = norm(x[h]) W[h] + b[h]`: each head of `x` `[batch, pos, heads, d_model]` normalized by itself, then projected with its own
     /// columns of `W` `[d_model, heads * d_head]`. `[batch, pos, heads, d_head]`.
     fn project_heads(
         &self,

@@ -7,7 +7,7 @@ use candle_core::Tensor;
 /// What a norm divides by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NormKind {
-    /// Centres, then divides by the root mean square.
+    /// Centers, then divides by the root mean square.
     Layer,
     /// Divides by the root mean square.
     Rms,

@@ -11,14 +11,14 @@ use candle_core::{CpuStorage, CustomOp1, D, Device, Layout, Shape, Tensor};
 use tensor_kernels::RopeLayout;
 
 pub(super) fn scale(norm: Norm, x: &Tensor) -> Result<Tensor> {
-    Ok((centred(norm, x)?.sqr()?.mean_keepdim(D::Minus1)? + norm.eps)?.sqrt()?)
+    Ok((centered(norm, x)?.sqr()?.mean_keepdim(D::Minus1)? + norm.eps)?.sqrt()?)
 }
 
 pub(super) fn normalize(norm: Norm, x: &Tensor, scale: &Tensor) -> Result<Tensor> {
-    Ok(centred(norm, x)?.broadcast_div(scale)?)
+    Ok(centered(norm, x)?.broadcast_div(scale)?)
 }
 
-fn centred(norm: Norm, x: &Tensor) -> Result<Tensor> {
+fn centered(norm: Norm, x: &Tensor) -> Result<Tensor> {
     Ok(match norm.kind {
         NormKind::Layer => x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?,
         NormKind::Rms => x.clone(),

@@ -12,7 +12,7 @@ use std::ops::Range;
 /// # fn demo(model: &dyn model_hooks::HookedModel, tokens: &model_hooks::TokenBatch) -> model_hooks::Result<()> {
 /// use model_hooks::Capture;
 /// let point = "blocks.2.hook_resid_pre".parse()?;
-/// let mut capture = Capture::of([point]);
+/// let mut capture = Capture::new([point]);
 /// model.forward_until(tokens, point, &mut capture)?;
 /// let resid = capture.get(point)?; // [batch, pos, d_model]
 /// # Ok(()) }
@@ -31,7 +31,7 @@ pub struct Capture {
 impl Capture {
     /// Keeps the values at `points`.
     #[must_use]
-    pub fn of(points: impl IntoIterator<Item = HookPoint>) -> Self {
+    pub fn new(points: impl IntoIterator<Item = HookPoint>) -> Self {
         Self { wanted: Some(points.into_iter().collect()), ..Self::default() }
     }
 

@@ -1,4 +1,4 @@
-//! Where a long text may be cut so that tokenising the pieces gives the tokens of the whole.
+//! Where a long text may be cut so that tokenizing the pieces gives the tokens of the whole.
 
 use serde_json::Value;
 
@@ -17,7 +17,7 @@ pub(super) struct SplitRule {
 
 impl SplitRule {
     pub(super) fn of(inner: &tokenizers::Tokenizer) -> Self {
-        // A normaliser may look at neighbours (a space put before the text): no cut. Composition (NFC) never joins white space to
+        // A normalizer may look at neighbors (a space put before the text): no cut. Composition (NFC) never joins white space to
         // what is before it.
         let normalizer = inner.get_normalizer().and_then(|n| serde_json::to_value(n).ok());
         let plain = normalizer.is_none_or(|n| n.get("type").is_some_and(|kind| kind == "NFC"));

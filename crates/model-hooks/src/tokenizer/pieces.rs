@@ -1,4 +1,4 @@
-//! What each id prints as, alone and among its neighbours.
+//! What each id prints as, alone and among its neighbors.
 
 use super::cuts::names_type;
 use super::{caught, no_token};

@@ -81,7 +81,7 @@ impl Template {
             Self::Other(what) => Err(Error::Tokenizer {
                 path: None,
                 reason: format!(
-                    "the template adds something other than one BOS: {what}; choose Bos::Prepend or Bos::Never"
+                    "the template adds something other than one BOS: {what}; choose AddBos::Always or AddBos::Never"
                 ),
             }),
         }

@@ -43,7 +43,7 @@ impl Linear<Raw> {
 /// Gain and bias of a norm; both are `None` where there is none, or once folded into the weights that read from it.
 #[derive(Clone, Debug)]
 pub(crate) struct NormWeights<F: Form> {
-    /// Gain, one for each value that is normalised.
+    /// Gain, one for each value that is normalized.
     pub w: Option<F::Vector>,
     /// Bias; RMS norms have none.
     pub b: Option<F::Vector>,

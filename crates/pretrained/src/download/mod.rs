@@ -65,16 +65,16 @@ impl Failure {
 
 impl<'a> Downloader<'a> {
     pub(crate) fn new(from: &'a Hub) -> Self {
-        let silence = Some(from.patience.silence);
+        let read_timeout = Some(from.patience.read_timeout);
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
             .max_redirects_will_error(false)
             .proxy(if from.proxy_from_env { Proxy::try_from_env() } else { None })
             .user_agent(concat!("saescope/", env!("CARGO_PKG_VERSION")))
-            .timeout_connect(silence)
-            .timeout_recv_response(silence)
-            .timeout_per_read(silence)
+            .timeout_connect(read_timeout)
+            .timeout_recv_response(read_timeout)
+            .timeout_per_read(read_timeout)
             .build();
         Self { from, agent: config.into() }
     }
@@ -209,11 +209,11 @@ impl<'a> Downloader<'a> {
     /// Waits before the next try, or gives up.
     fn wait(&self, url: &str, error: Error, failed: usize, asked: Option<Duration>) -> Result<()> {
         let patience = &self.from.patience;
-        if failed >= patience.tries {
+        if failed >= patience.max_attempts {
             return Err(error);
         }
-        let doubled = patience.first_wait.saturating_mul(1 << (failed - 1).min(16));
-        let wait = asked.unwrap_or(doubled).min(patience.longest_wait);
+        let doubled = patience.initial_backoff.saturating_mul(1 << (failed - 1).min(16));
+        let wait = asked.unwrap_or(doubled).min(patience.max_backoff);
         if let Some(progress) = &self.from.progress {
             progress(&Progress::Waiting { url, reason: &error.to_string(), wait });
         }

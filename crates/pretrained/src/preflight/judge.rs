@@ -13,7 +13,7 @@ pub(super) fn judge(
     options: &PreflightOptions,
     out: &mut Vec<Finding>,
 ) {
-    out.extend(centring(place, measured, options));
+    out.extend(centering(place, measured, options));
     out.extend(norm(subject, measured, options));
     out.extend(l0(subject, measured, options));
     out.extend(variance(measured, options));
@@ -28,27 +28,27 @@ pub(super) fn judge(
     }
 }
 
-/// A residual stream is centred to rounding, or not at all.
-fn centring(place: &Place, measured: &Measurements, options: &PreflightOptions) -> Option<Finding> {
+/// A residual stream is centered to rounding, or not at all.
+fn centering(place: &Place, measured: &Measurements, options: &PreflightOptions) -> Option<Finding> {
     if !place.centrable {
         return None;
     }
-    let limit = options.thresholds.centred;
-    let centred = measured.mean_share <= limit;
+    let limit = options.thresholds.centered;
+    let centered = measured.mean_share <= limit;
     let of_b_dec = measured.b_dec_mean_share.filter(|_| !place.is_transcoder());
     let found = format!("a mean over d_model of {:.1e} of the norm", measured.mean_share);
-    match (place.centred, centred) {
+    match (place.centered, centered) {
         (Some(true), false) => {
             let change = "Load the model with `ProcessingSteps::center_writing_weights` (TransformerLens' default).";
-            let expected = format!("at most {limit}: a centred residual stream");
-            Some(Finding::new(Severity::Fail, Check::Centring, expected, found, change))
+            let expected = format!("at most {limit}: a centered residual stream");
+            Some(Finding::new(Severity::Fail, Check::Centering, expected, found, change))
         }
-        // SAELens writes `false`, its default, also for SAEs of models that were handed to it processed: what b_dec learnt tells them apart.
+        // SAELens writes `false`, its default, also for SAEs of models that were handed to it processed: what b_dec learned tells them apart.
         (Some(false), true) if of_b_dec.is_some_and(|share| share > 10.0 * limit) => {
             let change = "Load the model without `ProcessingSteps::center_writing_weights`.";
             let share = of_b_dec.unwrap_or_default();
-            let expected = format!("an un-centred stream: b_dec's own mean is {share:.1e} of its norm");
-            Some(Finding::new(Severity::Fail, Check::Centring, expected, found, change))
+            let expected = format!("an un-centered stream: b_dec's own mean is {share:.1e} of its norm");
+            Some(Finding::new(Severity::Fail, Check::Centering, expected, found, change))
         }
         _ => None,
     }
@@ -57,7 +57,7 @@ fn centring(place: &Place, measured: &Measurements, options: &PreflightOptions) 
 /// An SAE whose norm factor is not folded reads vectors of mean norm `sqrt(d_in)`, and refuses to encode before the factor is known.
 fn norm(subject: &PreflightSae<'_>, measured: &Measurements, options: &PreflightOptions) -> Option<Finding> {
     let (ratio, limit) = (measured.norm_over_sqrt_d, options.thresholds.norm_factor);
-    let expects = subject.normalisation() == Normalization::ExpectedAverageOnlyIn;
+    let expects = subject.normalization() == Normalization::ExpectedAverageOnlyIn;
     expects.then(|| {
         let factor = if ratio > 0.0 { 1.0 / ratio } else { 1.0 };
         if within(ratio, limit) {
@@ -129,7 +129,7 @@ fn variance(measured: &Measurements, options: &PreflightOptions) -> Option<Findi
     let change = if level == Severity::Warn {
         "Text far from the training text explains it; else check the processing, the hook point and the norm factor."
     } else {
-        "Check model, hook point, processing, normalisation and text: this is not what the SAE was trained on."
+        "Check model, hook point, processing, normalization and text: this is not what the SAE was trained on."
     };
     Some(Finding::new(level, Check::VarianceExplained, expected, format!("{is:.3}"), change))
 }
@@ -178,14 +178,14 @@ fn text(measured: &Measurements, options: &PreflightOptions) -> Option<Finding> 
     let (gain, limit) = (shuffled - plain, options.thresholds.text);
     (gain < limit).then(|| {
         let found = format!("a loss of {plain:.2} nats, {shuffled:.2} when shuffled");
-        let change = "Tokenise the text with this model's own tokenizer, and check that its weights are trained ones.";
+        let change = "Tokenize the text with this model's own tokenizer, and check that its weights are trained ones.";
         let expected = format!("at least {limit} nats less than on shuffled tokens");
         Finding::new(Severity::Fail, Check::Text, expected, found, change)
     })
 }
 
 /// A model under another name is no cause for worry where all that was measured is as it should be and there was much to hold it against.
-pub(super) fn forgive_the_name(measured: &Measurements, options: &PreflightOptions, reasons: &mut [Finding]) {
+pub(super) fn downgrade_name_mismatch(measured: &Measurements, options: &PreflightOptions, reasons: &mut [Finding]) {
     let clean = reasons.iter().all(|r| r.level <= Severity::Note || r.check == Check::ModelName);
     let held = options.variance_explained().is_some() || measured.frequency_correlation.is_some();
     if clean && held {

@@ -22,7 +22,7 @@ pub struct Measurements {
     pub norm: f64,
     /// Mean of `|x|`, over `sqrt(d_in)`.
     pub norm_over_sqrt_d: f64,
-    /// Median of `|mean over d(x)| sqrt(d) / |x|`: 0 for a centred residual stream.
+    /// Median of `|mean over d(x)| sqrt(d) / |x|`: 0 for a centered residual stream.
     pub mean_share: f64,
     /// The same of `b_dec`; `None` where it is zero.
     pub b_dec_mean_share: Option<f64>,
@@ -158,11 +158,11 @@ impl Sums {
     }
 }
 
-/// `b_dec` lies in the space of normalised vectors; where normalisation is per token it is not held against anything.
+/// `b_dec` lies in the space of normalized vectors; where normalization is per token it is not held against anything.
 fn bias(out: &mut Measurements, subject: &PreflightSae<'_>, y: &[f32], width: usize) {
     let Some(b_dec) = subject.b_dec().filter(|b| stats::norm(b) > 0.0) else { return };
     out.b_dec_mean_share = Some(stats::mean_share(&b_dec));
-    if !matches!(subject.normalisation(), Normalization::None | Normalization::ExpectedAverageOnlyIn) {
+    if !matches!(subject.normalization(), Normalization::None | Normalization::ExpectedAverageOnlyIn) {
         return;
     }
     let mean = stats::mean_row(y, width);

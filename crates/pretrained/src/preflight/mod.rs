@@ -92,6 +92,6 @@ pub fn preflight<'a>(
     if options.remedies && !place.is_transcoder() {
         reasons.extend(remedies::look(model, &measured_subject, &place, &sample, &measured, options)?);
     }
-    judge::forgive_the_name(&measured, options, &mut reasons);
+    judge::downgrade_name_mismatch(&measured, options, &mut reasons);
     Ok(PreflightReport::new(reasons, Some(measured), started.elapsed()))
 }

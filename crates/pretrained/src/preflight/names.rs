@@ -16,7 +16,7 @@ const ALIASES: [(&str, &str); 12] = [
     ("meta-llama-3.1-8b-instruct", "llama-3.1-8b-instruct"),
 ];
 
-/// Whether two names may well be of one model: the same but for the owner, case, separators, a GGUF's quantisation, `-hf`, or an alias.
+/// Whether two names may well be of one model: the same but for the owner, case, separators, a GGUF's quantization, `-hf`, or an alias.
 pub(super) fn same(a: &str, b: &str) -> bool {
     let (a, b) = (canonical(a), canonical(b));
     let alias =
@@ -28,7 +28,7 @@ fn canonical(name: &str) -> String {
     let lower = name.trim().trim_end_matches('/').to_lowercase().replace('_', "-");
     let own = lower.rsplit('/').next().unwrap_or(&lower);
     let own = own.strip_suffix(".gguf").unwrap_or(own);
-    // The quantisation of a GGUF file: everything from the last separator that a type's name follows.
+    // The quantization of a GGUF file: everything from the last separator that a type's name follows.
     let types = ["f32", "f16", "bf16", "q8-0", "q6-k", "q5-k-m", "q5-k-s", "q5-0", "q4-k-m", "q4-k-s", "q4-0", "q4-1"];
     let cut = types.iter().find_map(|t| own.strip_suffix(t).and_then(|rest| rest.strip_suffix(['-', '.'])));
     let own = cut.unwrap_or(own);

@@ -22,7 +22,7 @@ pub struct PreflightOptions {
     /// Bytes that are held at once, at most, beside model, SAE and one forward pass over the sample: activations of the sample, codes and reconstructions of a
     /// part of it. Fewer tokens are measured on where `tokens` of them would not fit. 256 MiB by default.
     pub memory_bytes: u64,
-    /// Whether to try what would help (other scales, centring, norms, the model's other hook points): a pass over a part of the sample through the
+    /// Whether to try what would help (other scales, centering, norms, the model's other hook points): a pass over a part of the sample through the
     /// model, and some twenty to a hundred encodings of a few of its tokens.
     pub remedies: bool,
     /// Multiplications that trying the model's other hook points may take, those of encoding a token counted as `d_in * d_sae`: where all of them would take

@@ -81,7 +81,7 @@ checks! {
     /// Activations and codes are finite.
     Finite "finite values" true;
     /// The residual's mean over `d_model` against what the SAE expects.
-    Centring "centring" true;
+    Centering "centering" true;
     /// The mean norm against `sqrt(d_in)`, of SAEs that expect it.
     Norm "norm of the input" true;
     /// Features that fire on a token.

@@ -30,7 +30,7 @@ enum Change {
     Scale(f64),
     LayerNorm,
     Rescale,
-    Centre,
+    Center,
     /// The input less `b_dec`.
     Shift,
     /// Another hook point.
@@ -56,15 +56,15 @@ impl Change {
             ),
             Self::LayerNorm => (
                 "layer-normed input".into(),
-                "Set `normalize_activations` to `layer_norm`: the SAE reads normalised vectors.".into(),
+                "Set `normalize_activations` to `layer_norm`: the SAE reads normalized vectors.".into(),
             ),
             Self::Rescale => (
                 "every vector at norm sqrt(d_in)".into(),
                 "Set `normalize_activations` to `constant_norm_rescale`: the SAE reads vectors of norm sqrt(d_in)."
                     .into(),
             ),
-            Self::Centre => (
-                "a centred residual stream".into(),
+            Self::Center => (
+                "a centered residual stream".into(),
                 "Load the model with `ProcessingSteps::center_writing_weights`.".into(),
             ),
             Self::Shift => (
@@ -123,16 +123,16 @@ impl Trial<'_> {
         self.explained(|row| by(row, factor), |(), row| by(row, 1.0 / factor))
     }
 
-    /// Against the centred input: centring is a change of the model, not of the SAE.
-    fn centred(&self) -> Result<Outcome> {
+    /// Against the centered input: centering is a change of the model, not of the SAE.
+    fn centered(&self) -> Result<Outcome> {
         let mut x = self.x.to_vec();
-        x.chunks_exact_mut(self.d_in).for_each(|row| _ = centre(row));
+        x.chunks_exact_mut(self.d_in).for_each(|row| _ = center(row));
         Trial { subject: self.subject, x: &x, d_in: self.d_in, at_once: self.at_once }.explained(|_| (), |(), _| ())
     }
 
-    fn standardised(&self) -> Result<Outcome> {
+    fn standardized(&self) -> Result<Outcome> {
         let change = |row: &mut [f32]| {
-            let mean = centre(row);
+            let mean = center(row);
             let deviation = (stats::dot(row, row) / (row.len() as f64 - 1.0).max(1.0)).sqrt().max(1e-12);
             row.iter_mut().for_each(|x| *x = (f64::from(*x) / deviation) as f32);
             (mean, deviation)
@@ -157,7 +157,7 @@ impl Trial<'_> {
     }
 }
 
-fn centre(row: &mut [f32]) -> f64 {
+fn center(row: &mut [f32]) -> f64 {
     let mean = row.iter().map(|&x| f64::from(x)).sum::<f64>() / row.len() as f64;
     row.iter_mut().for_each(|x| *x = (f64::from(*x) - mean) as f32);
     mean
@@ -225,14 +225,14 @@ pub(super) fn look(
 /// The changes of the input that make sense.
 fn inputs(subject: &PreflightSae<'_>, place: &Place, measured: &Measurements) -> Vec<Change> {
     let mut changes = Vec::new();
-    if !subject.normalisation().is_per_token() {
+    if !subject.normalization().is_per_token() {
         let suggested = measured.norm_over_sqrt_d;
         let factors = FACTORS.into_iter().chain([suggested, 1.0 / suggested]);
         changes.extend(factors.filter(|f| f.is_finite() && *f > 0.0).map(Change::Scale));
         changes.extend([Change::LayerNorm, Change::Rescale]);
     }
-    if place.centrable && subject.normalisation() != Normalization::LayerNorm {
-        changes.push(Change::Centre);
+    if place.centrable && subject.normalization() != Normalization::LayerNorm {
+        changes.push(Change::Center);
     }
     if subject.sae().is_some_and(|sae| sae.input_shift().is_none()) {
         changes.push(Change::Shift);
@@ -293,9 +293,9 @@ impl Look<'_> {
         for &change in changes {
             let outcome = match change {
                 Change::Scale(factor) => own.scaled(factor)?,
-                Change::LayerNorm => own.standardised()?,
+                Change::LayerNorm => own.standardized()?,
                 Change::Rescale => own.rescaled()?,
-                Change::Centre => own.centred()?,
+                Change::Center => own.centered()?,
                 Change::Shift => match subject.sae() {
                     Some(sae) => own.shifted(sae.b_dec())?,
                     None => continue,

@@ -99,7 +99,7 @@ fn choose(tokens: &TokenBatch, at_most: usize) -> Vec<Vec<u32>> {
     let all: Vec<Vec<u32>> = tokens
         .rows()
         .enumerate()
-        .map(|(row, ids)| ids[tokens.real(row)].iter().take(at_most).copied().collect::<Vec<u32>>())
+        .map(|(row, ids)| ids[tokens.token_range(row)].iter().take(at_most).copied().collect::<Vec<u32>>())
         .filter(|ids| !ids.is_empty())
         .collect();
     let wanted = (at_most / tokens.pos().max(1)).clamp(1, all.len().max(1));
@@ -137,7 +137,7 @@ fn run(model: &LanguageModel, rows: &[Vec<u32>], points: &[HookRows]) -> Result<
     let longest = rows.iter().map(Vec::len).max().unwrap_or(0).max(1);
     for part in rows.chunks((TOKENS_AT_ONCE / longest).max(1)) {
         let batch = TokenBatch::padded(part, 0, PaddingSide::Right)?;
-        let mut capture = Capture::of(points.iter().map(HookRows::point));
+        let mut capture = Capture::new(points.iter().map(HookRows::point));
         model.hooked().forward_until(&batch, last, &mut capture)?;
         for (point, values) in points.iter().zip(&mut values) {
             let x = point.gather(capture.get(point.point())?)?.to_dtype(DType::F32)?;

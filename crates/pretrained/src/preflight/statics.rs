@@ -11,10 +11,10 @@ pub(super) struct Place {
     /// What the reconstruction is held against: of a transcoder another point.
     pub target: HookRows,
     pub positions: Option<SeqposSlice>,
-    /// Whether the value is made of what blocks write, of a model whose norms remove the mean: where centring shows.
+    /// Whether the value is made of what blocks write, of a model whose norms remove the mean: where centering shows.
     pub centrable: bool,
     /// What the metadata say of `center_writing_weights`.
-    pub centred: Option<bool>,
+    pub centered: Option<bool>,
 }
 
 impl Place {
@@ -96,14 +96,14 @@ fn place(
     let read_rows = width(model, at, subject.coder().d_in(), "d_in")?;
     let at = if target == read { at } else { target.into() };
     let target = width(model, at, subject.coder().d_out(), "d_out")?;
-    let centres = model.hooked().final_norm().ok().flatten().is_none_or(|norm| norm.centres);
+    let centers = model.hooked().final_norm().ok().flatten().is_none_or(|norm| norm.centers);
     let kwargs = &metadata.model_from_pretrained_kwargs;
     Ok(Place {
         read: read_rows,
         target,
         positions: metadata.seqpos_slice,
-        centrable: centres && is_written(read),
-        centred: kwargs.get("center_writing_weights").and_then(serde_json::Value::as_bool),
+        centrable: centers && is_written(read),
+        centered: kwargs.get("center_writing_weights").and_then(serde_json::Value::as_bool),
     })
 }
 
@@ -171,7 +171,7 @@ fn processing(model: &LanguageModel, place: &Place, metadata: &SaeMetadata) -> O
     let said = |key: &str| metadata.model_from_pretrained_kwargs.get(key).and_then(serde_json::Value::as_bool);
     let value = matches!(place.read.point().site(), Some(Site::Z | Site::V | Site::Result));
     let (key, wanted, is) = match (place.centrable, value) {
-        (true, _) => ("center_writing_weights", place.centred?, center_writing_weights),
+        (true, _) => ("center_writing_weights", place.centered?, center_writing_weights),
         (_, true) => ("fold_value_biases", said("fold_value_biases")?, fold_value_biases),
         _ => return None,
     };
@@ -196,9 +196,10 @@ fn precision(model: &LanguageModel, subject: &PreflightSae<'_>) -> Option<Findin
 
 fn vocabulary(model: &LanguageModel, tokens: &TokenBatch) -> Option<Finding> {
     let d_vocab = model.shape().d_vocab;
-    let real = (0..tokens.batch()).flat_map(|row| tokens.real(row).map(move |column| row * tokens.pos() + column));
+    let real =
+        (0..tokens.batch()).flat_map(|row| tokens.token_range(row).map(move |column| row * tokens.pos() + column));
     let outside = real.map(|i| tokens.ids()[i]).find(|&id| id as usize >= d_vocab)?;
-    let change = "Tokenise the text with this model's tokenizer.";
+    let change = "Tokenize the text with this model's tokenizer.";
     let expected = format!("ids below d_vocab = {d_vocab}");
     Some(Finding::new(Severity::Fail, Check::Vocabulary, expected, format!("id {outside}"), change))
 }
@@ -211,7 +212,7 @@ fn bos(
 ) -> Option<Finding> {
     let wanted = metadata.prepend_bos?;
     let bos = options.bos.or_else(|| model.tokenizer().and_then(model_hooks::Tokenizer::bos))?;
-    let rows: Vec<&[u32]> = tokens.rows().enumerate().map(|(row, ids)| &ids[tokens.real(row)]).collect();
+    let rows: Vec<&[u32]> = tokens.rows().enumerate().map(|(row, ids)| &ids[tokens.token_range(row)]).collect();
     let first = rows.iter().filter(|row| row.first() == Some(&bos)).count();
     let twice = rows.iter().filter(|row| row.starts_with(&[bos, bos])).count();
     let say = |level, expected: &str, change: &str| {

@@ -26,16 +26,16 @@ impl<'a> PreflightSae<'a> {
     }
 
     pub(super) fn metadata(&self) -> SaeMetadata {
-        self.coder.provenance().cloned().unwrap_or_default()
+        self.coder.metadata().cloned().unwrap_or_default()
     }
 
-    pub(super) fn normalisation(&self) -> Normalization {
-        self.sae.map_or(Normalization::None, Sae::normalisation)
+    pub(super) fn normalization(&self) -> Normalization {
+        self.sae.map_or(Normalization::None, Sae::normalization)
     }
 
     /// The SAE with its missing norm factor taken for 1, if one is missing.
     pub(super) fn unscaled(&self) -> sae_core::Result<Option<Sae>> {
-        let missing = self.sae.filter(|sae| sae.normalisation() == Normalization::ExpectedAverageOnlyIn);
+        let missing = self.sae.filter(|sae| sae.normalization() == Normalization::ExpectedAverageOnlyIn);
         missing.map(|sae| sae.fold_norm_factor(1.0)).transpose()
     }
 
@@ -49,7 +49,7 @@ impl<'a> PreflightSae<'a> {
         self.sparsity().map(|logs| logs.iter().map(|log| 10f64.powf(f64::from(*log))).sum())
     }
 
-    /// `b_dec`, in the space of normalised inputs: what no features at all decode to.
+    /// `b_dec`, in the space of normalized inputs: what no features at all decode to.
     pub(super) fn b_dec(&self) -> Option<Vec<f32>> {
         if let Some(sae) = self.sae {
             return Some(sae.b_dec().to_vec());

@@ -50,8 +50,8 @@ impl fmt::Display for Threshold {
 thresholds! {
     /// mean cosine of encoder columns and decoder rows, at least
     alignment 0.1 "SAEs start with the decoder as the encoder's transpose and keep near it; columns that do not belong have 0 +- 1/sqrt(d_in)";
-    /// share of a row's length along its mean, of a centred residual stream, at most
-    centred 0.001 "centring in f32 leaves rounding, 1e-8 here; un-centred streams of the demo's model have 5e-3";
+    /// share of a row's length along its mean, of a centered residual stream, at most
+    centered 0.001 "centering in f32 leaves rounding, 1e-8 here; un-centered streams of the demo's model have 5e-3";
     /// mean norm over sqrt(d_in), of SAEs that expect 1: outside `1/f .. f` fails
     norm_factor 1.25 "the factor is estimated over 1000 batches in SAELens: it does not err by a quarter on other text";
     /// L0 over the expected one: outside `1/f .. f` fails

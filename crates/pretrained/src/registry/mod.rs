@@ -15,12 +15,12 @@ pub use search::Query;
 use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
-pub use suggest::same_model;
+pub use suggest::is_same_model;
 pub(crate) use suggest::{model_names, near};
 
 static BUILT_IN: LazyLock<Registry> = LazyLock::new(|| {
     // The table is part of this crate, and a test reads all of it.
-    Registry::read(crate::RELEASES).unwrap_or_else(|error| panic!("the crate's own table: {error}"))
+    Registry::read(crate::RELEASE_TABLE).unwrap_or_else(|error| panic!("the crate's own table: {error}"))
 });
 
 /// A table of releases and the SAEs in each.

@@ -43,7 +43,7 @@ fn known(name: &str) -> Option<&'static [&'static str]> {
 ///
 /// The owner of a repository and the case of letters do not count.
 #[must_use]
-pub fn same_model(a: &str, b: &str) -> bool {
+pub fn is_same_model(a: &str, b: &str) -> bool {
     model_key(a) == model_key(b)
 }
 
@@ -79,7 +79,7 @@ fn likeness(a: &str, b: &str) -> f64 {
     0.5f64.mul_add(letters, shared as f64 / all as f64).max(letters)
 }
 
-/// Letters to insert, remove, replace or swap with their neighbour (optimal string alignment).
+/// Letters to insert, remove, replace or swap with their neighbor (optimal string alignment).
 fn distance(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().take(256).collect(), b.chars().take(256).collect());
     // The distances of a prefix of `a` to every prefix of `b`: for this prefix of `a`, the last one and the one before.
@@ -131,10 +131,10 @@ mod tests {
             ("meta-llama/Meta-Llama-3.1-8B", "meta-llama/Llama-3.1-8B"),
             ("someone/unknown", "UNKNOWN"),
         ] {
-            assert!(same_model(a, b), "{a} {b}");
+            assert!(is_same_model(a, b), "{a} {b}");
         }
         for (a, b) in [("gpt2", "gpt2-medium"), ("gemma-2-2b", "gemma-2-2b-it"), ("gemma-2b", "gemma-2-2b")] {
-            assert!(!same_model(a, b), "{a} {b}");
+            assert!(!is_same_model(a, b), "{a} {b}");
         }
     }
 

@@ -83,10 +83,10 @@ pub fn read(data: &[u8]) {
 pub fn opens(data: &[u8]) -> bool {
     let Some((&what, rest)) = data.split_first() else { return false };
     let patience = RetryPolicy {
-        tries: 2,
-        first_wait: Duration::ZERO,
-        longest_wait: Duration::ZERO,
-        silence: Duration::from_millis(500),
+        max_attempts: 2,
+        initial_backoff: Duration::ZERO,
+        max_backoff: Duration::ZERO,
+        read_timeout: Duration::from_millis(500),
     };
     *answers() = rest.split(|byte| *byte == DIVIDER).take(MOST_ANSWERS).map(<[u8]>::to_vec).collect();
     let root = harness::folder().join("hub");

@@ -36,13 +36,13 @@ pub fn model(processing: impl Into<ProcessingSteps>) -> LanguageModel {
     load(&Path::new(DEMO).join("lm"), &LoadOptions::new(processing)).unwrap()
 }
 
-pub static CENTRED: LazyLock<LanguageModel> = LazyLock::new(|| model(Processing::TransformerLens));
+pub static CENTERED: LazyLock<LanguageModel> = LazyLock::new(|| model(Processing::TransformerLens));
 pub static RAW: LazyLock<LanguageModel> = LazyLock::new(|| model(Processing::None));
 
 /// The model that the SAE was trained on.
 pub fn home(sae: &Sae) -> &'static LanguageModel {
-    let centred = sae.metadata().model_from_pretrained_kwargs.get("center_writing_weights");
-    if centred == Some(&serde_json::Value::Bool(false)) { &RAW } else { &CENTRED }
+    let centered = sae.metadata().model_from_pretrained_kwargs.get("center_writing_weights");
+    if centered == Some(&serde_json::Value::Bool(false)) { &RAW } else { &CENTERED }
 }
 
 /// As it was trained: norm factors folded.
@@ -95,7 +95,7 @@ pub fn parts(sae: &Sae) -> SaeParts {
     SaeParts {
         input_shift: sae.input_shift().map(Into::into),
         activation: sae.activation().clone(),
-        normalisation: sae.normalisation(),
+        normalization: sae.normalization(),
         act_shape: sae.act_shape(),
         metadata: sae.metadata().clone(),
         sparsity: sae.sparsity().map(Into::into),
@@ -128,7 +128,7 @@ pub fn map(tensor: &Tensor, change: impl FnOnce(&mut [f32])) -> Tensor {
     Tensor::from_vec(flat, tensor.dims(), &Device::Cpu).unwrap()
 }
 
-/// A text, tokenised.
+/// A text, tokenized.
 pub struct Text {
     pub name: &'static str,
     ids: Vec<u32>,
@@ -148,8 +148,8 @@ impl Text {
     }
 }
 
-fn tokenised(name: &'static str, text: &str) -> Text {
-    Text { name, ids: CENTRED.tokenizer().unwrap().encode(text).unwrap().ids }
+fn tokenized(name: &'static str, text: &str) -> Text {
+    Text { name, ids: CENTERED.tokenizer().unwrap().encode(text).unwrap().ids }
 }
 
 fn demo_text(of: impl Fn(&str) -> bool) -> String {
@@ -165,15 +165,15 @@ fn demo_text(of: impl Fn(&str) -> bool) -> String {
 pub fn texts() -> [Text; 3] {
     let file = |name: &str| std::fs::read_to_string(PathBuf::from(PAIRINGS).join("texts").join(name)).unwrap();
     [
-        tokenised("demo", &demo_text(|_| true)),
-        tokenised("code", &file("code.txt")),
-        tokenised("docs", &file("docs.txt")),
+        tokenized("demo", &demo_text(|_| true)),
+        tokenized("code", &file("code.txt")),
+        tokenized("docs", &file("docs.txt")),
     ]
 }
 
 /// The almanac's documents alone.
 pub fn almanac() -> Text {
-    tokenised("almanac", &demo_text(|source| source == "almanac").repeat(3))
+    tokenized("almanac", &demo_text(|source| source == "almanac").repeat(3))
 }
 
 /// The demo's model with changed weights: `change` gets a tensor's name, shape and values.

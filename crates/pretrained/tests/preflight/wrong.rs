@@ -1,6 +1,6 @@
 //! Mismatches made on purpose: each one takes a right pairing and breaks one thing.
 
-use super::pairs::{self, CENTRED, RAW, Text, changed_model, home, map, relu, sae, told, with};
+use super::pairs::{self, CENTERED, RAW, Text, changed_model, home, map, relu, sae, told, with};
 use model_hooks::{LanguageModel, TokenBatch};
 use pretrained::preflight::Check;
 use sae_core::{Normalization, Sae};
@@ -127,8 +127,8 @@ fn one_bit(values: &mut [f32]) {
 
 /// `sae(x * c) / c` without a record of it: what folding a factor once too often, or leaving it out, makes of the weights.
 fn factored(sae: &Sae, c: f32) -> Sae {
-    let normalisation = sae.normalisation();
-    with(&sae.fold_norm_factor(c).unwrap(), |parts| parts.normalisation = normalisation)
+    let normalization = sae.normalization();
+    with(&sae.fold_norm_factor(c).unwrap(), |parts| parts.normalization = normalization)
 }
 
 /// About the factor that brings the mean norm at `blocks.1.hook_mlp_out` to `sqrt(d_in)`.
@@ -137,9 +137,9 @@ const MLP1: f32 = 2.2;
 /// All of them.
 pub fn all() -> Vec<Wrong> {
     vec![
-        model_of("pre1-standard", "un-centred model, SAE of a centred one", || &RAW).by(Check::Centring),
-        model_of("pre3-gated", "un-centred model, gated SAE of a centred one", || &RAW).by(Check::Centring),
-        model_of("pre2-topk-raw", "centred model, SAE of an un-centred one", || &CENTRED),
+        model_of("pre1-standard", "un-centered model, SAE of a centered one", || &RAW).by(Check::Centering),
+        model_of("pre3-gated", "un-centered model, gated SAE of a centered one", || &RAW).by(Check::Centering),
+        model_of("pre2-topk-raw", "centered model, SAE of an un-centered one", || &CENTERED),
         sae_of("pre1-standard", "one layer on", |s| at(s, "blocks.2.hook_resid_pre")),
         sae_of("pre3-gated", "one layer back", |s| at(s, "blocks.2.hook_resid_pre")).warns(),
         sae_of("pre1-standard", "at the other end of the model", |s| at(s, "blocks.3.hook_resid_post")),
@@ -167,11 +167,11 @@ pub fn all() -> Vec<Wrong> {
         sae_of("mlp1-jumprelu", "norm factor lost", |s| factored(&s, 1.0 / MLP1)),
         sae_of("mlp1-jumprelu", "norm factor applied twice", |s| factored(&s, MLP1)).by(Check::L0).warns(),
         sae_of("pre1-standard", "norm factor of 0.25 lost", |s| factored(&s, 4.0)),
-        sae_of("post3-topk-layernorm", "layer_norm lost", |s| with(&s, |p| p.normalisation = Normalization::None))
+        sae_of("post3-topk-layernorm", "layer_norm lost", |s| with(&s, |p| p.normalization = Normalization::None))
             .by(Check::Remedy)
             .warns(),
         sae_of("pre3-topk-rescale", "constant_norm_rescale lost", |s| {
-            with(&s, |p| p.normalisation = Normalization::None)
+            with(&s, |p| p.normalization = Normalization::None)
         })
         .by(Check::Remedy)
         .warns(),

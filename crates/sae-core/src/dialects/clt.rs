@@ -17,11 +17,11 @@ use candle_core::Tensor;
 use std::path::Path;
 use tensor_files::{SafetensorsFile, TensorFile};
 
-pub(super) const READER: Reader = Reader { dialect: SaeFormat::Clt, recognises, files, open };
+pub(super) const READER: Reader = Reader { dialect: SaeFormat::Clt, recognizes, files, open };
 
 const STEM: &str = "W_enc_";
 
-fn recognises(path: &Path) -> bool {
+fn recognizes(path: &Path) -> bool {
     has_layers(path, STEM, CONFIG)
 }
 

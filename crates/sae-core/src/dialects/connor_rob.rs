@@ -12,14 +12,14 @@ use crate::{Dictionary, InputShape, Result, Sae, SaeMetadata, SaeParts};
 use std::path::{Path, PathBuf};
 use tensor_files::{TensorFile, TorchFile};
 
-pub(super) const READER: Reader = Reader { dialect: SaeFormat::ConnorRob, recognises, files, open };
+pub(super) const READER: Reader = Reader { dialect: SaeFormat::ConnorRob, recognizes, files, open };
 
 fn config(path: &Path) -> PathBuf {
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
     path.with_file_name(format!("{stem}_cfg.json"))
 }
 
-fn recognises(path: &Path) -> bool {
+fn recognizes(path: &Path) -> bool {
     path.extension().is_some_and(|ending| ending == "pt") && config(path).is_file()
 }
 

@@ -22,12 +22,12 @@ use serde_json::Value;
 use std::path::Path;
 use tensor_files::{TensorFile, TorchFile};
 
-pub(super) const READER: Reader = Reader { dialect: SaeFormat::DictionaryLearning, recognises, files, open };
+pub(super) const READER: Reader = Reader { dialect: SaeFormat::DictionaryLearning, recognizes, files, open };
 
 const CONFIG: &str = "config.json";
 const WEIGHTS: &str = "ae.pt";
 
-fn recognises(path: &Path) -> bool {
+fn recognizes(path: &Path) -> bool {
     path.join(CONFIG).is_file() && path.join(WEIGHTS).is_file()
 }
 

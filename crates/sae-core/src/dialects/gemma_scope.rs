@@ -16,12 +16,12 @@ use crate::{Activation, Dictionary, Error, InputShape, Result, Sae, SaeMetadata,
 use std::path::Path;
 use tensor_files::{NpzFile, TensorFile};
 
-pub(super) const READER: Reader = Reader { dialect: SaeFormat::GemmaScope, recognises, files, open };
+pub(super) const READER: Reader = Reader { dialect: SaeFormat::GemmaScope, recognizes, files, open };
 
 const FILE: &str = "params.npz";
 const TENSORS: [&str; 5] = ["W_enc", "W_dec", "b_enc", "b_dec", "threshold"];
 
-fn recognises(path: &Path) -> bool {
+fn recognizes(path: &Path) -> bool {
     path.join(FILE).is_file() || path.file_name().is_some_and(|name| name == FILE)
 }
 

@@ -22,7 +22,7 @@ use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 use tensor_files::{SafetensorsFile, TensorFile};
 
-pub(super) const READER: Reader = Reader { dialect: SaeFormat::GemmaScope2, recognises, files, open };
+pub(super) const READER: Reader = Reader { dialect: SaeFormat::GemmaScope2, recognizes, files, open };
 
 const FILE: &str = "params.safetensors";
 const SKIP: &str = "affine_skip_connection";
@@ -38,7 +38,7 @@ fn weights(path: &Path) -> PathBuf {
     if path.is_file() { path.into() } else { with_ending.into() }
 }
 
-fn recognises(path: &Path) -> bool {
+fn recognizes(path: &Path) -> bool {
     let file = weights(path);
     let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     file.is_file() && (name == FILE || name.starts_with("params_layer_"))

@@ -26,13 +26,13 @@ use tensor_files::SafetensorsFile;
 
 pub(super) const LLAMA_SCOPE: Reader = Reader {
     dialect: SaeFormat::LlamaScope,
-    recognises: |path| path.join(CONFIG).is_file() && path.join(WEIGHTS).is_file(),
+    recognizes: |path| path.join(CONFIG).is_file() && path.join(WEIGHTS).is_file(),
     files: |path| Files { required: vec![at(path, CONFIG), at(path, WEIGHTS)], optional: vec![] },
     open: |source| open(source, SaeFormat::LlamaScope, CONFIG, WEIGHTS),
 };
 pub(super) const R1: Reader = Reader {
     dialect: SaeFormat::LlamaScopeR1,
-    recognises: is_r1,
+    recognizes: is_r1,
     files: |path| Files { required: vec![at(path, R1_CONFIG), at(path, R1_WEIGHTS)], optional: vec![] },
     open: |source| open(source, SaeFormat::LlamaScopeR1, R1_CONFIG, R1_WEIGHTS),
 };

@@ -35,13 +35,13 @@ use std::path::Path;
 struct Reader {
     dialect: SaeFormat,
     /// Whether the folder or file looks like this format. Cheap: names, and at most a configuration or a header.
-    recognises: fn(&Path) -> bool,
+    recognizes: fn(&Path) -> bool,
     /// What must be fetched for the SAE at `path` of a repository.
     files: fn(path: &str) -> Files,
     open: fn(&Source<'_>) -> Result<Dictionary>,
 }
 
-/// In the order of detection: the first that recognises the files reads them.
+/// In the order of detection: the first that recognizes the files reads them.
 const READERS: &[Reader] = &[
     saelens::READER,
     sparsify::READER,
@@ -69,7 +69,7 @@ const READERS: &[Reader] = &[
 /// ignored or left out is in [`SaeMetadata::notes`](crate::SaeMetadata::notes).
 ///
 /// # Errors
-/// [`Error::UnknownDialect`] when no format recognises the files, and everything that reading can find: each error names the file.
+/// [`Error::UnknownDialect`] when no format recognizes the files, and everything that reading can find: each error names the file.
 pub fn open(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Dictionary> {
     let path = path.as_ref();
     let dialect = options.dialect.map_or_else(|| detect(path), Ok)?;
@@ -94,7 +94,7 @@ pub fn open(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Dictionary>
 /// [`Error::UnknownDialect`], [`Error::Io`] when there is nothing at `path`.
 pub fn detect(path: impl AsRef<Path>) -> Result<SaeFormat> {
     let path = path.as_ref();
-    if let Some(reader) = READERS.iter().find(|reader| (reader.recognises)(path)) {
+    if let Some(reader) = READERS.iter().find(|reader| (reader.recognizes)(path)) {
         return Ok(reader.dialect);
     }
     std::fs::metadata(path).map_err(|source| Error::Io { path: path.into(), source })?;

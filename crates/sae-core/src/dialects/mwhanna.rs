@@ -16,13 +16,13 @@ use serde_json::Value;
 use std::path::{Path, PathBuf};
 use tensor_files::SafetensorsFile;
 
-pub(super) const READER: Reader = Reader { dialect: SaeFormat::Mwhanna, recognises, files, open };
+pub(super) const READER: Reader = Reader { dialect: SaeFormat::Mwhanna, recognizes, files, open };
 
 const STEM: &str = "layer_";
 /// The second is how some repositories spell it.
 const TRAINING: [&str; 2] = ["wandb-config.yaml", "wanb-config.yaml"];
 
-fn recognises(path: &Path) -> bool {
+fn recognizes(path: &Path) -> bool {
     TRAINING.iter().any(|beside| has_layers(path, STEM, beside))
 }
 

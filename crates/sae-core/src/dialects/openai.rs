@@ -17,7 +17,7 @@ use crate::{Activation, Dictionary, Error, Normalization, Result, Sae, SaeMetada
 use std::path::Path;
 use tensor_files::{TensorFile, TorchFile};
 
-pub(super) const READER: Reader = Reader { dialect: SaeFormat::OpenAi, recognises, files, open };
+pub(super) const READER: Reader = Reader { dialect: SaeFormat::OpenAi, recognizes, files, open };
 
 const TENSORS: [&str; 8] = [
     "pre_bias",
@@ -30,7 +30,7 @@ const TENSORS: [&str; 8] = [
     "latents_mean_square",
 ];
 
-fn recognises(path: &Path) -> bool {
+fn recognizes(path: &Path) -> bool {
     path.extension().is_some_and(|ending| ending == "pt")
         && TorchFile::open(path).is_ok_and(|file| file.contains("pre_bias") && file.contains("latent_bias"))
 }
@@ -106,7 +106,7 @@ fn open(source: &Source<'_>) -> Result<Dictionary> {
     let w_enc = transposed(&file, "encoder.weight", d_in, d_sae)?;
     let mut parts = SaeParts::new(w_enc, vector(&file, "latent_bias", d_sae)?, w_dec, bias.clone());
     parts.input_shift = Some(bias);
-    (parts.activation, parts.normalisation) = activation(source, &file)?;
+    (parts.activation, parts.normalization) = activation(source, &file)?;
     parts.metadata = metadata(&source.published_path());
     Ok(Sae::on(source.options.load.engine, parts)?.into())
 }

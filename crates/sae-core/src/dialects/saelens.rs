@@ -7,9 +7,9 @@ use crate::saelens::load;
 use crate::{Dictionary, Result};
 use std::path::Path;
 
-pub(super) const READER: Reader = Reader { dialect: SaeFormat::SaeLens, recognises, files, open };
+pub(super) const READER: Reader = Reader { dialect: SaeFormat::SaeLens, recognizes, files, open };
 
-fn recognises(path: &Path) -> bool {
+fn recognizes(path: &Path) -> bool {
     path.join("cfg.json").is_file() && path.join("sae_weights.safetensors").is_file()
 }
 

@@ -15,11 +15,11 @@ use serde_json::Value;
 use std::path::Path;
 use tensor_files::{TensorFile, TorchFile};
 
-pub(super) const QWEN_SCOPE: Reader = Reader { dialect: SaeFormat::QwenScope, recognises: is_qwen, files, open: qwen };
+pub(super) const QWEN_SCOPE: Reader = Reader { dialect: SaeFormat::QwenScope, recognizes: is_qwen, files, open: qwen };
 pub(super) const DEEPSEEK_R1: Reader =
-    Reader { dialect: SaeFormat::DeepseekR1, recognises: is_deepseek, files, open: deepseek };
+    Reader { dialect: SaeFormat::DeepseekR1, recognizes: is_deepseek, files, open: deepseek };
 pub(super) const GOODFIRE: Reader =
-    Reader { dialect: SaeFormat::Goodfire, recognises: is_goodfire, files, open: goodfire };
+    Reader { dialect: SaeFormat::Goodfire, recognizes: is_goodfire, files, open: goodfire };
 
 fn file_name(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)

@@ -15,12 +15,12 @@ use serde_json::Value;
 use std::path::Path;
 use tensor_files::SafetensorsFile;
 
-pub(super) const READER: Reader = Reader { dialect: SaeFormat::Slt, recognises, files, open };
+pub(super) const READER: Reader = Reader { dialect: SaeFormat::Slt, recognizes, files, open };
 
 const STEM: &str = "layer_";
 const THRESHOLD: &str = "activation_function.threshold";
 
-fn recognises(path: &Path) -> bool {
+fn recognizes(path: &Path) -> bool {
     has_layers(path, STEM, CONFIG)
 }
 

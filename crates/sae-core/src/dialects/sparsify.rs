@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! h = (x - b_dec) encoder.weight^T + encoder.bias       transcode: x alone
-//! f = the k largest max(h, 0), or of each of k groups of neighbours the largest (groupmax)
+//! f = the k largest max(h, 0), or of each of k groups of neighbors the largest (groupmax)
 //! y = f W_dec + b_dec + x W_skip^T                      W_dec [num_latents, d_in]; the skip reads x as it comes
 //! num_latents, or d_in * expansion_factor where that is 0 or absent
 //! layers.L          the block's output: hook_resid_post
@@ -20,13 +20,13 @@ use serde_json::Value;
 use std::path::Path;
 use tensor_files::SafetensorsFile;
 
-pub(super) const READER: Reader = Reader { dialect: SaeFormat::Sparsify, recognises, files, open };
+pub(super) const READER: Reader = Reader { dialect: SaeFormat::Sparsify, recognizes, files, open };
 
 const CONFIG: &str = "cfg.json";
 const WEIGHTS: &str = "sae.safetensors";
 const TENSORS: [&str; 5] = ["encoder.weight", "encoder.bias", "W_dec", "b_dec", "W_skip"];
 
-fn recognises(path: &Path) -> bool {
+fn recognizes(path: &Path) -> bool {
     path.join(CONFIG).is_file() && path.join(WEIGHTS).is_file()
 }
 

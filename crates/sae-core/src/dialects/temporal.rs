@@ -22,13 +22,13 @@ use serde_json::Value;
 use std::path::Path;
 use tensor_files::SafetensorsFile;
 
-pub(super) const READER: Reader = Reader { dialect: SaeFormat::Temporal, recognises, files, open };
+pub(super) const READER: Reader = Reader { dialect: SaeFormat::Temporal, recognizes, files, open };
 
 const CONFIG: &str = "conf.yaml";
 const WEIGHTS: &str = "latest_ckpt.safetensors";
 const LINEAR: [&str; 4] = ["q_target", "k_ctx", "v_ctx", "c_proj"];
 
-fn recognises(path: &Path) -> bool {
+fn recognizes(path: &Path) -> bool {
     path.join(CONFIG).is_file() && path.join(WEIGHTS).is_file()
 }
 
@@ -145,7 +145,7 @@ fn open(source: &Source<'_>) -> Result<Dictionary> {
         n_heads: config.n_heads,
         k: config.k,
         activation_normalization_factor: config.factor as f32,
-        normalisation: Normalization::None,
+        normalization: Normalization::None,
         act_shape: InputShape::Flat,
         metadata: SaeMetadata {
             hook_name: number_after(&source.published_path(), "layer_")

@@ -1,7 +1,7 @@
 //! The strongest features of a whole batch.
 
 use super::{EncodeScratch, Encoder, ROW_TILE};
-use crate::normalise::Rows;
+use crate::normalization::Rows;
 use crate::{Result, SparseFeatures};
 
 /// Candidates that a tile of rows should not add more of: 12 bytes each.

@@ -1,7 +1,7 @@
 //! Encoding with the project's kernels: pre-activations never leave the tile that they are computed in.
 
 use super::{EncodeScratch, Encoder, ROW_TILE, Read, tiles};
-use crate::normalise::Rows;
+use crate::normalization::Rows;
 use crate::rule::Row;
 use crate::{Result, SparseFeatures};
 use rayon::prelude::*;

@@ -5,7 +5,7 @@ mod kernels;
 mod reference;
 mod scratch;
 
-use crate::normalise::Rows;
+use crate::normalization::Rows;
 use crate::rule::{Row, Selection};
 use crate::slices::with_f32;
 use crate::{Error, FeatureId, Result, SparseFeatures};

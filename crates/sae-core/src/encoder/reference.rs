@@ -2,7 +2,7 @@
 
 use super::{Encoder, ROW_TILE, Read, tiles};
 use crate::Result;
-use crate::normalise::Rows;
+use crate::normalization::Rows;
 use crate::rule::Row;
 use crate::slices::with_f32;
 use candle_core::{Device, Tensor};

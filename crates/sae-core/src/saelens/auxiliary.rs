@@ -19,12 +19,12 @@ pub(crate) const WHITENING_FILE: &str = "activation_whitening.safetensors";
 /// A scaler that cannot be read is an error where its factor is needed, and a note where it is not.
 pub(super) fn norm_factor(
     folder: &Path,
-    normalisation: Normalization,
+    normalization: Normalization,
     given: Option<f32>,
     notes: &mut Vec<OpenNote>,
 ) -> Result<Option<f32>> {
     let path = folder.join(SCALER_FILE);
-    let wanted = normalisation == Normalization::ExpectedAverageOnlyIn;
+    let wanted = normalization == Normalization::ExpectedAverageOnlyIn;
     let beside = match scaler(&path) {
         Err(Error::BadAuxiliary { reason, .. }) if given.is_some() || !wanted => {
             notes.push(OpenNote::FileSkipped { path: path.clone(), reason });

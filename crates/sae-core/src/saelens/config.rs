@@ -13,7 +13,7 @@ pub(super) struct Config {
     /// `d_in` but for transcoders.
     pub(super) d_out: usize,
     pub(super) apply_b_dec_to_input: bool,
-    pub(super) normalisation: Normalization,
+    pub(super) normalization: Normalization,
     /// Whether training whitened activations, so that the whitening has to be folded into the weights.
     pub(super) whitened: bool,
     pub(super) act_shape: InputShape,
@@ -107,7 +107,7 @@ impl Config {
             d_sae,
             d_out: if architecture.is_transcoder() { dimension(&mut keys, "d_out")? } else { d_in },
             apply_b_dec_to_input: apply_b_dec_to_input(&mut keys, architecture)?,
-            normalisation: normalisation(&mut keys)?,
+            normalization: normalization(&mut keys)?,
             whitened,
             act_shape: act_shape(&mut keys)?,
             finetuning_scaling_factor: keys.boolean("finetuning_scaling_factor")?.unwrap_or(false),
@@ -222,7 +222,7 @@ fn apply_b_dec_to_input(keys: &mut Keys<'_>, architecture: Architecture) -> Resu
     }
 }
 
-fn normalisation(keys: &mut Keys<'_>) -> Result<Normalization> {
+fn normalization(keys: &mut Keys<'_>) -> Result<Normalization> {
     let expected = "none, expected_average_only_in, constant_norm_rescale, layer_norm or covariance_whitening";
     let parse = |value: &Value| match value.as_str()? {
         "none" => Some(Normalization::None),

@@ -35,7 +35,7 @@ impl Sae {
     /// [`Error::UnsupportedArchitecture`], [`Error::UnknownTensors`], [`Error::ScalingFactor`], [`Error::BadAuxiliary`], and [`Error::File`]
     /// for missing, misshapen or non-finite tensors: each names the file, the key or tensor, what was expected and what was found.
     ///
-    /// [`SaeMetadata::notes`]: crate::Provenance::notes
+    /// [`SaeMetadata::notes`]: crate::SaeMetadata::notes
     pub fn load(folder: impl AsRef<Path>) -> Result<Self> {
         Self::load_with(folder, &LoadOptions::default())
     }
@@ -57,7 +57,7 @@ pub(crate) fn load(folder: &Path, options: &LoadOptions, given: Option<f32>) -> 
     let cfg_path = folder.join(CFG_FILE);
     let mut config = Config::parse(&cfg_path, read_object(&cfg_path)?, &options.ignore_keys)?;
     let notes = &mut config.metadata.notes;
-    let factor = auxiliary::norm_factor(folder, config.normalisation, given, notes)?;
+    let factor = auxiliary::norm_factor(folder, config.normalization, given, notes)?;
     let whitening = if config.whitened { Some(auxiliary::whitening(folder, config.d_in, notes)?) } else { None };
     let sparsity = auxiliary::sparsity(folder, config.d_sae, notes);
     let weights = Weights { file: SafetensorsFile::open(folder.join(WEIGHTS_FILE))?, config: &config };
@@ -84,7 +84,7 @@ pub(crate) fn load(folder: &Path, options: &LoadOptions, given: Option<f32>) -> 
         w_skip,
         transcoder: matches!(config.architecture, Architecture::Transcoder { .. }),
         activation: weights.activation()?,
-        normalisation: config.normalisation,
+        normalization: config.normalization,
         act_shape: config.act_shape,
         sparsity,
         metadata: config.metadata.clone(),

@@ -21,7 +21,7 @@ impl Weights<'_> {
                     residual_threshold,
                     max_iterations,
                     stop_on_duplicate_support,
-                    normalisation: config.normalisation,
+                    normalization: config.normalization,
                     act_shape: config.act_shape,
                     metadata: config.metadata.clone(),
                 };
@@ -38,7 +38,7 @@ impl Weights<'_> {
                     n_heads,
                     k,
                     activation_normalization_factor: factor,
-                    normalisation: config.normalisation,
+                    normalization: config.normalization,
                     act_shape: config.act_shape,
                     metadata: config.metadata.clone(),
                 };

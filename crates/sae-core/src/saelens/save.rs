@@ -93,7 +93,7 @@ impl Sae {
         put("dtype", json!("float32"));
         put("device", json!("cpu"));
         put("apply_b_dec_to_input", json!(apply_b_dec_to_input));
-        put("normalize_activations", json!(normalisation_name(self.normalisation())));
+        put("normalize_activations", json!(normalization_name(self.normalization())));
         put("reshape_activations", json!(if self.act_shape() == InputShape::PerHead { "hook_z" } else { "none" }));
         if self.is_transcoder() {
             put("d_out", json!(self.d_out()));
@@ -114,8 +114,8 @@ impl Sae {
     }
 }
 
-fn normalisation_name(normalisation: Normalization) -> &'static str {
-    match normalisation {
+fn normalization_name(normalization: Normalization) -> &'static str {
+    match normalization {
         Normalization::None => "none",
         Normalization::ExpectedAverageOnlyIn => "expected_average_only_in",
         Normalization::ConstantNormRescale => "constant_norm_rescale",

@@ -2,7 +2,7 @@
 
 use super::{TemporalLayerParts, TemporalLinear, TemporalSae};
 use crate::encoder::Encoder;
-use crate::normalise::{check_finite, matrix};
+use crate::normalization::{check_finite, matrix};
 use crate::rule::Selection;
 use crate::{Error, Result};
 use rayon::prelude::*;

@@ -6,7 +6,7 @@ mod parts;
 use crate::decode::Decoder;
 use crate::encoder::{Encoder, ScratchPool, gather_rows};
 use crate::features::check_features;
-use crate::normalise::{InputMap, Rows};
+use crate::normalization::{InputMap, Rows};
 use crate::{
     ActLayout, Codes, Coupling, Error, FeatureId, InputNorm, Reconstruction, Result, SaeMetadata, SparseCoder,
     SparseFeatures,
@@ -219,7 +219,7 @@ impl SparseCoder for TemporalSae {
         self.input.d_in
     }
 
-    fn provenance(&self) -> Option<&SaeMetadata> {
+    fn metadata(&self) -> Option<&SaeMetadata> {
         Some(&self.metadata)
     }
 

@@ -2,7 +2,7 @@ use super::TemporalSae;
 use super::layer::Layer;
 use crate::decode::Decoder;
 use crate::encoder::{Encoder, ScratchPool};
-use crate::normalise::{InputMap, check_finite, matrix};
+use crate::normalization::{InputMap, check_finite, matrix};
 use crate::rule::{By, Selection};
 use crate::{Error, InputShape, Normalization, Result, SaeMetadata};
 use candle_core::Tensor;
@@ -29,7 +29,7 @@ pub struct TemporalParts {
     /// What inputs are multiplied and outputs divided by.
     pub activation_normalization_factor: f32,
     /// What else happens to each token before, and is undone after.
-    pub normalisation: Normalization,
+    pub normalization: Normalization,
     /// Whether inputs may come split into heads.
     pub act_shape: InputShape,
     /// Where it belongs.
@@ -88,12 +88,12 @@ impl TemporalSae {
                 w_dec,
                 b_dec: if added { b_dec.clone() } else { vec![0.0; d_in].into() },
                 scale: None,
-                per_token: parts.normalisation.is_per_token(),
+                per_token: parts.normalization.is_per_token(),
             },
             input: InputMap {
                 d_in,
                 act_shape: parts.act_shape,
-                normalisation: parts.normalisation,
+                normalization: parts.normalization,
                 input_shift: parts.apply_b_dec_to_input.then_some(b_dec),
             },
             eps: 1e-6 / c,
@@ -118,10 +118,10 @@ fn check(parts: &TemporalParts, d_in: usize, d_sae: usize) -> Result<()> {
     if !(c.is_finite() && c > 0.0) {
         return refuse("activation_normalization_factor", "finite and positive".into(), c.to_string());
     }
-    if c != 1.0 && parts.normalisation.is_per_token() {
-        return refuse("activation_normalization_factor", "1 with a per-token normalisation".into(), c.to_string());
+    if c != 1.0 && parts.normalization.is_per_token() {
+        return refuse("activation_normalization_factor", "1 with a per-token normalization".into(), c.to_string());
     }
-    let least = if parts.normalisation == Normalization::LayerNorm { 2 } else { 1 };
+    let least = if parts.normalization == Normalization::LayerNorm { 2 } else { 1 };
     for (name, value, least) in [("d_in", d_in, least), ("d_sae", d_sae, 1)] {
         if value < least || u32::try_from(value).is_err() {
             return refuse(name, format!("{least} to {}", u32::MAX), value.to_string());

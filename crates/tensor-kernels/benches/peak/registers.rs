@@ -22,7 +22,7 @@ pub fn peak(arithmetic: Arithmetic) -> Option<fn() -> f64> {
     }
 }
 
-/// A multiplication and an addition, as the compiler vectorises them for every machine.
+/// A multiplication and an addition, as the compiler vectorizes them for every machine.
 fn portable() -> f64 {
     let mut sums = [[1f32; 4]; 12];
     let (x, y) = (black_box([0.5f32; 4]), black_box([0.5f32; 4]));

@@ -26,7 +26,7 @@ pub struct AttentionShape {
     pub room: usize,
     /// Heads of queries.
     pub n_heads: usize,
-    /// Heads of keys and values; each is shared by `n_heads / n_kv_heads` neighbouring heads of queries.
+    /// Heads of keys and values; each is shared by `n_heads / n_kv_heads` neighboring heads of queries.
     pub n_kv_heads: usize,
     /// Entries of a head.
     pub d_head: usize,

@@ -68,8 +68,8 @@ mod tests {
             assert!(y.is_finite() && error <= f64::from(x).abs() / 256.0 || error <= f64::from(f32::from_bits(0x8000)));
             for beside in [round(x).wrapping_sub(1), round(x).wrapping_add(1)] {
                 let other = (f64::from(x) - f64::from(widen(beside))).abs();
-                let no_neighbour = !widen(beside).is_finite() || beside & 0x7fff == 0x7fff || round(x) & 0x7fff == 0;
-                assert!(no_neighbour || error < other || (error == other && round(x) & 1 == 0), "{x}: {y}");
+                let no_neighbor = !widen(beside).is_finite() || beside & 0x7fff == 0x7fff || round(x) & 0x7fff == 0;
+                assert!(no_neighbor || error < other || (error == other && round(x) & 1 == 0), "{x}: {y}");
             }
         }
     }

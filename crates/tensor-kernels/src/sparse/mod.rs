@@ -1,6 +1,6 @@
 //! Products of which only a few values matter: sparse rows of active features, the extremes of each row, and the way back.
 //!
-//! The dense sums exist for one tile at a time. A vectorised test ([`scan`]) answers for whole rows of a tile whether anything in it can
+//! The dense sums exist for one tile at a time. A vectorized test ([`scan`]) answers for whole rows of a tile whether anything in it can
 //! matter; what does is looked at value by value.
 //!
 //! ```

@@ -58,7 +58,7 @@ pub(super) struct Part(&'static str, &'static str, Change);
 pub(super) enum Change {
     /// Nothing.
     None,
-    /// The rows of each query head are in the order in which neighbours are rotated.
+    /// The rows of each query head are in the order in which neighbors are rotated.
     PairsOfQ,
     /// The rows of each key head are.
     PairsOfK,

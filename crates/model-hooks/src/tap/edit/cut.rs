@@ -183,7 +183,7 @@ impl AxisSelection {
         (self.axis, self.indices[i])
     }
 
-    /// Neighbours that follow each other: where they start in the cut, where in the whole, and how many they are.
+    /// Neighbors that follow each other: where they start in the cut, where in the whole, and how many they are.
     fn runs(&self) -> Vec<(usize, usize, usize)> {
         let mut runs: Vec<(usize, usize, usize)> = Vec::new();
         for (i, &index) in self.indices.iter().enumerate() {

@@ -162,7 +162,7 @@ pub(crate) fn decoders(prefix: bool) -> tokenizers::Result<Vec<DecoderWrapper>> 
     Ok(steps)
 }
 
-/// SentencePiece merges whichever neighbours make the piece of the highest score. BPE ranks pairs, so every way to cut a piece into
+/// SentencePiece merges whichever neighbors make the piece of the highest score. BPE ranks pairs, so every way to cut a piece into
 /// two pieces becomes a pair, in descending order of score; the cuts of one piece in ascending order of (left id, right id), as
 /// the conversion that made Llama 2's `tokenizer.json` ordered them. Bytes, control and unused tokens take no part.
 ///

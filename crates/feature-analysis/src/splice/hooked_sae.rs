@@ -48,22 +48,22 @@ impl<'a> HookedSae<'a> {
     ///
     /// # Errors
     /// [`sae_core::Error::MissingMetadata`] without a hook name, [`model_hooks::Error::UnknownHookName`], [`model_hooks::Error::ModuleName`]
-    /// for a module whose hook point depends on the model's family: [`home_in`](Self::home_in) reads those too.
-    pub fn home(coder: &'a dyn SparseCoder) -> Result<Self> {
+    /// for a module whose hook point depends on the model's family: [`from_metadata_in`](Self::from_metadata_in) reads those too.
+    pub fn from_metadata(coder: &'a dyn SparseCoder) -> Result<Self> {
         Self::named(coder, &|name| name.parse())
     }
 
-    /// As [`home`](Self::home), in a model: also where the metadata name a module in Hugging Face's words (`model.layers.7.mlp`).
+    /// As [`from_metadata`](Self::from_metadata), in a model: also where the metadata name a module in Hugging Face's words (`model.layers.7.mlp`).
     ///
     /// # Errors
     /// [`sae_core::Error::MissingMetadata`] without a hook name; as [`HookedModel::hook_point`].
-    pub fn home_in(model: &dyn HookedModel, coder: &'a dyn SparseCoder) -> Result<Self> {
+    pub fn from_metadata_in(model: &dyn HookedModel, coder: &'a dyn SparseCoder) -> Result<Self> {
         Self::named(coder, &|name| model.hook_point(name))
     }
 
     fn named(coder: &'a dyn SparseCoder, find: &dyn Fn(&str) -> model_hooks::Result<HookPoint>) -> Result<Self> {
         let missing = sae_core::Error::MissingMetadata { key: "hook_name" };
-        let metadata = coder.provenance().filter(|metadata| metadata.hook_name.is_some()).ok_or(missing)?;
+        let metadata = coder.metadata().filter(|metadata| metadata.hook_name.is_some()).ok_or(missing)?;
         let input = find(metadata.hook_name.as_deref().unwrap_or_default())?;
         let output = metadata.hook_name_out.as_deref().map_or(Ok(input), find)?;
         Ok(Self { head: metadata.hook_head_index, ..Self::between(input, output, coder) })
@@ -128,7 +128,7 @@ impl<'a> HookedSae<'a> {
 
 impl fmt::Debug for HookedSae<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SaeAt")
+        f.debug_struct("HookedSae")
             .field("input", &format_args!("{}", self.input))
             .field("output", &format_args!("{}", self.output))
             .field("head", &self.head)

@@ -1,10 +1,10 @@
-//! The centred data, read in chunks so that no whole f64 copy exists.
+//! The centered data, read in chunks so that no whole f64 copy exists.
 
 use crate::{Error, Result};
 use faer::{Accum, Mat, MatRef, Par, linalg::matmul::matmul};
 
-/// Rows `[n, d]` with their column means; rows are centred and widened to f64 a chunk at a time.
-pub(super) struct Centred<'a> {
+/// Rows `[n, d]` with their column means; rows are centered and widened to f64 a chunk at a time.
+pub(super) struct Centered<'a> {
     x: &'a [f32],
     d: usize,
     mean: Vec<f64>,
@@ -14,7 +14,7 @@ pub(super) struct Centred<'a> {
 /// Rows per chunk: 1,024 x 768 doubles are 6 MB, the size of a cache, and enough for the product to run at full speed.
 const CHUNK: usize = 1024;
 
-impl<'a> Centred<'a> {
+impl<'a> Centered<'a> {
     /// Checks the data and takes the column means (sums in f64, in row order).
     pub(super) fn new(x: &'a [f32], d: usize) -> Result<Self> {
         if d == 0 || !x.len().is_multiple_of(d) {
@@ -51,7 +51,7 @@ impl<'a> Centred<'a> {
         self.d
     }
 
-    /// Sum of squares of the centred data.
+    /// Sum of squares of the centered data.
     pub(super) fn total(&self) -> f64 {
         self.total
     }
@@ -60,7 +60,7 @@ impl<'a> Centred<'a> {
         self.mean
     }
 
-    /// All centred rows at once, for solvers that want them whole.
+    /// All centered rows at once, for solvers that want them whole.
     pub(super) fn whole(&self) -> Vec<f64> {
         self.widen(self.x)
     }
@@ -73,7 +73,7 @@ impl<'a> Centred<'a> {
         wide
     }
 
-    /// Calls `each(first row, centred chunk [rows, d])` over all rows, in order.
+    /// Calls `each(first row, centered chunk [rows, d])` over all rows, in order.
     pub(super) fn for_each_chunk(&self, mut each: impl FnMut(usize, MatRef<'_, f64>)) {
         for (i, rows) in self.x.chunks(CHUNK * self.d).enumerate() {
             let wide = self.widen(rows);

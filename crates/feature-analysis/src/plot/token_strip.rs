@@ -27,7 +27,7 @@ pub struct TopExample {
 }
 
 /// The top activations of a feature, each in its context; every token is shaded by the feature's activation on it, on one
-/// scale of magnitudes for the whole table (negative ones of signed codes in another colour), and the token itself is outlined.
+/// scale of magnitudes for the whole table (negative ones of signed codes in another color), and the token itself is outlined.
 pub fn top_table(examples: &[TopExample]) -> Markup {
     let shown = examples.iter().flat_map(|e| e.tokens.iter().map(|t| t.activation).chain([e.activation]));
     let most = shown.map(f32::abs).fold(0.0, f32::max);
@@ -95,7 +95,7 @@ pub struct LensRow {
 pub fn lens_table(rows: &[LensRow]) -> Markup {
     let most = rows.iter().flat_map(|r| r.top.iter().chain(&r.bottom)).map(|t| t.logit.abs()).fold(0.0, f32::max);
     let with_bottom = rows.iter().any(|r| !r.bottom.is_empty());
-    let chips = |tokens: &[LensToken]| {
+    let token_strip = |tokens: &[LensToken]| {
         html! {
             @for token in tokens {
                 span class="chip" style=[shade(token.logit, most)] title=(format!("{:+.3}", token.logit)) { (visible_token(&token.text)) } " "
@@ -110,8 +110,8 @@ pub fn lens_table(rows: &[LensRow]) -> Markup {
                     @for row in rows {
                         tr {
                             td class="number" { (row.feature) }
-                            td { (chips(&row.top)) }
-                            @if with_bottom { td { (chips(&row.bottom)) } }
+                            td { (token_strip(&row.top)) }
+                            @if with_bottom { td { (token_strip(&row.bottom)) } }
                         }
                     }
                 }

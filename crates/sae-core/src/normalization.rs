@@ -39,19 +39,19 @@ impl Normalization {
 
 const LAYER_NORM_EPS: f32 = 1e-5;
 
-/// Everything between the caller's tensor and the product with the encoder: shape, type, normalisation, shift.
+/// Everything between the caller's tensor and the product with the encoder: shape, type, normalization, shift.
 #[derive(Clone)]
 pub(crate) struct InputMap {
     pub(crate) d_in: usize,
     pub(crate) act_shape: InputShape,
-    pub(crate) normalisation: Normalization,
+    pub(crate) normalization: Normalization,
     pub(crate) input_shift: Option<Arc<[f32]>>,
 }
 
 /// A prepared input: `x~ = flat - shift` as `[n, d_in]`.
 pub(crate) struct Rows<'a> {
     pub(crate) d_in: usize,
-    /// Normalised rows, one after another.
+    /// Normalized rows, one after another.
     pub(crate) flat: &'a [f32],
     /// What is still to be subtracted from each row.
     pub(crate) shift: Option<&'a [f32]>,
@@ -66,14 +66,14 @@ impl Rows<'_> {
 impl InputMap {
     /// Inputs and outputs are in the units of the model's activations.
     pub(crate) fn check_scale(&self) -> Result<()> {
-        match self.normalisation {
+        match self.normalization {
             Normalization::ExpectedAverageOnlyIn => Err(Error::NormFactorMissing),
             _ => Ok(()),
         }
     }
 
     /// Prepares an input and lends it, with what the way back needs and its shape. Contiguous f32 inputs on the CPU that need no
-    /// normalisation are not copied.
+    /// normalization are not copied.
     pub(crate) fn with_rows<R>(
         &self,
         x: &Tensor,
@@ -87,11 +87,11 @@ impl InputMap {
         let lend = |flat: &[f32]| {
             check_finite("input", flat, self.d_in)?;
             let rows = |flat| Rows { d_in: self.d_in, flat, shift: self.input_shift.as_deref() };
-            if !self.normalisation.is_per_token() {
+            if !self.normalization.is_per_token() {
                 return work(&rows(flat), None, layout.clone());
             }
             let mut flat = flat.to_vec();
-            let scale = self.normalise(&mut flat);
+            let scale = self.normalize(&mut flat);
             work(&rows(&flat), scale, layout.clone())
         };
         match layout.count() {
@@ -100,13 +100,13 @@ impl InputMap {
         }
     }
 
-    fn normalise(&self, flat: &mut [f32]) -> Option<InputNorm> {
+    fn normalize(&self, flat: &mut [f32]) -> Option<InputNorm> {
         let rows = flat.par_chunks_exact_mut(self.d_in);
-        match self.normalisation {
+        match self.normalization {
             Normalization::None | Normalization::ExpectedAverageOnlyIn => None,
             Normalization::ConstantNormRescale => Some(InputNorm { multiply: rows.map(rescale).collect(), add: None }),
             Normalization::LayerNorm => {
-                let (multiply, add) = rows.map(standardise).unzip();
+                let (multiply, add) = rows.map(standardize).unzip();
                 Some(InputNorm { multiply, add: Some(add) })
             }
         }
@@ -125,7 +125,7 @@ fn rescale(row: &mut [f32]) -> f32 {
 }
 
 /// Brings a vector to mean 0 and deviation 1; returns the deviation and the mean.
-fn standardise(row: &mut [f32]) -> (f32, f32) {
+fn standardize(row: &mut [f32]) -> (f32, f32) {
     let mean = row.iter().map(|&x| f64::from(x)).sum::<f64>() / row.len() as f64;
     let squares = row.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>();
     let deviation = (squares / (row.len() as f64 - 1.0)).sqrt();

@@ -18,16 +18,16 @@ pub trait Tokenize: Send + Sync {
     ///
     /// # Errors
     /// Whatever the tokenizer refuses.
-    fn tokenise(&self, text: &str) -> Result<TokenizedText>;
+    fn tokenize(&self, text: &str) -> Result<TokenizedText>;
 
-    /// Whether `tokenise(a + b)` is `tokenise(a)` followed by `tokenise(b)` whenever `a` ends in a letter or digit and `b` starts
+    /// Whether `tokenize(a + b)` is `tokenize(a)` followed by `tokenize(b)` whenever `a` ends in a letter or digit and `b` starts
     /// with whitespace, and whenever `a` ends in any non-whitespace character and `b` starts with a space. True of byte-level
-    /// BPE with the splitting rules of GPT-2 and Llama 3; then long documents are tokenised piece by piece, in parallel.
+    /// BPE with the splitting rules of GPT-2 and Llama 3; then long documents are tokenized piece by piece, in parallel.
     fn splits_at_whitespace(&self) -> bool;
 }
 
 impl Tokenize for model_hooks::Tokenizer {
-    fn tokenise(&self, text: &str) -> Result<TokenizedText> {
+    fn tokenize(&self, text: &str) -> Result<TokenizedText> {
         let model_hooks::Encoding { ids, spans, .. } = self.encode(text)?;
         Ok(TokenizedText { ids, spans })
     }
