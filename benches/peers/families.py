@@ -3,7 +3,7 @@
     python benches/peers/families.py run --root ROOT --raw RUNS.jsonl [--rounds 3] [--threads 2] [--only NAME ...] [--before CMD]
     python benches/peers/families.py table --raw RUNS.jsonl
 
-ROOT is the work folder of tools/README.md, with the models of tools/make_family_models.py; run it with ROOT/venv's Python, after
+ROOT is the work folder of tools/README.md, with the models of tools/peers/make_family_models.py; run it with ROOT/venv's Python, after
 `cargo build --release --workspace --examples`. A forward pass of 4 sequences of 128 tokens to the logits of all positions; each run
 is the median of its passes after the first, a figure the median of the runs, which take turns. torch: sdpa attention, no gradients.
 """

@@ -1,7 +1,7 @@
 //! The whole way against Python, on a model of GPT-2 small's shape and an SAE of 24,576 features.
 //!
 //! These files are too large for the repository (`tools/README.md` says how to make them), so every test is ignored by default.
-//! `tools/check_heavy.sh ROOT` sets the four variables and runs them; `tools/heavy_results.md` has what it last showed.
+//! `tools/checks/check_heavy.sh ROOT` sets the four variables and runs them; `tools/checks/heavy_results.md` has what it last showed.
 //!
 //! | variable | folder or file |
 //! |---|---|

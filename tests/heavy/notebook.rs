@@ -120,7 +120,7 @@ fn top10_agrees(kept: &FeatureExamples, feature: u32, answers: &Value, model: &L
 }
 
 #[test]
-#[ignore = "needs all four, and seed_run_rows.safetensors of tools/golden_gpt2.py"]
+#[ignore = "needs all four, and seed_run_rows.safetensors of tools/goldens/golden_gpt2.py"]
 fn the_same_rows_are_kept_but_for_those_at_the_edge() {
     let (model, sae, run) = (load_model(Processing::TransformerLens), load_sae(), json("seed_run.json"));
     let rows = golden("seed_run_rows.safetensors");

@@ -1,5 +1,5 @@
 // What the emulator promises, instruction by instruction: addressing, tile shapes, the order and rounding of the sums, threads.
-// Passes on a machine with AMX, and with the emulator preloaded on one without: tools/check_amx.sh runs it.
+// Passes on a machine with AMX, and with the emulator preloaded on one without: tools/checks/check_amx.sh runs it.
 //
 // Build: cc -O1 -ffp-contract=off -o amx_test amx_test.c -lm -lpthread
 

@@ -80,7 +80,7 @@ fn text_without_tokens_gives_no_rows() {
 }
 
 /// The packing of 24 rows of Debian's jargon file and fortunes, as SAELens 6.54.12 does it with GPT-2's tokenizer.
-/// `SAESCOPE_PEER_ROOT` names the folder that `tools/make_corpus.py` and `tools/golden_gpt2.py` wrote.
+/// `SAESCOPE_PEER_ROOT` names the folder that `tools/peers/make_corpus.py` and `tools/goldens/golden_gpt2.py` wrote.
 #[test]
 #[ignore = "needs the corpus and goldens that tools/ make"]
 fn gpt2_batches_equal_saelens() {

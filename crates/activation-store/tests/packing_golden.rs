@@ -1,4 +1,4 @@
-//! The whole demo text through GPT-2's tokenizer and the packing, against SAELens 6.54.12 (`tools/golden_packing.py`).
+//! The whole demo text through GPT-2's tokenizer and the packing, against SAELens 6.54.12 (`tools/goldens/golden_packing.py`).
 
 mod common;
 

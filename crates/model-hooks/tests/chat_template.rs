@@ -28,7 +28,7 @@ struct Case {
     raises: Option<String>,
 }
 
-/// What `tools/golden_chat.py` wrote.
+/// What `tools/goldens/golden_chat.py` wrote.
 #[test]
 fn every_text_and_every_id_is_that_of_transformers() {
     let golden = std::fs::read_to_string(in_repo("crates/model-hooks/tests/golden/chat.json")).unwrap();

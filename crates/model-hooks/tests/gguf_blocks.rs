@@ -1,4 +1,4 @@
-//! Every tensor type expands to the bits that the Python `gguf` package gives (`golden/gguf`, `tools/golden_gguf.py`).
+//! Every tensor type expands to the bits that the Python `gguf` package gives (`golden/gguf`, `tools/goldens/golden_gguf.py`).
 
 mod gguf_support;
 

@@ -1,4 +1,4 @@
-//! Files of every architecture that the Python `gguf` package wrote (`golden/gguf/families`, `tools/golden_gguf_families.py`): transformers'
+//! Files of every architecture that the Python `gguf` package wrote (`golden/gguf/families`, `tools/goldens/golden_gguf_families.py`): transformers'
 //! logits with the weights that the blocks expand to, and the ids of the tokenizers that the vocabularies come from.
 
 mod common;

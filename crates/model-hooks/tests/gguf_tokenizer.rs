@@ -1,4 +1,4 @@
-//! Tokenizers rebuilt from GGUF metadata give the ids of the `tokenizer.json` form (`golden/gguf`, `tools/golden_gguf.py`).
+//! Tokenizers rebuilt from GGUF metadata give the ids of the `tokenizer.json` form (`golden/gguf`, `tools/goldens/golden_gguf.py`).
 
 mod gguf_support;
 

@@ -1,5 +1,5 @@
 //! Tokenizers of folders without a `tokenizer.json`: `vocab.json` with `merges.txt` against the `tokenizer.json` they stand for, and
-//! `tokenizer.model` against sentencepiece (`golden/sentencepiece`, `tools/golden_sentencepiece.py`).
+//! `tokenizer.model` against sentencepiece (`golden/sentencepiece`, `tools/goldens/golden_sentencepiece.py`).
 
 use model_hooks::{AddBos, Error, LoadWarning, Tokenizer};
 use serde_json::{Value, json};

@@ -1,7 +1,7 @@
 //! SmolLM2-135M-Instruct for real, from its GGUF and from the folder converted from it, against torch (`golden/smollm2.json`).
 //!
 //! ```text
-//! python tools/fetch_smollm2.py FOLDER
+//! python tools/peers/fetch_smollm2.py FOLDER
 //! SAESCOPE_SMOLLM2=FOLDER cargo test --release --workspace --test smollm2 -- --ignored
 //! ```
 
@@ -21,7 +21,7 @@ const GGUF: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
 
 fn path(name: &str) -> PathBuf {
     let folder = std::env::var_os("SAESCOPE_SMOLLM2")
-        .expect("SAESCOPE_SMOLLM2 names the folder that tools/fetch_smollm2.py wrote");
+        .expect("SAESCOPE_SMOLLM2 names the folder that tools/peers/fetch_smollm2.py wrote");
     PathBuf::from(folder).join(name)
 }
 
@@ -57,7 +57,7 @@ fn error(a: &[f32], b: &[f32]) -> f64 {
 }
 
 #[test]
-#[ignore = "needs SmolLM2 weights: tools/fetch_smollm2.py"]
+#[ignore = "needs SmolLM2 weights: tools/peers/fetch_smollm2.py"]
 fn the_file_and_the_folder_give_the_same_logits() {
     let ids = ids(&rows(&expected(), "texts")[0]["ids"]);
     let from_file: Vec<f32> = logits(&model(GGUF), &ids).flatten_all().unwrap().to_vec1().unwrap();
@@ -74,7 +74,7 @@ fn the_file_and_the_folder_give_the_same_logits() {
 }
 
 #[test]
-#[ignore = "needs SmolLM2 weights: tools/fetch_smollm2.py"]
+#[ignore = "needs SmolLM2 weights: tools/peers/fetch_smollm2.py"]
 fn losses_and_logits_are_torchs_and_the_wrong_pairing_would_show() {
     let (model, expected) = (model(GGUF), expected());
     for text in rows(&expected, "texts") {
@@ -97,7 +97,7 @@ fn losses_and_logits_are_torchs_and_the_wrong_pairing_would_show() {
 }
 
 #[test]
-#[ignore = "needs SmolLM2 weights: tools/fetch_smollm2.py"]
+#[ignore = "needs SmolLM2 weights: tools/peers/fetch_smollm2.py"]
 fn greedy_continuations() {
     let model = model(GGUF);
     let tokenizer = model.try_tokenizer().unwrap();
@@ -122,7 +122,7 @@ fn greedy_continuations() {
 
 /// With the cache, from the file and from the folder: the same text, and the time of a token with and without it.
 #[test]
-#[ignore = "needs SmolLM2 weights: tools/fetch_smollm2.py"]
+#[ignore = "needs SmolLM2 weights: tools/peers/fetch_smollm2.py"]
 fn generated_texts() {
     for name in [GGUF, "hf", "hf-f32"] {
         if name == "hf-f32" && !path(name).is_dir() {
@@ -164,7 +164,7 @@ fn generated_texts() {
 }
 
 #[test]
-#[ignore = "needs SmolLM2 weights: tools/fetch_smollm2.py"]
+#[ignore = "needs SmolLM2 weights: tools/peers/fetch_smollm2.py"]
 fn the_files_tokenizer_gives_the_ids_of_tokenizer_json() {
     let file = model(GGUF);
     let (ours, json) = (file.try_tokenizer().unwrap(), Tokenizer::from_folder(path("hf")).unwrap());
@@ -192,7 +192,7 @@ fn the_files_tokenizer_gives_the_ids_of_tokenizer_json() {
 }
 
 #[test]
-#[ignore = "needs SmolLM2 weights: tools/fetch_smollm2.py"]
+#[ignore = "needs SmolLM2 weights: tools/peers/fetch_smollm2.py"]
 fn the_file_is_what_assets_say() {
     let file = GgufFile::open(path(GGUF)).unwrap();
     let elements: usize = file.tensors().map(|(_, tensor)| tensor.shape.iter().product::<usize>()).sum();

@@ -110,7 +110,7 @@ fn unknown_ids_are_errors() {
     assert_eq!((GPT2.piece(50257), GPT2.piece(995)), (None, Some(" world")));
 }
 
-/// Other models' tokenizers, in folders to which `tools/golden_tokenizer.py` has added `cases.json`.
+/// Other models' tokenizers, in folders to which `tools/goldens/golden_tokenizer.py` has added `cases.json`.
 #[test]
 #[ignore = "needs tokenizers in SAESCOPE_TOKENIZERS"]
 fn other_tokenizers_equal_hugging_face() {

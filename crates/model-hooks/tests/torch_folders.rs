@@ -19,7 +19,7 @@ fn data(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/torch").join(name)
 }
 
-/// A copy of one of the folders of `tools/golden_bin.py`, with the configuration beside it.
+/// A copy of one of the folders of `tools/goldens/golden_bin.py`, with the configuration beside it.
 fn folder(name: &str) -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     for entry in std::fs::read_dir(data(name)).unwrap() {

@@ -613,12 +613,12 @@ fn a_repository_that_moved_is_followed_on_the_same_server() {
     assert!(setup.folder.path().join("models--old--name/snapshots").join(COMMIT).join(WEIGHTS).is_file());
 }
 
-/// Runs `tools/check_cache.py` with the Python in `SAESCOPE_PYTHON`.
+/// Runs `tools/checks/check_cache.py` with the Python in `SAESCOPE_PYTHON`.
 #[test]
 #[ignore = "needs Python's huggingface_hub; SAESCOPE_PYTHON names the interpreter"]
 fn python_and_we_share_one_cache() {
     let python = |arguments: &[&str]| {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tools/check_cache.py");
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tools/checks/check_cache.py");
         let interpreter = std::env::var("SAESCOPE_PYTHON").expect("SAESCOPE_PYTHON");
         let done = std::process::Command::new(interpreter).arg(script).args(arguments).output().unwrap();
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));

@@ -1,4 +1,4 @@
-//! Opens SAELens folders, saves them again, and writes what they compute, for `tools/check_sae_in_saelens.py` to compare.
+//! Opens SAELens folders, saves them again, and writes what they compute, for `tools/checks/check_sae_in_saelens.py` to compare.
 //!
 //! `cargo run --release --example resave -- FROM TO` takes every folder in FROM that holds a `cfg.json` and a
 //! `golden.safetensors` with an input `x`; TO gets the same folders with `ours.safetensors` (`encode`, `forward`, and the same of

@@ -1,4 +1,4 @@
-//! TransformerLens' `tokenize_and_concatenate` against itself (`tools/golden_concatenate.py`).
+//! TransformerLens' `tokenize_and_concatenate` against itself (`tools/goldens/golden_concatenate.py`).
 
 use super::support::{Pieces, demo_tokenizer};
 use activation_store::{

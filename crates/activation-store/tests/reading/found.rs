@@ -22,7 +22,7 @@ fn nulls(report: DocumentReport) -> u64 {
     report.null_documents
 }
 
-/// What `tools/golden_text_files.py` wrote.
+/// What `tools/goldens/golden_text_files.py` wrote.
 fn golden(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/text").join(name)
 }
