@@ -256,14 +256,14 @@ impl ProcessingFlag {
     }
 }
 
-/// A model; what is odd about its files goes to standard error.
+/// A model. Load warnings go to standard error.
 pub fn load_model(path: &Path, options: &LoadOptions) -> Outcome<LanguageModel> {
     let model = load(path, options)?;
     print_warnings(&model);
     Ok(model)
 }
 
-/// Prints on standard error what is odd about a model's files.
+/// Prints load warnings on standard error.
 pub fn print_warnings(model: &LanguageModel) {
     model.warnings().iter().for_each(|warning| print_note(format_args!("warning: {warning}")));
 }

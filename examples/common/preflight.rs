@@ -13,13 +13,13 @@ pub struct PreflightFlags {
     /// Go on although the preflight says that the SAE was trained for something else
     #[arg(long)]
     force: bool,
-    /// Ask nothing first
+    /// Skip the preflight
     #[arg(long)]
     no_preflight: bool,
 }
 
 impl PreflightFlags {
-    /// Prints the verdict; an error where it fails, unless forced. SAEs of random weights belong nowhere and are not asked about.
+    /// Prints the verdict; an error where it fails, unless forced. Skipped for random SAEs, which match no model.
     pub fn check(&self, source: &Source, setup: &Setup, store: StoreOptions) -> Outcome {
         let random = source.sae.as_deref().is_some_and(|sae| sae.starts_with("random:"));
         if self.no_preflight || random {

@@ -69,7 +69,7 @@ pub trait DocumentSource: Iterator<Item = Result<Piece>> + Send {
         DocumentReport::default()
     }
 
-    /// What the documents are, from the first on, whatever was read of them. The provided body gives none: not known.
+    /// Digests of all documents, independent of the read position. The default returns none: the text is not part of the identity.
     ///
     /// # Errors
     /// A file that cannot be read.

@@ -335,7 +335,7 @@ pub enum Exclusion {
     Special,
     /// Its id is among the excluded ones.
     Id,
-    /// Packing inserted it: it is of no document.
+    /// It was inserted by packing and belongs to no document.
     Inserted,
     /// The norm of its activation vector.
     Norm,

@@ -84,7 +84,7 @@ impl Joiner {
         Ok(())
     }
 
-    /// A source that ended inside a document: what there is of it is all there is.
+    /// Flushes a document whose last piece never came.
     pub(crate) fn finish(&mut self) -> Option<Piece> {
         self.held.take().map(|held| Piece { last: true, ..held })
     }

@@ -1,4 +1,4 @@
-//! What a stream is: [`StreamId`], which a resume, a shard or a merge compares.
+//! [`StreamId`]: the identity of an activation stream, compared on resume.
 
 use crate::{ActivationSpec, Error, PackingOptions, Result, Shuffle, TokenFilter};
 use model_hooks::ProcessingSteps;
@@ -70,7 +70,7 @@ pub struct BatchOrder {
     pub drop_last: bool,
 }
 
-/// What a file of documents is, whatever folder it is in.
+/// Digest of a file of documents, without its folder.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]

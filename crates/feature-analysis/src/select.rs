@@ -23,7 +23,7 @@ impl<K: Copy + Ord> TopK<K> {
     /// Room for the best `k`.
     #[must_use]
     pub fn new(k: usize) -> Self {
-        // The caller's number says what is kept at most, not what there is.
+        // `k` is an upper bound; do not allocate it up front.
         Self { k, entries: Vec::with_capacity(k.min(64)) }
     }
 

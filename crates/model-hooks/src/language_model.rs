@@ -39,7 +39,7 @@ impl LanguageModel {
         self
     }
 
-    /// The same with what else was odd about its files.
+    /// Adds load warnings.
     #[must_use]
     pub(crate) fn with_warnings(mut self, warnings: impl IntoIterator<Item = LoadWarning>) -> Self {
         self.warnings.extend(warnings);
@@ -53,7 +53,7 @@ impl LanguageModel {
         &self.eos_ids
     }
 
-    /// What was odd about its files although it could be loaded. Programs print these.
+    /// Load warnings: oddities of the files that did not prevent loading. Programs print these.
     #[must_use]
     pub fn warnings(&self) -> &[LoadWarning] {
         &self.warnings

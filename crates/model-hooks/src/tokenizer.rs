@@ -158,14 +158,14 @@ impl Tokenizer {
         self
     }
 
-    /// The same with what was odd about its files.
+    /// Adds load warnings.
     #[must_use]
     pub(crate) fn with_warnings(mut self, warnings: Vec<LoadWarning>) -> Self {
         self.warnings.extend(warnings);
         self
     }
 
-    /// What was odd about its files.
+    /// Load warnings.
     #[must_use]
     pub fn warnings(&self) -> &[LoadWarning] {
         &self.warnings

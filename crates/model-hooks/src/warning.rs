@@ -1,4 +1,4 @@
-//! What is odd about a model's files although the model can be read: [`LoadWarning`].
+//! [`LoadWarning`]: an oddity of a model's files that does not prevent loading.
 
 use serde::Serialize;
 use std::fmt;

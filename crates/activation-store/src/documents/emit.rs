@@ -11,7 +11,7 @@ const BATCH_BYTES: usize = 128 << 10;
 
 /// What the reading thread says.
 pub(super) enum Message {
-    /// Pieces, and what was left out before and among them.
+    /// Pieces, and counts of the records skipped since the last message.
     Pieces(Vec<Piece>, DocumentReport),
     Failed(Error),
     End,
@@ -42,7 +42,7 @@ pub(super) struct Emitter {
     pub(super) documents: u64,
     /// What was left out since the last batch.
     pub(super) left_out: DocumentReport,
-    /// Why the first conversation that was left out was: what is said if none is left.
+    /// The first refusal, returned if every conversation is refused.
     pub(super) first_refusal: Option<Error>,
 }
 

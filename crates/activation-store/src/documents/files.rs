@@ -61,7 +61,7 @@ pub(super) struct Input {
     pub(super) kind: Kind,
     /// The largest window of a zstd file, in bytes.
     pub(super) max_zstd_window: u64,
-    /// What makes text of conversations.
+    /// Chat template that turns conversations into text.
     pub(super) chat: Option<ChatTemplate>,
     /// Text is one message of a user.
     pub(super) text_is_user: bool,

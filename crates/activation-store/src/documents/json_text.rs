@@ -1,4 +1,4 @@
-//! Any value of JSON as text again, its keys in their order: what a chat template reads of a conversation.
+//! Re-serializes a JSON value with its key order kept, for chat templates.
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use std::fmt::{self, Write};

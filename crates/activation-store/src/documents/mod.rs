@@ -57,7 +57,7 @@ pub struct DocumentOptions {
     /// told, each file's first line or schema decides, in SAELens' order: `tokens`, `input_ids`, `text`, `problem`; where none of these is
     /// there, conversations: `conversation`, `conversations`, `messages`.
     pub field: Option<String>,
-    /// What makes text of conversations: the template that comes with the model's tokenizer ([`ChatTemplate::find`]) or another. The bytes of
+    /// Chat template that turns conversations into text: the one that comes with the model's tokenizer ([`ChatTemplate::find`]) or another. The bytes of
     /// such a document, which addresses count, are those of that text.
     pub chat_template: Option<ChatTemplate>,
     /// SAELens' parameter of this name: every document is a conversation. The order of fields is then `conversation`, `conversations`,
@@ -68,7 +68,8 @@ pub struct DocumentOptions {
     /// What is a document in a `.txt` file.
     pub text_split: TextSplit,
     /// The largest window of a zstd file that is read, in bytes: 2 GiB unless told, which is what `zstd --long=31` writes and the most that the
-    /// zstd library reads. A file takes the memory of its own window, no more, and of that only what it fills.
+    /// zstd library reads. Memory is at most the window stated by the file, and only the
+    /// filled part of it.
     pub max_zstd_window_bytes: u64,
 }
 
@@ -338,7 +339,7 @@ impl DocumentSource for Documents {
                         Format::Text => format!("text, {:?}", self.options.text_split),
                         format => format!("{format:?}, {}, {}", input.field_words(), input.kind.expected()),
                     };
-                    // What makes text of conversations decides the tokens as much as the file does.
+                    // The chat template changes the tokens, so it is part of the digest.
                     let read_as = match (input.kind, &self.options.chat_template) {
                         (Kind::Chat, Some(template)) => {
                             format!("{read_as}, chat template {}", sha256_hex([format!("{template:?}")]))

@@ -24,13 +24,13 @@ pub(super) struct Records<'a> {
     over: bool,
 }
 
-/// What there is of a record.
+/// A record: whole, or a stream if it is too long to hold.
 pub(super) enum Body<'a, 'b> {
     Whole(&'a [u8]),
     Long(&'a mut LongRecord<'b>),
 }
 
-/// A record's number from 0, and where it is for people.
+/// A record's index, and its position for error messages.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct At {
     pub(super) ordinal: u64,

@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Read};
 /// The longest header of a frame: magic number, descriptor, window, dictionary, size.
 const MAX_HEADER_BYTES: usize = 18;
 const MAGIC: u32 = 0xfd2f_b528;
-/// What a decoder of the zstd library takes, whatever is allowed: `zstd --long=31`.
+/// Largest window log that the zstd library decodes: `zstd --long=31`.
 pub(super) const MAX_WINDOW_LOG: u32 = if usize::BITS == 64 { 31 } else { 30 };
 
 /// A frame that needs a larger window than is allowed.
@@ -17,7 +17,7 @@ pub(super) struct WindowTooLarge {
     pub(super) max: u64,
 }
 
-/// The decompressed bytes of all frames, one after another. Memory: the window of the frame at hand, and of that only what has been filled.
+/// The decompressed bytes of all frames, one after another. Memory: the filled part of the current frame's window.
 pub(super) struct ZstdFrames {
     max_window: u64,
     state: State,

@@ -18,7 +18,7 @@ const BUFFER_BYTES: usize = 64 << 10;
 /// brotli, and reads the first bytes of those of LZ4.
 ///
 /// # Errors
-/// In words, what cannot be.
+/// A description of the violated limit.
 pub fn check_expansion(
     mut file: &File,
     metadata: &ParquetMetaData,

@@ -42,7 +42,7 @@ pub struct Pages {
 /// Checks the footer: its length, the lengths of its lists, and the tree of columns.
 ///
 /// # Errors
-/// In words, what cannot be.
+/// A description of what is malformed.
 pub fn check_footer(mut file: &File) -> Checked<()> {
     let io = |e: std::io::Error| e.to_string();
     let length = file.seek(SeekFrom::End(0)).map_err(io)?;
@@ -96,7 +96,7 @@ fn check_tree(children: &[i64]) -> Checked<()> {
 /// knows that more may come), and hold 2^18 values, or 16 for each byte of the file (or of `allowed`).
 ///
 /// # Errors
-/// In words, what cannot be, or is more than that.
+/// A description of what is malformed, or of the violated limit.
 pub fn check_pages(
     mut file: &File,
     metadata: &ParquetMetaData,

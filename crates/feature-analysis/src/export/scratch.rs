@@ -10,7 +10,7 @@ use tensor_files::AtomicFolder;
 const HELD: usize = 1 << 16;
 const WHAT: &str = "activations on their way to disk";
 
-/// The file. It grows by parts of whatever stream is full.
+/// Shared scratch file; full parts of all streams are appended to it.
 #[derive(Debug)]
 pub(crate) struct Scratch {
     file: File,

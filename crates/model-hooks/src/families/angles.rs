@@ -70,7 +70,7 @@ struct Kept {
 impl RotaryEmbedding {
     /// Angles of at least so many positions, of a text whose length does not matter.
     pub fn get(&self, rope: &Rope, positions: usize) -> Arc<RopeTable> {
-        // A poisoned lock only means that another thread panicked; whatever it left is a whole table.
+        // A poisoned lock only means that another thread panicked; the table is still complete.
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match kept.usual.take() {
             Some(angles) if angles.positions >= positions => kept.usual.insert(angles).clone(),

@@ -87,7 +87,7 @@ impl AnyModel {
         self.model_type
     }
 
-    /// What was odd about its files.
+    /// Load warnings.
     pub(crate) fn warnings(&self) -> &[LoadWarning] {
         &self.warnings
     }

@@ -22,8 +22,8 @@ pub(crate) enum RopeScaling {
         /// Up to this length nothing is stretched.
         n_ctx: usize,
     },
-    /// Each pair's speed divided by its own factor: how GGUF files spell Llama 3.1's scaling. `per_pair` is no word of Hugging
-    /// Face's.
+    /// Each pair's speed divided by its own factor: how GGUF files spell Llama 3.1's scaling. `per_pair` is this crate's own
+    /// type; Hugging Face has none.
     PerPair {
         /// `d_head / 2` divisors.
         factors: Vec<f32>,
@@ -176,7 +176,7 @@ fn parse_yarn(top: &Config, c: &Config, rope: &Rope) -> Result<RopeScaling> {
     let original = original_n_ctx(top, c, n_ctx)? as f64;
     let factor = c.positive("factor", Some(n_ctx as f64 / original))?;
     let mscale = |scale: f64| if factor <= 1.0 { 1.0 } else { 0.1 * scale * factor.ln() + 1.0 };
-    // As in transformers, where 0 is as good as nothing.
+    // As in transformers, 0 counts as absent.
     let is_zero = |key| [0.into(), 0.0.into()].iter().any(|zero| c.refuse_unless(key, zero, "").is_ok());
     let scale_of = |key| if is_zero(key) { Ok(None) } else { c.optional_positive(key) };
     let magnitude = match (scale_of("mscale")?, scale_of("mscale_all_dim")?) {

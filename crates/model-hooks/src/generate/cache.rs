@@ -15,8 +15,8 @@ use tensor_kernels::{Engine, KeyValuePanels};
 /// 4 n_layers n_kv_heads (d_head + d) bytes for a column of a row, d = d_head           reference engine
 ///                                                                 d_head up to 32 n    kernels (bf16: half of it)
 /// ```
-/// times the room, which the kernels round up to a multiple of 32: they hold keys and values packed as attention reads them, so that a
-/// further token costs what its products cost, and nothing is packed again for it. A clone is a branch: two continuations of one prompt
+/// times the room, which the kernels round up to a multiple of 32: they hold keys and values packed as attention reads them, so that
+/// the cost of a token is that of its products; cached keys and values are not packed again. A clone is a branch: two continuations of one prompt
 /// share nothing afterwards.
 #[derive(Clone, Debug)]
 pub struct KvCache {

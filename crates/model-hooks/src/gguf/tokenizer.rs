@@ -66,7 +66,7 @@ fn token_kind(file: &GgufFile, id: usize, kind: i32) -> Result<TokenKind> {
     TokenKind::from_number(kind).ok_or_else(bad)
 }
 
-/// The tokenizer of a file, its special tokens and what is odd about them, or nothing if the file says that it has none.
+/// The tokenizer of a file, its special tokens and load warnings, or `None` if the file states that it has no tokenizer.
 ///
 /// `tokenizer.ggml.model` is `gpt2` (byte-level BPE, cut by one of the rules of [`PreTokenizer`]) or `llama`
 /// (SentencePiece BPE with byte fallback).

@@ -1,4 +1,4 @@
-//! Modules in Hugging Face's words, by which some SAEs are configured, as the hook points that their outputs are.
+//! Maps Hugging Face module names in SAE configurations to the hook points of their outputs.
 //!
 //! ```text
 //! transformer.h.1, model.layers.7, gpt_neox.layers.3, layers.7     the block's output     hook_resid_post

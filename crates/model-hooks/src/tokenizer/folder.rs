@@ -84,7 +84,7 @@ fn read_sentencepiece(dir: &Path, files: &SideFiles, warnings: &mut Vec<LoadWarn
     let known = match (class, model_type) {
         (Some(class), _) => SENTENCEPIECE_CLASSES.contains(&class),
         (None, Some(model_type)) => SENTENCEPIECE_MODELS.contains(&model_type),
-        // Nothing says what the model is: it is what sentencepiece makes of it.
+        // No class and no model_type: use the SentencePiece model as it is.
         (None, None) => true,
     };
     if !known {

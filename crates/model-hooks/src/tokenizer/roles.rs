@@ -114,7 +114,7 @@ impl Roles<'_> {
         }
         let (here, outside): (Vec<u32>, Vec<u32>) = ids.iter().partition(|&&id| self.inner.id_to_token(id).is_some());
         outside.iter().for_each(|id| self.absent(file, &key, id.to_string()));
-        // An ordinary token that ends texts (`.`) stays one.
+        // Only added tokens become special; an ordinary end-of-text token (`.`) does not.
         let added = self.inner.get_added_tokens_decoder();
         others.extend(here.iter().filter(|id| added.contains_key(*id)));
         self.agree(file, role, slot, &here);

@@ -69,7 +69,7 @@ impl SideFiles {
         Ok(self.tokenizer_config.text("tokenizer_class")?.filter(|class| !ANY_CLASS.contains(class)))
     }
 
-    /// Reads them. What says how texts become tokens must be sound; of the others a damaged file is left out with a warning.
+    /// Reads them. Tokenizer files must parse; a damaged config.json or generation_config.json is a warning.
     pub fn read(dir: &Path, warnings: &mut Vec<LoadWarning>) -> Result<Self> {
         Ok(Self {
             tokenizer_config: strict(dir, "tokenizer_config.json")?,

@@ -240,10 +240,10 @@ pub(crate) trait TensorSource: Sync {
         }
     }
 
-    /// Takes down what is odd about the files.
+    /// Records a load warning.
     fn warn(&self, warning: LoadWarning);
 
-    /// What was taken down.
+    /// The recorded warnings.
     fn warnings(&self) -> Vec<LoadWarning>;
 
     /// Refuses tensors that were not taken, except those that `spare` knows to carry nothing: with them it would be another model.

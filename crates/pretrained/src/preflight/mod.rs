@@ -78,7 +78,7 @@ pub fn preflight<'a>(
     let Some(place) = place else { return Ok(PreflightReport::new(reasons, None, started.elapsed())) };
     let widths = (subject.coder().d_in(), subject.coder().d_out());
     let sample = sample::take(model, &place, tokens, widths, options)?;
-    // An SAE whose norm factor is missing computes nothing; what it would make of the activations as they are still tells about the rest.
+    // An SAE whose norm factor is missing computes nothing. Measure it with a factor of 1: the other checks still apply.
     let unscaled = subject.unscaled()?;
     let measured_subject = unscaled.as_ref().map_or(subject, PreflightSae::from);
     let measured = match measure::measure(model, &measured_subject, &sample, options)? {

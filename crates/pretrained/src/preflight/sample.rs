@@ -28,8 +28,8 @@ impl Sample {
         if self.y.is_empty() { &self.x } else { &self.y }
     }
 
-    /// Runs the rows of the first `at_most` kept tokens once more and hands on what every `step`th of these tokens has at each of the points, one point after the
-    /// other: nothing is kept of them here.
+    /// Runs the rows of the first `at_most` kept tokens once more and calls `each` with the values of every `step`th of these tokens at one point after
+    /// another, so that one point is held at a time.
     pub(super) fn visit(
         &self,
         model: &LanguageModel,

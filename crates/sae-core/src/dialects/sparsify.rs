@@ -82,7 +82,7 @@ fn metadata(source: &Source<'_>, transcode: bool) -> Result<SaeMetadata> {
     }
     let above = source.path.join("..").join("config.json");
     if above.is_file() {
-        // Nothing of this file is computed with, so that one that cannot be read is not in the way.
+        // Metadata only: an unreadable file is a note, not an error.
         match training(&above) {
             Ok(said) => {
                 (metadata.model_name, metadata.dataset_path) = (said.model_name, said.dataset_path);

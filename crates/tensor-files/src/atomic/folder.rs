@@ -10,7 +10,8 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
-/// A folder that is filled under a partial name beside its final one, and then appears whole. Dropped before, it vanishes with all that is in it.
+/// A folder that is filled under a partial name beside its final one, and then appears whole. If it is dropped before
+/// [`finish`](Self::finish) or [`replace`](Self::replace), it is deleted with its contents.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -37,12 +38,12 @@ impl AtomicFolder {
     /// # Errors
     /// [`Error::Io`].
     pub fn create(target: &Path) -> Result<Self> {
-        // A link stays one, and `.` has a name.
+        // Resolve links and `.`: the rename needs the real path and its name.
         let real = if target.is_dir() { target.canonicalize() } else { Ok(target.to_path_buf()) };
         let target = real.map_err(|source| Error::Io { path: target.into(), source })?;
         let home = if is_mounted(&target) { &target } else { parent(&target) };
         let (new, lock) = match partial_folder(&target, home) {
-            // The folder is ours to change, those beside it are not.
+            // The parent is not writable: build the new folder inside the target instead.
             Err(_) if target.is_dir() => partial_folder(&target, &target)?,
             made => made?,
         };
@@ -55,7 +56,7 @@ impl AtomicFolder {
         self.new.path()
     }
 
-    /// A file without a name, on the folder's disk, for what does not fit in memory.
+    /// An unnamed temporary file on the same file system.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -101,7 +102,7 @@ impl AtomicFolder {
             Ok(()) => {
                 step();
                 sync_folder(parent(&self.target))?;
-                // What has appeared in the old folder since is nobody's but its maker's.
+                // Move back files that other processes created in the old folder since `carry_over`.
                 let made = |path: &Path| path.file_name().map(|name| self.target.join(name)).filter(|to| !to.exists());
                 for (path, _) in entries(self.path())? {
                     let is_own = own.iter().any(|name| path.ends_with(name));

@@ -1,4 +1,4 @@
-//! Names and locks of what is not finished.
+//! Names and locks of partial files and folders.
 
 use super::{create_folders, parent, remove::remove_tree};
 use crate::{Error, Result};
@@ -14,7 +14,7 @@ const PREFIX: &str = ".partial-";
 const RANDOM: usize = 6;
 /// How much of the final name is in it, in bytes: file systems bound the length of a name.
 const MOST_NAME_BYTES: usize = 100;
-/// How often a name is tried that somebody else removes at once.
+/// Attempts where another process deletes the new partial before it is locked.
 const TRIES: usize = 16;
 
 /// `.partial-NAME-` of the final name.
@@ -29,7 +29,7 @@ fn builder(prefix: &str) -> tempfile::Builder<'_, 'static> {
     builder
 }
 
-/// A new file that will become `target`, whose parts of earlier processes are removed. It has the rights of any new file, where temporary ones are private.
+/// A new file that will become `target`. Deletes stale partials of the same target first. Its mode is that of a new file (umask applied), not 0600.
 pub(super) fn partial_file(target: &Path) -> Result<(NamedTempFile, Option<File>)> {
     make(target, parent(target), |builder, folder| {
         #[cfg(unix)]
@@ -62,7 +62,7 @@ fn make<T: AsRef<Path>>(
         match lock(made.as_ref()) {
             Lock::Held(file) => return Ok((made, Some(file))),
             Lock::Unsupported => return Ok((made, None)),
-            // A process that removes what others left was faster than the lock.
+            // Another process deleted it before it was locked: try again.
             Lock::Gone => {}
         }
     }
@@ -73,17 +73,17 @@ fn is_random(suffix: &str) -> bool {
     suffix.len() == RANDOM && suffix.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
-/// Whether a name is one of something that is not finished, of whatever final name.
+/// Whether a name is that of a partial file or folder of any target.
 pub(super) fn is_partial(name: &str) -> bool {
     let rest = name.strip_prefix(PREFIX);
     rest.is_some_and(|rest| is_random(rest) || rest.rsplit_once('-').is_some_and(|(_, suffix)| is_random(suffix)))
 }
 
-/// Removes what processes that have ended left in a folder under such names. What cannot be removed stays: it is in nobody's way.
+/// Deletes the partials in a folder whose processes have ended. Errors are ignored: a leftover does no harm.
 pub(super) fn remove_stale(folder: &Path, is_ours: impl Fn(&str) -> bool) {
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let ours = entry.file_name().to_str().is_some_and(&is_ours);
-        // A link leads elsewhere, a pipe waits.
+        // Skip links (they point elsewhere) and pipes (opening one blocks).
         if !ours || !entry.file_type().is_ok_and(|kind| kind.is_dir() || kind.is_file()) {
             continue;
         }
@@ -104,7 +104,7 @@ enum Lock {
 
 /// Locks a file or folder as in use. The system takes the lock back when the process ends, however it ends.
 fn lock(path: &Path) -> Lock {
-    // Elsewhere a lock keeps readers out, and a folder cannot be opened.
+    // On Windows a lock is mandatory and a folder cannot be opened as a file.
     if !cfg!(unix) {
         return Lock::Unsupported;
     }

@@ -32,7 +32,7 @@ pub fn remove_stale_partials(folder: &Path) {
     remove_stale(folder, is_partial);
 }
 
-/// Deletes a file, or a folder and what is in it; not what links in it lead to. Somebody else may delete it at the same time.
+/// Deletes a file, or a folder with its contents. Links are not followed. Tolerates another process that deletes the same tree.
 pub(super) fn remove_tree(path: &Path) -> Result<()> {
     let gone = |done: std::io::Result<()>| match done {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),

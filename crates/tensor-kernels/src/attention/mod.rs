@@ -119,7 +119,7 @@ pub struct AttentionTaps<'a> {
 /// bits do not depend on the batch, the threads, the number of queries, on taps, or on whether the stages run one by one.
 ///
 /// Keys and values lie as `[batch, room, n_kv_heads, d_head]`, and are packed for the call, or are packed already
-/// ([`KeyValuePanels`], the same for both): then a query costs what its products cost. The bits are the same.
+/// ([`KeyValuePanels`], the same for both): then the cost of a query is that of its products. The bits are the same.
 ///
 /// A key whose weight is exactly 0 has no influence, whatever its value: an infinity or NaN at a position that a query does not see
 /// does not reach it. (IEEE's `0 * inf` would make it NaN.)

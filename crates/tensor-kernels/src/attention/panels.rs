@@ -6,8 +6,8 @@ use crate::{Arithmetic, Error, MatrixRef, Result, TILE_COLS};
 use rayon::prelude::*;
 use std::fmt;
 
-/// Keys and values that one kernel reads where they lie: each is packed once, when it is [appended](Self::append), so that a query costs
-/// what its products cost and nothing is packed again for it.
+/// Keys and values that one kernel reads where they lie: each is packed once, when it is [appended](Self::append), so that the
+/// cost of a query is that of its products.
 ///
 /// ```text
 /// keys    [batch, n_kv_heads, panels of 32 keys]      each [d_head, 32]

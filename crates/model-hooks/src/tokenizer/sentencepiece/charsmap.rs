@@ -1,4 +1,4 @@
-//! Compiled rules of normalization (`precompiled_charsmap`), checked: the crate that follows them indexes without looking.
+//! Compiled rules of normalization (`precompiled_charsmap`), checked: the `tokenizers` crate indexes them without bounds checks.
 //!
 //! Little-endian: the size of a trie in bytes, the trie (a double array of 32-bit units), the texts that it leads to, each ended by a zero.
 

@@ -112,8 +112,8 @@ pub(super) fn read(bytes: &[u8], prefix: Option<bool>) -> Result<SentencePiece, 
     Ok(SentencePiece { tokenizer, bos: model.bos, eos: model.eos, pad: model.pad, unk })
 }
 
-/// User-defined pieces as they are found in a text, and as what they are found there: before it is normalized, with spaces for `▁`. Such a
-/// piece that holds a space itself fits nothing.
+/// Rewrites user-defined pieces to the text they match before normalization (`▁` becomes a space) and returns them. Pieces with a literal
+/// space never match and are left.
 fn user_defined(pieces: &mut Pieces) -> Vec<String> {
     let all: HashSet<String> = pieces.tokens.iter().cloned().collect();
     let mut found = Vec::new();
