@@ -35,7 +35,7 @@ pub(crate) type Origins = BTreeMap<String, Origin>;
 pub(crate) struct Origin {
     /// The key of the file.
     pub key: String,
-    /// What stands there, if anything does.
+    /// The value under that key, if there is one.
     pub found: Option<String>,
 }
 

@@ -139,7 +139,7 @@ fn open_files(folder: &Path) -> Result<Vec<Box<dyn TensorFile>>> {
     Err(Error::NotAModel { path: folder.into(), reason })
 }
 
-/// Opens every file that the index names, after checking that each lies in the folder (or is the hub's cache's, see [`leads_out`]) and holds what the index says.
+/// Opens every file that the index names, after checking that each is in the folder (or is the hub's cache's, see [`leads_out`]) and holds what the index says.
 fn open_shards(folder: &Path, index: &Path, format: &Format) -> Result<Vec<Box<dyn TensorFile>>> {
     let map = weight_map(index)?;
     let bad = |name: &str, file: &str, reason| Error::BadIndex {

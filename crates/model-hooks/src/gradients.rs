@@ -1,4 +1,4 @@
-//! Gradients of a scalar of the logits with respect to what stands at hook points.
+//! Gradients of a scalar of the logits with respect to the values at hook points.
 
 use crate::{Error, HookPoint, HookedModel, Interest, NoTap, Result, Start, Tap, TapContext, TokenBatch};
 use candle_core::{D, Tensor, Var};
@@ -106,7 +106,7 @@ fn products(x: &Tensor, gradient: &Tensor) -> Result<Tensor> {
 ///
 /// # Errors
 /// [`Error::NoGradients`] from a model that the kernels compute, [`Error::Shape`] where `scalar` returns more than one number,
-/// [`Error::UntrackedScalar`] where it does not depend on the logits, and whatever the run fails with.
+/// [`Error::UntrackedScalar`] where it does not depend on the logits, and the errors of the run.
 pub fn gradients(
     model: &dyn HookedModel,
     tokens: &TokenBatch,

@@ -46,7 +46,7 @@ impl LanguageModel {
         self
     }
 
-    /// Every id that ends a generated text, by whatever its files say: [`Tokenizer::eos_ids`], or without a tokenizer those of
+    /// Every id that ends a generated text according to its files: [`Tokenizer::eos_ids`], or without a tokenizer those of
     /// `config.json` and `generation_config.json`.
     #[must_use]
     pub fn eos_ids(&self) -> &BTreeSet<u32> {

@@ -142,7 +142,7 @@ fn kl_of_row(p: &[f32], p_log_sum: f64, q: &[f32], q_log_sum: f64) -> f64 {
         return f64::NAN;
     }
     let (shift, constant) = (p_log_sum as f32, (q_log_sum - p_log_sum) as f32);
-    // A token that cannot come adds nothing, whatever the other run says of it.
+    // A token of probability 0 adds nothing, whatever its probability in the other run.
     let term = |p: f32, q: f32| {
         let share = exp(p - shift);
         if share > 0.0 { share * (p - q + constant) } else { 0.0 }

@@ -50,7 +50,7 @@ pub enum Start<'a> {
     },
 }
 
-/// What stands between the residual stream and the logits, beside `W_U`: `logits = norm(x) W_U + b_U` with
+/// Final norm and unembedding bias, between the residual stream and the logits: `logits = norm(x) W_U + b_U` with
 /// `norm(x) = (x - mean(x)) / scale * gain + bias`.
 #[derive(Clone, Debug)]
 pub struct FinalNorm {

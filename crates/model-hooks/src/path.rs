@@ -62,7 +62,7 @@ impl PathPatch {
     /// The logits `[batch, pos, d_vocab]` of the last run. Three runs; memory holds the frozen values of all layers.
     ///
     /// # Errors
-    /// [`Error::NoReceivers`] without receivers, and whatever the runs and the senders fail with.
+    /// [`Error::NoReceivers`] without receivers, and the errors of the runs and of the senders.
     pub fn run(&self, model: &dyn HookedModel, tokens: &TokenBatch) -> Result<Tensor> {
         let last = self.receivers.iter().map(|(point, _)| *point).max().ok_or(Error::NoReceivers)?;
         let is_frozen = |point: &&HookPoint| match point.site() {

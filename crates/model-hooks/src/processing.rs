@@ -17,7 +17,7 @@ pub enum Processing {
 
 /// Steps of weight processing, each also alone. They are applied in the order of the fields.
 ///
-/// Log-probabilities stay the same up to rounding; what stands at hook points changes: the residual stream by its mean
+/// Log-probabilities stay the same up to rounding; the values at hook points change: the residual stream by its mean
 /// (`center_writing_weights`), `hook_normalized`, `q`, `k`, `v` by nothing but rounding and the parts of biases that move,
 /// logits by a constant per token (`center_unembed`), `v` and `z` by the value biases (`fold_value_biases`).
 /// Formulas: TransformerLens, `HookedTransformer.load_and_process_state_dict`.

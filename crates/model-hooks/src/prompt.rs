@@ -62,7 +62,7 @@ pub struct PromptReport {
 /// tokens. Several answers are compared as the next token, by their first token, as TransformerLens does.
 ///
 /// # Errors
-/// [`Error::EmptyPrompt`] when there is no answer, an answer has no tokens, or nothing stands before it; the tokenizer's;
+/// [`Error::EmptyPrompt`] when there is no answer, an answer has no tokens, or nothing precedes it; the tokenizer's;
 /// the model's, a prompt with answer longer than `n_ctx` among them.
 pub fn test_prompt(
     model: &LanguageModel,

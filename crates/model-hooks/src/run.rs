@@ -263,7 +263,7 @@ impl<'a> ForwardPass<'a> {
         if self.last == Some(point) { Err(Halt::Stop) } else { Ok(x) }
     }
 
-    /// What is wanted of the value at a point: `None` if nobody looks and the run does not end there. For values that are
+    /// Interest in the value at a point: `None` if no tap wants it and the run does not end there. For values that are
     /// computed only on demand.
     #[must_use]
     pub fn interest(&self, point: HookPoint) -> Option<Interest> {

@@ -151,7 +151,7 @@ pub struct Reconstruction {
 /// Whether a feature's activation can be computed without the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Coupling {
-    /// Each column stands alone (ReLU, JumpReLU, Gated): a few features cost a few columns.
+    /// Each column is independent of the others (ReLU, JumpReLU, Gated): a few features cost a few columns.
     Independent,
     /// Features compete (TopK ..): any feature needs all columns.
     Coupled,

@@ -21,7 +21,7 @@ pub enum Dictionary {
     Temporal(TemporalSae),
 }
 
-/// The same expression for whatever it is.
+/// Evaluates the same expression for each variant.
 macro_rules! each {
     ($dictionary:expr, $coder:ident => $body:expr) => {
         match $dictionary {

@@ -258,7 +258,7 @@ impl MatchingPursuit {
     }
 }
 
-/// Takes a feature out of a residual; how much of it there was. The sum is exact in f64 whatever computes the products that choose.
+/// Subtracts a feature from a residual and returns its value. The sum is in f64, whichever engine computes the products that choose the feature.
 fn step(residual: &mut [f32], w_dec: &[f32], feature: u32) -> Option<(u32, f32)> {
     let row = &w_dec[feature as usize * residual.len()..][..residual.len()];
     let value = residual.iter().zip(row).map(|(r, w)| f64::from(*r) * f64::from(*w)).sum::<f64>() as f32;

@@ -2,7 +2,7 @@ use std::fs::File;
 use std::io::{Error, ErrorKind, Read, Result};
 use std::path::Path;
 
-/// Opens a regular file. What else may lie there is asked before opening: a pipe waits for somebody to write, a device has no end.
+/// Opens a regular file. The type is checked before opening: opening a pipe blocks until another process writes, and a device has no end.
 ///
 /// # Errors
 /// Those of the system; [`ErrorKind::InvalidInput`] for a folder, a pipe, a device or a socket.

@@ -5,7 +5,7 @@ use crate::Dtype;
 /// What an array's header says.
 #[derive(Debug, PartialEq)]
 pub(crate) struct NpyHeader {
-    /// numpy's name of the type, as it stands there.
+    /// numpy's name of the type, as written in the header.
     pub(crate) descr: String,
     /// The type, where this crate knows it, and whether its bytes are big-endian.
     pub(crate) kind: Option<(Dtype, bool)>,

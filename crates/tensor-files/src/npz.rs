@@ -62,7 +62,7 @@ impl NpzFile {
         self.by_name.get(name).and_then(|&i| self.arrays.get(i))
     }
 
-    /// The view of an array of the expected shape, and a stream that stands at its first value.
+    /// The view of an array of the expected shape, and a stream positioned at its first value.
     fn values(&self, name: &str, expected: &[usize], types: &'static str) -> Result<(&View, EntryReader<'_>)> {
         let path = self.file.path();
         let array = self.array(name).ok_or_else(|| Error::missing(path, name, &self.names()))?;

@@ -3,7 +3,7 @@ use crate::torch::{LEGACY_MAGIC, is_pickle};
 use crate::{NpzFile, Result, SafetensorsFile, TensorFile, TorchFile, zip};
 use std::path::Path;
 
-/// Opens a file of tensors by what it starts with, whatever its name: safetensors, `.npz`, or `torch.save`'s (zip or older).
+/// Opens a file of tensors. The format is detected from its first bytes, not from its name: safetensors, `.npz`, or `torch.save`'s (zip or older).
 ///
 /// # Errors
 /// [`Error::Malformed`](crate::Error::Malformed) when it is none of these, and the errors of the one that it is.

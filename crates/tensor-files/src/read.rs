@@ -42,7 +42,7 @@ impl SafetensorsFile {
         let path = path.as_ref().to_path_buf();
         let io = |source| Error::Io { path: path.clone(), source };
         let malformed = |reason: String| Error::Malformed { path: path.clone(), format: "safetensors", reason };
-        // Asked before opening: that of a pipe waits for somebody to write.
+        // Checked before opening: opening a pipe blocks until another process writes.
         if !std::fs::metadata(&path).map_err(io)?.is_file() {
             return Err(malformed("it is no regular file".into()));
         }

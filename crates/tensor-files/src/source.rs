@@ -2,7 +2,7 @@ use crate::{Result, SafetensorsFile};
 use candle_core::{Device, Tensor};
 use std::path::Path;
 
-/// A file of named tensors, whatever its format: what a loader needs in order not to ask.
+/// A file of named tensors, independent of its format.
 ///
 /// Nothing is trusted: shapes are compared before memory is taken, and NaN or infinity in floats is an error.
 pub trait TensorFile: Send + Sync {

@@ -11,7 +11,7 @@ const MAX_DIMENSIONS: usize = 64;
 /// A view may repeat elements (stride 0), but beyond this count it must not hold more than its storage does.
 const MAX_REPEATED: usize = 1 << 20;
 
-/// Where the elements of a tensor lie in its storage. Made by [`View::new`], which checks that they do.
+/// Location of the elements of a tensor in its storage. Made by [`View::new`], which checks the bounds.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct View {
     pub(crate) dtype: Dtype,

@@ -12,7 +12,7 @@ const HUGE_PAGE: usize = 2 << 20;
 pub(crate) struct Buffer {
     at: NonNull<u8>,
     len: usize,
-    /// What was allocated; `at` lies in it.
+    /// Start of the allocation that contains `at`.
     base: NonNull<u8>,
     layout: Layout,
 }
@@ -104,7 +104,7 @@ unsafe impl Element for u16 {}
 unsafe impl Element for f32 {}
 
 /// Large buffers are touched once per batch from end to end: with 4 KiB pages the faults and the address look-ups cost more than
-/// some kernels do. Where they are not wanted, a system that gives them unasked is told so.
+/// some kernels do. Where they are not wanted, they are refused, since some systems give them by default.
 #[cfg(target_os = "linux")]
 fn advise_huge_pages(at: *mut u8, len: usize, wanted: bool) {
     let advice = if wanted { libc::MADV_HUGEPAGE } else { libc::MADV_NOHUGEPAGE };

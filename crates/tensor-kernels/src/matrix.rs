@@ -1,4 +1,4 @@
-//! Weights: a view of a matrix as it lies in memory, and the same matrix packed for a back end.
+//! Weights: a view of a matrix in memory, and the same matrix packed for a back end.
 
 use crate::buffer::Buffer;
 use crate::kernel::transpose;

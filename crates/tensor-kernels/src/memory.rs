@@ -27,7 +27,7 @@ pub fn prefer_huge_pages<T>(slice: &mut [T]) {
     }
     let len = (bytes - skip) / HUGE_PAGE * HUGE_PAGE;
     #[cfg(target_os = "linux")]
-    // SAFETY: the range lies in the slice, which is borrowed exclusively, and is of whole pages; the advice changes no contents.
+    // SAFETY: the range is inside the slice, which is borrowed exclusively, and is of whole pages; the advice changes no contents.
     unsafe {
         libc::madvise(start.add(skip).cast(), len, libc::MADV_HUGEPAGE);
     }

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 pub enum Operand<'a> {
     /// Packed beforehand: weights.
     Packed(&'a PackedMatrix),
-    /// As it lies in memory; each panel is packed when it is needed, which costs about `1 / rows` of the product.
+    /// Not packed; each panel is packed when it is needed, which costs about `1 / rows` of the product.
     Plain(MatrixRef<'a>),
 }
 
@@ -70,7 +70,7 @@ pub fn product<'a>(rows: &PackedRows, matrix: impl Into<Operand<'a>>, epilogue: 
     epilogue.check(rows.rows(), matrix.n())?;
     matrix.check(rows)?;
     let grid = Grid::new(rows, matrix.n());
-    // One by one: whoever is done takes the next from those who are not.
+    // One by one: a thread that has finished takes the next cell from the others.
     let cells = (0..grid.len()).into_par_iter().with_max_len(1);
     cells.for_each(|i| run_cell(rows, matrix, &grid.cell(i), |tile| epilogue.tile(tile)));
     Ok(())

@@ -44,7 +44,7 @@ impl PackedRows {
     }
 
     /// Packs rows of width `k` that `write(row, out)` computes one by one, for instance a norm of another matrix's rows: they
-    /// never lie in memory unpacked.
+    /// are never stored unpacked.
     ///
     /// # Errors
     /// [`Error::TooLarge`].

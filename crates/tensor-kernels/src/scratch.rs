@@ -23,7 +23,7 @@ pub(crate) enum Slot {
     Attention = 2,
 }
 
-/// Lends the thread's scratch of at least so many bytes. Its contents are whatever was left there.
+/// Lends the thread's scratch of at least `bytes` bytes. Its contents are unspecified.
 pub(crate) fn with<R>(slot: Slot, bytes: usize, work: impl FnOnce(&mut Buffer) -> R) -> R {
     // Taken out while it is used: a nested call for the same slot finds nothing and makes its own, it never shares.
     let mut buffer = SCRATCH.with(|all| all[slot as usize].take()).unwrap_or_default();

@@ -15,7 +15,7 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, Value};
 use std::sync::Arc;
 
-/// Steps of a template for one conversation; each stands for at most 64 bytes of memory. A conversation of 10,000 messages takes about
+/// Steps of a template for one conversation; each takes at most 64 bytes of memory. A conversation of 10,000 messages takes about
 /// a million.
 const FUEL: u64 = 8 << 20;
 const MAX_DEPTH: usize = 200;

@@ -57,7 +57,7 @@ impl Rope {
         rope.scaled(c, scaling.as_ref())
     }
 
-    /// As [`parse_named`](Self::parse_named), without the scaling: also what stands under `rope_parameters` or `rope_scaling`.
+    /// As [`parse_named`](Self::parse_named), without the scaling. Also returns the object under `rope_parameters` or `rope_scaling`.
     pub fn parse_unscaled(c: &Config, d_head: usize, keys: RopeKeys) -> Result<(Self, Option<Config>)> {
         c.refuse_unless("rope_interleaved", &false.into(), "false: turning neighboring pairs is not supported")?;
         c.refuse_both("rope_parameters", "rope_scaling")?;

@@ -129,8 +129,8 @@ pub(super) fn rotate<M: Math>(
 
 /// From queries, keys and values to attention's output `z W_O + b_O`, which no tap has seen yet.
 ///
-/// The contribution of each head alone is computed only when somebody looks, beside the path; if somebody edits it, the edited
-/// contributions are summed instead.
+/// The contribution of each head alone is computed only if a tap captures it, beside the main path; if a tap edits it, the
+/// edited contributions are summed instead.
 pub(super) fn attention<M: Math>(
     m: &M,
     at: &mut BlockPass<'_, '_>,

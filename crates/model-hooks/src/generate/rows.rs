@@ -116,7 +116,7 @@ pub struct GenerationOutput {
 /// the original context, so that `n` tokens there cost `n` runs on the whole text (transformers leaves the cached keys turned for the
 /// shorter text, and its tokens there differ from those of its own full forward passes).
 ///
-/// `on_token` is told every token as soon as it is chosen, and can end the run.
+/// `on_token` is called with every token as soon as it is chosen, and can end the run.
 ///
 /// # Errors
 /// [`Error::BadOption`], [`Error::EmptyBatch`], [`Error::EmptyRow`]; [`Error::NoNextToken`] for logits that are not finite; those of

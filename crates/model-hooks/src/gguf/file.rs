@@ -32,7 +32,7 @@ pub struct GgufFile {
     tensors: BTreeMap<String, GgufTensor>,
 }
 
-/// Where a tensor lies in the file, and how to read it.
+/// Location of a tensor in the file, its shape and type.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GgufTensor {

@@ -17,7 +17,7 @@ use tokenizers::{NormalizerWrapper, PreTokenizerWrapper, SplitDelimiterBehavior}
 /// | `llama-bpe`, `llama3`, `llama-v3` | the expression of Llama 3; a cut that is a token is not merged anew; BOS is added |
 /// | `qwen2`, `deepseek-r1-qwen` | Unicode NFC, then the expression of Qwen 2 |
 ///
-/// `default` is not among them: it is what a converter wrote when it knew no name, and stands for no published tokenizer.
+/// `default` is not among them: converters wrote it when they knew no name, so it identifies no published tokenizer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PreTokenizer {
     Gpt2,
@@ -53,7 +53,7 @@ impl PreTokenizer {
         Self::NAMES.iter().find(|(known, _)| *known == name).map(|(_, rule)| *rule)
     }
 
-    /// Whether a cut that is itself a token is taken whole, whatever the merges would make of it.
+    /// Whether a cut that is itself a token is taken whole, without applying merges.
     pub fn ignores_merges(self) -> bool {
         self == Self::Llama3
     }

@@ -74,7 +74,7 @@ impl<'a> Words<'a> {
         self.words.insert(word.into(), value.into());
     }
 
-    /// A word that stands under `key`.
+    /// Sets a word from the value of `key`.
     pub fn say(&mut self, word: &str, value: impl Into<Json>, key: &str) {
         self.set(word, value);
         self.came_from(word, key);
@@ -96,7 +96,7 @@ impl<'a> Words<'a> {
         Config::from_words(self.file.path(), self.words, self.origins)
     }
 
-    /// Whether the file has a tensor of this name. What no key announces is told by it.
+    /// Whether the file has a tensor of this name, for features that no key announces.
     pub fn holds(&self, tensor: &str) -> bool {
         self.file.tensor(tensor).is_some()
     }

@@ -77,7 +77,7 @@ impl Module {
         Some(Self { layer, part, plain })
     }
 
-    /// The hook point in whatever model has such a module.
+    /// The hook point by the name alone, in any model that has such a module.
     pub fn alone(self, name: &str) -> Result<HookPoint> {
         let site = match self.part {
             Part::Attention | Part::Mlp | Part::PostAttentionNorm if !self.plain => {

@@ -93,7 +93,7 @@ impl Site {
         SITES[self as usize].2
     }
 
-    /// What stands there, in a line.
+    /// The formula of the value, in one line.
     #[must_use]
     pub fn formula(self) -> &'static str {
         SITES[self as usize].3

@@ -34,7 +34,7 @@ const VERSION: u32 = 1;
 /// | `patch` | `vector` | replaces by the tensor, broadcast |
 /// | `mean` | `vector` | replaces by the mean over the first axis of the tensor, activations of other rows |
 ///
-/// `vector` is a list of numbers, or the name of a tensor in the safetensors file `tensors`, which lies in the list's own folder.
+/// `vector` is a list of numbers, or the name of a tensor in the safetensors file `tensors` in the list's own folder.
 /// `rows`, `positions` and `heads` are lists, or ranges `{"from": 2, "to": 5}` (5 excluded; to the end without `to`).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

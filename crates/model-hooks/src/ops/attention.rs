@@ -11,7 +11,7 @@ use std::ops::Range;
 use tensor_kernels::RopeLayout;
 
 /// New scores `[batch, head, q_pos, k_pos]` divided, capped, and -inf where a query does not see a key, in place: only for a tensor
-/// that nobody else holds yet.
+/// that has no other owner yet.
 pub(crate) fn masked_scores(scores: Tensor, rule: AttentionSpec, columns: &Positions) -> Result<Tensor> {
     if scores.track_op() {
         return tracked::masked_scores(&scores, rule, columns);

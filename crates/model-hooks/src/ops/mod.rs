@@ -70,7 +70,7 @@ pub(crate) fn linear(x: &Tensor, w: &Tensor, b: Option<&Tensor>) -> Result<Tenso
     }
     let y = rows.matmul(w)?;
     if let Some(b) = b {
-        // In place: `y` is new, nobody else holds it.
+        // In place: `y` is new and has no other owner.
         y.inplace_op2(&b.contiguous()?, &AddRow)?;
     }
     Ok(y.reshape(shape)?)

@@ -20,7 +20,7 @@ pub enum Interest {
     Edit,
 }
 
-/// What a tap is told beside the value.
+/// Context that a tap gets with each value.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct TapContext<'a> {

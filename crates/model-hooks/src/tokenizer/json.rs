@@ -61,7 +61,8 @@ pub(super) fn check(tokenizer: &[u8]) -> Result<(), String> {
     }
 }
 
-/// The crate cuts as many bytes as the prefix has off the second token of each merge, whatever they are, and takes the rest for UTF-8 without looking.
+/// The `tokenizers` crate cuts the length of the prefix off the second token of each merge without comparing the bytes, and takes the rest for UTF-8 without a
+/// check.
 fn check_merges(tokenizer: &[u8], prefix: &str) -> Result<(), String> {
     let WithMerges { model } = serde_json::from_slice(tokenizer).map_err(|error| error.to_string())?;
     match model.merges.iter().filter_map(Merge::second).find(|second| !second.starts_with(prefix)) {

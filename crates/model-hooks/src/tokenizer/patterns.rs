@@ -78,7 +78,7 @@ fn cost(pattern: &str) -> u64 {
 /// Goes behind the bracket that ends a class.
 fn class(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) {
     let mut depth = 1;
-    // A bracket that stands first is a character.
+    // A bracket in first position is a character.
     chars.next_if_eq(&'^');
     chars.next_if_eq(&']');
     while depth > 0 {

@@ -23,7 +23,7 @@ pub struct SpecialTokens {
     pub mask: Option<u32>,
     /// Special tokens without one of these roles (ends of turns, several ends of sequence).
     pub others: BTreeSet<u32>,
-    /// Every id that ends a generated text, beside [`eos`](Self::eos): those of chat models' turns, and whatever else the files name.
+    /// Every id that ends a generated text, beside [`eos`](Self::eos): those of chat models' turns, and all others that the files name.
     /// The vocabulary need not have them.
     pub eos_ids: BTreeSet<u32>,
     /// Whether the tokenizer itself puts a BOS before a text; `None`: what its post-processor does.

@@ -1,4 +1,4 @@
-//! The weights of a decoder, whatever its family, in TransformerLens' words, and in whatever form its engine holds them.
+//! The weights of a decoder of any family, under TransformerLens' names, in the form that its engine holds.
 
 mod plain;
 

@@ -122,7 +122,7 @@ fn open(source: &Source<'_>) -> Result<Dictionary> {
     let path = source.published_path();
     let mut metadata = metadata(source, &mut keys, hooks(&path, module.as_deref().unwrap_or_default()))?;
     let transcoder = metadata.hook_name_out.is_some();
-    // The configuration's word, and without one the name's; a skip connection that nobody speaks of is used as well.
+    // As the configuration says, else as the name says; a skip connection that neither mentions is used as well.
     let skips = match keys.boolean("affine_connection")? {
         Some(false) => refuse_strangers(&file, SaeFormat::GemmaScope2, &TENSORS[..5]).map(|()| false)?,
         said => said.unwrap_or(transcoder && path.contains("affine")) || file.contains(SKIP),

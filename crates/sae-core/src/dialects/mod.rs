@@ -1,6 +1,6 @@
 //! Published file formats, one file each: all of them read into the one convention of [`Sae`](crate::Sae).
 //!
-//! [`open`] takes a folder or a file, finds the format from what is there (or is told) and returns a [`Dictionary`]. Each reader is a
+//! [`open`] takes a folder or a file, detects the format (or takes it as an argument) and returns a [`Dictionary`]. Each reader is a
 //! module with three functions: whether files look like its own, which files of a repository it needs, and the reading itself.
 
 #![warn(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]

@@ -19,7 +19,7 @@ pub struct Origin {
 pub struct OpenOptions {
     /// The format. `None`: what the files look like.
     pub dialect: Option<SaeFormat>,
-    /// Where the files were published; without it the local path stands in.
+    /// Where the files were published; `None`: the local path is used in its place.
     pub origin: Option<Origin>,
     /// Which layer, where a folder holds one SAE for each.
     pub layer: Option<usize>,

@@ -37,7 +37,7 @@ fn files(path: &str) -> Files {
     Files { required: vec![format!("{path}/{CONFIG}"), format!("{path}/{WEIGHTS}")], optional: vec![] }
 }
 
-/// The part of the configuration that says what is computed; how training went stands beside it.
+/// The part of the configuration that decides what is computed, as opposed to how it was trained.
 struct Config {
     d_in: usize,
     exp_factor: f64,
@@ -102,7 +102,7 @@ fn open(source: &Source<'_>) -> Result<Dictionary> {
     let path = source.path.join(CONFIG);
     let config = Config::read(&path, source)?;
     let file = SafetensorsFile::open(source.path.join(WEIGHTS))?;
-    // No more names than the file has tensors, whatever number of layers is claimed.
+    // No more names than the file has tensors, however many layers are claimed.
     let layers = 0..config.n_layers.min(file.names().len());
     let of =
         |layer: usize| LINEAR.map(|name| ["weight", "bias"].map(|part| format!("attn_layers.{layer}.{name}.{part}")));

@@ -55,7 +55,7 @@ pub(super) fn agree(path: &Path, key: &str, said: Option<usize>, held: usize) ->
     }
 }
 
-/// The number that follows `marker` where it stands first in a name: `layer_12` holds 12 after `layer_`.
+/// The number after the first `marker` that is followed by one: 12 for `layer_12` and `layer_`.
 pub(super) fn number_after(name: &str, marker: &str) -> Option<usize> {
     name.match_indices(marker).find_map(|(at, _)| {
         let digits: String = name[at + marker.len()..].chars().take_while(char::is_ascii_digit).collect();

@@ -1,8 +1,8 @@
 //! Files and folders that appear, change and disappear whole.
 //!
 //! Everything is first made under the name `.partial-NAME-XXXXXX` beside the place where it goes, synced, and renamed. A process that is killed leaves
-//! either the old state or the new one, and perhaps something under a partial name, which the next operation on the same name removes: whoever makes
-//! a partial file or folder holds a lock on it, so that only those of processes that have ended are removed.
+//! either the old state or the new one, and perhaps something under a partial name, which the next operation on the same name removes: the process that
+//! makes a partial file or folder holds a lock on it, so that only those of processes that have ended are removed.
 
 pub mod crash_points;
 mod file;
@@ -70,7 +70,7 @@ fn sync_tree(folder: &Path) -> Result<()> {
     sync_folder(folder)
 }
 
-/// What lies in a folder, by name.
+/// The entries of a folder, sorted by name.
 fn entries(folder: &Path) -> Result<Vec<(PathBuf, std::fs::FileType)>> {
     let io = |source| Error::Io { path: folder.into(), source };
     let mut entries = Vec::new();

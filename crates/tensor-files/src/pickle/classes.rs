@@ -1,6 +1,6 @@
 use crate::Dtype;
 
-/// The classes and functions that a pickle may name. None of them is called: each stands for an equation on plain values.
+/// The classes and functions that a pickle may name. None of them is called: each is computed here, on plain values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Class {
     /// `collections.OrderedDict`: a dict.

@@ -22,7 +22,7 @@ pub struct AttentionShape {
     pub queries: usize,
     /// Keys of a sequence: all positions up to the last query's.
     pub keys: usize,
-    /// Keys and values of a sequence that lie in memory: `keys`, or more where a cache has room to grow.
+    /// Room for keys and values of a sequence in memory: `keys`, or more where a cache has room to grow.
     pub room: usize,
     /// Heads of queries.
     pub n_heads: usize,
@@ -114,8 +114,8 @@ pub struct AttentionTaps<'a> {
 /// Queries are the last `queries` of `keys` positions: query `i` is at position `p = keys - queries + i` and sees the keys
 /// `j <= p` (with a window: `p - window < j <= p`) that are not left out.
 ///
-/// Works on a few rows of one head at a time, in scratch that stays in the cache: scores and pattern lie in memory only where they are
-/// tapped. A thread keeps its scratch for the next call, up to 8 MiB of it. Products are computed by the kernels that multiply with weights, in the same [`Arithmetic`](crate::Arithmetic). A row's
+/// Works on a few rows of one head at a time, in scratch that stays in the cache: scores and pattern are stored in memory only where they
+/// are tapped. A thread keeps its scratch for the next call, up to 8 MiB of it. Products are computed by the kernels that multiply with weights, in the same [`Arithmetic`](crate::Arithmetic). A row's
 /// bits do not depend on the batch, the threads, the number of queries, on taps, or on whether the stages run one by one.
 ///
 /// Keys and values lie as `[batch, room, n_kv_heads, d_head]`, and are packed for the call, or are packed already

@@ -184,7 +184,7 @@ pub(crate) fn copy_halves(from: &[u32], from_k: usize, to: &mut [u32], to_k: usi
     }
 }
 
-/// Copies a column of a panel that is made of lines of [`TILE_COLS`] values of 4 bytes, whatever the values are: one f32, two bf16.
+/// Copies a column of a panel that is made of lines of [`TILE_COLS`] values of 4 bytes: one f32 or two bf16.
 pub(crate) fn copy_column(from: &[u8], from_col: usize, to: &mut [u8], to_col: usize) {
     let from = as_u32(from).as_chunks::<TILE_COLS>().0;
     let to = as_u32_mut(to).as_chunks_mut::<TILE_COLS>().0;

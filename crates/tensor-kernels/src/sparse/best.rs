@@ -12,7 +12,7 @@ pub(crate) fn limit(k: usize) -> usize {
     2 * k + TILE
 }
 
-/// Room that a list needs, whatever comes.
+/// Largest number of entries of a list, for any input.
 pub(crate) fn room(k: usize) -> usize {
     limit(k) + TILE
 }

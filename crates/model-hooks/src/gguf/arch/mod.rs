@@ -30,7 +30,7 @@ static KNOWN: [&Architecture; 9] = [
 
 /// What a GGUF architecture is in Hugging Face's terms.
 pub(super) struct Architecture {
-    /// `general.architecture`; also what stands before its keys.
+    /// `general.architecture`; also the prefix of its keys.
     pub name: &'static str,
     /// The family's `model_type`.
     pub model_type: &'static str,
@@ -44,7 +44,7 @@ pub(super) struct Architecture {
     pub factors: &'static [&'static str],
     /// Tensors outside of the blocks, without the family's prefix: Hugging Face's name and the file's.
     pub outer: &'static [(&'static str, &'static str)],
-    /// What stands before a block's number in Hugging Face's names; `blk.` in the file.
+    /// Prefix of a block's number in Hugging Face's names; `blk.` in the file.
     pub blocks: &'static str,
     /// Tensors of a block, without `.weight` or `.bias`; the first of a name counts.
     pub parts: &'static [&'static [Part]],

@@ -13,7 +13,7 @@ use tensor_kernels::{
     product, softmax_rows,
 };
 
-/// As [`Math::attention`](crate::math::Math::attention). Scores and pattern lie in memory only if they are tapped; then the three stages
+/// As [`Math::attention`](crate::math::Math::attention). Scores and pattern are stored in memory only if they are tapped; then the three stages
 /// run one by one, with the same bits.
 pub(super) fn attention(
     kernels: &Kernels,

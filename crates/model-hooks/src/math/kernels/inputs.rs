@@ -1,4 +1,4 @@
-//! Inputs of single heads: made, and projected, only where somebody looks at them or edits them.
+//! Inputs of single heads: computed and projected only where a tap captures or edits them.
 
 use super::value::{Axes, Value};
 use super::{Kernels, norm_of};

@@ -97,7 +97,7 @@ impl Held {
 /// Rows that are looked up.
 #[derive(Clone, Debug)]
 pub(crate) enum Table {
-    /// As they lie in the file.
+    /// Rows as in the file.
     Plain(Arc<Plain>),
     /// The columns of an unembedding that is tied to it, and that packing did not round.
     Tied(Arc<PackedMatrix>),

@@ -111,7 +111,7 @@ impl Value {
         Ok(self.computed.get_mut().map_or(&mut [], |floats| floats))
     }
 
-    /// `self + x`, in the memory of `self`: a product that nobody has looked at is added where its tiles are computed.
+    /// `self + x`, in place. If `x` is an unevaluated product, the addition is fused into its epilogue.
     pub fn add(mut self, x: Self) -> Result<Self> {
         let backend = self.arithmetic.backend();
         match x.waiting() {
@@ -135,7 +135,7 @@ impl Value {
         Ok(self)
     }
 
-    /// `act(self) * x`, in the memory of `self` where nobody has looked at `x`.
+    /// `act(self) * x`, fused into the epilogue of `x` if that is an unevaluated product.
     pub fn gate(mut self, act: Activation, mut x: Self) -> Result<Self> {
         if let Some(Pending { x, w, act: Activation::Identity }) = x.waiting() {
             run(x, w, Gate::new(self.data_mut()?, w.w.n(), w.b.as_deref(), act)?)?;

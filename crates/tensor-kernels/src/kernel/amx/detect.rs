@@ -39,7 +39,7 @@ fn system_allows_tiles() -> bool {
     unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0 }
 }
 
-/// Elsewhere nobody has tried.
+/// Not supported on other systems.
 #[cfg(not(target_os = "linux"))]
 fn system_allows_tiles() -> bool {
     false

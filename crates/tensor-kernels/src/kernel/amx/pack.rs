@@ -6,7 +6,7 @@ use crate::kernel::pack::copy_halves;
 use crate::kernel::{as_u32, as_u32_mut, bf16};
 use crate::matrix::MatrixRef;
 
-/// Two bf16 of one column or row, as they lie in memory.
+/// Two bf16 of one column or row, in memory order.
 type Pair = [u8; 4];
 /// A row of a tile: 32 values of a row, or 16 pairs, one of each column.
 type Line = [u8; 64];
