@@ -27,10 +27,10 @@ pub(crate) struct Config {
     origins: Arc<Origins>,
 }
 
-/// Where words (`rope_parameters.factor`) came from, if not from a `config.json`.
+/// Origins of words (`rope_parameters.factor`) that do not come from a `config.json`.
 pub(crate) type Origins = BTreeMap<String, Origin>;
 
-/// Where a word came from.
+/// Origin of a word.
 #[derive(Clone, Debug)]
 pub(crate) struct Origin {
     /// The key of the file.

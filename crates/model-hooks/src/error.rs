@@ -416,7 +416,7 @@ pub enum Error {
         path: PathBuf,
         /// Where the reader stood.
         at: u64,
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
     /// A GGUF file is sound but holds something that is not read here.
@@ -448,7 +448,7 @@ pub enum Error {
     Tokenizer {
         /// The file, where one is to blame.
         path: Option<PathBuf>,
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
     /// A chat template is unusable, or refuses a conversation.

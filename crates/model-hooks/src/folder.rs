@@ -115,7 +115,7 @@ pub(crate) fn shorten(names: &mut Vec<String>) {
 /// Whether a file of a folder is a link to somewhere else: neither to a file of the same folder nor, where that is a snapshot in the
 /// hub's cache (`models--NAME/snapshots/REVISION`), to one of `models--NAME/blobs`, where all files of such snapshots are.
 ///
-/// What cannot be resolved does not lead anywhere: opening it says why.
+/// A path that cannot be resolved is not a link elsewhere: opening it returns the reason.
 fn leads_out(folder: &Path, file: &str) -> bool {
     let (Ok(real), Ok(home)) = (folder.join(file).canonicalize(), folder.canonicalize()) else { return false };
     let snapshots = home.parent().filter(|parent| parent.ends_with("snapshots"));

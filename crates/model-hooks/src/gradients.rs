@@ -5,7 +5,7 @@ use candle_core::{D, Tensor, Var};
 use std::collections::BTreeMap;
 use tensor_kernels::Engine;
 
-/// What [`gradients`] found: at each point the value, and the gradient of the scalar with respect to it.
+/// Result of [`gradients`]: at each point the value, and the gradient of the scalar with respect to it.
 #[derive(Clone, Debug)]
 pub struct Gradients {
     scalar: f64,

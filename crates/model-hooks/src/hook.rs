@@ -1,4 +1,4 @@
-//! Where a forward pass can be watched or changed: [`HookPoint`], with TransformerLens' names.
+//! [`HookPoint`]: the places where a forward pass can be captured or edited, with TransformerLens' names.
 
 mod modules;
 mod names;

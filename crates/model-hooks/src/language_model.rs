@@ -98,13 +98,13 @@ impl LanguageModel {
         &self.name
     }
 
-    /// What computes it, for reports.
+    /// Engine, for reports.
     #[must_use]
     pub fn engine(&self) -> Engine {
         self.model.engine()
     }
 
-    /// What was done to the weights.
+    /// Processing applied to the weights.
     #[must_use]
     pub fn processing(&self) -> ProcessingSteps {
         self.processing

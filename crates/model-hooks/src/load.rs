@@ -11,15 +11,15 @@ use std::path::Path;
 use std::sync::Arc;
 use tensor_kernels::{Engine, Precision};
 
-/// How to load a model.
+/// Options for loading a model.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct LoadOptions {
-    /// What to do to the weights.
+    /// Processing of the weights.
     pub processing: ProcessingSteps,
-    /// Where to run; the kernels of this crate run on the CPU.
+    /// Device; the kernels of this crate run on the CPU.
     pub device: Device,
-    /// What computes it: the kernels (default), or the reference, which gradients need.
+    /// Engine: the kernels (default), or the reference, which gradients need.
     pub engine: Engine,
 }
 

@@ -36,7 +36,7 @@ impl ModelShape {
     }
 }
 
-/// Where a run starts.
+/// Start of a run.
 #[derive(Clone, Copy, Debug)]
 pub enum Start<'a> {
     /// At the embedding of the tokens.
@@ -153,7 +153,7 @@ pub trait HookedModel: Send + Sync {
         Ok(None)
     }
 
-    /// What computes this model. The provided body says that it is not the kernels.
+    /// Engine of this model. The default returns the reference.
     fn engine(&self) -> Engine {
         Engine::Reference
     }

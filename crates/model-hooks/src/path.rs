@@ -3,7 +3,7 @@
 use crate::{Capture, Edit, Error, HookPoint, HookedModel, Result, Selection, Site, TokenBatch};
 use candle_core::Tensor;
 
-/// What stays as in the plain run between senders and receivers.
+/// Activations frozen at the plain run, between senders and receivers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Frozen {
     /// The output `z` of every attention head and every MLP's output: only the direct path through the residual stream is left.
@@ -52,7 +52,7 @@ impl PathPatch {
         Self { senders, receivers, frozen: Frozen::default() }
     }
 
-    /// What stays as it was.
+    /// The frozen activations.
     #[must_use]
     pub fn frozen(mut self, frozen: Frozen) -> Self {
         self.frozen = frozen;

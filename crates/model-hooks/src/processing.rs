@@ -11,7 +11,7 @@ pub enum Processing {
     /// The checkpoint's weights as they are: Hugging Face's numbers.
     #[default]
     None,
-    /// What TransformerLens' `from_pretrained` does by default: every step of [`ProcessingSteps`].
+    /// TransformerLens' `from_pretrained` default: every step of [`ProcessingSteps`].
     TransformerLens,
 }
 

@@ -1,16 +1,16 @@
-//! How well a model predicts an expected answer: [`test_prompt`].
+//! [`test_prompt`]: how well a model predicts an expected answer.
 
 use crate::{AddBos, Error, LanguageModel, Result, Tap, TokenBatch, Tokenizer};
 use std::fmt;
 
-/// How [`test_prompt`] reads prompt and answer.
+/// Options of [`test_prompt`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PromptOptions {
     /// Whether BOS goes before the prompt.
     pub bos: AddBos,
     /// Puts a space before an answer that does not begin with one: words inside a sentence begin with theirs.
     pub prepend_space_to_answer: bool,
-    /// How many of the likeliest tokens are listed for each position.
+    /// Number of likeliest tokens listed for each position.
     pub top_k: usize,
 }
 
@@ -28,7 +28,7 @@ pub struct Prediction {
     pub token: u32,
     /// It printed.
     pub text: String,
-    /// How many tokens are likelier, 0 for the first; of equal logits the lower id comes first.
+    /// Rank: number of likelier tokens, 0 for the first; of equal logits the lower id comes first.
     pub rank: usize,
     /// Its logit.
     pub logit: f32,
@@ -36,7 +36,7 @@ pub struct Prediction {
     pub probability: f64,
 }
 
-/// What was predicted at one position.
+/// Prediction at one position.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct PositionReport {
@@ -46,7 +46,7 @@ pub struct PositionReport {
     pub top: Vec<Prediction>,
 }
 
-/// What [`test_prompt`] found. `Display` prints it as a table.
+/// Result of [`test_prompt`]. `Display` prints it as a table.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct PromptReport {

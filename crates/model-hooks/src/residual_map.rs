@@ -118,7 +118,7 @@ impl ResidualMap {
         Err(Error::Shape { what, expected: format!("{expected:?} at {}", self.rows), found: found.to_vec() })
     }
 
-    /// Where the directions are.
+    /// Hook point of the directions.
     #[must_use]
     pub fn at(&self) -> HookSelector {
         self.rows.selector()

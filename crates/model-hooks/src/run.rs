@@ -39,7 +39,7 @@ impl From<tensor_kernels::Error> for Halt {
     }
 }
 
-/// What the equations of a forward pass return.
+/// Result of the equations of a forward pass.
 pub type PassResult<T> = std::result::Result<T, Halt>;
 
 /// A value that taps can see and replace: candle's tensors, and what this crate's models hold while the kernels compute.
@@ -91,13 +91,13 @@ pub struct ForwardPass<'a> {
     interests: HashMap<HookPoint, Interest>,
     last: Option<HookPoint>,
     columns: Positions,
-    /// Where keys and values of earlier columns are, and those of this run go.
+    /// Cache with the keys and values of earlier columns, to which this run appends.
     cache: Option<&'a mut KvCache>,
     /// Whether the logits of the last column are all that is wanted of them.
     last_alone: bool,
 }
 
-/// Where the columns of a run stand in their sequences. Cheap to clone.
+/// Positions of the columns of a run in their sequences. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Positions {
     /// Columns before this run's first: those that a cache holds.
@@ -108,7 +108,7 @@ pub(crate) struct Positions {
     ragged: Option<Arc<Ragged>>,
 }
 
-/// Which columns hold tokens.
+/// Columns that hold tokens.
 #[derive(Debug)]
 struct Ragged {
     /// For each row, among all columns up to this run's last.
@@ -270,7 +270,7 @@ impl<'a> ForwardPass<'a> {
         self.interests.get(&point).copied().or_else(|| (self.last == Some(point)).then_some(Interest::Watch))
     }
 
-    /// Where the columns of this run stand in their sequences.
+    /// Positions of the columns of this run in their sequences.
     pub(crate) fn columns(&self) -> &Positions {
         &self.columns
     }
@@ -315,7 +315,7 @@ impl<'a> BlockPass<'_, 'a> {
         cache.as_mut().map_or(Ok(()), |cache| cache.append(usize::from(self.layer), columns, new))
     }
 
-    /// What the cache holds of this block.
+    /// Cached keys and values of this block.
     pub(crate) fn cached(&self) -> Option<Cached<'_>> {
         self.stage.cache.as_ref()?.layer(usize::from(self.layer))
     }

@@ -62,7 +62,7 @@ pub enum AddBos {
     TokenizerDefault,
 }
 
-/// What [`Tokenizer::to_tokens`] made of a text, with an account of everything it did beside tokenizing.
+/// Result of [`Tokenizer::to_tokens`], with a report of everything it did beside tokenizing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Tokens {
@@ -72,7 +72,7 @@ pub struct Tokens {
     pub added_bos: bool,
     /// Whether a BOS was asked for but the text already began with one, so that none was added.
     pub had_bos: bool,
-    /// How many ids were cut off at the end to fit `n_ctx`.
+    /// Number of ids cut off at the end to fit `n_ctx`.
     pub truncated: usize,
     /// For each id its byte span in the text (as [`Encoding::spans`]); `None` for the added BOS.
     pub spans: Vec<Option<Range<usize>>>,
@@ -84,7 +84,7 @@ pub struct Tokenizer {
     special: SpecialTokens,
     special_ids: BTreeSet<u32>,
     template: Template,
-    /// Which ids have an entry.
+    /// Ids that have an entry.
     known: Vec<bool>,
     /// Ids below this are the model's, with an entry or without.
     d_vocab: usize,

@@ -20,7 +20,7 @@ pub struct TokenBatch {
     real: Vec<Range<usize>>,
 }
 
-/// Where padding goes.
+/// Side of the padding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PaddingSide {
     /// Before a row's tokens: rows end together, and can be carried on.

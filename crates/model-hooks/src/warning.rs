@@ -31,7 +31,7 @@ pub enum LoadWarning {
         key: String,
         /// The token or id.
         found: String,
-        /// How many ids the vocabulary has.
+        /// Number of ids of the vocabulary.
         vocab_size: usize,
     },
     /// A file gives an id to another token than the tokenizer does; the tokenizer's is used.
@@ -51,7 +51,7 @@ pub enum LoadWarning {
         file: String,
         /// The key, where one is to blame.
         key: Option<String>,
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
     /// The configuration ties the unembedding to the embedding, but the files hold two that differ: each is used for itself, as
@@ -64,9 +64,9 @@ pub enum LoadWarning {
     },
     /// The tokenizer has ids that the model does not embed: a text that contains one of them cannot be run.
     TokenizerLongerThanEmbeddings {
-        /// How many ids the tokenizer has.
+        /// Number of ids of the tokenizer.
         vocab_size: usize,
-        /// How many the model has.
+        /// Number of ids of the model.
         d_vocab: usize,
     },
 }

@@ -27,21 +27,21 @@ pub enum Activation {
     Relu,
     /// The k strongest features of each token.
     TopK {
-        /// How many features a token keeps at most.
+        /// Maximum number of active features per token.
         k: usize,
         /// Whether features compete by what they add to the output, as if the decoder rows had norm 1.
         rescale_by_decoder_norm: bool,
     },
     /// The k features of each token that are strongest in either direction; activations keep their sign.
     AbsTopK {
-        /// How many features a token keeps at most.
+        /// Maximum number of active features per token.
         k: usize,
         /// As for [`TopK`](Self::TopK).
         rescale_by_decoder_norm: bool,
     },
     /// The k largest pre-activations of each token as they are, negative ones too.
     SignedTopK {
-        /// How many features a token keeps at most.
+        /// Maximum number of active features per token.
         k: usize,
     },
     /// The strongest features of a whole batch: BatchTopK and matryoshka SAEs as they are trained (published ones are
@@ -50,14 +50,14 @@ pub enum Activation {
     /// A token's features depend on the other tokens of the call: the same token in another batch has others, and so has a batch that is
     /// encoded in two halves.
     BatchTopK {
-        /// How many features a token keeps on average.
+        /// Average number of active features per token.
         k: f64,
         /// As for [`TopK`](Self::TopK).
         rescale_by_decoder_norm: bool,
     },
     /// The strongest feature of each group of neighbors.
     GroupMax {
-        /// How many groups there are; it divides `d_sae`.
+        /// Number of groups; divides `d_sae`.
         k: usize,
     },
     /// A threshold per feature. BatchTopK and matryoshka SAEs are saved as this.

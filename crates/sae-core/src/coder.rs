@@ -14,7 +14,7 @@ pub trait SparseCoder: Send + Sync {
         self.d_in()
     }
 
-    /// Where it belongs and what it was trained on, if it knows.
+    /// Metadata: the model and hook point it belongs to, and its training, if known.
     fn metadata(&self) -> Option<&SaeMetadata> {
         None
     }

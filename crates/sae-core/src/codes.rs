@@ -85,7 +85,7 @@ impl ActLayout {
     }
 }
 
-/// What undoes a per-token normalization: `x_hat[i] <- x_hat[i] * multiply[i] + add[i]`.
+/// The inverse of a per-token normalization: `x_hat[i] <- x_hat[i] * multiply[i] + add[i]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct InputNorm {
     /// One factor per row.
@@ -94,12 +94,12 @@ pub struct InputNorm {
     pub add: Option<Vec<f32>>,
 }
 
-/// What an SAE says of its input: sparse features, and what `decode` needs besides.
+/// The result of encoding: sparse features, and the per-token state that `decode` needs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Codes {
     /// The feature activations, one row per activation vector of the input.
     pub features: SparseFeatures,
-    /// What undoes the input's per-token normalization; `None` when there was none.
+    /// The inverse of the input's per-token normalization; `None` when there was none.
     pub scale: Option<InputNorm>,
     /// The shape of the input around its vectors.
     pub layout: ActLayout,
@@ -142,7 +142,7 @@ impl Codes {
 pub struct Reconstruction {
     /// The sparse codes.
     pub codes: Codes,
-    /// What the codes decode to, in the shape of the input (for transcoders: of the output).
+    /// The decoded codes, in the shape of the input (for transcoders: of the output).
     pub x_hat: Tensor,
     /// `x - x_hat`, what the SAE missed; `None` where the output lives in another space than the input (transcoders).
     pub error: Option<Tensor>,

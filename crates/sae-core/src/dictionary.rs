@@ -62,7 +62,7 @@ impl Dictionary {
         }
     }
 
-    /// Where it belongs: model, hook, context size ...
+    /// Metadata: model, hook, context size ...
     #[must_use]
     pub fn metadata(&self) -> &SaeMetadata {
         each!(self, coder => coder.metadata())

@@ -226,7 +226,7 @@ pub enum Error {
     BadAuxiliary {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
         /// What it should hold, or what to give in its place.
         expected: &'static str,

@@ -197,7 +197,7 @@ impl Sae {
     }
 }
 
-/// What every fold of a norm factor needs.
+/// Checks for every fold of a norm factor.
 pub(crate) fn check_factor(s: f32, normalization: Normalization) -> Result<()> {
     if !(s.is_finite() && s > 0.0) {
         return Err(Error::Parameter { name: "s", expected: "finite and positive".into(), found: s.to_string() });

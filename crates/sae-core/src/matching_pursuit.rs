@@ -26,11 +26,11 @@ pub struct MatchingPursuitParts {
     pub max_iterations: Option<usize>,
     /// Whether a token is done when it chooses a feature that it has chosen before.
     pub stop_on_duplicate_support: bool,
-    /// What happens to each token before, and is undone after.
+    /// Normalization of each token before encoding, undone after decoding.
     pub normalization: Normalization,
     /// Whether inputs may come split into heads.
     pub act_shape: InputShape,
-    /// Where it belongs.
+    /// Metadata: model, hook, context size ...
     pub metadata: SaeMetadata,
 }
 
@@ -185,7 +185,7 @@ impl MatchingPursuit {
         self.stop_on_duplicate_support
     }
 
-    /// What happens to each token before encoding.
+    /// Normalization of each token before encoding.
     #[must_use]
     pub fn normalization(&self) -> Normalization {
         self.input.normalization
@@ -197,7 +197,7 @@ impl MatchingPursuit {
         self.input.act_shape
     }
 
-    /// Where it belongs: model, hook, context size ...
+    /// Metadata: model, hook, context size ...
     #[must_use]
     pub fn metadata(&self) -> &SaeMetadata {
         &self.metadata

@@ -4,7 +4,7 @@ use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
 use std::sync::Arc;
 
-/// What happens to each activation vector before encoding, and is undone after decoding.
+/// Normalization of each activation vector before encoding, undone after decoding.
 ///
 /// ```text
 /// None                          x                            x_hat
@@ -53,7 +53,7 @@ pub(crate) struct Rows<'a> {
     pub(crate) d_in: usize,
     /// Normalized rows, one after another.
     pub(crate) flat: &'a [f32],
-    /// What is still to be subtracted from each row.
+    /// The vector still to be subtracted from each row.
     pub(crate) shift: Option<&'a [f32]>,
 }
 

@@ -33,7 +33,7 @@ pub enum OpenNote {
     FileSkipped {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
     /// Keys of a configuration that have no known meaning and were ignored because the caller named them.

@@ -20,13 +20,13 @@ pub struct SaeParts {
     pub transcoder: bool,
     /// `[d_in]`, subtracted from the normalized input: `b_dec` again in SAEs with `apply_b_dec_to_input`.
     pub input_shift: Option<Vec<f32>>,
-    /// How pre-activations become activations.
+    /// The activation function.
     pub activation: Activation,
-    /// What happens to each token before, and is undone after.
+    /// Normalization of each token before encoding, undone after decoding.
     pub normalization: Normalization,
     /// Whether inputs may come split into heads.
     pub act_shape: InputShape,
-    /// Where the SAE belongs.
+    /// Metadata: model, hook, context size ...
     pub metadata: SaeMetadata,
     /// `[d_sae]`: log10 of each feature's firing frequency on the training data, if known; -inf: never fired.
     pub sparsity: Option<Vec<f32>>,

@@ -19,15 +19,15 @@ pub struct SaeMetadata {
     pub context_size: Option<usize>,
     /// Whether sequences began with the BOS token.
     pub prepend_bos: Option<bool>,
-    /// Which token positions of a sequence were used.
+    /// Token positions of a sequence used in training.
     pub seqpos_slice: Option<SeqposSlice>,
-    /// Which special tokens were left out.
+    /// Special tokens excluded from training.
     pub exclude_special_tokens: Option<ExcludeSpecialTokens>,
     /// The token between documents packed into one sequence. `None`: the key is absent.
     pub sequence_separator_token: Option<SeparatorToken>,
     /// Whether documents were kept apart instead of being packed.
     pub disable_concat_sequences: Option<bool>,
-    /// How the model must be loaded (for the GPT-2 SAEs of res-jb: `center_writing_weights`).
+    /// Keyword arguments for loading the model (for the GPT-2 SAEs of res-jb: `center_writing_weights`).
     pub model_from_pretrained_kwargs: Map<String, Value>,
     /// The training text.
     pub dataset_path: Option<String>,
@@ -60,7 +60,7 @@ pub struct SeqposSlice {
     pub step: Option<i64>,
 }
 
-/// Which special tokens were left out of training.
+/// Special tokens excluded from training.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ExcludeSpecialTokens {
     /// All that the tokenizer knows, or none.

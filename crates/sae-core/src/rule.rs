@@ -32,7 +32,7 @@ pub(crate) enum Selection {
     },
 }
 
-/// What makes a value better than another.
+/// Order in which values are ranked.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum By {
     /// Its value, where that is above zero.
@@ -54,7 +54,7 @@ impl By {
         score(b).total_cmp(&score(a))
     }
 
-    /// What a value must exceed before anything has been seen.
+    /// Initial threshold, before any value has been seen.
     pub(crate) fn least(self) -> f32 {
         if self == Self::Value { f32::NEG_INFINITY } else { 0.0 }
     }
@@ -89,7 +89,7 @@ impl Selection {
         if let Self::Best { by, .. } = self { by.least() } else { 0.0 }
     }
 
-    /// How many features a token keeps, where a number says so.
+    /// Maximum number of active features per token, for rules that have one.
     pub(crate) fn k(&self) -> Option<f64> {
         match self {
             Self::Best { k, .. } => Some(*k as f64),
@@ -204,7 +204,7 @@ impl Selection {
         if open && above(value, 0.0) { value } else { 0.0 }
     }
 
-    /// What the activation function of one column reads; of a Gated SAE the magnitude.
+    /// Input of the activation function for one column; of a Gated SAE the magnitude.
     pub(crate) fn pre_activation(&self, column: usize, dot: f32, bias: f32) -> f32 {
         match self {
             Self::Gated { gain, b_mag } => dot * gain[column] + b_mag[column],

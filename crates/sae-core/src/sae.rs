@@ -53,7 +53,7 @@ pub struct Sae {
     scratch: ScratchPool,
 }
 
-/// What folds change of an SAE.
+/// The parameters of an SAE that folds change.
 pub(crate) struct Weights {
     pub(crate) input: InputMap,
     /// `[d_in, d_sae]` in any memory order.
@@ -248,13 +248,13 @@ impl Sae {
         &self.decoder.b_dec
     }
 
-    /// What is subtracted from the input before encoding, `[d_in]`, if anything.
+    /// Vector subtracted from the input before encoding, `[d_in]`, if any.
     #[must_use]
     pub fn input_shift(&self) -> Option<&[f32]> {
         self.input.input_shift.as_deref()
     }
 
-    /// How pre-activations become activations.
+    /// The activation function.
     #[must_use]
     pub fn activation(&self) -> &Activation {
         &self.activation
@@ -279,7 +279,7 @@ impl Sae {
         }
     }
 
-    /// What happens to each token before encoding.
+    /// Normalization of each token before encoding.
     #[must_use]
     pub fn normalization(&self) -> Normalization {
         self.input.normalization
@@ -291,7 +291,7 @@ impl Sae {
         self.input.act_shape
     }
 
-    /// Where the SAE belongs: model, hook, context size ...
+    /// Metadata: model, hook, context size ...
     #[must_use]
     pub fn metadata(&self) -> &SaeMetadata {
         &self.metadata

@@ -13,16 +13,16 @@ const MOST_MESSAGE_BYTES: usize = 400;
 #[error("panicked at {}: {message}", .location.as_deref().unwrap_or("an unknown place"))]
 #[non_exhaustive]
 pub struct Panicked {
-    /// What the panic said, cut after 400 bytes.
+    /// The panic message, cut after 400 bytes.
     pub message: String,
-    /// Where, as `file:line:column`; `None` where that is not known: the program replaced the panic hook after the first use of [`contained`].
+    /// Location as `file:line:column`; `None` if unknown: the program replaced the panic hook after the first use of [`contained`].
     pub location: Option<String>,
 }
 
 thread_local! {
     /// Whether this thread runs contained code that has not panicked.
     static CONTAINED: Cell<bool> = const { Cell::new(false) };
-    /// Where the last contained panic of this thread was.
+    /// Location of the last contained panic of this thread.
     static LOCATION: Cell<Option<String>> = const { Cell::new(None) };
 }
 

@@ -23,7 +23,7 @@ pub enum Error {
         path: PathBuf,
         /// The format that it should be of: `safetensors`, `npz`, `PyTorch`.
         format: &'static str,
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
     /// A pickle asks for more than plain values and tensors. It is not run, and nothing of it is kept.

@@ -22,7 +22,7 @@ pub fn read_weight_map(path: impl AsRef<Path>) -> Result<Option<BTreeMap<String,
     Ok(index.weight_map.map(|map| map.0))
 }
 
-/// What else an index says takes no memory.
+/// The keys of an index that are read. Others take no memory.
 #[derive(Deserialize)]
 struct Index {
     weight_map: Option<Once>,

@@ -2,7 +2,7 @@
 
 use crate::Dtype;
 
-/// What an array's header says.
+/// The header of an array.
 #[derive(Debug, PartialEq)]
 pub(crate) struct NpyHeader {
     /// numpy's name of the type, as written in the header.

@@ -28,9 +28,9 @@ struct Array {
     name: String,
     entry: Entry,
     header: NpyHeader,
-    /// Where its values start in the entry.
+    /// Offset of its values in the entry.
     start: u64,
-    /// How they lie there, if their type is one that is read.
+    /// Their layout, if the type is supported.
     view: Option<View>,
 }
 

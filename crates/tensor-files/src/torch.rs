@@ -6,7 +6,7 @@ use crate::{Error, Result, TensorFile};
 use std::collections::HashMap;
 use std::path::Path;
 
-/// How files of torch before 1.6 start: a pickle of one long number.
+/// Start of files of torch before 1.6: a pickle of one long number.
 pub(crate) const LEGACY_MAGIC: [u8; 15] = *b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.";
 
 /// An opened file of `torch.save` (`.pt`, `.pth`, `.bin`): its values as plain data, its tensors on demand.
@@ -38,7 +38,7 @@ pub struct TorchFile {
 struct Tensor {
     name: String,
     view: View,
-    /// Where its storage starts in the file.
+    /// Offset of its storage in the file.
     at: u64,
 }
 

@@ -25,7 +25,7 @@ pub(crate) struct Entry {
     crc: u32,
     packed: u64,
     header_at: u64,
-    /// Where its bytes start.
+    /// Offset of its bytes.
     pub(crate) at: u64,
 }
 
@@ -58,7 +58,7 @@ struct End {
     count: u64,
     size: u64,
     at: u64,
-    /// Where the directory must have ended.
+    /// Offset at which the directory must have ended.
     end: u64,
 }
 

@@ -1,4 +1,4 @@
-//! Where products run and how exactly: [`Backend`], [`Precision`], and the pair of them, [`Arithmetic`].
+//! Instruction set and precision of products: [`Backend`], [`Precision`], and the pair of them, [`Arithmetic`].
 
 use crate::kernel::{self, Kernel};
 use crate::{Error, Result};
@@ -34,7 +34,7 @@ impl Backend {
         kernel::is_available(self)
     }
 
-    /// Those that this machine has, slowest first.
+    /// The back ends that this machine supports, slowest first.
     pub fn available() -> impl Iterator<Item = Self> {
         Self::ALL.into_iter().filter(|backend| backend.is_available())
     }
@@ -75,7 +75,7 @@ impl std::str::FromStr for Backend {
     }
 }
 
-/// How exactly products are computed. With `x` the inputs, `w` the weights, `K` the inner size, `eps = 2^-24`:
+/// Precision of products. With `x` the inputs, `w` the weights, `K` the inner size, `eps = 2^-24`:
 ///
 /// ```text
 /// F32      |error| <= K eps sum|x||w|                      IEEE single precision (to first order in eps)
@@ -179,7 +179,7 @@ impl Arithmetic {
         self.precision
     }
 
-    /// What computes the products, for reports: `avx512 f32`, `amx bf16x3`, `avx2 bf16 widened` ...
+    /// Name of the kernel that computes the products, for reports: `avx512 f32`, `amx bf16x3`, `avx2 bf16 widened` ...
     #[must_use]
     pub fn kernel_name(self) -> &'static str {
         self.kernel.name()

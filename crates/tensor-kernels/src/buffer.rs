@@ -51,7 +51,7 @@ impl Buffer {
         Self { at, len, base, layout }
     }
 
-    /// How many bytes it holds.
+    /// Its size in bytes.
     pub fn len(&self) -> usize {
         self.len
     }

@@ -61,7 +61,7 @@ impl CountingAllocator {
         PEAK.store(LIVE.load(Relaxed), Relaxed);
     }
 
-    /// How often memory was asked for, reallocations among them.
+    /// Number of allocations, reallocations included.
     #[must_use]
     pub fn calls() -> u64 {
         CALLS.load(Relaxed)

@@ -1,9 +1,9 @@
-//! What computes a model or an SAE: this crate's kernels, or the reference.
+//! [`Engine`]: a model or an SAE is computed by this crate's kernels, or by the reference.
 
 use crate::{Arithmetic, Precision};
 use std::fmt;
 
-/// What computes a model or an SAE; chosen when it is loaded, because weights are held once: packed or plain.
+/// The engine that computes a model or an SAE; chosen when it is loaded, because weights are held once: packed or plain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Engine {
     /// This crate's kernels: the default.

@@ -7,7 +7,7 @@ pub struct TopEntry {
     pub value: f32,
     /// Goes along, and is not looked at (the token's id, say).
     pub note: u32,
-    /// Where it is; different for the entries of one feature.
+    /// Its address; different for the entries of one feature.
     pub address: u64,
 }
 
@@ -62,7 +62,7 @@ impl FeatureTop {
         Self { k, floor: vec![floor; features], len: vec![0; features], entries }
     }
 
-    /// What [`new`](Self::new) takes, in bytes.
+    /// Memory that [`new`](Self::new) takes, in bytes.
     #[must_use]
     pub fn memory_bytes(features: usize, k: usize) -> u64 {
         features as u64 * (2 * k as u64 * size_of::<TopEntry>() as u64 + 8)
@@ -74,7 +74,7 @@ impl FeatureTop {
         self.floor.len()
     }
 
-    /// How many are kept of each.
+    /// Number of entries kept per feature.
     #[must_use]
     pub fn k(&self) -> usize {
         self.k
@@ -107,7 +107,7 @@ impl FeatureTop {
         }
     }
 
-    /// What is held of a feature: its best `k` and up to `k` more, in no order.
+    /// Entries held for a feature: its best `k` and up to `k` more, unordered.
     ///
     /// # Panics
     /// If there is no such feature.

@@ -1,4 +1,4 @@
-//! How a product is divided into cells that run in parallel.
+//! Division of a product into cells that run in parallel.
 
 use crate::{Error, PackedRows, Result, TILE_COLS};
 use std::ops::Range;
@@ -13,7 +13,7 @@ const MIN_WORK: usize = 1 << 18;
 /// A division of `rows x cols` into cells, row ranges by column ranges. Cells split neither a panel of [`TILE_COLS`] columns nor a
 /// block of rows that the kernel computes together.
 ///
-/// What a product computes does not depend on it; only who computes it.
+/// The result of a product does not depend on it, only the thread that computes each cell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grid {
     rows: usize,

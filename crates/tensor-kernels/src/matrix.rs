@@ -162,7 +162,7 @@ impl PackedMatrix {
         self.n
     }
 
-    /// What it is packed for.
+    /// The arithmetic it is packed for.
     #[must_use]
     pub fn arithmetic(&self) -> Arithmetic {
         self.arithmetic

@@ -38,7 +38,7 @@ pub(crate) fn for_row_pairs(
     parts.enumerate().for_each(|(i, (x, y))| f(i * rows, x, y));
 }
 
-/// How many rows of `width` a slice holds.
+/// Number of rows of `width` in a slice.
 pub(crate) fn count_rows(what: &'static str, x: &[f32], width: usize) -> Result<usize> {
     let rows = x.len().checked_div(width).unwrap_or(0);
     check_len(what, rows * width, x.len())?;

@@ -4,7 +4,7 @@ use crate::parallel::{check_len, count_rows, for_rows};
 use crate::simd::{Simd, Vector, entry};
 use crate::{Backend, Error, Result};
 
-/// Which two entries of a head are rotated together, with `r` the number of entries that are rotated.
+/// Pairing of the entries of a head that are rotated together, with `r` the number of entries that are rotated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RopeLayout {
@@ -26,7 +26,7 @@ pub struct RopeShape {
     pub d_head: usize,
     /// Entries that are rotated, from the first on; even. The rest stays as it is.
     pub d_rotary: usize,
-    /// Which entries are rotated together.
+    /// Pairing of the entries that are rotated together.
     pub pairs: RopeLayout,
 }
 

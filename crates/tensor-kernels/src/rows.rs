@@ -104,7 +104,7 @@ impl PackedRows {
         self.k
     }
 
-    /// What they are packed for.
+    /// The arithmetic they are packed for.
     #[must_use]
     pub fn arithmetic(&self) -> Arithmetic {
         self.arithmetic

@@ -20,7 +20,7 @@ pub struct SelfTest {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct KernelCheck {
-    /// What was computed: `product`, `sparse encoder`, `softmax` ...
+    /// The operation: `product`, `sparse encoder`, `softmax` ...
     pub operation: &'static str,
     /// The kernel: `f32fast (amx bf16x3)` for products, `avx512` for what depends on the back end alone.
     pub kernel: String,

@@ -29,7 +29,7 @@ impl ActivationCache<'_> {
         }))
     }
 
-    /// What each component adds to the logit of a token, or with `against` to the difference of two logits: `[component, batch, pos]`.
+    /// Contribution of each component to the logit of a token, or with `against` to the difference of two logits: `[component, batch, pos]`.
     /// `tokens` (and `against`) have one token for all rows, or one for each. Components that add up to the final stream add up to the logit
     /// less [`logit_bias`](Self::logit_bias) (before a soft-cap, where the family has one).
     ///
@@ -42,7 +42,7 @@ impl ActivationCache<'_> {
         Ok(normed.components().broadcast_mul(&directions.unsqueeze(1)?)?.sum(D::Minus1)?)
     }
 
-    /// What the bias of the final norm and that of the unembedding add to the logit of a token, or to a difference: `[batch]`.
+    /// Contribution of the biases of the final norm and of the unembedding to the logit of a token, or to a difference: `[batch]`.
     ///
     /// # Errors
     /// As [`logit_attrs`](Self::logit_attrs).

@@ -1,4 +1,4 @@
-//! Where a model's answer comes from: the residual stream in parts, and what each part adds to a logit.
+//! Decomposition of the residual stream, and the contribution of each part to a logit.
 
 mod attribution;
 mod heads;

@@ -34,7 +34,7 @@ impl ResidualStack {
         Self::new(labels, Tensor::stack(&parts, 0)?)
     }
 
-    /// What each component is.
+    /// Labels of the components.
     #[must_use]
     pub fn labels(&self) -> &[String] {
         &self.labels

@@ -1,4 +1,4 @@
-//! What a chat template reads: [`Conversation`].
+//! [`Conversation`]: the input of a chat template.
 
 use super::fail;
 use crate::Result;

@@ -1,4 +1,4 @@
-//! What transformers adds to Jinja, and how Python writes JSON and dates.
+//! Functions that transformers adds to Jinja, and JSON and dates in Python's format.
 
 use minijinja::value::{Kwargs, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, Value};

@@ -1,4 +1,4 @@
-//! Where a chat template is: beside a tokenizer, or in a GGUF file.
+//! Locations of a chat template: beside a tokenizer, or in a GGUF file.
 
 use super::{ChatTemplate, MAX_TEMPLATE_BYTES, fail};
 use crate::gguf::GgufFile;

@@ -12,11 +12,11 @@ const SMALLEST: usize = 64;
 /// `cos` and `sin` of every `(position, pair)`, row after row. Angles are products of f32, as in transformers.
 #[derive(Clone, Debug)]
 pub(crate) struct RopeTable {
-    /// How many positions they reach.
+    /// Number of positions.
     pub positions: usize,
-    /// How many entries of a head are turned, the first ones.
+    /// Number of rotated entries of a head, the first ones.
     pub d_rotary: usize,
-    /// Which two entries make a pair.
+    /// Pairing of entries.
     pub pairs: RopeLayout,
     /// `[positions * d_rotary / 2]`
     pub cos: Vec<f32>,

@@ -1,4 +1,4 @@
-//! Which family a `model_type` means.
+//! Maps `model_type` to a family.
 
 use super::gemma::Gemma;
 use super::gemma2::Gemma2;
@@ -27,9 +27,9 @@ use tensor_kernels::{Engine, Operand};
 
 /// A family as files name it.
 pub(crate) struct Known {
-    /// What `model_type` says.
+    /// Values of `model_type`.
     model_types: &'static [&'static str],
-    /// What comes before the names of its tensors; the first that fits is removed.
+    /// Prefixes of its tensors' names; the first that fits is removed.
     prefixes: &'static [&'static str],
     load: Load,
 }
@@ -81,7 +81,7 @@ impl AnyModel {
         KNOWN.iter().flat_map(|known| known.model_types).copied()
     }
 
-    /// What the configuration says it is: `gpt2`, `llama` ...
+    /// The configuration's `model_type`: `gpt2`, `llama` ...
     #[must_use]
     pub fn model_type(&self) -> &'static str {
         self.model_type

@@ -13,7 +13,7 @@ use crate::{
 use candle_core::Tensor;
 use tensor_kernels::{Engine, Operand};
 
-/// What one family of decoders is: its dimensions, where its weights are, and its equations.
+/// A family of decoders: its dimensions, the names of its weights, and its equations.
 pub(crate) trait Family: Sized + Send + Sync + 'static {
     /// Reads a configuration in Hugging Face's words, whose `model_type` is one of the family's.
     fn parse(config: &Config) -> Result<Self>;

@@ -1,4 +1,4 @@
-//! What one more token costs, counted: it does not grow with the tokens before it.
+//! Counted cost of one more token: it does not grow with the tokens before it.
 
 use super::angles::COMPUTED;
 use super::gpt2::Gpt2;

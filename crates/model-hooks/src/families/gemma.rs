@@ -12,7 +12,7 @@ use crate::run::{BlockPass, ForwardPass, PassResult};
 use crate::weights::{BlockWeights, EmbedWeights, Raw, RawEmbed, TensorSource};
 use crate::{HookPoint, ModelShape, Result, Site, TokenBatch};
 
-/// What a Gemma 1 `config.json` says about the arithmetic.
+/// The arithmetic of a Gemma 1 `config.json`.
 #[derive(Clone, Debug)]
 struct GemmaConfig {
     shape: ModelShape,

@@ -12,7 +12,7 @@ use crate::run::{BlockPass, ForwardPass, PassResult};
 use crate::weights::{BlockWeights, EmbedWeights, Raw, RawEmbed, TensorSource};
 use crate::{HookPoint, ModelShape, Result, Site, TokenBatch};
 
-/// What a Gemma 2 `config.json` says about the arithmetic.
+/// The arithmetic of a Gemma 2 `config.json`.
 #[derive(Clone, Debug)]
 struct Gemma2Config {
     shape: ModelShape,
@@ -25,7 +25,7 @@ struct Gemma2Config {
     attn_softcap: Option<f64>,
     /// `c` in `c tanh(logit / c)`.
     logit_softcap: Option<f64>,
-    /// How many keys a query of each layer sees.
+    /// Number of keys that a query of each layer sees.
     windows: Vec<Option<usize>>,
     attention_bias: bool,
     tied: bool,

@@ -14,7 +14,7 @@ use crate::weights::{BlockWeights, EmbedWeights, Raw, RawEmbed, TensorSource};
 use crate::{HookPoint, ModelShape, Result, Site, TokenBatch};
 use serde_json::Value;
 
-/// What a Gemma 3 `config.json` says about the arithmetic.
+/// The arithmetic of a Gemma 3 `config.json`.
 #[derive(Clone, Debug)]
 struct Gemma3Config {
     shape: ModelShape,
@@ -26,7 +26,7 @@ struct Gemma3Config {
     global_rope: Rope,
     /// Scores are divided by its root.
     query_pre_attn_scalar: f64,
-    /// How many keys a query of each layer sees.
+    /// Number of keys that a query of each layer sees.
     windows: Vec<Option<usize>>,
     attention_bias: bool,
     tied: bool,

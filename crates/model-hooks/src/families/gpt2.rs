@@ -10,7 +10,7 @@ use crate::run::{BlockPass, ForwardPass, PassResult};
 use crate::weights::{BlockWeights, EmbedWeights, Linear, NormWeights, Raw, RawEmbed, TensorSource};
 use crate::{HookPoint, ModelShape, Result, Site, TokenBatch};
 
-/// What a GPT-2 `config.json` says about the arithmetic.
+/// The arithmetic of a GPT-2 `config.json`.
 #[derive(Clone, Debug)]
 pub(crate) struct Gpt2Config {
     shape: ModelShape,
@@ -48,7 +48,7 @@ pub(crate) struct Gpt2 {
 }
 
 impl Gpt2 {
-    /// What the scores of a layer are divided by.
+    /// Divisor of the scores of a layer.
     fn attn_divisor(&self, layer: usize) -> f64 {
         let by_width = if self.config.scale_attn_weights { (self.config.shape.d_head as f64).sqrt() } else { 1.0 };
         let by_layer = if self.config.scale_attn_by_inverse_layer_idx { (layer + 1) as f64 } else { 1.0 };

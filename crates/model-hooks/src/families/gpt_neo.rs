@@ -17,7 +17,7 @@ pub(crate) struct GptNeo {
     shape: ModelShape,
     eps: f64,
     activation: Activation,
-    /// How many keys a query of each layer sees at most, its own included; `None` in global layers.
+    /// Maximum number of keys that a query of each layer sees, its own included; `None` in global layers.
     pub(super) windows: Vec<Option<usize>>,
     tied: bool,
 }

@@ -51,23 +51,23 @@ pub(super) fn parse_windows(c: &Config, n_layers: usize, slides: impl Fn(usize) 
     Ok(slides.into_iter().map(|slides| window.filter(|_| slides)).collect())
 }
 
-/// What checkpoints may hold beside the weights: the rotary speeds of old ones, and a tied unembedding, which repeats the embedding.
+/// Tensors of checkpoints to ignore: the rotary frequencies of old ones, and a tied unembedding, which repeats the embedding.
 pub(super) fn spares(tensor: &str, tied: bool) -> bool {
     tensor.ends_with(".rotary_emb.inv_freq") || (tied && tensor == "lm_head.weight")
 }
 
-/// Which linear maps have a bias.
+/// Linear maps that have a bias.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Biases {
-    /// Those that make queries, keys and values.
+    /// The maps to queries, keys and values.
     pub qkv: bool,
     /// The one behind attention.
     pub o: bool,
-    /// Those of the MLP.
+    /// The maps of the MLP.
     pub mlp: bool,
 }
 
-/// Where the weights are: `embed_tokens`, `layers.{layer}.self_attn`, `layers.{layer}.mlp`, `norm`, `lm_head`.
+/// Names of the weights: `embed_tokens`, `layers.{layer}.self_attn`, `layers.{layer}.mlp`, `norm`, `lm_head`.
 pub(super) struct Checkpoint<'a> {
     /// The tensors.
     pub files: &'a dyn TensorSource,

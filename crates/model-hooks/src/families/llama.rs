@@ -12,7 +12,7 @@ use crate::run::{BlockPass, ForwardPass, PassResult};
 use crate::weights::{BlockWeights, EmbedWeights, Raw, RawEmbed, TensorSource};
 use crate::{HookPoint, ModelShape, Result, Site, TokenBatch};
 
-/// What a Llama `config.json` says about the arithmetic.
+/// The arithmetic of a Llama `config.json`.
 #[derive(Clone, Debug)]
 struct LlamaConfig {
     shape: ModelShape,

@@ -13,14 +13,14 @@ use crate::weights::{BlockWeights, EmbedWeights, Raw, RawEmbed, TensorSource};
 use crate::{HookPoint, ModelShape, Result, Site, TokenBatch};
 use serde_json::Value;
 
-/// What a Mistral `config.json` says about the arithmetic.
+/// The arithmetic of a Mistral `config.json`.
 #[derive(Clone, Debug)]
 struct MistralConfig {
     shape: ModelShape,
     eps: f64,
     activation: Activation,
     rope: Rope,
-    /// How many keys a query sees.
+    /// Number of keys that a query sees.
     window: Option<usize>,
     tied: bool,
 }

@@ -14,7 +14,7 @@ use crate::run::{BlockPass, ForwardPass, PassResult};
 use crate::weights::{BlockWeights, EmbedWeights, Raw, RawEmbed, TensorSource};
 use crate::{HookPoint, ModelShape, Result, Site, TokenBatch};
 
-/// What a OLMo 2 `config.json` says about the arithmetic.
+/// The arithmetic of an OLMo 2 `config.json`.
 #[derive(Clone, Debug)]
 struct Olmo2Config {
     shape: ModelShape,

@@ -20,7 +20,7 @@ pub(crate) struct Phi3 {
     eps: f64,
     activation: Activation,
     rope: LongRope,
-    /// How many keys a query sees at most, its own included.
+    /// Maximum number of keys that a query sees, its own included.
     window: Option<usize>,
     tied: bool,
 }

@@ -12,14 +12,14 @@ use crate::run::{BlockPass, ForwardPass, PassResult};
 use crate::weights::{BlockWeights, EmbedWeights, Raw, RawEmbed, TensorSource};
 use crate::{HookPoint, ModelShape, Result, Site, TokenBatch};
 
-/// What a Qwen 2 `config.json` says about the arithmetic.
+/// The arithmetic of a Qwen 2 `config.json`.
 #[derive(Clone, Debug)]
 struct Qwen2Config {
     shape: ModelShape,
     eps: f64,
     activation: Activation,
     rope: Rope,
-    /// How many keys a query of each layer sees.
+    /// Number of keys that a query of each layer sees.
     windows: Vec<Option<usize>>,
     tied: bool,
 }

@@ -13,14 +13,14 @@ use crate::run::{BlockPass, ForwardPass, PassResult};
 use crate::weights::{BlockWeights, EmbedWeights, Raw, RawEmbed, TensorSource};
 use crate::{HookPoint, ModelShape, Result, Site, TokenBatch};
 
-/// What a Qwen 3 `config.json` says about the arithmetic.
+/// The arithmetic of a Qwen 3 `config.json`.
 #[derive(Clone, Debug)]
 struct Qwen3Config {
     shape: ModelShape,
     eps: f64,
     activation: Activation,
     rope: Rope,
-    /// How many keys a query of each layer sees.
+    /// Number of keys that a query of each layer sees.
     windows: Vec<Option<usize>>,
     attention_bias: bool,
     tied: bool,

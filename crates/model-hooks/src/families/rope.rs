@@ -5,16 +5,16 @@ use crate::Result;
 use crate::config::Config;
 use tensor_kernels::RopeLayout;
 
-/// How fast each pair of a head turns.
+/// Rotary frequencies (`inv_freq`) of each pair of dimensions.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Rope {
     /// Base of the geometric series of angular speeds.
     pub theta: f64,
-    /// What was done to reach longer contexts.
+    /// Scaling for longer contexts.
     pub scaling: RopeScaling,
-    /// How many entries of a head are turned, the first ones; even.
+    /// Number of rotated entries of a head, the first ones; even.
     pub d_rotary: usize,
-    /// Which two entries make a pair.
+    /// Pairing of entries.
     pub pairs: RopeLayout,
 }
 
@@ -24,7 +24,7 @@ impl Default for RopeKeys {
     }
 }
 
-/// What a family's configurations call the base and the share of a head at the top level.
+/// A family's top-level keys for the base and the rotated fraction of a head.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RopeKeys {
     /// The base.

@@ -17,7 +17,7 @@ pub(crate) enum RopeScaling {
     /// A base that grows with the length `n` of a text above `n_ctx`: `theta (factor n / n_ctx - (factor - 1))^(d / (d - 2))`, with `d`
     /// entries of a head that are turned.
     Dynamic {
-        /// How much longer texts may get.
+        /// Factor by which the context grows.
         factor: f64,
         /// Up to this length nothing is stretched.
         n_ctx: usize,
@@ -32,7 +32,7 @@ pub(crate) enum RopeScaling {
     Long {
         /// `d_rotary / 2` divisors.
         factors: Vec<f32>,
-        /// What `cos` and `sin` are multiplied by.
+        /// Factor of `cos` and `sin`.
         magnitude: f64,
     },
     /// Llama 3.1's: slow pairs divided by `factor`, fast ones kept, a ramp between.
@@ -54,7 +54,7 @@ pub(crate) enum RopeScaling {
         low: f64,
         /// The first pair that is divided.
         high: f64,
-        /// What `cos` and `sin` are multiplied by.
+        /// Factor of `cos` and `sin`.
         magnitude: f64,
     },
 }
@@ -94,7 +94,7 @@ impl RopeScaling {
         }
     }
 
-    /// What `cos` and `sin` are multiplied by.
+    /// Factor of `cos` and `sin`.
     pub fn magnitude(&self) -> f32 {
         match *self {
             Self::Long { magnitude, .. } | Self::Yarn { magnitude, .. } => magnitude as f32,

@@ -1,11 +1,11 @@
-//! Which token comes next: [`Sampling`].
+//! [`Sampling`]: choice of the next token.
 
 use crate::{Error, Result};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::cmp::Ordering;
 
-/// How the next token is chosen from its logits. Of equal logits the lower id counts as the likelier.
+/// Choice of the next token from its logits. Of equal logits the lower id counts as the likelier.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub enum Sampling {
@@ -30,9 +30,9 @@ pub enum Sampling {
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct SamplingOptions {
-    /// What logits are divided by; more than 0.
+    /// Divisor of the logits; more than 0.
     pub temperature: f64,
-    /// How many of the likeliest tokens are kept, at least 1; `None`: all.
+    /// Number of likeliest tokens kept, at least 1; `None`: all.
     pub top_k: Option<usize>,
     /// The share of probability that is kept, more than 0 and at most 1; `None`: all of it.
     pub top_p: Option<f64>,

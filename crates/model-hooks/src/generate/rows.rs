@@ -7,13 +7,13 @@ use crate::{AddBos, Error, PaddingSide, Result, Tap, TokenBatch, Tokenizer};
 use candle_core::Tensor;
 use std::ops::ControlFlow;
 
-/// How [`generate`] goes on and when it ends.
+/// Options of [`generate`].
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct GenerateOptions {
-    /// How many tokens a row gets at most.
+    /// Maximum number of new tokens per row.
     pub max_new_tokens: usize,
-    /// How each is chosen.
+    /// Choice of each token.
     pub sampling: Sampling,
     /// A row ends with any of these. [`generate_text`](crate::LanguageModel::generate_text) adds
     /// [`LanguageModel::eos_ids`](crate::LanguageModel::eos_ids).
@@ -46,7 +46,7 @@ impl Default for GenerateOptions {
 pub struct GeneratedToken {
     /// Its row.
     pub row: usize,
-    /// How many tokens the row got before.
+    /// Number of tokens generated for the row before.
     pub index: usize,
     /// The token.
     pub id: u32,
@@ -68,7 +68,7 @@ pub enum StopReason {
     Caller,
 }
 
-/// What a row got.
+/// Tokens generated for a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GeneratedSequence {
@@ -97,7 +97,7 @@ impl GeneratedSequence {
     }
 }
 
-/// What [`generate`] returns.
+/// Result of [`generate`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GenerationOutput {

@@ -35,7 +35,7 @@ impl<'t> TextStream<'t> {
         Ok(new)
     }
 
-    /// What never became complete.
+    /// The text that never became complete.
     pub fn rest(&mut self) -> Result<String> {
         let all = self.tokenizer.decode(&self.ids[self.from..])?;
         let new = self.beyond(&all)?;
@@ -43,7 +43,7 @@ impl<'t> TextStream<'t> {
         Ok(new)
     }
 
-    /// What `all` has beyond the text that has been returned.
+    /// The part of `all` beyond the text already returned.
     fn beyond(&self, all: &str) -> Result<String> {
         let before = self.tokenizer.decode(&self.ids[self.from..self.to])?;
         let same: usize = all.chars().zip(before.chars()).take_while(|(a, b)| a == b).map(|(a, _)| a.len_utf8()).sum();
@@ -57,7 +57,7 @@ pub(super) struct StopTexts<'s> {
     held: String,
 }
 
-/// What may be shown after a piece has come.
+/// The text that may be shown after a piece.
 #[derive(Debug, PartialEq)]
 pub(super) enum Shown {
     /// This, and there may be more.
@@ -85,7 +85,7 @@ impl<'s> StopTexts<'s> {
         Shown::More(std::mem::replace(&mut self.held, held))
     }
 
-    /// What was held back, when nothing more comes.
+    /// The text held back, at the end of the stream.
     pub fn rest(self) -> String {
         self.held
     }

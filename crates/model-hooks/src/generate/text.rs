@@ -5,11 +5,11 @@ use super::{Generate, GenerateOptions, GeneratedToken, StopReason, generate};
 use crate::{Error, LanguageModel, Result, Tap};
 use std::ops::ControlFlow;
 
-/// What [`LanguageModel::generate_text`] returns.
+/// Result of [`LanguageModel::generate_text`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GeneratedText {
-    /// What was added to the prompt, without a stop token or stop text.
+    /// The generated text, without a stop token or stop text.
     pub text: String,
     /// The prompt's tokens, BOS included.
     pub prompt_ids: Vec<u32>,
@@ -90,7 +90,7 @@ struct Text<'a> {
     stream: TextStream<'a>,
     stops: StopTexts<'a>,
     text: String,
-    /// Which stop text came.
+    /// The stop text that was generated.
     found: Option<usize>,
     failed: Option<Error>,
     on_text: &'a mut dyn FnMut(&str) -> ControlFlow<()>,

@@ -36,7 +36,7 @@ pub struct GgufFile {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GgufTensor {
-    /// How the elements are stored.
+    /// Storage type of the elements.
     pub kind: TensorType,
     /// Slowest-running dimension first, as everywhere in this crate: a projection is `[out, in]`. The file stores the reverse.
     pub shape: Vec<usize>,

@@ -1,4 +1,4 @@
-//! What cuts a text before byte-level BPE. A GGUF file does not hold the rule, only a name for it (`tokenizer.ggml.pre`).
+//! Pre-tokenizers of byte-level BPE. A GGUF file does not hold the rule, only a name for it (`tokenizer.ggml.pre`).
 
 use tokenizers::normalizers::NFC;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;

@@ -1,6 +1,6 @@
 use std::fmt;
 
-/// How a tensor's elements are stored: plain floats, or blocks of small integers with scales.
+/// Storage type of a tensor: plain floats, or blocks of small integers with scales.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TensorType {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 pub struct Intervention {
     /// TransformerLens' name of the hook point.
     pub point: String,
-    /// What is done.
+    /// The operation.
     pub op: Op,
     /// For `scale` and `add`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -30,7 +30,7 @@ pub struct Intervention {
     pub heads: Option<IndexSpec>,
 }
 
-/// What an [`Intervention`] does.
+/// The operation of an [`Intervention`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]

@@ -1,4 +1,4 @@
-//! What the families' equations are written in: [`Math`], with two executors.
+//! [`Math`]: the operations in which the families' equations are written, with two executors.
 //!
 //! [`Reference`] computes with candle's tensors, one operation after the other. [`Kernels`] computes the same equations in reused
 //! buffers; what is not tapped is fused (a norm goes straight into packed rows, a non-linearity or a sum into the product before it).
@@ -19,14 +19,14 @@ use crate::weights::{Hold, Linear, NormWeights};
 use crate::{HookPoint, Result, TokenBatch};
 use candle_core::Tensor;
 
-/// What attention does to its scores.
+/// Divisor, softcap and window of attention scores.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct AttentionSpec {
-    /// What they are divided by.
+    /// Divisor of the scores.
     pub divisor: f64,
     /// `c` in `c tanh(score / c)`.
     pub softcap: Option<f64>,
-    /// How many keys a query sees at most: the last ones, its own included.
+    /// Maximum number of keys that a query sees: the last ones, its own included.
     pub window: Option<usize>,
 }
 
@@ -37,7 +37,7 @@ impl AttentionSpec {
     }
 }
 
-/// What a norm of queries or keys is taken over.
+/// Values over which a norm of queries or keys is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NormAxis {
     /// The last axis: each head by itself.

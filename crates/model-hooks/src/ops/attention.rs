@@ -1,4 +1,4 @@
-//! What attention does between its matrix products.
+//! Attention between its matrix products.
 
 use super::{MIN_PART, exp, map_rows, max, tracked};
 use crate::Result;

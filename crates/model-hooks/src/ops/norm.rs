@@ -4,7 +4,7 @@ use super::{map_rows, sum, tracked, with_slice};
 use crate::Result;
 use candle_core::Tensor;
 
-/// What a norm divides by.
+/// Divisor of a norm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NormKind {
     /// Centers, then divides by the root mean square.
@@ -16,7 +16,7 @@ pub(crate) enum NormKind {
 /// The norm that a family uses.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Norm {
-    /// What it divides by.
+    /// Its divisor.
     pub kind: NormKind,
     /// Added to the mean square.
     pub eps: f64,

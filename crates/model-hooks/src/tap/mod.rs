@@ -1,4 +1,4 @@
-//! What can be attached to a forward pass: the [`Tap`] trait, the taps that come with the crate, and how taps combine.
+//! Taps of a forward pass: the [`Tap`] trait, the taps of this crate, and combinations of taps.
 
 mod capture;
 mod combine;

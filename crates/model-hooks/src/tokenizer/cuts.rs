@@ -1,4 +1,4 @@
-//! Where a long text may be cut so that tokenizing the pieces gives the tokens of the whole.
+//! Positions at which a long text may be cut so that tokenizing the pieces gives the tokens of the whole.
 
 use serde_json::Value;
 

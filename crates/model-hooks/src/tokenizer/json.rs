@@ -1,4 +1,4 @@
-//! What a `tokenizer.json` may not hold. It is checked before the `tokenizers` crate sees it, which believes the file.
+//! Checks of a `tokenizer.json` before it is passed to the `tokenizers` crate, which does not validate it.
 
 use super::{patterns, precompiled};
 use serde::Deserialize;

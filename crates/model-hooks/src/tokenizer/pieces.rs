@@ -1,4 +1,4 @@
-//! What each id prints as, alone and among its neighbors.
+//! Text of each id, alone and among its neighbors.
 
 use super::cuts::names_type;
 use super::{caught, no_token};
@@ -11,7 +11,7 @@ pub(super) struct Pieces {
     bytes: Vec<Vec<u8>>,
 }
 
-/// How a vocabulary writes bytes.
+/// Representation of bytes in a vocabulary.
 #[derive(Clone, Copy, PartialEq)]
 enum Alphabet {
     /// GPT-2's printable character for each byte.

@@ -1,4 +1,4 @@
-//! Which tokens have a role, by the small files beside a tokenizer.
+//! Roles of tokens, from the small files beside a tokenizer.
 
 use super::SpecialTokens;
 use super::side_files::{SideFile, SideFiles, unusable};

@@ -45,7 +45,7 @@ impl SideFile {
     }
 }
 
-/// What a folder says about its tokenizer beside the tokenizer itself.
+/// The files of a folder that describe its tokenizer, beside the tokenizer itself.
 pub(super) struct SideFiles {
     /// `tokenizer_config.json`.
     pub tokenizer_config: SideFile,

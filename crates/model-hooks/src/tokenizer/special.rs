@@ -1,4 +1,4 @@
-//! Which ids are special, and what a tokenizer's template adds by itself.
+//! Special ids, and the tokens that a tokenizer's template adds by itself.
 
 use crate::{Error, Result};
 use std::collections::BTreeSet;
@@ -39,7 +39,7 @@ impl SpecialTokens {
     }
 }
 
-/// What the tokenizer's own files put around a text.
+/// Tokens that the tokenizer's own template puts around a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Template {
     Nothing,

@@ -17,7 +17,7 @@ const MAX_BYTES: u64 = 1 << 26;
 
 /// A kind of tokenizer that is stored so.
 struct Kind {
-    /// What `tokenizer_class` of `tokenizer_config.json` says.
+    /// `tokenizer_class` of `tokenizer_config.json`.
     classes: &'static [&'static str],
     /// The models that have it, by `model_type` of `config.json`, for folders whose `tokenizer_class` says nothing.
     model_types: &'static [&'static str],

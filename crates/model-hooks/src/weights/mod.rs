@@ -102,7 +102,7 @@ pub(crate) struct EmbedWeights<F: Form> {
 /// All weights of a decoder.
 #[derive(Debug)]
 pub(crate) struct Weights<F: Form> {
-    /// What is not in a block.
+    /// Weights outside of the blocks.
     pub ends: EmbedWeights<F>,
     /// The blocks, first to last.
     pub blocks: Vec<BlockWeights<F>>,
@@ -193,7 +193,7 @@ pub(crate) trait Hold: Form {
     }
 }
 
-/// Where a family's weights come from: tensors under Hugging Face's names, without the family's prefix.
+/// Source of a family's weights: tensors under Hugging Face's names, without the family's prefix.
 pub(crate) trait TensorSource: Sync {
     /// Reads a tensor as f32; its shape must be the expected one, its values finite.
     fn take(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>>;

@@ -1,4 +1,4 @@
-//! What circuit-tracer's folders have in common: one file for each layer, and `config.yaml` for all of them.
+//! Shared by the readers of circuit-tracer's folders: one file for each layer, and `config.yaml` for all of them.
 
 use super::source::Source;
 use super::weights::{agree, vector};
@@ -141,7 +141,7 @@ pub(super) fn bad(path: &Path, key: &str, expected: impl Into<String>, found: St
     Error::BadKey { path: path.into(), key: key.into(), expected: expected.into(), found }
 }
 
-/// What all of these transcoders need of the model: its norms as they are in its files.
+/// Metadata of all of these transcoders: the model's norms stay as in its files.
 pub(super) fn needs() -> SaeMetadata {
     let unfolded = json!({ "fold_ln": false }).as_object().cloned().unwrap_or_default();
     SaeMetadata { prepend_bos: Some(true), model_from_pretrained_kwargs: unfolded, ..SaeMetadata::default() }

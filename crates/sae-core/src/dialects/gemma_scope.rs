@@ -29,7 +29,7 @@ fn files(path: &str) -> Files {
     Files { required: vec![format!("{path}/{FILE}")], optional: vec![] }
 }
 
-/// What the names of repository and folder say.
+/// Facts from the names of repository and folder.
 #[derive(Debug, PartialEq)]
 struct Names {
     metadata: SaeMetadata,

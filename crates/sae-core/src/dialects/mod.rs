@@ -36,7 +36,7 @@ struct Reader {
     dialect: SaeFormat,
     /// Whether the folder or file looks like this format. Cheap: names, and at most a configuration or a header.
     recognizes: fn(&Path) -> bool,
-    /// What must be fetched for the SAE at `path` of a repository.
+    /// Files to fetch for the SAE at `path` of a repository.
     files: fn(path: &str) -> Files,
     open: fn(&Source<'_>) -> Result<Dictionary>,
 }
@@ -119,7 +119,7 @@ fn reader(dialect: SaeFormat) -> Result<&'static Reader> {
     })
 }
 
-/// What lies at `path`, in a few words.
+/// A short description of the files at `path`.
 fn held(path: &Path) -> String {
     let Ok(entries) = std::fs::read_dir(path) else { return "one file".into() };
     let mut names: Vec<String> =

@@ -14,14 +14,14 @@ pub struct Origin {
     pub path: String,
 }
 
-/// How to open published files.
+/// Options for opening published files.
 #[derive(Clone, Debug, Default)]
 pub struct OpenOptions {
     /// The format. `None`: what the files look like.
     pub dialect: Option<SaeFormat>,
     /// Where the files were published; `None`: the local path is used in its place.
     pub origin: Option<Origin>,
-    /// Which layer, where a folder holds one SAE for each.
+    /// The layer, where a folder holds one SAE for each.
     pub layer: Option<usize>,
     /// Put over what the files say, under SAELens' names of a configuration's keys (`hook_name`, `d_sae`, `k`, ..).
     pub overrides: Map<String, Value>,
@@ -62,7 +62,7 @@ pub(super) fn at(folder: &str, name: &str) -> String {
     if folder.is_empty() || folder == "." { name.into() } else { format!("{folder}/{name}") }
 }
 
-/// What a format's reader is given: the folder or file, and what is known besides.
+/// Input of a format's reader: the folder or file, and the caller's options.
 pub(super) struct Source<'a> {
     pub(super) path: &'a Path,
     pub(super) options: &'a OpenOptions,
@@ -112,7 +112,7 @@ impl<'a> Source<'a> {
         if unknown.is_empty() { Ok(()) } else { Err(Error::UnknownKeys { path: keys.path.into(), keys: unknown }) }
     }
 
-    /// What is the same for every format: overrides of the metadata, and the factor of the norms.
+    /// Steps shared by all formats: overrides of the metadata, and the norm factor.
     pub(super) fn finish(&self, dialect: SaeFormat, opened: Dictionary) -> Result<Dictionary> {
         let mut metadata = opened.metadata().overridden(self.path, &self.options.overrides)?;
         metadata.notes.append(&mut self.notes.borrow_mut());

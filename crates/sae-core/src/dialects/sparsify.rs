@@ -67,7 +67,7 @@ fn training(path: &Path) -> Result<SaeMetadata> {
     })
 }
 
-/// What the folder's name and the training's configuration tell.
+/// Facts from the folder's name and the training configuration.
 fn metadata(source: &Source<'_>, transcode: bool) -> Result<SaeMetadata> {
     let path = source.published_path();
     let module = path.trim_end_matches('/').rsplit('/').next().unwrap_or_default().replace("layers_", "layers.");

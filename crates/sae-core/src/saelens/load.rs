@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tensor_files::SafetensorsFile;
 use tensor_kernels::Engine;
 
-/// How to open an SAE.
+/// Options for opening an SAE.
 #[derive(Clone, Debug, Default)]
 pub struct LoadOptions {
     /// Keys of `cfg.json` that are unknown here and that the caller knows to be without effect.

@@ -49,13 +49,13 @@ pub struct TemporalSae {
     /// `W_dec` as a product, for dense codes.
     project: Encoder,
     decoder: Decoder,
-    /// What is added to the norm of a prediction: 1e-6 in the units that training saw.
+    /// Added to the norm of a prediction: 1e-6 in the units of training.
     eps: f64,
     metadata: Arc<SaeMetadata>,
     scratch: ScratchPool,
 }
 
-/// What one row of tokens comes to.
+/// Result for one row of tokens.
 struct Row {
     /// `[pos, d_in]`: what the predictions decode to.
     decoded: Vec<f32>,
@@ -84,7 +84,7 @@ impl TemporalSae {
         &self.decoder.w_dec
     }
 
-    /// Where it belongs: model, hook, context size ...
+    /// Metadata: model, hook, context size ...
     #[must_use]
     pub fn metadata(&self) -> &SaeMetadata {
         &self.metadata

@@ -26,13 +26,13 @@ pub struct TemporalParts {
     pub n_heads: usize,
     /// Novel codes that a token keeps at most; `None`: all above zero.
     pub k: Option<usize>,
-    /// What inputs are multiplied and outputs divided by.
+    /// Factor by which inputs are multiplied and outputs divided.
     pub activation_normalization_factor: f32,
-    /// What else happens to each token before, and is undone after.
+    /// Further normalization of each token before encoding, undone after decoding.
     pub normalization: Normalization,
     /// Whether inputs may come split into heads.
     pub act_shape: InputShape,
-    /// Where it belongs.
+    /// Metadata: model, hook, context size ...
     pub metadata: SaeMetadata,
 }
 

@@ -50,7 +50,7 @@ impl AtomicFolder {
         Ok(Self { target, new, _lock: lock })
     }
 
-    /// Where the files go meanwhile.
+    /// Path of the folder while it is filled.
     #[must_use]
     pub fn path(&self) -> &Path {
         self.new.path()

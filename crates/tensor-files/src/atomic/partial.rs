@@ -8,11 +8,11 @@ use std::io::ErrorKind;
 use std::path::Path;
 use tempfile::{NamedTempFile, TempDir};
 
-/// What every such name begins with.
+/// Prefix of all partial names.
 const PREFIX: &str = ".partial-";
 /// Characters at the end of such a name that are drawn at random.
 const RANDOM: usize = 6;
-/// How much of the final name is in it, in bytes: file systems bound the length of a name.
+/// Bytes of the final name in it: file systems limit the length of a name.
 const MOST_NAME_BYTES: usize = 100;
 /// Attempts where another process deletes the new partial before it is locked.
 const TRIES: usize = 16;

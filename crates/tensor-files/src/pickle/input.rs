@@ -19,7 +19,7 @@ impl<R: Read> Input<R> {
         Self { stream: BufReader::with_capacity(1 << 14, stream), at: 0, len: len.min(MAX_PICKLE), place }
     }
 
-    /// How many bytes were taken.
+    /// Bytes consumed.
     pub(crate) fn at(&self) -> u64 {
         self.at
     }

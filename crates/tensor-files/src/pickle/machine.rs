@@ -4,7 +4,7 @@ use crate::{Error, Result};
 use std::collections::HashMap;
 use std::io::Read;
 
-/// What a pickle came to: its values, and the storages and tensors that it names.
+/// Result of a pickle: its values, and the storages and tensors that it names.
 #[derive(Debug, Default)]
 pub(crate) struct Pickle {
     pub(super) nodes: Vec<Node>,
@@ -62,7 +62,7 @@ pub(crate) fn read<R: Read>(input: &mut Input<R>) -> Result<Pickle> {
 
 pub(super) struct Machine<'a, R> {
     pub(super) input: &'a mut Input<R>,
-    /// Where the pickle starts.
+    /// Offset of the pickle.
     from: u64,
     /// Bytes that its values take.
     spent: u64,

@@ -23,12 +23,12 @@ pub(crate) struct Storage {
     pub(crate) key: String,
     /// Its type; `U8` where it is of bytes only.
     pub(crate) dtype: Dtype,
-    /// How many elements it says to hold.
+    /// Number of elements that it claims to hold.
     pub(crate) held: usize,
 }
 
 impl Storage {
-    /// How many bytes it says to hold, if they can be counted.
+    /// Number of bytes that it claims to hold, unless that overflows.
     pub(crate) fn bytes(&self) -> Option<u64> {
         (self.held as u64).checked_mul(self.dtype.bitsize() as u64 / 8)
     }
@@ -90,7 +90,7 @@ impl Node {
             }
     }
 
-    /// What to call it in an error.
+    /// Its name in errors.
     fn kind(&self) -> &'static str {
         match self {
             Self::None => "None",
@@ -110,7 +110,7 @@ impl Node {
     }
 }
 
-/// Where in which pickle: for errors.
+/// Location in a pickle, for errors.
 #[derive(Debug, Clone)]
 pub(crate) struct Place {
     pub(crate) path: PathBuf,

@@ -1,4 +1,4 @@
-//! What the allowed classes come to: storages, tensors, and plain values.
+//! Evaluates the allowed classes to storages, tensors, and plain values.
 
 use super::classes::Class;
 use super::machine::Machine;

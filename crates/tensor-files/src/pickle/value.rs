@@ -1,4 +1,4 @@
-/// What a pickle holds beside its tensors, as plain data.
+/// Values of a pickle other than tensors, as plain data.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Value {

@@ -1,4 +1,4 @@
-//! Which keys a query sees.
+//! Masks: the keys that a query sees.
 
 use super::{AttentionOptions, AttentionShape};
 use crate::simd::{Simd, Vector, entry, fold, total};

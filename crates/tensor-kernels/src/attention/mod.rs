@@ -71,15 +71,15 @@ impl AttentionShape {
     }
 }
 
-/// What attention does beside the products.
+/// Divisor, softcap, window and key mask of attention.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct AttentionOptions<'a> {
-    /// What scores are divided by (as a product with its reciprocal); usually `sqrt(d_head)`.
+    /// Divisor of scores (applied as a product with its reciprocal); usually `sqrt(d_head)`.
     pub divisor: f32,
     /// `c` in `c tanh(score / c)`.
     pub softcap: Option<f32>,
-    /// How many keys a query sees at most: the last ones, its own position's included.
+    /// Maximum number of keys that a query sees: the last ones, its own position's included.
     pub window: Option<usize>,
     /// `[batch, keys]`: false leaves a key out, padding for instance.
     pub kept_keys: Option<&'a [bool]>,
@@ -93,7 +93,7 @@ impl AttentionOptions<'_> {
     }
 }
 
-/// Where scores and pattern are copied to, if anywhere.
+/// Destinations to which scores and pattern are copied, if any.
 #[derive(Debug, Default)]
 pub struct AttentionTaps<'a> {
     /// Scores after soft-cap and mask, `[batch, n_heads, queries, keys]`; -inf where masked.

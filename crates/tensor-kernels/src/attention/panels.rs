@@ -64,7 +64,7 @@ impl KeyValuePanels {
         Ok(new)
     }
 
-    /// What they are packed for.
+    /// The arithmetic they are packed for.
     #[must_use]
     pub fn arithmetic(&self) -> Arithmetic {
         self.arithmetic

@@ -100,7 +100,7 @@ pub(crate) fn multiply(
     }
 }
 
-/// What turns a tile of sums into scores.
+/// Epilogue that turns a tile of sums into scores.
 struct Finish {
     /// One over the divisor.
     inverse: f32,

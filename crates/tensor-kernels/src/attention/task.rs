@@ -35,7 +35,7 @@ pub(crate) struct Job<'a> {
     key_group: usize,
 }
 
-/// Where results go.
+/// Destination of results.
 pub(crate) struct Output<'a> {
     pub scores: Option<SharedOut<'a>>,
     pub pattern: Option<SharedOut<'a>>,

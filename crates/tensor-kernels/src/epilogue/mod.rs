@@ -1,4 +1,4 @@
-//! What is done with the sums of a product while they are in the cache.
+//! Epilogues: operations on the sums of a product while they are in the cache.
 
 mod activate;
 mod gate;
@@ -16,11 +16,11 @@ pub use store::{AddTo, Store};
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Tile<'a> {
-    /// What computed the sums.
+    /// The back end that computed the sums.
     pub backend: Backend,
-    /// Which rows of the product.
+    /// Rows of the product.
     pub rows: Range<usize>,
-    /// Which columns of the product; starts at a multiple of [`TILE_COLS`].
+    /// Columns of the product; starts at a multiple of [`TILE_COLS`].
     pub cols: Range<usize>,
     /// `[rows, TILE_COLS]`, 64-byte aligned; columns past `cols` hold zeros, or NaN in rows that are not finite. Free to be overwritten.
     pub sums: &'a mut [f32],

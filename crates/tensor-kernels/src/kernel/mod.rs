@@ -1,4 +1,4 @@
-//! What a back end has to offer: packing, and the product of blocks of packed rows with a panel of packed columns.
+//! Interface of a back end: packing, and the product of blocks of packed rows with a panel of packed columns.
 //!
 //! One file per kernel, AMX a folder. Everything above this module is the same for all of them.
 
@@ -25,7 +25,7 @@ use std::marker::PhantomData;
 use std::ops::Range;
 use std::panic::RefUnwindSafe;
 
-/// How one set of instructions multiplies.
+/// Multiplication with one instruction set.
 ///
 /// `k` is counted in steps of [`k_step`](Self::k_step) values; the last step of a row or column is filled up with zeros, as are the last
 /// block of rows and the last panel of columns.
@@ -78,11 +78,11 @@ pub(crate) trait Kernel: Send + Sync + RefUnwindSafe {
     fn multiply(&self, part: &Part<'_>, sums: &mut [f32]);
 }
 
-/// What [`Kernel::multiply`] multiplies.
+/// Operands of [`Kernel::multiply`].
 pub(crate) struct Part<'a> {
     /// Whole blocks of packed rows.
     pub blocks: &'a [u8],
-    /// How many rows there are: at most as many as `blocks` holds, more than all but its last block hold.
+    /// Number of rows: at most as many as `blocks` holds, more than all but its last block hold.
     pub rows: usize,
     /// One panel of packed columns.
     pub panel: &'a [u8],

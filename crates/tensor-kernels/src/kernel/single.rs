@@ -1,4 +1,4 @@
-//! What the kernels in single precision share: everything but the innermost loop.
+//! Shared by the kernels in single precision: everything but the innermost loop.
 //!
 //! [`InF32`] takes operands as they are. [`Widened`] rounds both to bf16 and then computes in f32: weights take half the memory and half
 //! the bandwidth, and are widened a piece at a time while they are in the first-level cache, once for all rows of a cell.

@@ -7,7 +7,7 @@
 /// Entries that a row of a tile can add.
 const TILE: usize = crate::TILE_COLS;
 
-/// How many entries may gather before a selection.
+/// Number of entries collected before a selection.
 pub(crate) fn limit(k: usize) -> usize {
     2 * k + TILE
 }

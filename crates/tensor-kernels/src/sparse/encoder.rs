@@ -15,7 +15,7 @@ use rayon::prelude::*;
 pub struct SparseEncoder {
     streams: Vec<Stream>,
     tops: Vec<Top>,
-    /// Where the next value of each row goes.
+    /// Index of the next value of each row.
     next: Vec<u64>,
 }
 
@@ -80,7 +80,7 @@ pub(super) fn start<'a, S: Default>(
     &mut states[..grid.len()]
 }
 
-/// What was found in a cell.
+/// Values found in a cell.
 pub(super) trait Found: Sync {
     /// Number of values in each of its rows.
     fn counts(&self) -> &[u32];

@@ -9,7 +9,7 @@ use crate::{Error, Result};
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct CsrBuffer {
-    /// Where rows begin and end: one entry more than there are rows, starting with 0.
+    /// Row offsets: one entry more than there are rows, starting with 0.
     pub indptr: Vec<u64>,
     /// Columns.
     pub index: Vec<u32>,
@@ -79,7 +79,7 @@ impl CsrBuffer {
 /// A view of sparse rows; see [`CsrBuffer`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct CsrRef<'a> {
-    /// Where rows begin and end.
+    /// Row offsets.
     pub indptr: &'a [u64],
     /// Columns.
     pub index: &'a [u32],

@@ -1,8 +1,8 @@
-//! Which values of a product are kept.
+//! Selection rules: the values of a product that are kept.
 
 use crate::{Error, Result};
 
-/// What turns the pre-activations `h = x W + b` of a row into its few active values `f`.
+/// Activation that turns the pre-activations `h = x W + b` of a row into its few active values `f`.
 ///
 /// ```text
 /// Relu      f = max(h, 0)
@@ -20,7 +20,7 @@ pub enum SparseActivation<'a> {
     Relu,
     /// A threshold per column.
     JumpRelu {
-        /// What a pre-activation must exceed.
+        /// Threshold that a pre-activation must exceed.
         threshold: &'a [f32],
     },
     /// One product, read twice: a gate that opens and a magnitude that passes.
@@ -32,7 +32,7 @@ pub enum SparseActivation<'a> {
     },
     /// The k largest above zero.
     TopK {
-        /// How many values a row keeps at most.
+        /// Maximum number of values kept per row.
         k: usize,
         /// Factors that pre-activations compete with, and come out with; finite and not negative.
         norms: Option<&'a [f32]>,

@@ -10,7 +10,7 @@ use crate::{Backend, TILE_COLS, Tile};
 pub(super) struct Top {
     k: usize,
     rows: Vec<Vec<u64>>,
-    /// What a value must exceed to be among the k largest of its row so far; 0 at first, since only what is above 0 is active.
+    /// Threshold for the k largest values of a row so far; 0 at first, since only values above 0 are active.
     floors: Vec<f32>,
     counts: Vec<u32>,
     room: Vec<Hit>,

@@ -28,7 +28,7 @@ static KNOWN: [&Architecture; 9] = [
     &qwen::QWEN3,
 ];
 
-/// What a GGUF architecture is in Hugging Face's terms.
+/// A GGUF architecture in Hugging Face's terms.
 pub(super) struct Architecture {
     /// `general.architecture`; also the prefix of its keys.
     pub name: &'static str,
@@ -53,7 +53,7 @@ pub(super) struct Architecture {
 /// A tensor of a block: Hugging Face's name, the file's, and what the converter did to it.
 pub(super) struct Part(&'static str, &'static str, Change);
 
-/// What llama.cpp's converter did to a tensor, and what is undone.
+/// A change of a tensor by llama.cpp's converter, undone here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Change {
     /// Nothing.

@@ -46,12 +46,12 @@ impl Kernels {
         Self { arithmetic, space: Arc::default() }
     }
 
-    /// What computes the products.
+    /// Arithmetic of the products.
     pub fn arithmetic(&self) -> Arithmetic {
         self.arithmetic
     }
 
-    /// How often memory was asked of the system so far.
+    /// Number of allocations from the system so far.
     #[cfg(test)]
     pub fn memory_taken(&self) -> usize {
         self.space.taken()

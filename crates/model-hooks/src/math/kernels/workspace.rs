@@ -22,7 +22,7 @@ use tensor_kernels::{AlignedVec, PackedRows};
 pub(crate) struct Workspace {
     floats: Mutex<Vec<AlignedVec>>,
     rows: Mutex<Vec<PackedRows>>,
-    /// How often memory was asked of the system.
+    /// Number of allocations from the system.
     taken: AtomicUsize,
 }
 
@@ -55,7 +55,7 @@ impl Workspace {
         Packed { memory, home: self.clone() }
     }
 
-    /// How often memory was asked of the system so far. A warm model asks no more.
+    /// Number of allocations from the system so far. A warm model makes none.
     #[cfg(test)]
     pub fn taken(&self) -> usize {
         self.taken.load(Ordering::Relaxed)

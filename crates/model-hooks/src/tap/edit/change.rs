@@ -1,4 +1,4 @@
-//! What an edit does to the part of a value that it is meant for.
+//! Changes that an edit makes to the selected part of a value.
 
 use super::cut::AxisSelection;
 use super::each::EachSlice;
@@ -95,7 +95,7 @@ impl Change {
     }
 }
 
-/// Where a change is made, for its errors.
+/// Location of a change, for errors.
 struct At<'a> {
     point: HookPoint,
     whole: &'a [usize],

@@ -1,4 +1,4 @@
-//! Which part of a value an edit changes.
+//! The part of a value that an edit changes.
 
 use crate::{Error, HookPoint, Result};
 use candle_core::Tensor;

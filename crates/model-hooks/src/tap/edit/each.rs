@@ -6,7 +6,7 @@ use crate::{Error, HookPoint, Result};
 use candle_core::Tensor;
 use std::sync::Arc;
 
-/// Which slice of a value a closure is given.
+/// The slice of a value that a closure gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Place {

@@ -158,7 +158,7 @@ impl Edit {
         self
     }
 
-    /// Where it edits.
+    /// Hook point that it edits.
     #[must_use]
     pub fn point(&self) -> HookPoint {
         self.point

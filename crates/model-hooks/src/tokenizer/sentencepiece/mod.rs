@@ -23,7 +23,7 @@ const MAX_PIECE_BYTES: usize = 512;
 const MAX_PAIRS_EACH: usize = 8;
 const MAX_PAIRS_FREE: usize = 4096;
 
-/// What a piece is for, by the numbers in files.
+/// Type of a piece, by its number in files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TokenKind {
     Normal,
@@ -50,7 +50,7 @@ struct Pieces {
     kinds: Vec<TokenKind>,
 }
 
-/// What a `tokenizer.model` is.
+/// A tokenizer read from a `tokenizer.model`, and the roles of its ids.
 pub(super) struct SentencePiece {
     /// The tokenizer, control and user-defined pieces among its added tokens.
     pub tokenizer: Tokenizer,

@@ -3,14 +3,14 @@
 use super::{Pieces, TokenKind};
 use std::collections::HashSet;
 
-/// How texts are cut into pieces.
+/// Segmentation algorithm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Algorithm {
     Unigram,
     Bpe,
 }
 
-/// What is read of a model. Everything else in the file is about its training.
+/// The fields of a model that are read. The others are about its training.
 #[derive(Debug)]
 pub(super) struct Model {
     pub pieces: Pieces,

@@ -11,14 +11,14 @@ use std::mem::offset_of;
 /// Bytes from one row of sums to the next.
 const SUMS_LINE: usize = TILE_COLS * size_of::<f32>();
 
-/// What the assembly reads from memory, being short of registers.
+/// Arguments that the assembly reads from memory, because registers are short.
 #[repr(C, align(64))]
 struct Task {
     /// As `ldtilecfg` reads it: palette 1, then from byte 16 on the bytes of a row and from byte 48 on the rows of each tile.
     config: [u8; 64],
     /// 0 to begin with zeros, else to add to what is in the sums.
     add: u64,
-    /// How many steps.
+    /// Number of steps.
     steps: u64,
     /// Bytes from the end of a block's steps to their beginning in the next block.
     rows_rest: u64,

@@ -63,7 +63,7 @@ pub(crate) enum Test<'a> {
 /// A row of a tile that holds something of interest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Hit {
-    /// Which row of the tile.
+    /// Row of the tile.
     pub row: u32,
     /// Bit `i` is the answer for column `i`; at least one is set.
     pub mask: u32,
