@@ -4,7 +4,7 @@ use std::path::PathBuf;
 /// `std::result::Result` with this crate's [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// What can go wrong between a model's files and its logits.
+/// Errors of loading and running a model.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -48,7 +48,7 @@ pub enum Error {
         point: HookPoint,
         /// The head that was asked for.
         head: usize,
-        /// How many there are.
+        /// The number of heads.
         heads: usize,
     },
     /// Directions at a hook point from which no linear map leads to the residual stream.
@@ -70,7 +70,7 @@ pub enum Error {
     PointAfterLast {
         /// The tapped point.
         point: HookPoint,
-        /// Where the run stops.
+        /// The last point of the run.
         last: HookPoint,
     },
     /// A tapped (or last) point that comes before the start of the run, so it would never fire.
@@ -78,13 +78,13 @@ pub enum Error {
     PointBeforeStart {
         /// The tapped point.
         point: HookPoint,
-        /// Where the run starts.
+        /// The first point of the run.
         start: HookPoint,
     },
     /// An edit gave back a tensor of another shape or type.
     #[error("the edit at `{point}` returned {found}, expected {expected}")]
     EditChangedShape {
-        /// Where.
+        /// The hook point.
         point: HookPoint,
         /// Shape and type that went in.
         expected: String,
@@ -104,9 +104,9 @@ pub enum Error {
     /// The tensor of an edit does not fit the value.
     #[error("{op} at `{point}`: the tensor has shape {found:?}, expected {expected}")]
     EditShape {
-        /// Where.
+        /// The hook point.
         point: HookPoint,
-        /// What the edit does.
+        /// The operation of the edit.
         op: &'static str,
         /// The shapes that would fit.
         expected: String,
@@ -118,7 +118,7 @@ pub enum Error {
         "project out at `{point}`: a tensor {found:?} of length {length}, expected one vector of finite length greater than 0"
     )]
     EditDirection {
-        /// Where.
+        /// The hook point.
         point: HookPoint,
         /// Its length.
         length: f64,
@@ -130,7 +130,7 @@ pub enum Error {
         "the edit at `{point}` works on numbers, which would cut off the gradients that are tracked through it: use `Edit::map`"
     )]
     UntrackedEdit {
-        /// Where.
+        /// The hook point.
         point: HookPoint,
     },
     /// An entry of a list of interventions that cannot be carried out.
@@ -138,7 +138,7 @@ pub enum Error {
     BadIntervention {
         /// Its place in the list, from 0.
         index: usize,
-        /// What is wrong, and what was expected.
+        /// The reason, with the expected value.
         reason: String,
     },
     /// Path patching without a receiver.
@@ -147,7 +147,7 @@ pub enum Error {
     /// A row, head or position that the value at a point does not have.
     #[error("`{point}` has no {what} {index}; its shape is {shape:?}")]
     IndexOutOfRange {
-        /// Where.
+        /// The hook point.
         point: HookPoint,
         /// "row", "head" or "position".
         what: &'static str,
@@ -161,13 +161,13 @@ pub enum Error {
     NotCaptured {
         /// The point that was asked for.
         point: HookPoint,
-        /// What the capture holds, shortened.
+        /// The captured points, shortened.
         held: String,
     },
     /// A user's own tap failed.
     #[error("tap at `{point}`: {source}")]
     Tap {
-        /// Where.
+        /// The hook point.
         point: HookPoint,
         /// The tap's reason.
         #[source]
@@ -176,7 +176,7 @@ pub enum Error {
     /// A tensor given by the caller has the wrong shape.
     #[error("{what} has shape {found:?}, expected {expected}")]
     Shape {
-        /// What the tensor is.
+        /// Name of the tensor.
         what: &'static str,
         /// The expected shape, in words where sizes are free.
         expected: String,
@@ -186,7 +186,7 @@ pub enum Error {
     /// A start layer, column range or similar that lies outside the model.
     #[error("{what} {found} is out of range, expected less than {limit}")]
     OutOfRange {
-        /// What is counted.
+        /// Name of the value.
         what: &'static str,
         /// The value as given.
         found: usize,
@@ -284,9 +284,9 @@ pub enum Error {
         "the cache is of a model that {found} computes, this one is computed by {expected}: keys are held as an engine reads them"
     )]
     CacheOfOtherEngine {
-        /// What computes the model.
+        /// Engine of the model.
         expected: tensor_kernels::Engine,
-        /// What the cache was made for.
+        /// Engine of the cache.
         found: tensor_kernels::Engine,
     },
     /// Gradients were asked through a cache, which would cut them off at the columns before.
@@ -294,7 +294,7 @@ pub enum Error {
         "{what} of a cached run track gradients, which do not reach cached keys and values: run all columns uncached"
     )]
     GradientsThroughCache {
-        /// What tracks them.
+        /// The values that track gradients.
         what: &'static str,
     },
     /// A model without a generator was asked to generate.
@@ -310,7 +310,7 @@ pub enum Error {
     NoNextToken {
         /// The row.
         row: usize,
-        /// How many new tokens it has.
+        /// Number of new tokens that it has.
         index: usize,
     },
     /// An option that makes no sense.
@@ -318,9 +318,9 @@ pub enum Error {
     BadOption {
         /// The option.
         what: &'static str,
-        /// What would be accepted.
+        /// The accepted values.
         expected: String,
-        /// What was given.
+        /// The value as given.
         found: String,
     },
     /// A file could not be read.
@@ -348,7 +348,7 @@ pub enum Error {
         path: PathBuf,
         /// The key.
         key: String,
-        /// What its value should be.
+        /// The expected value.
         expected: String,
     },
     /// A configuration key holds something that cannot be used.
@@ -358,9 +358,9 @@ pub enum Error {
         path: PathBuf,
         /// The key.
         key: String,
-        /// What would be accepted.
+        /// The accepted values.
         expected: String,
-        /// What is there.
+        /// The value in the file.
         found: String,
     },
     /// Weight tensors that this family has no place for: the model would silently be another one.
@@ -378,7 +378,7 @@ pub enum Error {
         path: PathBuf,
         /// The tensor's name, without the family's prefix.
         name: String,
-        /// What the files hold instead.
+        /// Tensors that the files hold instead.
         hint: String,
     },
     /// An index of shards that is wrong: it points outside its folder, or to a tensor that is not there.
@@ -390,7 +390,7 @@ pub enum Error {
         name: String,
         /// The file it is mapped to.
         file: String,
-        /// What is wrong with that.
+        /// The reason.
         reason: &'static str,
     },
     /// A path is neither a model folder nor a model file.
@@ -398,7 +398,7 @@ pub enum Error {
     NotAModel {
         /// The path.
         path: PathBuf,
-        /// What was looked for.
+        /// The files that were looked for.
         reason: &'static str,
     },
     /// Text was given to a model that came without a tokenizer.
@@ -414,7 +414,7 @@ pub enum Error {
     GgufMalformed {
         /// The file.
         path: PathBuf,
-        /// Where the reader stood.
+        /// Offset in the file.
         at: u64,
         /// The reason.
         reason: String,
@@ -456,7 +456,7 @@ pub enum Error {
     ChatTemplate {
         /// The file, where one is to blame.
         path: Option<PathBuf>,
-        /// What is wrong.
+        /// The reason.
         reason: String,
     },
     /// A BOS was asked of a tokenizer that has none.
@@ -465,7 +465,7 @@ pub enum Error {
     /// A prompt or answer without tokens.
     #[error("the {what} is empty: something must be predicted, and something must stand before it")]
     EmptyPrompt {
-        /// What is empty.
+        /// The empty text: prompt or answer.
         what: &'static str,
     },
     /// A text that should be one token is none or several.
@@ -492,7 +492,7 @@ pub enum Error {
     NoGradients {
         /// The tensor.
         what: &'static str,
-        /// What computes the model.
+        /// Engine of the model.
         engine: tensor_kernels::Engine,
     },
     /// A scalar whose gradient was asked for, but which is no function of the logits that it was given.

@@ -20,7 +20,7 @@
 //! # Ok(()) }
 //! ```
 //!
-//! Where to read on: [`HookPoint`] (the places, in order, with their shapes), [`Tap`] (what can be attached there),
+//! Where to read on: [`HookPoint`] (the places, in order, with their shapes), [`Tap`] (hooks that can be attached there),
 //! [`HookedModel`] (the forward pass; a user's own model implements it with [`ForwardPass`]), [`load`] and [`Processing`].
 
 // Linked for its `x86-v4` feature, which switches on AVX-512 inside the tensor library's matrix products.

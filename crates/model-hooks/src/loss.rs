@@ -57,7 +57,7 @@ pub fn next_token_loss(logits: &Tensor, tokens: &TokenBatch) -> Result<f64> {
     Ok(losses.iter().map(|&loss| f64::from(loss)).sum::<f64>() / predictions as f64)
 }
 
-/// What a run predicts, kept to be compared with what other runs of the same tokens predict: logits `[batch, pos, d_vocab]` and the
+/// Predictions of a run, kept for comparison with other runs of the same tokens: logits `[batch, pos, d_vocab]` and the
 /// logarithm of each row's sum of exponentials.
 #[derive(Clone, Debug)]
 pub struct Predictions {

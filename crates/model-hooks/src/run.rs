@@ -50,7 +50,7 @@ pub trait TapValue: Sized {
     /// The tensor library's or the kernels'.
     fn to_tensor(&self) -> Result<Tensor>;
 
-    /// What the equations go on with after an edit returned `edited`, of the same shape and type.
+    /// The value with which the equations continue after an edit returned `edited`, of the same shape and type.
     ///
     /// # Errors
     /// [`Error::NoGradients`] where gradients are tracked through `edited` but not through the equations.

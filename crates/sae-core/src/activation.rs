@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-/// What turns a feature's pre-activation `h = x~ W_enc + b_enc` into its activation `f`.
+/// Activation function: turns a feature's pre-activation `h = x~ W_enc + b_enc` into its activation `f`.
 ///
 /// ```text
 /// Relu        f = max(h, 0)

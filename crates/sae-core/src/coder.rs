@@ -41,8 +41,7 @@ pub trait SparseCoder: Send + Sync {
     /// When the shape is wrong or the input is not finite.
     fn encode(&self, x: &Tensor) -> Result<Codes>;
 
-    /// What the codes reconstruct, in the shape that the input had; per-token norms are undone. See [`skip`](Self::skip) for what may have
-    /// to be added.
+    /// Reconstruction from the codes, in the shape of the input; per-token norms are undone. [`skip`](Self::skip) may have to be added.
     ///
     /// # Errors
     /// When the codes are another dictionary's.
@@ -62,7 +61,7 @@ pub trait SparseCoder: Send + Sync {
         Ok(None)
     }
 
-    /// What [`decode`](Self::decode) adds for one unit of each feature: rows `[features.len(), d_out]`.
+    /// Contribution of one unit of each feature to [`decode`](Self::decode): rows `[features.len(), d_out]`.
     ///
     /// ```text
     /// reconstruction from these features alone, without b_dec  =  encode_only(x, features) @ decoder_rows(features)

@@ -1,7 +1,7 @@
 use crate::{Error, Result, SparseFeatures};
 use candle_core::Tensor;
 
-/// How an input's last dimensions hold one activation vector of width `d_in`.
+/// Layout of one activation vector of width `d_in` in the last dimensions of an input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InputShape {
     /// `[.., d_in]`.

@@ -7,7 +7,7 @@ use candle_core::Tensor;
 use std::path::Path;
 use tensor_kernels::Engine;
 
-/// What a file of published weights can turn out to be: every architecture of this crate behind one type.
+/// Any published SAE: every architecture of this crate behind one type.
 ///
 /// It is a [`SparseCoder`]; match on it where only one kind will do.
 #[derive(Clone, Debug)]
@@ -80,7 +80,7 @@ impl Dictionary {
         each!(self, coder => coder.architecture())
     }
 
-    /// What computes it.
+    /// Its engine.
     #[must_use]
     pub fn engine(&self) -> Engine {
         each!(self, coder => coder.engine())

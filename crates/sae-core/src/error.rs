@@ -3,7 +3,7 @@ use std::path::PathBuf;
 /// `std::result::Result` with this crate's [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// What can go wrong with an SAE, its codes or its files; each says what was expected and what was found.
+/// Errors of an SAE, its codes or its files; each with the expected and the found value.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -39,7 +39,7 @@ pub enum Error {
         path: PathBuf,
         /// The key.
         key: String,
-        /// What it should hold.
+        /// The expected value.
         expected: &'static str,
     },
     /// A configuration key holds something that cannot be used.
@@ -49,9 +49,9 @@ pub enum Error {
         path: PathBuf,
         /// The key.
         key: String,
-        /// What it should hold.
+        /// The expected value.
         expected: String,
-        /// What it holds.
+        /// The value in the file.
         found: String,
     },
     /// A current configuration holds keys that no known version writes, which could change what the SAE computes.
@@ -89,7 +89,7 @@ pub enum Error {
     UnknownDialect {
         /// The folder or file.
         path: PathBuf,
-        /// What is there.
+        /// A description of the files found.
         held: String,
     },
     /// The weights file holds tensors that the architecture does not have.
@@ -120,7 +120,7 @@ pub enum Error {
     /// The SAE cannot be expressed in the format that was asked for.
     #[error("cannot be saved as a SAELens folder: {what}")]
     CannotSave {
-        /// What the format cannot hold.
+        /// The property that the format cannot hold.
         what: &'static str,
     },
     /// A weight has another shape than the others imply.
@@ -136,7 +136,7 @@ pub enum Error {
     /// A weight or an input holds NaN or infinity.
     #[error("`{name}` holds {value} at row {row}, column {column}; it must be finite")]
     NotFinite {
-        /// What holds it.
+        /// Name of the weight or input.
         name: &'static str,
         /// The first such value.
         value: f32,
@@ -186,7 +186,7 @@ pub enum Error {
     /// Codes that do not fit this SAE.
     #[error("codes do not fit this SAE: {what} is {found}, expected {expected}")]
     CodesMismatch {
-        /// What does not fit.
+        /// The property that does not fit.
         what: &'static str,
         /// The SAE's value.
         expected: String,
@@ -228,7 +228,7 @@ pub enum Error {
         path: PathBuf,
         /// The reason.
         reason: String,
-        /// What it should hold, or what to give in its place.
+        /// The expected contents, or the option that replaces them.
         expected: &'static str,
     },
     /// Pre-activations of a coder that does not show them.
@@ -245,9 +245,9 @@ pub enum Error {
         "{purpose} needs the exact weights, but this SAE holds W_enc packed and rounded for {engine}; load it with `LoadOptions {{ engine: Engine::Reference, .. }}` (or with kernels of precision f32)"
     )]
     RoundedWeights {
-        /// What needs them.
+        /// The operation that needs them.
         purpose: &'static str,
-        /// What they are packed for.
+        /// The engine that they are packed for.
         engine: tensor_kernels::Engine,
     },
     /// The kernels refused.

@@ -149,7 +149,7 @@ impl MatchingPursuit {
         "matching_pursuit"
     }
 
-    /// What computes it.
+    /// Its engine.
     #[must_use]
     pub fn engine(&self) -> Engine {
         self.encoder.engine()

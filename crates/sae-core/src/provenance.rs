@@ -2,7 +2,7 @@ use crate::OpenNote;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// Where an SAE belongs and what it was trained on: the `metadata` of a SAELens configuration.
+/// The model and hook point of an SAE and its training data: the `metadata` of a SAELens configuration.
 ///
 /// Keys that this crate's users act on have a field; all others are kept verbatim in `other` and never consulted.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -35,7 +35,7 @@ pub struct SaeMetadata {
     pub neuronpedia_id: Option<String>,
     /// All other keys, as they were.
     pub other: Map<String, Value>,
-    /// What was noted when the files were opened: a factor that was folded, a file that could not be used. Not saved.
+    /// Notes from opening the files: a factor that was folded, a file that could not be used. Not saved.
     pub notes: Vec<OpenNote>,
 }
 

@@ -184,7 +184,7 @@ impl Sae {
         self.encoder.columns()
     }
 
-    /// What computes it.
+    /// Its engine.
     #[must_use]
     pub fn engine(&self) -> Engine {
         self.encoder.engine()

@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 /// `std::result::Result` with this crate's [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// What can be wrong with a tensor file, each with the path, what was expected and what was found.
+/// Errors of a tensor file; each with the path, the expected and the found value.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -33,7 +33,7 @@ pub enum Error {
         path: PathBuf,
         /// The pickle inside the file.
         part: String,
-        /// Where in the pickle.
+        /// Offset in the pickle.
         at: u64,
         /// The class, the function or the opcode.
         what: String,

@@ -1,4 +1,4 @@
-//! What tests and benchmarks count instead of measuring time: memory ([`CountingAllocator`]), and weights that were packed
+//! Counters for tests and benchmarks, which do not measure time: memory ([`CountingAllocator`]), and weights that were packed
 //! ([`panels_packed`]).
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -13,7 +13,7 @@ thread_local! {
     static PANELS: Cell<u64> = const { Cell::new(0) };
 }
 
-/// How many panels of [`TILE_COLS`](crate::TILE_COLS) columns this thread has packed so far: of weights, once when they are loaded and
+/// Number of panels of [`TILE_COLS`](crate::TILE_COLS) columns that this thread has packed so far: of weights, once when they are loaded and
 /// again in every product with a plain matrix, and of keys and values that attention was given unpacked. A test that counts them runs
 /// on a pool of one thread.
 #[must_use]

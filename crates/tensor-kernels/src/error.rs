@@ -1,11 +1,11 @@
-//! What can go wrong.
+//! [`Error`].
 
 use crate::{Backend, Precision};
 
 /// The crate's result.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// What can go wrong before a kernel runs. Nothing fails while one runs.
+/// Errors before a kernel runs. A running kernel does not fail.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -14,9 +14,9 @@ pub enum Error {
     Length {
         /// The slice.
         what: &'static str,
-        /// How many values its shape asks for.
+        /// Number of values that its shape asks for.
         expected: usize,
-        /// How many it has.
+        /// Number of values that it has.
         found: usize,
     },
     /// Two operands do not fit.
@@ -24,9 +24,9 @@ pub enum Error {
     Mismatch {
         /// The dimension or property.
         what: &'static str,
-        /// What the first operand has.
+        /// The first operand's value.
         expected: String,
-        /// What the second has.
+        /// The second operand's value.
         found: String,
     },
     /// A shape whose size does not fit into memory's addresses.
@@ -40,11 +40,11 @@ pub enum Error {
     /// A forced back end that this machine does not have.
     #[error("this machine has no {backend} for {precision}; it has {available}")]
     Unavailable {
-        /// What was asked for.
+        /// The requested back end.
         backend: Backend,
-        /// With which precision.
+        /// The requested precision.
         precision: Precision,
-        /// What there is.
+        /// The available back ends.
         available: String,
     },
 }

@@ -12,7 +12,7 @@ thread_local! {
 /// more takes long enough that asking for memory again costs little beside it.
 pub(crate) const KEPT: usize = 8 << 20;
 
-/// Which of a thread's scratch buffers: a kernel that runs inside another one's scratch needs its own.
+/// One of a thread's scratch buffers: a kernel that runs inside another one's scratch needs its own.
 #[derive(Clone, Copy)]
 pub(crate) enum Slot {
     /// Sums of the tiles under way.

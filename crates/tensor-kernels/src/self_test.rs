@@ -130,7 +130,7 @@ pub(crate) fn trusted(best: Backend, precision: Precision) -> Backend {
     trusted_if(best, precision, |precision| amx(precision).passed())
 }
 
-/// What an arithmetic is computed on in place of AMX, and why, if that is so.
+/// A note for reports where AVX-512 replaces AMX, with the reason.
 pub(crate) fn note(backend: Backend, precision: Precision) -> Option<&'static str> {
     let check = CHECKED.get(slot(precision)?)?.get()?;
     (backend == Backend::Avx512 && !check.passed()).then_some("in place of amx, which failed its self-test here")

@@ -86,7 +86,7 @@ impl<'m> ActivationCache<'m> {
         ResidualStack::of(parts)
     }
 
-    /// What the embeddings, each attention and each MLP add to the stream before a layer: their sum is the stream. Biases are part of
+    /// Contributions of the embeddings, each attention and each MLP to the stream before a layer: their sum is the stream. Biases are part of
     /// what they belong to, norms after attention or MLP are applied. Labels `embed`, `pos_embed`, `0_attn_out`, `0_mlp_out` ...
     ///
     /// # Errors
@@ -100,7 +100,7 @@ impl<'m> ActivationCache<'m> {
         ResidualStack::of(parts)
     }
 
-    /// What each head of each layer before a layer adds to the stream. Labels `L0H0`, `L0H1` ... Where a norm follows attention, each
+    /// Contribution of each head of each layer before a layer to the stream. Labels `L0H0`, `L0H1` ... Where a norm follows attention, each
     /// head's result is divided by the scale of the sum and multiplied by the gain, so that the heads still add up.
     ///
     /// # Errors

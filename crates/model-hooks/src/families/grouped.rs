@@ -1,4 +1,4 @@
-//! What the configurations and checkpoints of Llama and its relatives have in common: key-value heads that several query heads share, a
+//! Shared by the configurations and checkpoints of Llama and its relatives: key-value heads that several query heads share, a
 //! gated MLP, and the names of keys and tensors.
 
 use super::read::linear;
@@ -28,7 +28,7 @@ pub(super) fn parse_shape(c: &Config) -> Result<ModelShape> {
     Ok(shape)
 }
 
-/// How many keys a query sees at most in each layer, itself included (`None`: all up to itself): `sliding_window` in the layers that
+/// Maximum number of keys that a query sees in each layer, itself included (`None`: all up to itself): `sliding_window` in the layers that
 /// `layer_types` calls `sliding_attention`, or in those that `slides` picks where there is no such list.
 pub(super) fn parse_windows(c: &Config, n_layers: usize, slides: impl Fn(usize) -> bool) -> Result<Vec<Option<usize>>> {
     let expected = || format!("full_attention or sliding_attention for each of {n_layers} layers");
@@ -73,7 +73,7 @@ pub(super) struct Checkpoint<'a> {
     pub files: &'a dyn TensorSource,
     /// Their dimensions.
     pub shape: &'a ModelShape,
-    /// How much less than the gains of norms the files hold (Gemma: 1).
+    /// Added to the gains of norms in the files (Gemma: 1).
     pub gain_plus: f32,
 }
 

@@ -38,7 +38,7 @@ impl Qwen2Config {
     }
 }
 
-/// How many keys a query of each layer sees. `sliding_window` is only meant where `use_sliding_window` is true, and without
+/// Number of keys that a query of each layer sees. `sliding_window` is only meant where `use_sliding_window` is true, and without
 /// `layer_types` only from layer `max_window_layers` on (which the name does not say).
 pub(super) fn parse_upper_windows(c: &Config, n_layers: usize) -> Result<Vec<Option<usize>>> {
     let c = &c.with_defaults([("sliding_window", 4096.into())]);

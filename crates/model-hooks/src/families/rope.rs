@@ -130,7 +130,7 @@ impl Rope {
     }
 }
 
-/// How many of `d_head` entries the share under `key` turns: a whole, even number of them, rounded down as
+/// Number of the `d_head` entries that the fraction under `key` rotates: a whole, even number of them, rounded down as
 /// transformers does.
 pub(crate) fn part_of(c: &Config, key: &str, d_head: usize, default: f64) -> Result<usize> {
     let share = c.positive(key, Some(default))?;

@@ -22,7 +22,7 @@ pub struct GenerateOptions {
     pub stop_strings: Vec<String>,
     /// Whether a text begins with BOS; for [`generate_text`](crate::LanguageModel::generate_text) alone.
     pub bos: AddBos,
-    /// What shorter prompts are padded with, on the left, and rows that have ended go on with: any token of the model.
+    /// Padding on the left of shorter prompts and at the end of rows that have ended: any token of the model.
     pub pad_id: u32,
 }
 

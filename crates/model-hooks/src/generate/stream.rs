@@ -22,7 +22,7 @@ impl<'t> TextStream<'t> {
         Self { tokenizer, ids: prompt.to_vec(), from: 0, to: prompt.len() }
     }
 
-    /// What a further token makes complete; often its own text, sometimes nothing.
+    /// Adds a token and returns the text that it completes; often its own text, sometimes none.
     pub fn push(&mut self, id: u32) -> Result<String> {
         self.ids.push(id);
         let all = self.tokenizer.decode(&self.ids[self.from..])?;

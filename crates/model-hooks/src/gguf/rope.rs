@@ -24,10 +24,10 @@ pub(super) const KEYS: &[&str] = &[
 const LOG_MULTIPLIER: &str = "rope.scaling.yarn_log_multiplier";
 const BETA_FAST: &str = "rope.scaling.yarn_beta_fast";
 const BETA_SLOW: &str = "rope.scaling.yarn_beta_slow";
-/// How much of YaRN's ramp there is.
+/// Strength of YaRN's ramp.
 const EXT_FACTOR: &str = "rope.scaling.yarn_ext_factor";
 
-/// What `cos` and `sin` are multiplied by: all there is of it for LongRoPE, beside what follows from the factor for YaRN.
+/// Factor of `cos` and `sin`: the whole of it for LongRoPE; for YaRN it multiplies what follows from the scaling factor.
 pub(super) const ATTN_FACTOR: &str = "rope.scaling.attn_factor";
 
 /// The context before it was stretched.
@@ -106,7 +106,7 @@ impl Words<'_> {
         }
     }
 
-    /// How many entries of a head are turned: all, as the file must say if it says anything.
+    /// Checks that whole heads are rotated: an error if the file states another number of entries.
     pub fn whole_heads(&self, sizes: &Sizes) -> Result<()> {
         let d_head = sizes.d_head;
         if self.optional_size("rope.dimension_count")?.is_some_and(|n| n != d_head) || !d_head.is_multiple_of(2) {

@@ -26,7 +26,7 @@ pub(super) struct SizeWords {
 }
 
 impl SizeWords {
-    /// What most families say.
+    /// The words of most families.
     pub const USUAL: Self = Self {
         width: "hidden_size",
         layers: "num_hidden_layers",

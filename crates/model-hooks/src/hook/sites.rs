@@ -5,7 +5,7 @@ macro_rules! sites {
         /// A place inside one transformer block. The order of the variants is the order of execution.
         ///
         /// Axes: `batch`, `pos`, `head` (query heads), `kv_head`, `d_model`, `d_head`, `d_mlp`, `q_pos`, `k_pos`.
-        /// Which family has which place: `docs/hooks.md` of the repository.
+        /// The sites of each family are listed in `docs/hooks.md` of the repository.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[non_exhaustive]
         pub enum Site {

@@ -65,7 +65,7 @@ pub enum Vector {
 pub enum IndexSpec {
     /// These.
     List(Vec<usize>),
-    /// Those of a range.
+    /// The indices of a range.
     Range(IndexRange),
 }
 

@@ -11,7 +11,7 @@ use crate::run::Positions;
 use crate::{Error, HookPoint, Result, TokenBatch};
 use candle_core::Tensor;
 
-/// What a tap means to do at a point. Watching never changes which arithmetic runs; editing may.
+/// Interest of a tap in a point. Watching never changes which arithmetic runs; editing may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Interest {
     /// Look at the value.
@@ -70,7 +70,7 @@ pub trait Tap {
     /// Stops the forward pass.
     fn edit(&mut self, cx: &TapContext<'_>, x: Tensor) -> Result<Tensor>;
 
-    /// What the tap wants at one point of a run. Combined taps ask this to pass each value to those that want it. The provided
+    /// Interest of the tap in one point of a run. Combined taps use it to pass each value to those that want it. The provided
     /// body looks it up in [`points`](Self::points); a tap with many points may answer faster.
     ///
     /// # Errors

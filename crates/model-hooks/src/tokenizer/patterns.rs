@@ -1,4 +1,4 @@
-//! What the regular expressions of a `tokenizer.json` may cost: a class of Unicode takes up to 130 kB once compiled, and `{800}` repeats it.
+//! Limits on the regular expressions of a `tokenizer.json`: a class of Unicode takes up to 130 kB once compiled, and `{800}` repeats it.
 
 use serde_json::Value;
 

@@ -55,7 +55,7 @@ fn is_r1(path: &Path) -> bool {
         && read_object(&config).is_ok_and(|keys| keys.contains_key("hook_point_in") && keys.contains_key("act_fn"))
 }
 
-/// What of the configuration decides numbers, checked: other values of these would compute something else.
+/// Checks the keys of the configuration that decide numbers: with other values the SAE would compute something else.
 fn check(keys: &mut Keys<'_>, source: &Source<'_>, [d_sae, d_in]: [usize; 2]) -> Result<()> {
     let path = keys.path;
     agree(path, "d_model", keys.count("d_model")?, d_in)?;

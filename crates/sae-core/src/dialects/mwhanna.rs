@@ -33,7 +33,7 @@ fn files(path: &str) -> Files {
     Files { required: vec![path.into()], optional: beside.collect() }
 }
 
-/// What training was told: `{key: {value: ..}}`, among much that is not read.
+/// Options of the training: `{key: {value: ..}}`, among other keys that are not read.
 fn training(folder: &Path) -> Result<(PathBuf, [Option<usize>; 3])> {
     let path = TRAINING.map(|name| folder.join(name)).into_iter().find(|path| path.is_file());
     let path = path.unwrap_or_else(|| folder.join(TRAINING[0]));

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use std::cell::RefCell;
 use std::path::Path;
 
-/// Where files were published. Some formats say the layer, the width or k in these names alone.
+/// The repository and path where files were published. Some formats give the layer, the width or k in these names alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
     /// `owner/name` on the hub.

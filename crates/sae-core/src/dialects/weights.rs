@@ -1,4 +1,4 @@
-//! What readers ask of weight files: sizes from shapes, vectors, matrices that are stored transposed, and nothing left over.
+//! Helpers for reading weight files: sizes from shapes, vectors, matrices that are stored transposed, and nothing left over.
 
 use super::SaeFormat;
 use crate::{Error, Result};

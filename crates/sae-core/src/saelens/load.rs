@@ -13,7 +13,7 @@ use tensor_kernels::Engine;
 pub struct LoadOptions {
     /// Keys of `cfg.json` that are unknown here and that the caller knows to be without effect.
     pub ignore_keys: Vec<String>,
-    /// What computes it: decides how `W_enc` is held. Folding, saving and reading the weights back need [`Engine::Reference`] or a precision
+    /// Engine: decides how `W_enc` is held. Folding, saving and reading the weights back need [`Engine::Reference`] or a precision
     /// that the machine computes in f32.
     pub engine: Engine,
 }

@@ -72,7 +72,7 @@ impl TemporalSae {
         "temporal"
     }
 
-    /// What computes it.
+    /// Its engine.
     #[must_use]
     pub fn engine(&self) -> Engine {
         self.encoder.engine()

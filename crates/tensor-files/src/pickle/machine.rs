@@ -31,7 +31,7 @@ impl Pickle {
     }
 }
 
-/// What the values of a pickle may take, and how much more for each of its bytes: a call may copy what it is given, as often as it is named.
+/// Memory limit of the values of a pickle: `FREE` bytes, and `PER_BYTE` for each byte of the pickle. A call may copy its argument any number of times.
 /// A state dict needs 5 bytes for each of its bytes; a list of small numbers 16.
 const FREE: u64 = 4 << 20;
 const PER_BYTE: u64 = 16;

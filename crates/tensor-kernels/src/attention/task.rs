@@ -48,7 +48,7 @@ pub(crate) struct Block {
     pub batch: usize,
     /// The first head.
     pub head: usize,
-    /// How many.
+    /// Number of heads.
     pub heads: usize,
     pub queries: Range<usize>,
     /// Keys that any of the rows has to do with; starts at a multiple of the job's group.

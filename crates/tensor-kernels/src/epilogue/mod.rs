@@ -34,7 +34,7 @@ impl Tile<'_> {
     }
 }
 
-/// What an [`Epilogue`] does. Only this crate can name it: the safety of its outputs rests on tiles that only the driver hands out,
+/// Implementation of an [`Epilogue`]. Only this crate can name it: the safety of its outputs rests on tiles that only the driver hands out,
 /// each once.
 pub(crate) trait OnTiles: Sync {
     /// Takes one tile.
@@ -47,8 +47,8 @@ pub(crate) trait OnTiles: Sync {
     fn check(&self, rows: usize, cols: usize) -> Result<()>;
 }
 
-/// What is done with the sums of a product, given by value to [`product`](crate::product), which alone can run it. What this crate
-/// does not have can be done with [`product_on`](crate::product_on).
+/// An operation on the sums of a product, passed by value to [`product`](crate::product), which alone can run it. Operations that
+/// this crate does not have can be done with [`product_on`](crate::product_on).
 ///
 /// ```compile_fail
 /// # use tensor_kernels::{Store, Epilogue, Tile};

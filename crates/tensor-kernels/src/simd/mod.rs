@@ -12,7 +12,7 @@
 //! gives `add_row(backend, x, y)`. Bodies and everything they call are `#[inline(always)]`, so that they are compiled with the
 //! instructions of the entry point that they end up in.
 //!
-//! What a lane computes depends on its value alone: the last, partial vector of a slice gives the same bits as a full one.
+//! The result of a lane depends on its value alone: the last, partial vector of a slice gives the same bits as a full one.
 
 mod math;
 mod portable;

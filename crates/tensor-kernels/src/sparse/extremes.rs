@@ -20,7 +20,7 @@ pub struct TopBottom {
     /// The best so far, best first: `[rows, k]` keys and how many there are in each row.
     kept: [Vec<u64>; 2],
     counts: [Vec<u32>; 2],
-    /// What a value must lie outside of to get in, `[low, high]` per row; NaN while everything gets in.
+    /// Bounds `[low, high]` per row: values outside of them are kept; NaN while every value is kept.
     low: Vec<f32>,
     high: Vec<f32>,
     /// The first column that a row has not seen.
@@ -182,7 +182,7 @@ impl TopBottom {
     }
 }
 
-/// What a value must lie outside of when this is the last that got in.
+/// The bound once `last` is the last value kept at this end.
 fn limit(end: usize, last: u64) -> f32 {
     let value = if end == TOP { by_value::top_value(last) } else { by_value::bottom_value(last) };
     match (value.is_nan(), end) {

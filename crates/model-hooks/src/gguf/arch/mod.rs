@@ -126,7 +126,7 @@ impl Architecture {
         found.ok_or_else(|| file.unsupported("architecture (general.architecture)", name, known()))
     }
 
-    /// What a key below the architecture's name should be, if its value would make it a model that is not known here.
+    /// The value expected of a key below the architecture's name, if the given value is not supported here.
     pub fn objection(&self, key: &str, value: &Value) -> Option<&'static str> {
         let read_here = self.keys.iter().any(|keys| keys.contains(&key));
         match (key, value) {

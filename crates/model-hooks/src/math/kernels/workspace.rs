@@ -16,7 +16,7 @@ use tensor_kernels::{AlignedVec, PackedRows};
 /// 4 t (d_model + max(4 n_heads d_head + d_model, d_mlp (gated: 2 d_mlp) + packed d_model + packed d_mlp)) bytes
 /// ```
 /// about, a packed row taking 4 bytes a value (in bf16 2).
-/// What a run still asks the allocator for is small and does not depend on the number of tokens: about 14 allocations a block, of 150
+/// The remaining allocations of a run are small and do not depend on the number of tokens: about 14 allocations a block, of 150
 /// bytes each (shared rows, rayon's jobs).
 #[derive(Debug, Default)]
 pub(crate) struct Workspace {

@@ -109,7 +109,7 @@ pub(super) fn copy_row<const P: usize>(from: &[u8], from_k: usize, to: &mut [u8]
     }
 }
 
-/// Which pair of a panel is this pair of `k` of this column, in the two tiles from number `tiles` on.
+/// Index in a panel of this pair of `k` of this column, in the two tiles from number `tiles` on.
 fn pair_at(tiles: usize, pair: usize, col: usize) -> usize {
     (tiles + col / 16) * (TILE / 4) + pair * 16 + col % 16
 }

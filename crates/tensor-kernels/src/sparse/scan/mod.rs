@@ -1,4 +1,4 @@
-//! Which values of a tile can matter: one bit per value, found a row of 32 at a time; rows without any are left out.
+//! Scan for the values of a tile that can matter: one bit per value, found a row of 32 at a time; rows without any are left out.
 //!
 //! Nearly every row of a tile holds nothing of interest (of 24,576 features about 70 fire), so that this test is what an epilogue spends
 //! its time on. The tests are written once ([`tests`]) over the few operations that [`Lanes`] has on each set of instructions.
@@ -29,7 +29,7 @@ impl Line {
     }
 }
 
-/// What is asked of `h = sum + bias`. Comparisons are true for NaN.
+/// A condition on `h = sum + bias`. Comparisons are true for NaN.
 #[derive(Clone, Copy)]
 pub(crate) enum Test<'a> {
     /// `h > limit`, a limit per column.
