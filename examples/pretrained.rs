@@ -14,7 +14,7 @@ use clap::{Args, Parser, Subcommand};
 use common::Outcome;
 use common::out::{print_line, print_note};
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
-use saescope::pretrained::{CAN_DOWNLOAD, Cache, Entry, Hub, Progress, Query, Registry};
+use saescope::pretrained::{CAN_DOWNLOAD, Cache, DownloadEvent, Entry, Hub, Query, Registry};
 use saescope::sae_core::SparseCoder;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -244,14 +244,14 @@ fn fetch(release: &str, sae_id: &str, from: &Hub) -> Outcome {
 }
 
 /// A bar for each file, and a line for each wait, on standard error.
-fn shown() -> impl Fn(&Progress<'_>) + Send + Sync {
+fn shown() -> impl Fn(&DownloadEvent<'_>) + Send + Sync {
     let style = ProgressStyle::with_template(
         "{prefix} {percent:>3}%|{bar:30}| {bytes} of {total_bytes} [{bytes_per_sec}, {eta}] {msg}",
     );
     let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
     let current = Mutex::new(None::<(String, ProgressBar)>);
     move |progress| match progress {
-        Progress::Bytes { file, number, of, done, total } => {
+        DownloadEvent::Bytes { file, number, of, done, total } => {
             let mut current = current.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             if current.as_ref().is_none_or(|(name, _)| name != file) {
                 let bar = ProgressBar::new(*total).with_style(style.clone()).with_prefix(format!("[{number}/{of}]"));
@@ -265,7 +265,7 @@ fn shown() -> impl Fn(&Progress<'_>) + Send + Sync {
                 }
             }
         }
-        Progress::Waiting { reason, wait, .. } => print_note(format_args!("{reason}; again in {:.0?}", wait)),
+        DownloadEvent::Retrying { reason, wait, .. } => print_note(format_args!("{reason}; again in {:.0?}", wait)),
         _ => {}
     }
 }

@@ -16,17 +16,17 @@ const PACKED: [&str; 3] = ["", ".gz", ".zst"];
 
 /// Which files of a data set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Part {
+pub struct DatasetFilter {
     /// A part of the files' names, such as `train` or `en/`.
-    pub holding: Option<String>,
+    pub name_contains: Option<String>,
     /// At most so many files, the first by name; all where it is `None`, and that can be terabytes.
-    pub at_most: Option<usize>,
+    pub max_files: Option<usize>,
 }
 
 /// A data set's files, here.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct Dataset {
+pub struct DownloadedDataset {
     /// What `activation_store::Documents::open` takes.
     pub files: Vec<PathBuf>,
     /// How many files of the data set the part left out.
@@ -42,7 +42,7 @@ impl Hub {
     ///
     /// # Errors
     /// [`Error::NoText`] with what is there instead, and everything that a download can meet.
-    pub fn dataset(&self, name: &str, part: &Part) -> Result<Dataset> {
+    pub fn dataset(&self, name: &str, part: &DatasetFilter) -> Result<DownloadedDataset> {
         if is_local(name) {
             return local(Path::new(name), part);
         }
@@ -59,7 +59,7 @@ impl Hub {
             if !chosen.is_empty()
                 || !again
                 || self.revision.is_some()
-                || part.holding.is_some() && readable(session.files())
+                || part.name_contains.is_some() && readable(session.files())
             {
                 break;
             }
@@ -73,24 +73,26 @@ impl Hub {
             let held = session.files().iter().take(8).cloned().collect();
             return Err(Error::NoText { name: name.into(), held });
         }
-        let kept: Vec<String> = chosen.iter().take(part.at_most.unwrap_or(usize::MAX)).cloned().collect();
+        let kept: Vec<String> = chosen.iter().take(part.max_files.unwrap_or(usize::MAX)).cloned().collect();
         let files = session.get(&kept, &[])?;
-        Ok(Dataset { files, left_out: chosen.len() - kept.len(), revision: Some(session.commit) })
+        Ok(DownloadedDataset { files, left_out: chosen.len() - kept.len(), revision: Some(session.commit) })
     }
 }
 
 fn readable(files: &[String]) -> bool {
-    !choose(files, &Part::default()).is_empty()
+    !choose(files, &DatasetFilter::default()).is_empty()
 }
 
 /// Files that can be read, Parquet alone if there is any, in the order of names.
-fn choose(files: &[String], part: &Part) -> Vec<String> {
+fn choose(files: &[String], part: &DatasetFilter) -> Vec<String> {
     let is = |file: &str, kind: &str| PACKED.iter().any(|packed| file.ends_with(&format!("{kind}{packed}")));
     let of = |kinds: &[&str]| -> Vec<String> {
         let mut found: Vec<String> = files
             .iter()
             .filter(|file| kinds.iter().any(|kind| is(file, kind)))
-            .filter(|file| part.holding.as_ref().is_none_or(|holding| file.contains(holding.as_str())))
+            .filter(|file| {
+                part.name_contains.as_ref().is_none_or(|name_contains| file.contains(name_contains.as_str()))
+            })
             // What is about the data, not the data.
             .filter(|file| !matches!(file.as_str(), "requirements.txt" | "LICENSE.txt" | "license.txt" | "README.txt"))
             .cloned()
@@ -101,9 +103,9 @@ fn choose(files: &[String], part: &Part) -> Vec<String> {
     KNOWN.iter().map(|kind| of(&[kind])).find(|found| !found.is_empty()).unwrap_or_default()
 }
 
-fn local(path: &Path, part: &Part) -> Result<Dataset> {
+fn local(path: &Path, part: &DatasetFilter) -> Result<DownloadedDataset> {
     if !path.is_dir() {
-        return Ok(Dataset { files: vec![path.to_path_buf()], left_out: 0, revision: None });
+        return Ok(DownloadedDataset { files: vec![path.to_path_buf()], left_out: 0, revision: None });
     }
     let io = |source| Error::Io { path: path.into(), source };
     let mut names = Vec::new();
@@ -114,7 +116,7 @@ fn local(path: &Path, part: &Part) -> Result<Dataset> {
     if chosen.is_empty() {
         return Err(Error::NoText { name: path.display().to_string(), held: names.into_iter().take(8).collect() });
     }
-    let kept = chosen.len().min(part.at_most.unwrap_or(usize::MAX));
+    let kept = chosen.len().min(part.max_files.unwrap_or(usize::MAX));
     let files = chosen.iter().take(kept).map(|name| path.join(name)).collect();
-    Ok(Dataset { files, left_out: chosen.len() - kept, revision: None })
+    Ok(DownloadedDataset { files, left_out: chosen.len() - kept, revision: None })
 }

@@ -2,7 +2,7 @@
 
 use crate::cache::{Cache, home_from_env, variable};
 use crate::registry::{Entry, Registry, near};
-use crate::{Error, Progress, Result};
+use crate::{DownloadEvent, Error, Result};
 use sae_core::dialects::SaeFormat;
 use std::fmt;
 use std::path::Path;
@@ -37,12 +37,12 @@ pub struct Hub {
     pub(crate) engine: Engine,
     pub(crate) dialect: Option<SaeFormat>,
     pub(crate) progress: Option<Arc<Told>>,
-    pub(crate) patience: RetryPolicy,
+    pub(crate) retry: RetryPolicy,
     pub(crate) proxy_from_env: bool,
 }
 
 /// What is told of progress.
-type Told = dyn Fn(&Progress<'_>) + Send + Sync;
+type Told = dyn Fn(&DownloadEvent<'_>) + Send + Sync;
 
 /// How long to try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,7 +88,7 @@ impl Hub {
             engine: Engine::default(),
             dialect: None,
             progress: None,
-            patience: RetryPolicy::default(),
+            retry: RetryPolicy::default(),
             proxy_from_env: false,
         }
     }
@@ -166,15 +166,15 @@ impl Hub {
 
     /// Told of every piece that arrives and of every wait.
     #[must_use]
-    pub fn progress(mut self, told: impl Fn(&Progress<'_>) + Send + Sync + 'static) -> Self {
+    pub fn progress(mut self, told: impl Fn(&DownloadEvent<'_>) + Send + Sync + 'static) -> Self {
         self.progress = Some(Arc::new(told));
         self
     }
 
     /// How long to try.
     #[must_use]
-    pub fn patience(mut self, patience: RetryPolicy) -> Self {
-        self.patience = patience;
+    pub fn retry(mut self, retry: RetryPolicy) -> Self {
+        self.retry = retry;
         self
     }
 

@@ -39,11 +39,11 @@ mod sae;
 mod session;
 
 pub use cache::Cache;
-pub use dataset::{Dataset, PARQUET_REVISION, Part};
+pub use dataset::{DatasetFilter, DownloadedDataset, PARQUET_REVISION};
 pub use error::{Error, Result};
 pub use hub_client::{HUGGING_FACE_ENDPOINT, Hub, RetryPolicy};
-pub use model::Model;
-pub use progress::Progress;
+pub use model::DownloadedModel;
+pub use progress::DownloadEvent;
 pub use registry::{Entry, Query, Registry, Release, is_same_model};
 pub use sae::{DownloadedSae, PretrainedSae};
 
@@ -65,7 +65,7 @@ pub fn sae(release: &str, sae_id: &str) -> Result<PretrainedSae> {
 ///
 /// # Errors
 /// As [`Hub::from_env`] and [`Hub::model`].
-pub fn model(name: &str) -> Result<Model> {
+pub fn model(name: &str) -> Result<DownloadedModel> {
     Hub::from_env()?.model(name)
 }
 
@@ -73,6 +73,6 @@ pub fn model(name: &str) -> Result<Model> {
 ///
 /// # Errors
 /// As [`Hub::from_env`] and [`Hub::dataset`].
-pub fn dataset(name: &str, part: &Part) -> Result<Dataset> {
+pub fn dataset(name: &str, part: &DatasetFilter) -> Result<DownloadedDataset> {
     Hub::from_env()?.dataset(name, part)
 }

@@ -31,7 +31,7 @@ const WEIGHTS: [(&str, &str); 2] =
 /// A model's files, here.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct Model {
+pub struct DownloadedModel {
     /// Its name, as its repository calls it.
     pub name: String,
     /// The folder that [`model_hooks::load`] takes, or a GGUF file.
@@ -42,7 +42,7 @@ pub struct Model {
     pub revision: Option<String>,
 }
 
-impl Model {
+impl DownloadedModel {
     /// Loads it.
     ///
     /// # Errors
@@ -62,11 +62,11 @@ impl Hub {
     /// # Errors
     /// [`Error::NoWeights`] for a repository with neither, [`Error::UnsafeName`] for an index that names something outside of its
     /// folder, and everything that a download can meet.
-    pub fn model(&self, name: &str) -> Result<Model> {
+    pub fn model(&self, name: &str) -> Result<DownloadedModel> {
         if is_local(name) {
             let path = Path::new(name).to_path_buf();
             let name = path.file_stem().map_or_else(|| name.into(), |stem| stem.to_string_lossy().into_owned());
-            return Ok(Model { name, path, files: Vec::new(), revision: None });
+            return Ok(DownloadedModel { name, path, files: Vec::new(), revision: None });
         }
         let session = self.model_session(name)?;
         let mut required = vec!["config.json".to_owned()];
@@ -77,7 +77,7 @@ impl Hub {
         }
         let files = session.get(&required, &optional)?;
         let name = name.rsplit('/').next().unwrap_or(name).into();
-        Ok(Model { name, path: session.folder()?, files, revision: Some(session.commit) })
+        Ok(DownloadedModel { name, path: session.folder()?, files, revision: Some(session.commit) })
     }
 
     /// Under the first of the model's names that answers; where nobody may be asked, that is in the cache.

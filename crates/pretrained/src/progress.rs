@@ -3,7 +3,7 @@ use std::time::Duration;
 /// What a download tells while it runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Progress<'a> {
+pub enum DownloadEvent<'a> {
     /// A piece of a file has arrived (the first report comes before the first piece).
     Bytes {
         /// The file, as the repository names it.
@@ -18,7 +18,7 @@ pub enum Progress<'a> {
         total: u64,
     },
     /// Something failed and is tried again after a wait.
-    Waiting {
+    Retrying {
         /// What was asked for.
         url: &'a str,
         /// What went wrong.

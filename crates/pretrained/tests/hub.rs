@@ -6,7 +6,7 @@ mod server;
 
 use activation_store::Documents;
 use model_hooks::{LoadOptions, Processing};
-use pretrained::{Cache, Error, Hub, PARQUET_REVISION, Part, Progress, Registry, RetryPolicy};
+use pretrained::{Cache, DatasetFilter, DownloadEvent, Error, Hub, PARQUET_REVISION, Registry, RetryPolicy};
 use sae_core::SparseCoder;
 use server::{COMMIT, Reply, Request, Server, git_sha1, sha256};
 use std::collections::BTreeMap;
@@ -81,7 +81,7 @@ impl Setup {
 }
 
 fn hub(cache: &Path, server: &Server) -> Hub {
-    let patience = RetryPolicy {
+    let retry = RetryPolicy {
         max_attempts: 4,
         initial_backoff: Duration::from_millis(1),
         max_backoff: Duration::from_millis(50),
@@ -90,7 +90,7 @@ fn hub(cache: &Path, server: &Server) -> Hub {
     Hub::new()
         .cache(Cache::new(cache))
         .endpoint(&server.endpoint)
-        .patience(patience)
+        .retry(retry)
         .table(Registry::read(TABLE.as_bytes()).unwrap())
 }
 
@@ -269,14 +269,16 @@ fn shards_are_those_of_the_index_and_lie_in_its_folder() {
 #[test]
 fn a_data_set_becomes_paths_that_documents_take() {
     let setup = Setup::new(as_it_is);
-    let part = Part { holding: Some("train".into()), at_most: None };
+    let part = DatasetFilter { name_contains: Some("train".into()), max_files: None };
     let text = setup.hub().dataset("me/text", &part).unwrap();
     assert_eq!(text.files.len(), 1);
     Documents::open(&text.files, Default::default()).unwrap();
-    let one = setup.hub().dataset("me/text", &Part { at_most: Some(1), ..Part::default() }).unwrap();
+    let one =
+        setup.hub().dataset("me/text", &DatasetFilter { max_files: Some(1), ..DatasetFilter::default() }).unwrap();
     assert_eq!((one.files.len(), one.left_out), (1, 1));
     assert!(one.files[0].ends_with("test.jsonl"));
-    let none = setup.hub().dataset("me/text", &Part { holding: Some("validation".into()), at_most: None });
+    let none =
+        setup.hub().dataset("me/text", &DatasetFilter { name_contains: Some("validation".into()), max_files: None });
     assert!(matches!(none, Err(Error::NoText { .. })), "{none:?}");
 }
 
@@ -293,12 +295,12 @@ fn a_data_set_without_readable_files_is_taken_as_parquet_from_its_conversion() {
         }
         reply
     });
-    let text = setup.hub().dataset("me/script", &Part::default()).unwrap();
+    let text = setup.hub().dataset("me/script", &DatasetFilter::default()).unwrap();
     assert_eq!(fs::read(&text.files[0]).unwrap(), [1; 9]);
     let at = setup.folder.path().join("datasets--me--script/refs").join(PARQUET_REVISION);
     assert_eq!(fs::read_to_string(at).unwrap(), COMMIT);
     // Nothing of the own branch is in the cache.
-    let again = setup.hub().offline(true).dataset("me/script", &Part::default()).unwrap();
+    let again = setup.hub().offline(true).dataset("me/script", &DatasetFilter::default()).unwrap();
     assert_eq!(again.files, text.files);
 }
 
@@ -313,7 +315,7 @@ fn a_cut_connection_is_carried_on_where_it_broke() {
     let told = Arc::new(Mutex::new(Vec::new()));
     let kept = told.clone();
     let hub = setup.hub().progress(move |progress| {
-        if let Progress::Bytes { file: WEIGHTS, done, total, .. } = progress {
+        if let DownloadEvent::Bytes { file: WEIGHTS, done, total, .. } = progress {
             kept.lock().unwrap().push((*done, *total));
         }
     });
@@ -460,7 +462,7 @@ fn names_that_lead_out_of_the_cache_are_refused() {
     let mut evil = Repos::new();
     evil.entry("datasets:me/evil".into()).or_default().insert("../../../evil.jsonl".into(), b"x".to_vec());
     let setup = Setup::of(evil, as_it_is);
-    let refused = setup.hub().dataset("me/evil", &Part::default());
+    let refused = setup.hub().dataset("me/evil", &DatasetFilter::default());
     assert!(matches!(refused, Err(Error::UnsafeName { .. })), "{refused:?}");
 }
 
@@ -505,7 +507,7 @@ fn a_server_that_asks_for_patience_gets_it_within_bounds() {
     let waits = Arc::new(Mutex::new(Vec::new()));
     let kept = waits.clone();
     let hub = setup.hub().progress(move |progress| {
-        if let Progress::Waiting { wait, .. } = progress {
+        if let DownloadEvent::Retrying { wait, .. } = progress {
             kept.lock().unwrap().push(*wait);
         }
     });

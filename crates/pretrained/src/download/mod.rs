@@ -13,7 +13,7 @@ mod response;
 mod transfer;
 
 use crate::cache::{CachedRepo, Kind};
-use crate::{Error, Hub, Progress, Result, names};
+use crate::{DownloadEvent, Error, Hub, Result, names};
 use address::Address;
 use serde::Deserialize;
 use std::io::Read;
@@ -65,7 +65,7 @@ impl Failure {
 
 impl<'a> Downloader<'a> {
     pub(crate) fn new(from: &'a Hub) -> Self {
-        let read_timeout = Some(from.patience.read_timeout);
+        let read_timeout = Some(from.retry.read_timeout);
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
@@ -139,7 +139,7 @@ impl<'a> Downloader<'a> {
         if !blob.is_file() {
             let told = |done: u64| {
                 if let Some(progress) = &self.from.progress {
-                    progress(&Progress::Bytes { file, number, of, done, total: wanted.length });
+                    progress(&DownloadEvent::Bytes { file, number, of, done, total: wanted.length });
                 }
             };
             transfer::bring(self, &wanted, repo, &blob, &told)?;
@@ -208,14 +208,14 @@ impl<'a> Downloader<'a> {
 
     /// Waits before the next try, or gives up.
     fn wait(&self, url: &str, error: Error, failed: usize, asked: Option<Duration>) -> Result<()> {
-        let patience = &self.from.patience;
-        if failed >= patience.max_attempts {
+        let retry = &self.from.retry;
+        if failed >= retry.max_attempts {
             return Err(error);
         }
-        let doubled = patience.initial_backoff.saturating_mul(1 << (failed - 1).min(16));
-        let wait = asked.unwrap_or(doubled).min(patience.max_backoff);
+        let doubled = retry.initial_backoff.saturating_mul(1 << (failed - 1).min(16));
+        let wait = asked.unwrap_or(doubled).min(retry.max_backoff);
         if let Some(progress) = &self.from.progress {
-            progress(&Progress::Waiting { url, reason: &error.to_string(), wait });
+            progress(&DownloadEvent::Retrying { url, reason: &error.to_string(), wait });
         }
         sleep(wait);
         Ok(())

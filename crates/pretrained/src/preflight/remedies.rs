@@ -46,7 +46,7 @@ impl Change {
     }
 
     /// What it is, and what to do about it.
-    fn words(self) -> (String, String) {
+    fn describe(self) -> (String, String) {
         let (what, change): (String, String) = match self {
             Self::Scale(factor) => (
                 format!("the input times {factor:.3}"),
@@ -86,7 +86,7 @@ impl Change {
 
 /// What came of a trial.
 #[derive(Clone, Copy)]
-struct Outcome {
+struct TrialResult {
     variance: f64,
     l0: f64,
 }
@@ -101,7 +101,7 @@ struct Trial<'a> {
 
 impl Trial<'_> {
     /// What comes of it when each row goes in as `change` makes it, and comes out as `back` makes it of the row's own numbers.
-    fn explained<P>(&self, change: impl Fn(&mut [f32]) -> P, back: impl Fn(&P, &mut [f32])) -> Result<Outcome> {
+    fn explained<P>(&self, change: impl Fn(&mut [f32]) -> P, back: impl Fn(&P, &mut [f32])) -> Result<TrialResult> {
         let mut explained = stats::Variance::around(stats::mean_row(self.x, self.d_in));
         let (mut active, mut tokens) = (0, 0);
         for part in self.x.chunks(self.at_once * self.d_in) {
@@ -115,22 +115,22 @@ impl Trial<'_> {
         }
         let variance = explained.explained();
         let variance = if variance.is_finite() { variance } else { f64::NEG_INFINITY };
-        Ok(Outcome { variance, l0: active as f64 / tokens.max(1) as f64 })
+        Ok(TrialResult { variance, l0: active as f64 / tokens.max(1) as f64 })
     }
 
-    fn scaled(&self, factor: f64) -> Result<Outcome> {
+    fn scaled(&self, factor: f64) -> Result<TrialResult> {
         let by = |row: &mut [f32], c: f64| row.iter_mut().for_each(|x| *x = (f64::from(*x) * c) as f32);
         self.explained(|row| by(row, factor), |(), row| by(row, 1.0 / factor))
     }
 
     /// Against the centered input: centering is a change of the model, not of the SAE.
-    fn centered(&self) -> Result<Outcome> {
+    fn centered(&self) -> Result<TrialResult> {
         let mut x = self.x.to_vec();
         x.chunks_exact_mut(self.d_in).for_each(|row| _ = center(row));
         Trial { subject: self.subject, x: &x, d_in: self.d_in, at_once: self.at_once }.explained(|_| (), |(), _| ())
     }
 
-    fn standardized(&self) -> Result<Outcome> {
+    fn standardized(&self) -> Result<TrialResult> {
         let change = |row: &mut [f32]| {
             let mean = center(row);
             let deviation = (stats::dot(row, row) / (row.len() as f64 - 1.0).max(1.0)).sqrt().max(1e-12);
@@ -143,7 +143,7 @@ impl Trial<'_> {
         self.explained(change, back)
     }
 
-    fn rescaled(&self) -> Result<Outcome> {
+    fn rescaled(&self) -> Result<TrialResult> {
         let change = |row: &mut [f32]| {
             let norm = stats::norm(row).max(1e-12) / (row.len() as f64).sqrt();
             row.iter_mut().for_each(|x| *x = (f64::from(*x) / norm) as f32);
@@ -152,7 +152,7 @@ impl Trial<'_> {
         self.explained(change, |norm, row| row.iter_mut().for_each(|x| *x = (f64::from(*x) * norm) as f32))
     }
 
-    fn shifted(&self, b_dec: &[f32]) -> Result<Outcome> {
+    fn shifted(&self, b_dec: &[f32]) -> Result<TrialResult> {
         self.explained(|row| row.iter_mut().zip(b_dec).for_each(|(x, b)| *x -= b), |(), _| ())
     }
 }
@@ -192,7 +192,7 @@ pub(super) fn look(
     let x = of_sample(few);
     let now = Trial { subject, x: &x, d_in, at_once }.explained(|_| (), |(), _| ())?;
     // More features explain more, so that a small gain counts only where it is not bought with them.
-    let gain = |now: Outcome, change: Change, outcome: Outcome| {
+    let gain = |now: TrialResult, change: Change, outcome: TrialResult| {
         let gain = outcome.variance - now.variance.max(0.0);
         let bought = outcome.l0 > now.l0 * SAME_L0;
         let elsewhere = change.is_elsewhere() && gain > t.place_warns && outcome.l0 < now.l0 * LIKE_L0;
@@ -214,7 +214,7 @@ pub(super) fn look(
         gain if gain > t.remedy_warns => Severity::Warn,
         _ => return Ok(None),
     };
-    let (what, change) = change.words();
+    let (what, change) = change.describe();
     let found = format!(
         "{what} would have {:.3} of its variance explained by {:.1} features a token, and this has {:.3} by {:.1}",
         outcome.variance, outcome.l0, now.variance, now.l0
@@ -286,7 +286,7 @@ impl Look<'_> {
 
     /// Tries each change on every `step`th of the first `at_most` tokens (`tokens` is this pair); `x` holds their activations at the SAE's own place. The places
     /// are tried one after the other, and only the outcome of each is stored.
-    fn try_all(&self, changes: &[Change], x: &[f32], tokens: (usize, usize)) -> Result<Vec<(Change, Outcome)>> {
+    fn try_all(&self, changes: &[Change], x: &[f32], tokens: (usize, usize)) -> Result<Vec<(Change, TrialResult)>> {
         let (subject, d_in, at_once) = (self.subject, self.subject.coder().d_in(), self.at_once);
         let own = Trial { subject, x, d_in, at_once };
         let mut found = Vec::with_capacity(changes.len());

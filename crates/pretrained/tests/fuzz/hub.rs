@@ -8,7 +8,7 @@
 //! Whatever is answered, nothing is written outside the cache, and no link in it leads out.
 
 use crate::harness;
-use pretrained::{Cache, Hub, Part, RetryPolicy};
+use pretrained::{Cache, DatasetFilter, Hub, RetryPolicy};
 use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -82,7 +82,7 @@ pub fn read(data: &[u8]) {
 /// Whether what was asked for came.
 pub fn opens(data: &[u8]) -> bool {
     let Some((&what, rest)) = data.split_first() else { return false };
-    let patience = RetryPolicy {
+    let retry = RetryPolicy {
         max_attempts: 2,
         initial_backoff: Duration::ZERO,
         max_backoff: Duration::ZERO,
@@ -93,7 +93,7 @@ pub fn opens(data: &[u8]) -> bool {
     let _ = std::fs::remove_dir_all(&root);
     let cache = root.join("cache");
     std::fs::create_dir_all(&cache).expect("a folder");
-    let hub = Hub::new().cache(Cache::new(&cache)).endpoint(endpoint()).patience(patience);
+    let hub = Hub::new().cache(Cache::new(&cache)).endpoint(endpoint()).retry(retry);
     let first = ask(&hub, what);
     // What is in the cache now, without asking, and by its commit.
     let again = ask(&hub.clone().offline(true), what);
@@ -110,7 +110,7 @@ fn ask(hub: &Hub, what: u8) -> bool {
     match what % 3 {
         0 => hub.sae("me/saes", "a").is_ok(),
         1 => hub.model("me/model").is_ok(),
-        _ => hub.dataset("me/text", &Part::default()).is_ok(),
+        _ => hub.dataset("me/text", &DatasetFilter::default()).is_ok(),
     }
 }
 
