@@ -29,7 +29,7 @@ struct Flags {
 
 #[derive(Subcommand)]
 enum Command {
-    /// SAEs in which every word occurs; `layer 7`, model=, hook=, release=, width= and dialect= are understood
+    /// SAEs in which every word occurs; `layer 7`, model=, hook=, release=, width= and format= are understood
     Search {
         /// Words such as: gpt2 layer 7 hook=resid_pre width=24k
         words: Vec<String>,
@@ -143,7 +143,7 @@ fn show_release(name: &str) -> Outcome {
         "{}: {} SAEs of {}, https://huggingface.co/{}",
         release.name, release.saes, release.model, release.repo
     ));
-    print_line(format_args!("files: {}", release.dialect));
+    print_line(format_args!("files: {}", release.format));
     for (key, value) in &release.config_overrides {
         print_line(format_args!("put over the files' configuration: {key} = {value}"));
     }
@@ -218,7 +218,7 @@ fn show(entry: &Entry) {
     line("expected explained", entry.variance_explained.map(|x| format!("{:.1}% of the variance", 100.0 * x)));
     line("scaled inputs by", entry.norm_scaling_factor.map(|x| x.to_string()));
     line("files", Some(format!("https://huggingface.co/{}, {}", entry.repo(), entry.path)));
-    line("format", Some(entry.dialect().to_string()));
+    line("format", Some(entry.format().to_string()));
     line("Neuronpedia", entry.neuronpedia.as_ref().map(|id| format!("https://neuronpedia.org/{id}")));
     for (key, value) in &entry.release.config_overrides {
         line(key, Some(value.to_string()));

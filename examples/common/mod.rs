@@ -17,7 +17,7 @@ use saescope::model_hooks::{
     AddBos, ChatTemplate, HookSelector, LanguageModel, LoadOptions, Processing, ProcessingSteps, Site, load,
 };
 use saescope::pretrained::{Entry, Hub, Registry};
-use saescope::sae_core::{self, Dictionary, SparseCoder, dialects};
+use saescope::sae_core::{self, Dictionary, SparseCoder, formats};
 use saescope::tensor_kernels::Engine;
 use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
@@ -283,7 +283,7 @@ pub fn load_sae(flag: &str, engine: Engine, flags: &SaeFlags) -> Outcome<(Dictio
     options.load = sae_core::LoadOptions { engine, ignore_keys: flags.ignore_keys.clone() };
     options.norm_scaling_factor = flags.norm_factor.or(options.norm_scaling_factor);
     let path = fetched.as_ref().map_or(Path::new(flag), |fetched| &fetched.path);
-    let sae = dialects::open(path, &options)?;
+    let sae = formats::open(path, &options)?;
     for note in &sae.metadata().notes {
         print_note(format_args!("note: {note}"));
     }

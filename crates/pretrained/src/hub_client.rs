@@ -3,7 +3,7 @@
 use crate::cache::{Cache, home_from_env, variable};
 use crate::registry::{Entry, Registry, near};
 use crate::{DownloadEvent, Error, Result};
-use sae_core::dialects::SaeFormat;
+use sae_core::formats::SaeFormat;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -35,7 +35,7 @@ pub struct Hub {
     pub(crate) token: Option<String>,
     pub(crate) endpoint: String,
     pub(crate) engine: Engine,
-    pub(crate) dialect: Option<SaeFormat>,
+    pub(crate) format: Option<SaeFormat>,
     pub(crate) progress: Option<Arc<Told>>,
     pub(crate) retry: RetryPolicy,
     pub(crate) proxy_from_env: bool,
@@ -86,7 +86,7 @@ impl Hub {
             token: None,
             endpoint: HUGGING_FACE_ENDPOINT.into(),
             engine: Engine::default(),
-            dialect: None,
+            format: None,
             progress: None,
             retry: RetryPolicy::default(),
             proxy_from_env: false,
@@ -159,8 +159,8 @@ impl Hub {
 
     /// The format, where it is known and the table does not say it.
     #[must_use]
-    pub fn dialect(mut self, dialect: SaeFormat) -> Self {
-        self.dialect = Some(dialect);
+    pub fn format(mut self, format: SaeFormat) -> Self {
+        self.format = Some(format);
         self
     }
 

@@ -9,7 +9,7 @@ use crate::session::Session;
 use crate::{Entry, Error, Hub, Registry, Result, names};
 use sae_core::Dictionary;
 use sae_core::LoadOptions;
-use sae_core::dialects::{self, Files, OpenOptions, Origin, SaeFormat};
+use sae_core::formats::{self, HubPath, OpenOptions, RequiredFiles, SaeFormat};
 use std::path::{Path, PathBuf};
 
 /// A published SAE, opened.
@@ -30,7 +30,7 @@ pub struct PretrainedSae {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct DownloadedSae {
-    /// What [`sae_core::dialects::open`] takes.
+    /// What [`sae_core::formats::open`] takes.
     pub path: PathBuf,
     /// How it takes it.
     pub options: OpenOptions,
@@ -72,7 +72,7 @@ impl Hub {
                     let options = OpenOptions { load, ..entry.open_options() };
                     return Ok(DownloadedSae { path, options, entry: Some(entry), files: Vec::new(), revision: None });
                 }
-                let options = OpenOptions { dialect: self.dialect, load, ..OpenOptions::default() };
+                let options = OpenOptions { format: self.format, load, ..OpenOptions::default() };
                 Ok(DownloadedSae { path, options, entry: None, files: Vec::new(), revision: None })
             }
             Err(Error::UnknownRelease { .. }) if release.contains('/') => self.of_a_repository(release, sae_id, load),
@@ -82,12 +82,12 @@ impl Hub {
     }
 
     fn of_the_table(&self, entry: Entry, load: LoadOptions) -> Result<DownloadedSae> {
-        let files = entry.dialect().files(&entry.path)?;
+        let files = entry.format().files(&entry.path)?;
         let session = self.session(entry.repo(), &files)?;
         let paths = session.get(&files.required, &files.optional)?;
         let mut options = OpenOptions { load, ..entry.open_options() };
         // One folder with all layers: the table's path is the number of the layer.
-        let path = match (entry.dialect(), entry.path.parse()) {
+        let path = match (entry.format(), entry.path.parse()) {
             (SaeFormat::Clt | SaeFormat::Slt, Ok(layer)) => {
                 options.layer = Some(layer);
                 session.folder()?
@@ -105,17 +105,17 @@ impl Hub {
         if let Some(entry) = self.listed(repo, path) {
             return self.of_the_table(entry, load);
         }
-        let session = match self.dialect {
-            Some(dialect) => self.session(repo, &dialect.files(path)?)?,
+        let session = match self.format {
+            Some(format) => self.session(repo, &format.files(path)?)?,
             None => Session::open(self, Kind::Model, repo, self.revision_or_main())?,
         };
-        let files = match self.dialect {
-            Some(dialect) => dialect.files(path)?,
+        let files = match self.format {
+            Some(format) => format.files(path)?,
             None => files_of_any(&session, repo, path)?,
         };
         let paths = session.get(&files.required, &files.optional)?;
-        let origin = Some(Origin { repo: repo.into(), path: path.into() });
-        let options = OpenOptions { dialect: self.dialect, origin, load, ..OpenOptions::default() };
+        let origin = Some(HubPath { repo: repo.into(), path: path.into() });
+        let options = OpenOptions { format: self.format, origin, load, ..OpenOptions::default() };
         let at = session.folder()?;
         let at = if path.is_empty() { at } else { at.join(path) };
         Ok(DownloadedSae { path: at, options, entry: None, files: paths, revision: Some(session.commit) })
@@ -125,10 +125,10 @@ impl Hub {
     fn listed(&self, repo: &str, path: &str) -> Option<Entry> {
         let own = self.tables.iter().find_map(|table| table.find_path(repo, path));
         let entry = own.or_else(|| Registry::built_in().find_path(repo, path))?;
-        self.dialect.is_none_or(|dialect| dialect == entry.dialect()).then_some(entry)
+        self.format.is_none_or(|format| format == entry.format()).then_some(entry)
     }
 
-    fn session(&self, repo: &str, files: &Files) -> Result<Session<'_>> {
+    fn session(&self, repo: &str, files: &RequiredFiles) -> Result<Session<'_>> {
         let revision = self.revision_or_main();
         match Session::pinned(self, Kind::Model, repo, revision, &files.required, &files.optional)? {
             Some(session) => Ok(session),
@@ -143,7 +143,7 @@ impl DownloadedSae {
     /// # Errors
     /// [`Error::Sae`].
     pub fn open(self) -> Result<PretrainedSae> {
-        let dictionary = dialects::open(&self.path, &self.options)?;
+        let dictionary = formats::open(&self.path, &self.options)?;
         Ok(PretrainedSae { dictionary, entry: self.entry, files: self.files, revision: self.revision })
     }
 }
@@ -158,9 +158,9 @@ fn in_a_cache(path: &Path) -> Option<(String, String)> {
 }
 
 /// The files of every format that a folder could be in; which one it is, the files will tell.
-fn files_of_any(session: &Session<'_>, repo: &str, path: &str) -> Result<Files> {
-    let mut all = Files::default();
-    for files in SaeFormat::ALL.iter().filter_map(|dialect| dialect.files(path).ok()) {
+fn files_of_any(session: &Session<'_>, repo: &str, path: &str) -> Result<RequiredFiles> {
+    let mut all = RequiredFiles::default();
+    for files in SaeFormat::ALL.iter().filter_map(|format| format.files(path).ok()) {
         let trimmed = |names: Vec<String>| names.into_iter().map(|name| name.trim_start_matches('/').to_owned());
         let required: Vec<String> = trimmed(files.required).collect();
         if required.is_empty() || !required.iter().all(|file| session.has(file)) {

@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 use pretrained::preflight::{Expected, PreflightOptions};
 use pretrained::{Cache, Hub, Registry};
-use sae_core::dialects::{OpenOptions, Origin, open};
+use sae_core::formats::{HubPath, OpenOptions, open};
 use sae_core::{Dictionary, SparseCoder};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -71,7 +71,7 @@ fn names_repositories_and_snapshots_open_what_the_path_with_the_tables_numbers_o
         let (path, repo) = (meta["path"].as_str().unwrap(), meta["repo_id"].as_str().unwrap_or("me/saes"));
         let factor = meta["norm_scaling_factor"].as_f64();
         let overrides = meta["overrides"].as_object().cloned().unwrap_or_default();
-        let dialect = meta["dialect"].as_str().unwrap();
+        let format = meta["dialect"].as_str().unwrap();
         // Of folders of layers the table's path is the number of the layer.
         let listed = if layered { "0" } else { path };
         let line = [
@@ -88,7 +88,7 @@ fn names_repositories_and_snapshots_open_what_the_path_with_the_tables_numbers_o
         let overrides_text =
             if overrides.is_empty() { String::new() } else { Value::from(overrides.clone()).to_string() };
         let table = format!(
-            "#saescope-registry\t1\tmine\n>\tmine\t{repo}\t{dialect}\tgpt2\t1\t{overrides_text}\n{}\n",
+            "#saescope-registry\t1\tmine\n>\tmine\t{repo}\t{format}\tgpt2\t1\t{overrides_text}\n{}\n",
             line.join("\t")
         );
         let cache = tempfile::tempdir().unwrap();
@@ -99,8 +99,8 @@ fn names_repositories_and_snapshots_open_what_the_path_with_the_tables_numbers_o
         std::fs::write(held.join("refs/main"), COMMIT).unwrap();
 
         let options = OpenOptions {
-            dialect: Some(dialect.parse().unwrap()),
-            origin: Some(Origin { repo: repo.into(), path: listed.into() }),
+            format: Some(format.parse().unwrap()),
+            origin: Some(HubPath { repo: repo.into(), path: listed.into() }),
             overrides,
             norm_scaling_factor: factor.map(|factor| factor as f32),
             layer: layered.then_some(0),

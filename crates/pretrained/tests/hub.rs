@@ -446,7 +446,7 @@ fn headers_that_lead_out_of_the_cache_are_refused() {
 fn names_that_lead_out_of_the_cache_are_refused() {
     let setup = Setup::new(as_it_is);
     for path in ["../../x", "a/../../x", "a\\..\\x", "C:/x", "a\0b"] {
-        let refused = setup.hub().dialect("saelens".parse().unwrap()).sae("me/saes", path);
+        let refused = setup.hub().format("saelens".parse().unwrap()).sae("me/saes", path);
         assert!(matches!(refused, Err(Error::UnsafeName { .. })), "{path:?}: {refused:?}");
     }
     for repo in ["me/..", "me/a/b", "me/a b", "me/a\\b", "me/a?x"] {

@@ -2,7 +2,7 @@
 
 use model_hooks::{HookRows, HookSelector, ModelShape};
 use pretrained::{Error, Query, Registry};
-use sae_core::dialects::SaeFormat;
+use sae_core::formats::SaeFormat;
 
 fn words(text: &str) -> Query {
     Query::parse(text).unwrap()
@@ -68,7 +68,7 @@ fn an_entry_says_what_the_publisher_says() {
     let entry = registry.find("gpt2-small-res-jb", "blocks.7.hook_resid_pre").unwrap();
     assert_eq!(entry.repo(), "jbloom/GPT2-Small-SAEs-Reformatted");
     assert_eq!(
-        (entry.path.as_str(), entry.model(), entry.dialect()),
+        (entry.path.as_str(), entry.model(), entry.format()),
         ("blocks.7.hook_resid_pre", "gpt2-small", SaeFormat::SaeLens)
     );
     assert_eq!((entry.l0, entry.variance_explained, entry.layer()), (Some(54.0), Some(0.9), Some(7)));

@@ -98,7 +98,7 @@ pub trait SparseCoder: Send + Sync {
     /// # Errors
     /// As [`encode`](Self::encode), and [`Error::FeatureOutOfRange`](crate::Error::FeatureOutOfRange).
     fn encode_only(&self, x: &Tensor, features: &[FeatureId]) -> Result<Tensor> {
-        crate::features::check_features(features, self.d_sae())?;
+        crate::sparse_features::check_features(features, self.d_sae())?;
         let codes = self.encode(x)?;
         Ok(codes.features.columns(features)?.reshape(codes.layout.with_width(features.len()))?)
     }

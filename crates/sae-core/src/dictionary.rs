@@ -1,4 +1,4 @@
-use crate::dialects::{self, OpenOptions, SaeFormat};
+use crate::formats::{self, OpenOptions, SaeFormat};
 use crate::{
     Codes, Coupling, Error, FeatureId, LoadOptions, MatchingPursuit, Reconstruction, Result, Sae, SaeMetadata,
     SparseCoder, TemporalSae,
@@ -33,7 +33,7 @@ macro_rules! each {
 }
 
 impl Dictionary {
-    /// Opens a SAELens folder of any architecture and version; otherwise as [`Sae::load`]. [`dialects::open`] opens every other format as well.
+    /// Opens a SAELens folder of any architecture and version; otherwise as [`Sae::load`]. [`formats::open`] opens every other format as well.
     ///
     /// # Errors
     /// As [`Sae::load`].
@@ -46,9 +46,8 @@ impl Dictionary {
     /// # Errors
     /// As [`load`](Self::load).
     pub fn load_with(folder: impl AsRef<Path>, options: &LoadOptions) -> Result<Self> {
-        let options =
-            OpenOptions { dialect: Some(SaeFormat::SaeLens), load: options.clone(), ..OpenOptions::default() };
-        dialects::open(folder, &options)
+        let options = OpenOptions { format: Some(SaeFormat::SaeLens), load: options.clone(), ..OpenOptions::default() };
+        formats::open(folder, &options)
     }
 
     /// Saves it as a folder that SAELens opens; see [`Sae::save`].

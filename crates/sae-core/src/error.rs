@@ -83,9 +83,7 @@ pub enum Error {
         found: &'static str,
     },
     /// Files that look like no format that can be read.
-    #[error(
-        "{path}: {held}, which looks like no format that can be read; if you know the format, name it as `dialect`"
-    )]
+    #[error("{path}: {held}, which looks like no format that can be read; if you know the format, name it as `format`")]
     UnknownDialect {
         /// The folder or file.
         path: PathBuf,

@@ -3,7 +3,7 @@
 //! Three types carry the crate:
 //!
 //! * [`Sae`]: weights and activation of one SAE or transcoder (standard ReLU, JumpReLU, Gated, and TopK in its variants). [`Sae::load`] opens
-//!   a SAELens folder, [`Dictionary::load`] one of any architecture, [`dialects::open`] the files of any other format.
+//!   a SAELens folder, [`Dictionary::load`] one of any architecture, [`formats::open`] the files of any other format.
 //! * [`SparseFeatures`]: feature activations compressed by rows. Dense `[n, d_sae]` tensors exist only where asked for.
 //! * [`SparseCoder`]: the trait that the rest of the workspace sees, so that a user's own dictionary works as well.
 //!
@@ -23,7 +23,7 @@
 //! # }
 //! ```
 //!
-//! Loaders bring every dialect to the one convention of [`Sae`]; nothing after them asks where the weights came from.
+//! Loaders bring every format to the one convention of [`Sae`]; nothing after them asks where the weights came from.
 
 // candle's products use AVX-512 because this workspace turns on `gemm`'s `x86-v4`; the crate is named only to link the feature.
 use gemm as _;
@@ -31,23 +31,21 @@ use gemm as _;
 mod activation;
 mod coder;
 mod codes;
-mod decode;
-pub mod dialects;
+mod decoder;
 mod dictionary;
 mod encoder;
 mod error;
-mod features;
+mod feature_subset;
 mod fold;
+pub mod formats;
 mod matching_pursuit;
+mod metadata;
 mod normalization;
 mod open_note;
 mod parts;
-mod provenance;
-mod rule;
 mod sae;
-mod saelens;
-mod selected;
 mod slices;
+mod sparse_features;
 mod temporal;
 
 pub use activation::Activation;
@@ -56,14 +54,14 @@ pub use codes::{ActLayout, Codes, Coupling, InputNorm, InputShape, Reconstructio
 pub use dictionary::Dictionary;
 pub use encoder::EncodeScratch;
 pub use error::{Error, Result};
-pub use features::{FeatureId, SparseFeatures};
+pub use feature_subset::FeatureSubset;
+pub use formats::saelens::LoadOptions;
 pub use matching_pursuit::{MatchingPursuit, MatchingPursuitParts};
+pub use metadata::{ExcludeSpecialTokens, SaeMetadata, SeparatorToken, SeqposSlice};
 pub use normalization::Normalization;
 pub use open_note::OpenNote;
 pub use parts::SaeParts;
-pub use provenance::{ExcludeSpecialTokens, SaeMetadata, SeparatorToken, SeqposSlice};
 pub use sae::Sae;
-pub use saelens::LoadOptions;
-pub use selected::FeatureSubset;
+pub use sparse_features::{FeatureId, SparseFeatures};
 pub use temporal::{TemporalLayerParts, TemporalLinear, TemporalParts, TemporalSae};
 pub use tensor_kernels::{Arithmetic, Backend, Engine, Precision};

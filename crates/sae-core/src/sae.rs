@@ -1,9 +1,9 @@
-use crate::decode::Decoder;
+use crate::decoder::Decoder;
+use crate::encoder::selection::{By, Selection};
 use crate::encoder::{EncodeScratch, Encoder, ScratchPool, gather_rows};
-use crate::features::check_features;
 use crate::normalization::{InputMap, matrix};
-use crate::rule::{By, Selection};
 use crate::slices::with_f32;
+use crate::sparse_features::check_features;
 use crate::{
     Activation, Codes, Coupling, Error, FeatureId, FeatureSubset, InputShape, Normalization, Result, SaeMetadata,
     SaeParts, SparseCoder, SparseFeatures,

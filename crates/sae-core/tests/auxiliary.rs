@@ -8,7 +8,7 @@ mod copies;
 use candle_core::{DType, Device, Tensor};
 use common::{engines, error, flat, golden};
 use copies::copy;
-use sae_core::dialects::{OpenOptions, open};
+use sae_core::formats::{OpenOptions, open};
 use sae_core::{Dictionary, Error, LoadOptions, Normalization, OpenNote, Precision, Sae, SaeParts, SparseCoder};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -317,7 +317,7 @@ fn every_door_opens_the_same_sae() {
             true => sae.fold_norm_factor(1.0).unwrap(),
             false => sae,
         };
-        let saelens = OpenOptions { dialect: Some("saelens".parse().unwrap()), ..OpenOptions::default() };
+        let saelens = OpenOptions { format: Some("saelens".parse().unwrap()), ..OpenOptions::default() };
         let mut doors = vec![
             plainly(&folder),
             open(&folder, &saelens).unwrap(),

@@ -8,7 +8,7 @@ mod tolerances;
 
 use candle_core::Tensor;
 use common::{error, flat};
-use sae_core::dialects::{OpenOptions, Origin, SaeFormat, detect, open};
+use sae_core::formats::{HubPath, OpenOptions, SaeFormat, detect, open};
 use sae_core::{Arithmetic, Dictionary, Engine, LoadOptions, Precision, Result, SparseCoder};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -37,7 +37,7 @@ impl Fixture {
         self.meta[key].as_str().unwrap_or_default()
     }
 
-    fn dialect(&self) -> SaeFormat {
+    fn format(&self) -> SaeFormat {
         self.text("dialect").parse().unwrap()
     }
 
@@ -61,7 +61,7 @@ impl Fixture {
     fn options(&self, engine: Engine, layer: Option<usize>) -> OpenOptions {
         let repo = self.meta["repo_id"].as_str();
         OpenOptions {
-            origin: repo.map(|repo| Origin { repo: repo.into(), path: self.text("path").into() }),
+            origin: repo.map(|repo| HubPath { repo: repo.into(), path: self.text("path").into() }),
             overrides: self.meta["overrides"].as_object().cloned().unwrap_or_default(),
             norm_scaling_factor: match self.meta["norm_scaling_factor"].as_f64() {
                 // SAELens computes without the factor that it was not told of; here that has to be said.
@@ -90,7 +90,7 @@ impl Fixture {
             return Some(file.load_f32(&own).unwrap());
         }
         // All layers together write each output of a cross-layer transcoder: no view of one layer makes it.
-        let together = self.dialect() == SaeFormat::Clt && matches!(name, "recons" | "forward");
+        let together = self.format() == SaeFormat::Clt && matches!(name, "recons" | "forward");
         (file.contains(name) && !together).then(|| file.load_f32(name).unwrap().get(layer).unwrap())
     }
 
@@ -166,7 +166,7 @@ fn values_are_the_tools_own_on_every_engine() {
 #[test]
 fn every_format_is_told_by_its_files() {
     for fixture in Fixture::all() {
-        assert_eq!(detect(fixture.path()).unwrap(), fixture.dialect(), "{}", fixture.name);
+        assert_eq!(detect(fixture.path()).unwrap(), fixture.format(), "{}", fixture.name);
     }
 }
 
@@ -189,7 +189,7 @@ fn sizes_hooks_and_models_are_what_saelens_says() {
         assert_eq!(ours.hook_name, expected, "{name}");
         assert_eq!(ours.hook_name_out.as_deref(), said["hook_name_out"].as_str(), "{name}");
         // SAELens names the base model; the release's SAEs read the distilled one.
-        let model = match fixture.dialect() {
+        let model = match fixture.format() {
             SaeFormat::LlamaScopeR1 => Some("deepseek-ai/DeepSeek-R1-Distill-Llama-8B"),
             _ => said["model_name"].as_str(),
         };
@@ -203,7 +203,7 @@ fn the_files_that_are_named_suffice() {
     for fixture in Fixture::all().into_iter().filter(|fixture| fixture.expected().is_some()) {
         // Of folders of layers the path in a repository is the layer's number.
         let layer = fixture.layers()[0].map(|layer| layer.to_string());
-        let files = fixture.dialect().files(layer.as_deref().unwrap_or(fixture.text("path"))).unwrap();
+        let files = fixture.format().files(layer.as_deref().unwrap_or(fixture.text("path"))).unwrap();
         let (from, to) = (fixture.folder.join("files"), tempfile::tempdir().unwrap());
         for file in files.required.iter().chain(&files.optional) {
             let there = from.join(file).is_file();

@@ -4,7 +4,7 @@ mod common;
 
 use candle_core::Tensor;
 use common::{engines, error};
-use sae_core::dialects::{OpenOptions, Origin, SaeFormat, detect, open};
+use sae_core::formats::{HubPath, OpenOptions, SaeFormat, detect, open};
 use sae_core::{Dictionary, Engine, Error, LoadOptions, SparseCoder};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -42,9 +42,9 @@ fn exact(engine: Engine) -> bool {
 
 #[test]
 fn codes_of_every_layer() {
-    for (name, dialect, layers) in SETS {
+    for (name, format, layers) in SETS {
         let files = fixture(name).join("files");
-        assert_eq!(detect(&files).unwrap(), dialect, "{name}");
+        assert_eq!(detect(&files).unwrap(), format, "{name}");
         let tensors = expected(name);
         let of = |tensor: &str, layer: usize| tensors.load_f32(tensor).unwrap().get(layer).unwrap();
         for engine in engines().into_iter().filter(|engine| exact(*engine)) {
@@ -54,7 +54,7 @@ fn codes_of_every_layer() {
                 let x = of("x", layer);
                 let codes = opened.encode(&x).unwrap();
                 close(&codes.to_dense().unwrap(), &of("acts", layer), &what);
-                if dialect == SaeFormat::Slt {
+                if format == SaeFormat::Slt {
                     close(&opened.decode(&codes).unwrap(), &of("recons", layer), &what);
                     close(&opened.forward(&x).unwrap().x_hat, &of("forward", layer), &what);
                 } else if tensors.contains("layer_0.recons") {
@@ -100,7 +100,7 @@ fn one_file_a_layer_and_temporal() {
     {
         let meta: Value = serde_json::from_slice(&std::fs::read(fixture(name).join("meta.json")).unwrap()).unwrap();
         let path = meta["path"].as_str().unwrap();
-        let origin = Origin { repo: meta["repo_id"].as_str().unwrap().into(), path: path.into() };
+        let origin = HubPath { repo: meta["repo_id"].as_str().unwrap().into(), path: path.into() };
         let tensors = expected(name);
         for engine in engines().into_iter().filter(|engine| exact(*engine)) {
             let overrides = meta["overrides"].as_object().cloned().unwrap_or_default();
@@ -132,16 +132,16 @@ fn one_file_a_layer_and_temporal() {
 #[test]
 fn layers_are_named_in_three_ways() {
     let reference = on(Engine::Reference, None);
-    for (name, file, dialect) in
+    for (name, file, format) in
         [("slt_skip", "layer_1.safetensors", SaeFormat::Slt), ("clt_mntss", "W_enc_1.safetensors", SaeFormat::Clt)]
     {
         let files = fixture(name).join("files");
         for path in [files.join("1"), files.join(file)] {
-            assert_eq!(detect(files.join(file)).unwrap(), dialect);
-            let opened = open(&path, &OpenOptions { dialect: Some(dialect), ..reference.clone() }).unwrap();
+            assert_eq!(detect(files.join(file)).unwrap(), format);
+            let opened = open(&path, &OpenOptions { format: Some(format), ..reference.clone() }).unwrap();
             assert!(opened.hook_name().unwrap().starts_with("blocks.1."));
         }
-        let origin = Some(Origin { repo: "someone/set".into(), path: "1".into() });
+        let origin = Some(HubPath { repo: "someone/set".into(), path: "1".into() });
         let opened = open(&files, &OpenOptions { origin: origin.clone(), ..reference.clone() }).unwrap();
         assert!(opened.hook_name().unwrap().starts_with("blocks.1."));
         let error = open(&files, &OpenOptions { origin, layer: Some(0), ..reference.clone() }).unwrap_err();
@@ -151,7 +151,7 @@ fn layers_are_named_in_three_ways() {
         let error = open(&files, &OpenOptions { layer: Some(7), ..reference.clone() }).unwrap_err();
         assert!(error.to_string().contains("7"), "{error}");
     }
-    let of = |dialect: SaeFormat, path: &str| dialect.files(path).unwrap().required;
+    let of = |format: SaeFormat, path: &str| format.files(path).unwrap().required;
     assert_eq!(of(SaeFormat::Slt, "a/3"), ["a/layer_3.safetensors", "a/config.yaml"]);
     assert_eq!(of(SaeFormat::Clt, "3"), ["W_enc_3.safetensors", "W_dec_3.safetensors", "config.yaml"]);
     assert_eq!(of(SaeFormat::Clt, "W_enc_3.safetensors"), of(SaeFormat::Clt, "3"));

@@ -3,7 +3,7 @@
 mod common;
 
 use candle_core::Tensor;
-use sae_core::dialects::{OpenOptions, Origin, open};
+use sae_core::formats::{HubPath, OpenOptions, open};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -67,7 +67,7 @@ impl Copied {
     fn error(&self) -> String {
         let repo = self.meta["repo_id"].as_str();
         let path = self.meta["path"].as_str().unwrap();
-        let origin = repo.map(|repo| Origin { repo: repo.into(), path: path.into() });
+        let origin = repo.map(|repo| HubPath { repo: repo.into(), path: path.into() });
         open(self.sae(), &OpenOptions { origin, ..OpenOptions::default() }).unwrap_err().to_string()
     }
 

@@ -4,7 +4,7 @@ mod common;
 
 use candle_core::{Device, Tensor};
 use common::error;
-use sae_core::dialects::{OpenOptions, open};
+use sae_core::formats::{OpenOptions, open};
 use sae_core::{Dictionary, Error, LoadOptions, Result, SparseCoder};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};

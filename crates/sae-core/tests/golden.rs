@@ -6,7 +6,7 @@ mod tolerances;
 
 use candle_core::Tensor;
 use common::{error, flat, golden};
-use sae_core::dialects::{OpenOptions, open};
+use sae_core::formats::{OpenOptions, open};
 use sae_core::{Dictionary, Engine, Error, LoadOptions, SparseCoder};
 use tensor_files::SafetensorsFile;
 use tolerances::SAES;

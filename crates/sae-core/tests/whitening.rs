@@ -5,7 +5,7 @@ mod common;
 
 use candle_core::{Device, Tensor};
 use common::{error_of, flat, gaussian, golden};
-use sae_core::dialects::{OpenOptions, open};
+use sae_core::formats::{OpenOptions, open};
 use sae_core::{Dictionary, Sae, SparseCoder};
 use serde_json::{Value, json};
 use std::path::Path;

@@ -1,4 +1,4 @@
-use sae_core::dialects::{OpenOptions, Origin, SaeFormat};
+use sae_core::formats::{HubPath, OpenOptions, SaeFormat};
 use serde_json::{Map, Value};
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ pub struct Release {
     /// The repository on the hub, `owner/name`.
     pub repo: String,
     /// The format of its files.
-    pub dialect: SaeFormat,
+    pub format: SaeFormat,
     /// The model whose activations were used, as the publisher names it.
     pub model: String,
     /// How many SAEs it has.
@@ -66,7 +66,7 @@ impl Release {
         Self {
             name: field(1).into(),
             repo: field(2).into(),
-            dialect: field(3).parse().unwrap_or(SaeFormat::SaeLens),
+            format: field(3).parse().unwrap_or(SaeFormat::SaeLens),
             model: field(4).into(),
             saes: field(5).parse().unwrap_or_default(),
             config_overrides: serde_json::from_str(field(6)).unwrap_or_default(),
@@ -103,8 +103,8 @@ impl Entry {
 
     /// The format of its files.
     #[must_use]
-    pub fn dialect(&self) -> SaeFormat {
-        self.release.dialect
+    pub fn format(&self) -> SaeFormat {
+        self.release.format
     }
 
     /// The model whose activations were used, as the publisher names it.
@@ -119,12 +119,12 @@ impl Entry {
         self.hook.as_deref().and_then(super::layer::of).or_else(|| super::layer::of(&self.sae_id))
     }
 
-    /// How [`sae_core::dialects::open`] is to read its files.
+    /// How [`sae_core::formats::open`] is to read its files.
     #[must_use]
     pub fn open_options(&self) -> OpenOptions {
         OpenOptions {
-            dialect: Some(self.dialect()),
-            origin: Some(Origin { repo: self.repo().into(), path: self.path.clone() }),
+            format: Some(self.format()),
+            origin: Some(HubPath { repo: self.repo().into(), path: self.path.clone() }),
             layer: None,
             overrides: self.release.config_overrides.clone(),
             norm_scaling_factor: self.norm_scaling_factor,

@@ -52,7 +52,7 @@ impl Registry {
     /// Reads a table in the format of `data/README.md`, gzipped or not.
     ///
     /// # Errors
-    /// [`Error::Table`] with the number of the line: an unknown format, a field too many, a number that is none, a dialect that is not known,
+    /// [`Error::Table`] with the number of the line: an unknown format, a field too many, a number that is none, a format that is not known,
     /// a repository or path that could not be one, a name twice.
     pub fn read(bytes: &[u8]) -> Result<Self> {
         parse::read(bytes)

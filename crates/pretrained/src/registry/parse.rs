@@ -1,7 +1,7 @@
 use super::{Registry, ReleaseAt};
 use crate::{Error, Result, names};
 use flate2::read::MultiGzDecoder;
-use sae_core::dialects::SaeFormat;
+use sae_core::formats::SaeFormat;
 use serde_json::{Map, Value};
 use std::collections::HashSet;
 use std::io::Read;
@@ -91,14 +91,14 @@ impl Table {
 
     fn release(&mut self, text: &str, i: usize, start: usize, fields: &[&str]) -> Result<()> {
         self.complete(text, i)?;
-        let &[_, name, repo, dialect, model, saes, ref overrides @ ..] = fields else {
+        let &[_, name, repo, format, model, saes, ref overrides @ ..] = fields else {
             return Err(wrong(i, format!("{} fields, expected 6 or 7 of a release", fields.len())));
         };
         if name.is_empty() || model.is_empty() || overrides.len() > 1 {
             return Err(wrong(i, "expected `>`, release, repo, dialect, model, saes and perhaps config_overrides"));
         }
         names::repo(repo).map_err(|error| wrong(i, error.to_string()))?;
-        dialect.parse::<SaeFormat>().map_err(|error| wrong(i, error.to_string()))?;
+        format.parse::<SaeFormat>().map_err(|error| wrong(i, error.to_string()))?;
         let count = saes.parse().map_err(|_| wrong(i, format!("saes is `{saes}`, expected a number")))?;
         if let Some(json) = overrides.first().filter(|json| !json.is_empty()) {
             serde_json::from_str::<Map<String, Value>>(json)

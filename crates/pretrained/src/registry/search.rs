@@ -1,6 +1,6 @@
 use super::suggest::model_key;
 use super::{Entry, Registry};
-use sae_core::dialects::SaeFormat;
+use sae_core::formats::SaeFormat;
 use std::cmp::Ordering;
 use std::sync::Arc;
 
@@ -18,17 +18,17 @@ pub struct Query {
     /// The number of features.
     pub d_sae: Option<usize>,
     /// The format.
-    pub dialect: Option<SaeFormat>,
+    pub format: Option<SaeFormat>,
     /// Words that must each be part of release, name, hook point, model or repository, in any case of letters.
     pub words: Vec<String>,
 }
 
 impl Query {
-    /// Words as a person types them. `layer 7` (or `layer7`, `layer=7`) is a layer; `model=`, `hook=`, `release=`, `width=` and `dialect=` name what
+    /// Words as a person types them. `layer 7` (or `layer7`, `layer=7`) is a layer; `model=`, `hook=`, `release=`, `width=` and `format=` name what
     /// they say; everything else must occur somewhere.
     ///
     /// # Errors
-    /// [`sae_core::Error::Parameter`] for a dialect that is not known or a width that is no number.
+    /// [`sae_core::Error::Parameter`] for a format that is not known or a width that is no number.
     pub fn parse(text: &str) -> crate::Result<Self> {
         let mut query = Self::default();
         let mut words = text.split_whitespace().peekable();
@@ -49,7 +49,7 @@ impl Query {
                 Some(("model", value)) => query.model = Some(value.into()),
                 Some(("hook", value)) => query.hook = Some(value.into()),
                 Some(("release", value)) => query.release = Some(value.into()),
-                Some(("dialect", value)) => query.dialect = Some(value.parse()?),
+                Some(("format" | "dialect", value)) => query.format = Some(value.parse()?),
                 Some(("width", value)) => query.d_sae = Some(width(value)?),
                 _ => query.words.push(lower),
             }
@@ -110,7 +110,7 @@ pub(super) fn search(registry: &Registry, query: &Query) -> Vec<Entry> {
         let release = Arc::new(registry.release_at(at));
         let part = |whole: &str, part: &str| whole.to_lowercase().contains(&part.to_lowercase());
         if query.release.as_ref().is_some_and(|name| !part(&release.name, name))
-            || query.dialect.is_some_and(|dialect| dialect != release.dialect)
+            || query.format.is_some_and(|format| format != release.format)
             || query.model.as_ref().is_some_and(|model| !is_model(registry, &release.model, model))
         {
             continue;
@@ -180,8 +180,8 @@ mod tests {
 
     #[test]
     fn words_are_understood() {
-        let query = Query::parse("gpt2 layer 7 hook=resid_pre width=16k dialect=saelens").unwrap();
-        assert_eq!((query.layer, query.d_sae, query.dialect), (Some(7), Some(16384), Some(SaeFormat::SaeLens)));
+        let query = Query::parse("gpt2 layer 7 hook=resid_pre width=16k format=saelens").unwrap();
+        assert_eq!((query.layer, query.d_sae, query.format), (Some(7), Some(16384), Some(SaeFormat::SaeLens)));
         assert_eq!((query.words, query.hook.as_deref()), (vec!["gpt2".to_owned()], Some("resid_pre")));
         assert_eq!(Query::parse("layer7").unwrap().layer, Some(7));
         assert_eq!(Query::parse("layer_12").unwrap().layer, Some(12));

@@ -11,7 +11,7 @@ pub fn read(data: &[u8]) {
         listed += entries.len();
         for entry in entries.iter().take(32) {
             assert_eq!(&table.find(&release.name, &entry.sae_id).expect("an SAE that is listed"), entry);
-            let _ = (entry.layer(), entry.open_options(), entry.dialect().files(&entry.path));
+            let _ = (entry.layer(), entry.open_options(), entry.format().files(&entry.path));
         }
         let _ = table.find(&release.name, "blocks.99.hook_resid_pre").map_err(|error| error.to_string());
     }

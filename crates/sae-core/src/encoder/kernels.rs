@@ -1,8 +1,8 @@
 //! Encoding with the project's kernels: pre-activations never leave the tile that they are computed in.
 
 use super::{EncodeScratch, Encoder, ROW_TILE, Read, tiles};
+use crate::encoder::selection::Row;
 use crate::normalization::Rows;
-use crate::rule::Row;
 use crate::{Result, SparseFeatures};
 use rayon::prelude::*;
 use std::ops::Range;

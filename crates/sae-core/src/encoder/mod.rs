@@ -4,9 +4,10 @@ mod batch;
 mod kernels;
 mod reference;
 mod scratch;
+pub(crate) mod selection;
 
+use crate::encoder::selection::{Row, Selection};
 use crate::normalization::Rows;
-use crate::rule::{Row, Selection};
 use crate::slices::with_f32;
 use crate::{Error, FeatureId, Result, SparseFeatures};
 use candle_core::{Device, Tensor};

@@ -2,8 +2,8 @@
 
 use super::{Encoder, ROW_TILE, Read, tiles};
 use crate::Result;
+use crate::encoder::selection::Row;
 use crate::normalization::Rows;
-use crate::rule::Row;
 use crate::slices::with_f32;
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;

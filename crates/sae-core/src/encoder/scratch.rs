@@ -1,4 +1,4 @@
-use crate::rule::Row;
+use crate::encoder::selection::Row;
 use std::sync::{Arc, Mutex, PoisonError};
 use tensor_kernels::{PackedRows, SparseEncoder};
 

@@ -2,8 +2,8 @@
 
 use super::{TemporalLayerParts, TemporalLinear, TemporalSae};
 use crate::encoder::Encoder;
+use crate::encoder::selection::Selection;
 use crate::normalization::{check_finite, matrix};
-use crate::rule::Selection;
 use crate::{Error, Result};
 use rayon::prelude::*;
 use tensor_kernels::Engine;

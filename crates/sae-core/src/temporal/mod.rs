@@ -3,10 +3,10 @@
 mod layer;
 mod parts;
 
-use crate::decode::Decoder;
+use crate::decoder::Decoder;
 use crate::encoder::{Encoder, ScratchPool, gather_rows};
-use crate::features::check_features;
 use crate::normalization::{InputMap, Rows};
+use crate::sparse_features::check_features;
 use crate::{
     ActLayout, Codes, Coupling, Error, FeatureId, InputNorm, Reconstruction, Result, SaeMetadata, SparseCoder,
     SparseFeatures,

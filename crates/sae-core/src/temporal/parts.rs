@@ -1,9 +1,9 @@
 use super::TemporalSae;
 use super::layer::Layer;
-use crate::decode::Decoder;
+use crate::decoder::Decoder;
+use crate::encoder::selection::{By, Selection};
 use crate::encoder::{Encoder, ScratchPool};
 use crate::normalization::{InputMap, check_finite, matrix};
-use crate::rule::{By, Selection};
 use crate::{Error, InputShape, Normalization, Result, SaeMetadata};
 use candle_core::Tensor;
 use std::sync::Arc;

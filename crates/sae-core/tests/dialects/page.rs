@@ -1,4 +1,4 @@
-//! `docs/dialects.md`: what each format's reader rests on, made from the fixtures themselves.
+//! `docs/formats.md`: what each format's reader rests on, made from the fixtures themselves.
 //!
 //! The test fails when the page is not what the fixtures say, or an error is above what the page states;
 //! `UPDATE_DOCS=1 cargo test --release --workspace --test dialects` writes it anew.
@@ -39,26 +39,26 @@ fn by_hand(fixture: &Fixture) -> bool {
 fn page(error: impl Fn(&Fixture) -> String) -> String {
     let mut by_dialect: BTreeMap<&'static str, Vec<Fixture>> = BTreeMap::new();
     for fixture in Fixture::all() {
-        by_dialect.entry(fixture.dialect().name()).or_default().push(fixture);
+        by_dialect.entry(fixture.format().name()).or_default().push(fixture);
     }
     let mut out = String::from(HEAD);
     out.push_str("\n## What each reader rests on\n\n| format | files written by its tool | files by hand | |\n|---|--:|--:|---|\n");
-    for (dialect, fixtures) in &by_dialect {
+    for (format, fixtures) in &by_dialect {
         let hand = fixtures.iter().filter(|fixture| by_hand(fixture)).count();
-        let mark = if *dialect == "saelens" {
+        let mark = if *format == "saelens" {
             "version 6: the 39 folders of `tests/golden`, written by SAELens; older versions by hand"
         } else if hand == fixtures.len() {
             "**unverified**: no file of its tool was read"
         } else {
             ""
         };
-        writeln!(out, "| `{dialect}` | {} | {hand} | {mark} |", fixtures.len() - hand).unwrap();
+        writeln!(out, "| `{format}` | {} | {hand} | {mark} |", fixtures.len() - hand).unwrap();
     }
     out.push_str("\n## Every fixture\n\n| format | fixture | files written | compared with | largest error |\n|---|---|---|---|--:|\n");
-    for (dialect, fixtures) in &by_dialect {
+    for (format, fixtures) in &by_dialect {
         for fixture in fixtures {
             let (written, reference, error) = (fixture.text("written_by"), reference(fixture), error(fixture));
-            writeln!(out, "| `{dialect}` | `{}` | {written} | {reference} | {error} |", fixture.name).unwrap();
+            writeln!(out, "| `{format}` | `{}` | {written} | {reference} | {error} |", fixture.name).unwrap();
         }
     }
     out
@@ -72,7 +72,7 @@ fn errors_of(page: &str) -> BTreeMap<String, String> {
 
 #[test]
 fn docs_dialects_md_is_what_the_fixtures_show() {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs/dialects.md");
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs/formats.md");
     if std::env::var_os("UPDATE_DOCS").is_some() {
         let page = page(|fixture| measured(fixture).map_or_else(|| "refused".into(), stated));
         return std::fs::write(path, page).unwrap();
@@ -80,7 +80,7 @@ fn docs_dialects_md_is_what_the_fixtures_show() {
     let found = std::fs::read_to_string(&path).unwrap_or_default();
     let errors = errors_of(&found);
     let due = page(|fixture| errors.get(&fixture.name).cloned().unwrap_or_default());
-    assert!(found == due, "docs/dialects.md is not what the fixtures show: run this test with UPDATE_DOCS=1");
+    assert!(found == due, "docs/formats.md is not what the fixtures show: run this test with UPDATE_DOCS=1");
     for fixture in Fixture::all() {
         let said = &errors[&fixture.name];
         match measured(&fixture) {

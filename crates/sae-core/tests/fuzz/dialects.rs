@@ -10,7 +10,7 @@
 use crate::harness;
 use candle_core::{DType, Device, Tensor};
 use sae_core::SparseCoder;
-use sae_core::dialects::{OpenOptions, Origin, open};
+use sae_core::formats::{HubPath, OpenOptions, open};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -132,8 +132,8 @@ impl Fixture {
     fn options(&self) -> OpenOptions {
         let (path, repo) = (self.meta["path"].as_str().unwrap_or_default(), self.meta["repo_id"].as_str());
         OpenOptions {
-            dialect: self.meta["dialect"].as_str().and_then(|name| name.parse().ok()),
-            origin: repo.map(|repo| Origin { repo: repo.into(), path: path.into() }),
+            format: self.meta["dialect"].as_str().and_then(|name| name.parse().ok()),
+            origin: repo.map(|repo| HubPath { repo: repo.into(), path: path.into() }),
             overrides: self.meta["overrides"].as_object().cloned().unwrap_or_default(),
             norm_scaling_factor: self.meta["norm_scaling_factor"].as_f64().map(|factor| factor as f32),
             layer: self.meta["layers"].as_u64().map(|_| 0),
@@ -149,11 +149,11 @@ pub fn read(data: &[u8]) {
     let (mut options, root) = (fixture.options(), fixture.write(number));
     let path = root.join(fixture.meta["path"].as_str().expect("a path"));
     if which & 64 != 0 {
-        options.dialect = None;
+        options.format = None;
     }
     let Some((name, good)) = fixture.files.get(usize::from(which & 63) % (fixture.files.len() + 1)) else {
         let [repo, place, overrides] = harness::parts(rest).map(String::from_utf8_lossy);
-        options.origin = Some(Origin { repo: repo.into(), path: place.into() });
+        options.origin = Some(HubPath { repo: repo.into(), path: place.into() });
         options.overrides = serde_json::from_str(&overrides).unwrap_or_default();
         return work(&path, &options);
     };

@@ -11,16 +11,16 @@
 //!
 //! Texts were packed with EOS between them and before the first.
 
-use super::source::{Files, Source, at};
+use super::source::{RequiredFiles, Source, at};
 use super::weights::{agree, refuse_strangers, sizes, transposed, vector};
 use super::{Reader, SaeFormat};
-use crate::saelens::json::{Keys, read_object};
+use crate::formats::json_keys::{Keys, read_object};
 use crate::{Activation, Dictionary, OpenNote, Result, Sae, SaeMetadata, SaeParts, SeparatorToken};
 use serde_json::Value;
 use std::path::Path;
 use tensor_files::SafetensorsFile;
 
-pub(super) const READER: Reader = Reader { dialect: SaeFormat::Sparsify, recognizes, files, open };
+pub(super) const READER: Reader = Reader { format: SaeFormat::Sparsify, recognizes, files, open };
 
 const CONFIG: &str = "cfg.json";
 const WEIGHTS: &str = "sae.safetensors";
@@ -30,9 +30,9 @@ fn recognizes(path: &Path) -> bool {
     path.join(CONFIG).is_file() && path.join(WEIGHTS).is_file()
 }
 
-fn files(path: &str) -> Files {
+fn files(path: &str) -> RequiredFiles {
     let above = path.rsplit_once('/').map_or("", |(above, _)| above);
-    Files { required: vec![at(path, CONFIG), at(path, WEIGHTS)], optional: vec![at(above, "config.json")] }
+    RequiredFiles { required: vec![at(path, CONFIG), at(path, WEIGHTS)], optional: vec![at(above, "config.json")] }
 }
 
 /// Hook points in and out of a module, by the name that Hugging Face's model gives it.

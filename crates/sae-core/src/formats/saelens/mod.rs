@@ -8,11 +8,11 @@
 
 pub(crate) mod auxiliary;
 mod config;
-pub(crate) mod json;
 mod legacy;
 mod load;
 mod metadata;
-mod others;
+mod other_architectures;
+pub(super) mod reader;
 mod save;
 
 pub use load::LoadOptions;

@@ -1,6 +1,6 @@
+use crate::encoder::selection::Selection;
 use crate::encoder::{Encoder, ScratchPool};
 use crate::normalization::InputMap;
-use crate::rule::Selection;
 use crate::{FeatureId, Result, SparseFeatures};
 use candle_core::Tensor;
 use std::sync::Arc;

@@ -4,15 +4,15 @@
 //! f = relu((z - b_dec) W_enc + b_enc)     z_hat = f W_dec + b_dec         z: the heads side by side
 //! ```
 
-use super::source::{Files, Source};
+use super::source::{RequiredFiles, Source};
 use super::weights::{agree, refuse_strangers, sizes, vector};
 use super::{Reader, SaeFormat};
-use crate::saelens::json::{Keys, as_count, read_object};
+use crate::formats::json_keys::{Keys, as_count, read_object};
 use crate::{Dictionary, InputShape, Result, Sae, SaeMetadata, SaeParts};
 use std::path::{Path, PathBuf};
 use tensor_files::{TensorFile, TorchFile};
 
-pub(super) const READER: Reader = Reader { dialect: SaeFormat::ConnorRob, recognizes, files, open };
+pub(super) const READER: Reader = Reader { format: SaeFormat::ConnorRob, recognizes, files, open };
 
 fn config(path: &Path) -> PathBuf {
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
@@ -23,9 +23,9 @@ fn recognizes(path: &Path) -> bool {
     path.extension().is_some_and(|ending| ending == "pt") && config(path).is_file()
 }
 
-fn files(path: &str) -> Files {
+fn files(path: &str) -> RequiredFiles {
     let stem = path.strip_suffix(".pt").unwrap_or(path);
-    Files { required: vec![path.into(), format!("{stem}_cfg.json")], optional: vec![] }
+    RequiredFiles { required: vec![path.into(), format!("{stem}_cfg.json")], optional: vec![] }
 }
 
 fn open(source: &Source<'_>) -> Result<Dictionary> {

@@ -3,7 +3,7 @@
 use super::source::Source;
 use super::weights::{agree, vector};
 use super::yaml;
-use crate::saelens::json::{Keys, as_count};
+use crate::formats::json_keys::{Keys, as_count};
 use crate::{Activation, Error, Result, SaeMetadata};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};

@@ -7,7 +7,7 @@
 //! ```
 
 use super::circuit_tracer::{CONFIG, Config, Layer, bad, has_layers, sizes_agree, split};
-use super::source::{Files, Source};
+use super::source::{RequiredFiles, Source};
 use super::weights::{refuse_strangers, sizes, transposed, vector};
 use super::{Reader, SaeFormat};
 use crate::{Activation, Dictionary, Result, Sae, SaeParts};
@@ -15,7 +15,7 @@ use serde_json::Value;
 use std::path::Path;
 use tensor_files::SafetensorsFile;
 
-pub(super) const READER: Reader = Reader { dialect: SaeFormat::Slt, recognizes, files, open };
+pub(super) const READER: Reader = Reader { format: SaeFormat::Slt, recognizes, files, open };
 
 const STEM: &str = "layer_";
 const THRESHOLD: &str = "activation_function.threshold";
@@ -25,10 +25,10 @@ fn recognizes(path: &Path) -> bool {
 }
 
 /// `path` ends in the layer, as a number (`3`, `folder/3`) or as its file (`layer_3.safetensors`). Without one nothing can be named.
-fn files(path: &str) -> Files {
+fn files(path: &str) -> RequiredFiles {
     let (folder, layer) = split(path, STEM);
     let required = layer.map(|layer| vec![format!("{folder}{STEM}{layer}.safetensors"), format!("{folder}{CONFIG}")]);
-    Files { required: required.unwrap_or_default(), optional: vec![] }
+    RequiredFiles { required: required.unwrap_or_default(), optional: vec![] }
 }
 
 /// A list of files must give the layer the file that is read.

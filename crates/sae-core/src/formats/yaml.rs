@@ -20,7 +20,7 @@ pub(super) fn read_object(path: &Path) -> crate::Result<Map<String, Value>> {
     let text = String::from_utf8(read_bounded(path, MAX_BYTES).map_err(io)?).map_err(|e| bad(e.to_string()))?;
     match parse(&text).map_err(bad)? {
         Value::Object(map) => Ok(map),
-        other => Err(bad(format!("the file holds {}", crate::saelens::json::kind(&other)))),
+        other => Err(bad(format!("the file holds {}", crate::formats::json_keys::kind(&other)))),
     }
 }
 

@@ -1,4 +1,4 @@
-use super::json::{Keys, as_count};
+use crate::formats::json_keys::{Keys, as_count};
 use crate::{ExcludeSpecialTokens, Result, SaeMetadata, SeparatorToken, SeqposSlice};
 use serde_json::{Map, Value, json};
 use std::path::Path;

@@ -10,10 +10,10 @@
 //! The scaling factor is [`TemporalSae`]'s `activation_normalization_factor`; releases list it as `norm_scaling_factor` once more, and
 //! the two must agree.
 
-use super::source::{Files, Source};
+use super::source::{RequiredFiles, Source};
 use super::weights::{agree, number_after, refuse_strangers, sizes, vector};
 use super::{Reader, SaeFormat, yaml};
-use crate::saelens::json::{Keys, as_count};
+use crate::formats::json_keys::{Keys, as_count};
 use crate::{
     Dictionary, InputShape, Normalization, Result, SaeMetadata, TemporalLayerParts, TemporalLinear, TemporalParts,
     TemporalSae,
@@ -22,7 +22,7 @@ use serde_json::Value;
 use std::path::Path;
 use tensor_files::SafetensorsFile;
 
-pub(super) const READER: Reader = Reader { dialect: SaeFormat::Temporal, recognizes, files, open };
+pub(super) const READER: Reader = Reader { format: SaeFormat::Temporal, recognizes, files, open };
 
 const CONFIG: &str = "conf.yaml";
 const WEIGHTS: &str = "latest_ckpt.safetensors";
@@ -33,8 +33,8 @@ fn recognizes(path: &Path) -> bool {
 }
 
 /// `path` is the folder.
-fn files(path: &str) -> Files {
-    Files { required: vec![format!("{path}/{CONFIG}"), format!("{path}/{WEIGHTS}")], optional: vec![] }
+fn files(path: &str) -> RequiredFiles {
+    RequiredFiles { required: vec![format!("{path}/{CONFIG}"), format!("{path}/{WEIGHTS}")], optional: vec![] }
 }
 
 /// The part of the configuration that decides what is computed, as opposed to how it was trained.

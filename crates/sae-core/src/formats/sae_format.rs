@@ -97,8 +97,8 @@ impl FromStr for SaeFormat {
     type Err = Error;
 
     fn from_str(name: &str) -> Result<Self> {
-        Self::ALL.into_iter().find(|dialect| dialect.name() == name).ok_or_else(|| Error::Parameter {
-            name: "dialect",
+        Self::ALL.into_iter().find(|format| format.name() == name).ok_or_else(|| Error::Parameter {
+            name: "format",
             expected: Self::ALL.map(Self::name).join(", "),
             found: format!("`{name}`"),
         })

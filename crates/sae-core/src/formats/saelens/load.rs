@@ -1,6 +1,6 @@
 use super::config::{Architecture, Config};
-use super::json::read_object;
 use super::{CFG_FILE, WEIGHTS_FILE, auxiliary};
+use crate::formats::json_keys::read_object;
 use crate::{Activation, Dictionary, Error, Result, Sae, SaeParts};
 use candle_core::Tensor;
 use std::path::Path;
@@ -22,7 +22,7 @@ pub struct LoadOptions {
 const SCALING: [&str; 2] = ["scaling_factor", "finetuning_scaling_factor"];
 
 impl Sae {
-    /// Opens a SAELens folder of any version: `cfg.json`, `sae_weights.safetensors`, and what lies beside them; [`dialects::open`](crate::dialects::open) of a
+    /// Opens a SAELens folder of any version: `cfg.json`, `sae_weights.safetensors`, and what lies beside them; [`formats::open`](crate::formats::open) of a
     /// known format and type.
     ///
     /// Weights in f16 and bf16 are widened to f32. A fine-tuned `scaling_factor` (SAELens before 6: features are multiplied by

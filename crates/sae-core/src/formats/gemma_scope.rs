@@ -9,14 +9,14 @@
 //!
 //! A width is the power of two whose thousands (millions) the name tells: 16k is 16,384, 65k is 65,536, 1m is 1,048,576.
 
-use super::source::{Files, Source};
+use super::source::{RequiredFiles, Source};
 use super::weights::{agree, number_after, refuse_strangers, sizes, vector};
 use super::{Reader, SaeFormat};
 use crate::{Activation, Dictionary, Error, InputShape, Result, Sae, SaeMetadata, SaeParts};
 use std::path::Path;
 use tensor_files::{NpzFile, TensorFile};
 
-pub(super) const READER: Reader = Reader { dialect: SaeFormat::GemmaScope, recognizes, files, open };
+pub(super) const READER: Reader = Reader { format: SaeFormat::GemmaScope, recognizes, files, open };
 
 const FILE: &str = "params.npz";
 const TENSORS: [&str; 5] = ["W_enc", "W_dec", "b_enc", "b_dec", "threshold"];
@@ -25,8 +25,8 @@ fn recognizes(path: &Path) -> bool {
     path.join(FILE).is_file() || path.file_name().is_some_and(|name| name == FILE)
 }
 
-fn files(path: &str) -> Files {
-    Files { required: vec![format!("{path}/{FILE}")], optional: vec![] }
+fn files(path: &str) -> RequiredFiles {
+    RequiredFiles { required: vec![format!("{path}/{FILE}")], optional: vec![] }
 }
 
 /// Facts from the names of repository and folder.
@@ -98,7 +98,7 @@ fn open(source: &Source<'_>) -> Result<Dictionary> {
     })?;
     let [d_in, d_sae] = sizes(&file, "W_enc")?;
     let due = |key: &str, said: Option<usize>| {
-        source.options.overrides.get(key).and_then(crate::saelens::json::as_count).or(said)
+        source.options.overrides.get(key).and_then(crate::formats::json_keys::as_count).or(said)
     };
     agree(file.path(), "d_in", due("d_in", said.as_ref().map(|said| said.d_in)), d_in)?;
     agree(file.path(), "d_sae", due("d_sae", said.as_ref().and_then(|said| said.d_sae)), d_sae)?;

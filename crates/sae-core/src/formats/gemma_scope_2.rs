@@ -12,17 +12,17 @@
 //! Transcoders were trained on `pre_feedforward_layernorm.output`, which `hf_hook_name` says: `mlp.hook_in`. (SAELens 6.54 names `hook_mlp_in`, which lies
 //! before that norm, so that a transcoder there reads other values than it was trained on.)
 
-use super::source::{Files, Source, at};
+use super::source::{RequiredFiles, Source, at};
 use super::weights::{agree, number_after, refuse_strangers, sizes, transposed, vector};
 use super::{Reader, SaeFormat};
-use crate::saelens::json::{Keys, read_object};
+use crate::formats::json_keys::{Keys, read_object};
 use crate::{Activation, Dictionary, Error, InputShape, Result, Sae, SaeMetadata, SaeParts};
 use candle_core::Tensor;
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 use tensor_files::{SafetensorsFile, TensorFile};
 
-pub(super) const READER: Reader = Reader { dialect: SaeFormat::GemmaScope2, recognizes, files, open };
+pub(super) const READER: Reader = Reader { format: SaeFormat::GemmaScope2, recognizes, files, open };
 
 const FILE: &str = "params.safetensors";
 const SKIP: &str = "affine_skip_connection";
@@ -44,13 +44,13 @@ fn recognizes(path: &Path) -> bool {
     file.is_file() && (name == FILE || name.starts_with("params_layer_"))
 }
 
-fn files(path: &str) -> Files {
+fn files(path: &str) -> RequiredFiles {
     let name = path.rsplit('/').next().unwrap_or_default();
     if name.starts_with("params_layer_") {
         let stem = path.strip_suffix(".safetensors").unwrap_or(path);
-        return Files { required: vec![format!("{stem}.safetensors")], optional: vec![] };
+        return RequiredFiles { required: vec![format!("{stem}.safetensors")], optional: vec![] };
     }
-    Files { required: vec![at(path, FILE)], optional: vec![at(path, "config.json")] }
+    RequiredFiles { required: vec![at(path, FILE)], optional: vec![at(path, "config.json")] }
 }
 
 /// The hook points in and out, from the path, or from the configuration's name of the module.

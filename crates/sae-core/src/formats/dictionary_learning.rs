@@ -12,17 +12,17 @@
 //! Weights are those stored: `AutoEncoder.from_pretrained` brings decoder rows to norm 1 unless told not to, which is
 //! [`Sae::fold_w_dec_norm`](crate::Sae::fold_w_dec_norm). Neither BOS nor text is recorded in the files.
 
-use super::source::{Files, Source, at};
+use super::source::{RequiredFiles, Source, at};
 use super::weights::{agree, refuse_strangers, sizes, transposed, vector};
 use super::{Reader, SaeFormat};
-use crate::saelens::json::{Keys, read_object};
+use crate::formats::json_keys::{Keys, read_object};
 use crate::{Activation, Dictionary, Error, Result, Sae, SaeMetadata, SaeParts};
 use candle_core::Tensor;
 use serde_json::Value;
 use std::path::Path;
 use tensor_files::{TensorFile, TorchFile};
 
-pub(super) const READER: Reader = Reader { dialect: SaeFormat::DictionaryLearning, recognizes, files, open };
+pub(super) const READER: Reader = Reader { format: SaeFormat::DictionaryLearning, recognizes, files, open };
 
 const CONFIG: &str = "config.json";
 const WEIGHTS: &str = "ae.pt";
@@ -31,8 +31,8 @@ fn recognizes(path: &Path) -> bool {
     path.join(CONFIG).is_file() && path.join(WEIGHTS).is_file()
 }
 
-fn files(path: &str) -> Files {
-    Files { required: vec![at(path, CONFIG), at(path, WEIGHTS)], optional: vec![] }
+fn files(path: &str) -> RequiredFiles {
+    RequiredFiles { required: vec![at(path, CONFIG), at(path, WEIGHTS)], optional: vec![] }
 }
 
 /// The names of a class' tensors.

@@ -9,14 +9,15 @@
 mod circuit_tracer;
 mod clt;
 mod connor_rob;
-mod dialect;
 mod dictionary_learning;
 mod gemma_scope;
 mod gemma_scope_2;
+pub(crate) mod json_keys;
 mod llama_scope;
 mod mwhanna;
 mod openai;
-mod saelens;
+mod sae_format;
+pub(crate) mod saelens;
 mod single_pt;
 mod slt;
 mod source;
@@ -26,24 +27,24 @@ mod weights;
 mod yaml;
 
 use crate::{Dictionary, Engine, Error, LoadOptions, Result};
-pub use dialect::SaeFormat;
+pub use sae_format::SaeFormat;
 use source::Source;
-pub use source::{Files, OpenOptions, Origin};
+pub use source::{HubPath, OpenOptions, RequiredFiles};
 use std::path::Path;
 
 /// One format's three functions.
 struct Reader {
-    dialect: SaeFormat,
+    format: SaeFormat,
     /// Whether the folder or file looks like this format. Cheap: names, and at most a configuration or a header.
     recognizes: fn(&Path) -> bool,
     /// Files to fetch for the SAE at `path` of a repository.
-    files: fn(path: &str) -> Files,
+    files: fn(path: &str) -> RequiredFiles,
     open: fn(&Source<'_>) -> Result<Dictionary>,
 }
 
 /// In the order of detection: the first that recognizes the files reads them.
 const READERS: &[Reader] = &[
-    saelens::READER,
+    saelens::reader::READER,
     sparsify::READER,
     llama_scope::LLAMA_SCOPE,
     llama_scope::R1,
@@ -72,14 +73,14 @@ const READERS: &[Reader] = &[
 /// [`Error::UnknownDialect`] when no format recognizes the files, and everything that reading can find: each error names the file.
 pub fn open(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Dictionary> {
     let path = path.as_ref();
-    let dialect = options.dialect.map_or_else(|| detect(path), Ok)?;
+    let format = options.format.map_or_else(|| detect(path), Ok)?;
     let read = |options: &OpenOptions| {
         let source = Source::new(path, options);
-        let opened = (reader(dialect)?.open)(&source)?;
-        source.finish(dialect, opened)
+        let opened = (reader(format)?.open)(&source)?;
+        source.finish(format, opened)
     };
     // A fold needs the exact weights, which packing for the engine may round: so it comes first.
-    if options.norm_scaling_factor.is_some() && dialect != SaeFormat::SaeLens {
+    if options.norm_scaling_factor.is_some() && format != SaeFormat::SaeLens {
         let load = LoadOptions { engine: Engine::Reference, ..options.load.clone() };
         if let Dictionary::Sae(sae) = read(&OpenOptions { load, ..options.clone() })? {
             return Ok(sae.with_engine(options.load.engine)?.into());
@@ -95,7 +96,7 @@ pub fn open(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Dictionary>
 pub fn detect(path: impl AsRef<Path>) -> Result<SaeFormat> {
     let path = path.as_ref();
     if let Some(reader) = READERS.iter().find(|reader| (reader.recognizes)(path)) {
-        return Ok(reader.dialect);
+        return Ok(reader.format);
     }
     std::fs::metadata(path).map_err(|source| Error::Io { path: path.into(), source })?;
     Err(Error::UnknownDialect { path: path.into(), held: held(path) })
@@ -106,16 +107,16 @@ impl SaeFormat {
     ///
     /// # Errors
     /// [`Error::Parameter`] for a format that cannot be read yet.
-    pub fn files(self, path: &str) -> Result<Files> {
+    pub fn files(self, path: &str) -> Result<RequiredFiles> {
         Ok((reader(self)?.files)(path.trim_matches('/')))
     }
 }
 
-fn reader(dialect: SaeFormat) -> Result<&'static Reader> {
-    READERS.iter().find(|reader| reader.dialect == dialect).ok_or_else(|| Error::Parameter {
-        name: "dialect",
-        expected: READERS.iter().map(|reader| reader.dialect.name()).collect::<Vec<_>>().join(", "),
-        found: format!("`{dialect}`"),
+fn reader(format: SaeFormat) -> Result<&'static Reader> {
+    READERS.iter().find(|reader| reader.format == format).ok_or_else(|| Error::Parameter {
+        name: "format",
+        expected: READERS.iter().map(|reader| reader.format.name()).collect::<Vec<_>>().join(", "),
+        found: format!("`{format}`"),
     })
 }
 

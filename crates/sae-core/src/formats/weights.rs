@@ -33,13 +33,13 @@ pub(super) fn transposed(file: &dyn TensorFile, name: &str, rows: usize, columns
 }
 
 /// Every tensor must be one that the reader knows: another could change what is computed.
-pub(super) fn refuse_strangers(file: &dyn TensorFile, dialect: SaeFormat, known: &[&str]) -> Result<()> {
+pub(super) fn refuse_strangers(file: &dyn TensorFile, format: SaeFormat, known: &[&str]) -> Result<()> {
     let mut names: Vec<String> = file.names().into_iter().filter(|name| !known.contains(&name.as_str())).collect();
     if names.is_empty() {
         return Ok(());
     }
     names.sort();
-    Err(Error::UnknownTensors { path: file.path().into(), names, architecture: dialect.name().into() })
+    Err(Error::UnknownTensors { path: file.path().into(), names, architecture: format.name().into() })
 }
 
 /// A configuration's size must be that of the weights.

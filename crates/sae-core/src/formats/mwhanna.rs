@@ -7,16 +7,16 @@
 //! ```
 
 use super::circuit_tracer::{CONFIG, Layer, has_layers, needs, sizes_agree};
-use super::source::{Files, Source};
+use super::source::{RequiredFiles, Source};
 use super::weights::{agree, refuse_strangers, sizes, transposed, vector};
 use super::{Reader, SaeFormat, yaml};
-use crate::saelens::json::Keys;
+use crate::formats::json_keys::Keys;
 use crate::{Dictionary, Result, Sae, SaeMetadata, SaeParts};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use tensor_files::SafetensorsFile;
 
-pub(super) const READER: Reader = Reader { dialect: SaeFormat::Mwhanna, recognizes, files, open };
+pub(super) const READER: Reader = Reader { format: SaeFormat::Mwhanna, recognizes, files, open };
 
 const STEM: &str = "layer_";
 /// The second is how some repositories spell it.
@@ -27,10 +27,10 @@ fn recognizes(path: &Path) -> bool {
 }
 
 /// `path` is the layer's file; one of the two spellings of the training configuration is there, and `config.yaml` where there is one.
-fn files(path: &str) -> Files {
+fn files(path: &str) -> RequiredFiles {
     let folder = path.rfind('/').map_or("", |at| &path[..=at]);
     let beside = TRAINING.iter().chain([&CONFIG]).map(|name| format!("{folder}{name}"));
-    Files { required: vec![path.into()], optional: beside.collect() }
+    RequiredFiles { required: vec![path.into()], optional: beside.collect() }
 }
 
 /// Options of the training: `{key: {value: ..}}`, among other keys that are not read.

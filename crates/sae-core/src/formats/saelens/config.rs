@@ -1,5 +1,5 @@
-use super::json::Keys;
 use super::{SUPPORTED, legacy};
+use crate::formats::json_keys::Keys;
 use crate::{Error, InputShape, Normalization, OpenNote, Result, SaeMetadata};
 use serde_json::{Map, Value};
 use std::path::Path;
@@ -128,7 +128,8 @@ impl Config {
 
 fn dimension(keys: &mut Keys<'_>, key: &'static str) -> Result<usize> {
     let expected = "a whole number from 1 to 4294967295";
-    let parse = |value: &Value| super::json::as_count(value).filter(|&n| n > 0 && u32::try_from(n).is_ok());
+    let parse =
+        |value: &Value| crate::formats::json_keys::as_count(value).filter(|&n| n > 0 && u32::try_from(n).is_ok());
     let value = keys.read(key, expected, parse)?;
     keys.require(key, expected, value)
 }
@@ -183,7 +184,7 @@ fn temporal(keys: &mut Keys<'_>, d_sae: usize) -> Result<Architecture> {
     };
     let chooses = keys.read("sae_diff_type", "topk or relu", choose)?.unwrap_or(true);
     let expected = format!("a whole number from 1 to d_sae={d_sae}");
-    let parse = |value: &Value| super::json::as_count(value).filter(|k| (1..=d_sae).contains(k));
+    let parse = |value: &Value| crate::formats::json_keys::as_count(value).filter(|k| (1..=d_sae).contains(k));
     let k = keys.read("kval_topk", &expected, parse)?.filter(|_| chooses);
     // The width of queries and keys, which the weights show.
     keys.count("bottleneck_factor")?;
@@ -204,7 +205,7 @@ fn temporal(keys: &mut Keys<'_>, d_sae: usize) -> Result<Architecture> {
 
 fn whole_k(keys: &mut Keys<'_>, d_sae: usize) -> Result<usize> {
     let expected = format!("a whole number from 1 to d_sae={d_sae}");
-    let parse = |value: &Value| super::json::as_count(value).filter(|k| (1..=d_sae).contains(k));
+    let parse = |value: &Value| crate::formats::json_keys::as_count(value).filter(|k| (1..=d_sae).contains(k));
     let k = keys.read("k", &expected, parse)?;
     keys.require("k", "a whole number from 1 to d_sae", k)
 }

@@ -1,5 +1,5 @@
 use super::SaeFormat;
-use crate::saelens::json::{Keys, as_count};
+use crate::formats::json_keys::{Keys, as_count};
 use crate::{Dictionary, Error, LoadOptions, OpenNote, Result};
 use serde_json::{Map, Value};
 use std::cell::RefCell;
@@ -7,7 +7,7 @@ use std::path::Path;
 
 /// The repository and path where files were published. Some formats give the layer, the width or k in these names alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Origin {
+pub struct HubPath {
     /// `owner/name` on the hub.
     pub repo: String,
     /// The SAE's folder or file in it, as the table of releases writes it.
@@ -18,9 +18,9 @@ pub struct Origin {
 #[derive(Clone, Debug, Default)]
 pub struct OpenOptions {
     /// The format. `None`: what the files look like.
-    pub dialect: Option<SaeFormat>,
+    pub format: Option<SaeFormat>,
     /// Where the files were published; `None`: the local path is used in its place.
-    pub origin: Option<Origin>,
+    pub origin: Option<HubPath>,
     /// The layer, where a folder holds one SAE for each.
     pub layer: Option<usize>,
     /// Put over what the files say, under SAELens' names of a configuration's keys (`hook_name`, `d_sae`, `k`, ..).
@@ -50,7 +50,7 @@ impl OpenOptions {
 
 /// Files of one SAE within a repository; paths divided by `/`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Files {
+pub struct RequiredFiles {
     /// Without these it cannot be opened.
     pub required: Vec<String>,
     /// Read when they are there.
@@ -113,10 +113,10 @@ impl<'a> Source<'a> {
     }
 
     /// Steps shared by all formats: overrides of the metadata, and the norm factor.
-    pub(super) fn finish(&self, dialect: SaeFormat, opened: Dictionary) -> Result<Dictionary> {
+    pub(super) fn finish(&self, format: SaeFormat, opened: Dictionary) -> Result<Dictionary> {
         let mut metadata = opened.metadata().overridden(self.path, &self.options.overrides)?;
         metadata.notes.append(&mut self.notes.borrow_mut());
-        let factor = match dialect {
+        let factor = match format {
             // Their readers have folded the factor, or compared it with that of the files.
             SaeFormat::Temporal | SaeFormat::SaeLens => None,
             _ => self.options.norm_scaling_factor,

@@ -9,15 +9,15 @@
 //!
 //! TopK with `postact_fn: Identity` keeps negative values among the k.
 
-use super::source::{Files, Source};
+use super::source::{RequiredFiles, Source};
 use super::weights::{agree, number_after, refuse_strangers, sizes, transposed, vector};
 use super::{Reader, SaeFormat};
-use crate::saelens::json::as_count;
+use crate::formats::json_keys::as_count;
 use crate::{Activation, Dictionary, Error, Normalization, Result, Sae, SaeMetadata, SaeParts};
 use std::path::Path;
 use tensor_files::{TensorFile, TorchFile};
 
-pub(super) const READER: Reader = Reader { dialect: SaeFormat::OpenAi, recognizes, files, open };
+pub(super) const READER: Reader = Reader { format: SaeFormat::OpenAi, recognizes, files, open };
 
 const TENSORS: [&str; 8] = [
     "pre_bias",
@@ -35,8 +35,8 @@ fn recognizes(path: &Path) -> bool {
         && TorchFile::open(path).is_ok_and(|file| file.contains("pre_bias") && file.contains("latent_bias"))
 }
 
-fn files(path: &str) -> Files {
-    Files { required: vec![path.into()], optional: vec![] }
+fn files(path: &str) -> RequiredFiles {
+    RequiredFiles { required: vec![path.into()], optional: vec![] }
 }
 
 fn metadata(path: &str) -> SaeMetadata {

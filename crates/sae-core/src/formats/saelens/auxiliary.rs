@@ -2,7 +2,7 @@
 //! firing frequencies, which do not.
 
 use super::SPARSITY_FILE;
-use super::json::read_object;
+use crate::formats::json_keys::read_object;
 use crate::{Error, Normalization, OpenNote, Result};
 use candle_core::Tensor;
 use serde_json::Value;

@@ -9,7 +9,7 @@
 //! transcoder's own, and what they decode to is what layer L adds to all of these layers together, not the value of `hook_name_out`.
 
 use super::circuit_tracer::{CONFIG, Config, Layer, bad, has_layers, number_of_file, sizes_agree, split};
-use super::source::{Files, Source};
+use super::source::{RequiredFiles, Source};
 use super::weights::{refuse_strangers, sizes, transposed, vector};
 use super::{Reader, SaeFormat};
 use crate::{Activation, Dictionary, Result, Sae, SaeParts};
@@ -17,7 +17,7 @@ use candle_core::Tensor;
 use std::path::Path;
 use tensor_files::{SafetensorsFile, TensorFile};
 
-pub(super) const READER: Reader = Reader { dialect: SaeFormat::Clt, recognizes, files, open };
+pub(super) const READER: Reader = Reader { format: SaeFormat::Clt, recognizes, files, open };
 
 const STEM: &str = "W_enc_";
 
@@ -27,13 +27,13 @@ fn recognizes(path: &Path) -> bool {
 
 /// `path` ends in the layer, as a number (`3`, `folder/3`) or as its encoder's file (`W_enc_3.safetensors`). Without one nothing can
 /// be named.
-fn files(path: &str) -> Files {
+fn files(path: &str) -> RequiredFiles {
     let (folder, layer) = split(path, STEM);
     let required = layer.map(|layer| {
         let names = [format!("{STEM}{layer}.safetensors"), format!("W_dec_{layer}.safetensors"), CONFIG.into()];
         names.iter().map(|name| format!("{folder}{name}")).collect()
     });
-    Files { required: required.unwrap_or_default(), optional: vec![] }
+    RequiredFiles { required: required.unwrap_or_default(), optional: vec![] }
 }
 
 /// The highest layer of the folder, which says how many layers a decoder writes to; files of one layer alone do not tell.

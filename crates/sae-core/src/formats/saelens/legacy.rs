@@ -1,6 +1,6 @@
 //! Configurations from before SAELens 6, rewritten to the form of 6.
 
-use super::json::Keys;
+use crate::formats::json_keys::Keys;
 use crate::{Error, Result};
 use serde_json::{Map, Value, json};
 use std::path::Path;

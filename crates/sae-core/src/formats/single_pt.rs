@@ -6,20 +6,20 @@
 //! deepseek_r1, goodfire          {model}-SAE-l{layer}.pt[h]    ReLU
 //! ```
 
-use super::source::{Files, Source};
+use super::source::{RequiredFiles, Source};
 use super::weights::{agree, number_after, refuse_strangers, sizes, transposed, vector};
 use super::{Reader, SaeFormat};
-use crate::saelens::json::as_count;
+use crate::formats::json_keys::as_count;
 use crate::{Activation, Dictionary, Error, Result, Sae, SaeMetadata, SaeParts};
 use serde_json::Value;
 use std::path::Path;
 use tensor_files::{TensorFile, TorchFile};
 
-pub(super) const QWEN_SCOPE: Reader = Reader { dialect: SaeFormat::QwenScope, recognizes: is_qwen, files, open: qwen };
+pub(super) const QWEN_SCOPE: Reader = Reader { format: SaeFormat::QwenScope, recognizes: is_qwen, files, open: qwen };
 pub(super) const DEEPSEEK_R1: Reader =
-    Reader { dialect: SaeFormat::DeepseekR1, recognizes: is_deepseek, files, open: deepseek };
+    Reader { format: SaeFormat::DeepseekR1, recognizes: is_deepseek, files, open: deepseek };
 pub(super) const GOODFIRE: Reader =
-    Reader { dialect: SaeFormat::Goodfire, recognizes: is_goodfire, files, open: goodfire };
+    Reader { format: SaeFormat::Goodfire, recognizes: is_goodfire, files, open: goodfire };
 
 fn file_name(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
@@ -47,8 +47,8 @@ fn is_goodfire(path: &Path) -> bool {
     named_after_model(path, "encoder_linear.weight")
 }
 
-fn files(path: &str) -> Files {
-    Files { required: vec![path.into()], optional: vec![] }
+fn files(path: &str) -> RequiredFiles {
+    RequiredFiles { required: vec![path.into()], optional: vec![] }
 }
 
 fn model_and_layer(name: &str) -> Option<(&str, usize)> {
@@ -97,7 +97,7 @@ fn goodfire(source: &Source<'_>) -> Result<Dictionary> {
 
 fn linear(
     source: &Source<'_>,
-    dialect: SaeFormat,
+    format: SaeFormat,
     encoder: &str,
     decoder: &str,
     owner: &str,
@@ -111,20 +111,20 @@ fn linear(
     (about.context_size, about.dataset_path) = (context, Some("lmsys/lmsys-chat-1m".into()));
     let names = [(encoder, "weight"), (encoder, "bias"), (decoder, "weight"), (decoder, "bias")]
         .map(|(a, b)| format!("{a}.{b}"));
-    read(source, dialect, names.each_ref().map(String::as_str), None, Activation::Relu, about)
+    read(source, format, names.each_ref().map(String::as_str), None, Activation::Relu, about)
 }
 
 /// `names`: the encoder's matrix and bias, the decoder's matrix and bias.
 fn read(
     source: &Source<'_>,
-    dialect: SaeFormat,
+    format: SaeFormat,
     names: [&str; 4],
     d_sae_said: Option<usize>,
     activation: Activation,
     metadata: SaeMetadata,
 ) -> Result<Dictionary> {
     let file = TorchFile::open(source.path)?;
-    refuse_strangers(&file, dialect, &names)?;
+    refuse_strangers(&file, format, &names)?;
     let [d_sae, d_in] = sizes(&file, names[0])?;
     let over = |key: &str| source.options.overrides.get(key).and_then(as_count);
     agree(file.path(), "d_in", over("d_in"), d_in)?;

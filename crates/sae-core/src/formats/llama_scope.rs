@@ -14,10 +14,10 @@
 //!
 //! `s` is folded into the weights: [`OpenOptions::norm_scaling_factor`](super::OpenOptions) if it is given, else what the file says.
 
-use super::source::{Files, Source, at};
+use super::source::{RequiredFiles, Source, at};
 use super::weights::{agree, refuse_strangers, sizes, transposed, vector};
 use super::{Reader, SaeFormat};
-use crate::saelens::json::{Keys, read_object};
+use crate::formats::json_keys::{Keys, read_object};
 use crate::{Activation, Dictionary, Engine, Error, OpenNote, Result, Sae, SaeMetadata, SaeParts};
 use candle_core::Tensor;
 use serde_json::Value;
@@ -25,15 +25,15 @@ use std::path::Path;
 use tensor_files::SafetensorsFile;
 
 pub(super) const LLAMA_SCOPE: Reader = Reader {
-    dialect: SaeFormat::LlamaScope,
+    format: SaeFormat::LlamaScope,
     recognizes: |path| path.join(CONFIG).is_file() && path.join(WEIGHTS).is_file(),
-    files: |path| Files { required: vec![at(path, CONFIG), at(path, WEIGHTS)], optional: vec![] },
+    files: |path| RequiredFiles { required: vec![at(path, CONFIG), at(path, WEIGHTS)], optional: vec![] },
     open: |source| open(source, SaeFormat::LlamaScope, CONFIG, WEIGHTS),
 };
 pub(super) const R1: Reader = Reader {
-    dialect: SaeFormat::LlamaScopeR1,
+    format: SaeFormat::LlamaScopeR1,
     recognizes: is_r1,
-    files: |path| Files { required: vec![at(path, R1_CONFIG), at(path, R1_WEIGHTS)], optional: vec![] },
+    files: |path| RequiredFiles { required: vec![at(path, R1_CONFIG), at(path, R1_WEIGHTS)], optional: vec![] },
     open: |source| open(source, SaeFormat::LlamaScopeR1, R1_CONFIG, R1_WEIGHTS),
 };
 
@@ -77,7 +77,7 @@ fn check(keys: &mut Keys<'_>, source: &Source<'_>, [d_sae, d_in]: [usize; 2]) ->
     Ok(())
 }
 
-fn metadata(keys: &mut Keys<'_>, dialect: SaeFormat) -> Result<SaeMetadata> {
+fn metadata(keys: &mut Keys<'_>, format: SaeFormat) -> Result<SaeMetadata> {
     let (hook, out) = (keys.string("hook_point_in")?, keys.string("hook_point_out")?);
     if let (Some(hook), Some(out)) = (&hook, &out)
         && hook != out
@@ -85,7 +85,7 @@ fn metadata(keys: &mut Keys<'_>, dialect: SaeFormat) -> Result<SaeMetadata> {
         let expected = format!("\"{hook}\", as hook_point_in: transcoders of this format are not read");
         return Err(keys.bad("hook_point_out", expected, &out.as_str().into()));
     }
-    let (model, dataset) = match dialect {
+    let (model, dataset) = match format {
         // Its SAEs were trained on several mixtures of two data sets.
         SaeFormat::LlamaScopeR1 => ("deepseek-ai/DeepSeek-R1-Distill-Llama-8B", None),
         _ => ("meta-llama/Llama-3.1-8B", Some("cerebras/SlimPajama-627B".into())),
@@ -125,20 +125,20 @@ fn over_norms(threshold: &mut [f32], w_dec: &Tensor) -> Result<()> {
     Ok(())
 }
 
-fn open(source: &Source<'_>, dialect: SaeFormat, config: &str, weights: &str) -> Result<Dictionary> {
+fn open(source: &Source<'_>, format: SaeFormat, config: &str, weights: &str) -> Result<Dictionary> {
     let path = source.path.join(config);
     let mut keys = Keys { path: &path, prefix: "", map: read_object(&path)? };
     let file = SafetensorsFile::open(source.path.join(weights))?;
-    let known = if dialect == SaeFormat::LlamaScopeR1 { &TENSORS[..] } else { &TENSORS[..4] };
-    refuse_strangers(&file, dialect, known)?;
+    let known = if format == SaeFormat::LlamaScopeR1 { &TENSORS[..] } else { &TENSORS[..4] };
+    refuse_strangers(&file, format, known)?;
     let [d_sae, d_in] = sizes(&file, "encoder.weight")?;
     check(&mut keys, source, [d_sae, d_in])?;
     let said = said_factor(&mut keys, d_in)?;
     let factor = source.options.norm_scaling_factor.or(said);
-    if factor.is_none() && dialect == SaeFormat::LlamaScopeR1 {
+    if factor.is_none() && format == SaeFormat::LlamaScopeR1 {
         return Err(Error::NormFactorOfRelease { path, release: R1_RELEASE });
     }
-    let mut threshold = match dialect {
+    let mut threshold = match format {
         SaeFormat::LlamaScopeR1 => vector(&file, LOG_THRESHOLD, d_sae)?.into_iter().map(f32::exp).collect(),
         _ => {
             let said = keys.read("jump_relu_threshold", "a number, not negative", |value| {
@@ -149,13 +149,13 @@ fn open(source: &Source<'_>, dialect: SaeFormat, config: &str, weights: &str) ->
         }
     };
     let w_dec = transposed(&file, "decoder.weight", d_sae, d_in)?;
-    let norms = keys.boolean(NORMS)? == Some(true) && dialect == SaeFormat::LlamaScope;
+    let norms = keys.boolean(NORMS)? == Some(true) && format == SaeFormat::LlamaScope;
     if norms && !source.ignores(&path, NORMS) {
         over_norms(&mut threshold, &w_dec)?;
     }
     let b_dec = match keys.boolean("use_decoder_bias")? {
         Some(false) => {
-            refuse_strangers(&file, dialect, &["encoder.weight", "encoder.bias", "decoder.weight", LOG_THRESHOLD])
+            refuse_strangers(&file, format, &["encoder.weight", "encoder.bias", "decoder.weight", LOG_THRESHOLD])
                 .map(|()| vec![0.0; d_in])?
         }
         _ => vector(&file, "decoder.bias", d_in)?,
@@ -164,7 +164,7 @@ fn open(source: &Source<'_>, dialect: SaeFormat, config: &str, weights: &str) ->
     let mut parts = SaeParts::new(w_enc, vector(&file, "encoder.bias", d_sae)?, w_dec, b_dec.clone());
     parts.activation = Activation::JumpRelu { threshold: threshold.into() };
     parts.input_shift = keys.boolean("apply_decoder_bias_to_pre_encoder")?.unwrap_or(false).then_some(b_dec);
-    parts.metadata = metadata(&mut keys, dialect)?;
+    parts.metadata = metadata(&mut keys, format)?;
     let engine = source.options.load.engine;
     match said.filter(|_| source.options.norm_scaling_factor.is_none()) {
         // The fold needs the exact weights, which packing for the engine may round.
