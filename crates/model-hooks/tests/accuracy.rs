@@ -94,3 +94,16 @@ fn docs_accuracy_md_states_the_bounds_of_the_tests() {
         "docs/accuracy.md does not state the tests' bounds: run this test with UPDATE_DOCS=1"
     );
 }
+
+/// The README's two numbers are those of the tests.
+#[test]
+fn the_readme_states_the_bounds_of_the_tests() {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../README.md");
+    let readme = std::fs::read_to_string(&path).unwrap();
+    let due = format!(
+        "(f32: {:.0e} of the rms at every hook point, {:.0e} for an SAE)",
+        tolerances::MODELS.f32,
+        tolerances::SAES.f32
+    );
+    assert!(readme.contains(&due), "README.md does not say `{due}`");
+}
