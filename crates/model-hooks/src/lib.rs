@@ -26,54 +26,52 @@
 // Linked for its `x86-v4` feature, which switches on AVX-512 inside the tensor library's matrix products.
 use gemm as _;
 
-mod cache;
+mod activation_cache;
 mod chat_template;
 mod config;
 mod error;
 mod families;
 mod folder;
+mod forward;
 mod generate;
 pub mod gguf;
-mod gradients;
 mod hook;
-mod interventions;
 mod language_model;
 mod load;
 mod loss;
 mod math;
-mod model;
 mod ops;
-mod path;
+mod patching;
 mod processing;
 mod prompt;
 mod residual_map;
-mod run;
 mod tap;
 mod tokenizer;
 mod tokens;
 mod warning;
 mod weights;
 
-pub use cache::{ActivationCache, ResidualStack};
+pub use activation_cache::{ActivationCache, ResidualStack};
 pub use chat_template::{ChatTemplate, Conversation};
 pub use error::{Error, Result};
 pub use families::AnyModel;
+pub use forward::kv_cache::KvCache;
+pub use forward::model::{BlockPart, FinalNorm, HookedModel, ModelShape, OutputWeights, PostNorm, Start};
+pub use forward::pass::{BlockPass, ForwardPass, Halt, PassResult, TapValue};
 pub use generate::{
-    Generate, GenerateOptions, GeneratedSequence, GeneratedText, GeneratedToken, GenerationOutput, KvCache, Sampling,
+    Generate, GenerateOptions, GeneratedSequence, GeneratedText, GeneratedToken, GenerationOutput, Sampling,
     SamplingOptions, StopReason, generate,
 };
-pub use gradients::{Gradients, gradients, gradients_from};
 pub use hook::{HookPoint, HookRows, HookSelector, NormSite, Site};
-pub use interventions::{IndexRange, IndexSpec, Intervention, InterventionTap, Interventions, Op, Vector};
 pub use language_model::LanguageModel;
 pub use load::{LoadOptions, load};
 pub use loss::{Predictions, next_token_loss, next_token_loss_per_token};
-pub use model::{BlockPart, FinalNorm, HookedModel, ModelShape, OutputWeights, PostNorm, Start};
-pub use path::{Frozen, PathPatch};
+pub use patching::gradients::{Gradients, gradients, gradients_from};
+pub use patching::interventions::{IndexRange, IndexSpec, Intervention, InterventionTap, Interventions, Op, Vector};
+pub use patching::path::{Frozen, PathPatch};
 pub use processing::{Processing, ProcessingSteps};
 pub use prompt::{PositionReport, Prediction, PromptOptions, PromptReport, test_prompt, test_prompt_tokens};
 pub use residual_map::{ResidualMap, residual_directions};
-pub use run::{BlockPass, ForwardPass, Halt, PassResult, TapValue};
 pub use tap::{Capture, Edit, Indices, Interest, NoTap, Place, Selection, Tap, TapContext, edit_at};
 pub use tensor_kernels::{Arithmetic, Backend, Engine, Precision};
 pub use tokenizer::{AddBos, Encoding, SpecialTokens, Tokenizer, Tokens};

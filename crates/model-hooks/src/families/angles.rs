@@ -2,7 +2,7 @@
 
 use super::rope::Rope;
 use super::rope_scaling::RopeScaling;
-use crate::run::Positions;
+use crate::forward::positions::Positions;
 use std::sync::{Arc, Mutex, PoisonError};
 use tensor_kernels::RopeLayout;
 

@@ -1,10 +1,10 @@
 //! A decoder of any family as a [`HookedModel`]: loading, checks before a run, the loop over blocks, unembedding.
 
 use crate::config::Config;
+use crate::forward::pass::{BlockPass, ForwardPass, PassResult};
 use crate::generate::last_column;
 use crate::math::{Kernels, Math, Reference};
 use crate::ops::{Norm, NormKind};
-use crate::run::{BlockPass, ForwardPass, PassResult};
 use crate::weights::{BlockWeights, EmbedWeights, Hold, Raw, RawEmbed, TensorSource, Weights};
 use crate::{
     BlockPart, Error, FinalNorm, Generate, HookPoint, HookedModel, Interest, KvCache, ModelShape, NormSite,

@@ -4,9 +4,9 @@ use super::Family;
 use super::read::layer_norm;
 use super::steps::{attention, mlp_input, plain_mlp, qkv};
 use crate::config::Config;
+use crate::forward::pass::{BlockPass, ForwardPass, PassResult};
 use crate::math::{AttentionSpec, Math};
 use crate::ops::{Activation, Norm, NormKind};
-use crate::run::{BlockPass, ForwardPass, PassResult};
 use crate::weights::{BlockWeights, EmbedWeights, Linear, NormWeights, Raw, RawEmbed, TensorSource};
 use crate::{HookPoint, ModelShape, Result, Site, TokenBatch};
 

@@ -7,9 +7,9 @@ use super::rope::{Rope, RopeKeys};
 use super::rope_scaling::context;
 use super::steps::{attention, mlp_input, plain_mlp, qkv, rotate};
 use crate::config::Config;
+use crate::forward::pass::{BlockPass, ForwardPass, PassResult};
 use crate::math::{AttentionSpec, Math};
 use crate::ops::{Activation, Norm, NormKind};
-use crate::run::{BlockPass, ForwardPass, PassResult};
 use crate::weights::{BlockWeights, EmbedWeights, NormWeights, Raw, RawEmbed, TensorSource};
 use crate::{HookPoint, ModelShape, Result, Site, TokenBatch};
 

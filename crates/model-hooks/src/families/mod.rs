@@ -17,6 +17,7 @@ mod gpt_neox;
 mod gptj;
 mod grouped;
 pub(crate) mod llama;
+mod long_rope;
 mod mistral;
 mod olmo2;
 mod phi3;
@@ -26,7 +27,6 @@ mod qwen2;
 mod qwen3;
 mod read;
 pub(crate) mod rope;
-mod rope_by_length;
 pub(crate) mod rope_scaling;
 mod steps;
 

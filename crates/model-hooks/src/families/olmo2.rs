@@ -8,9 +8,9 @@ use super::grouped::{Biases, Checkpoint, parse_shape, spares};
 use super::rope::Rope;
 use super::steps::{attention, gated_mlp, post_norm, qk_norm, qkv_unnormed, rotate};
 use crate::config::Config;
+use crate::forward::pass::{BlockPass, ForwardPass, PassResult};
 use crate::math::{AttentionSpec, Math, NormAxis};
 use crate::ops::{Activation, Norm, NormKind};
-use crate::run::{BlockPass, ForwardPass, PassResult};
 use crate::weights::{BlockWeights, EmbedWeights, Raw, RawEmbed, TensorSource};
 use crate::{HookPoint, ModelShape, Result, Site, TokenBatch};
 

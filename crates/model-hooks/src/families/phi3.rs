@@ -2,14 +2,14 @@
 
 use super::Family;
 use super::grouped::{Checkpoint, parse_shape, spares};
+use super::long_rope::LongRope;
 use super::read::linear;
 use super::rope::{Rope, RopeKeys};
-use super::rope_by_length::LongRope;
 use super::steps::{attention, gated_mlp, mlp_input, qkv};
 use crate::config::Config;
+use crate::forward::pass::{BlockPass, ForwardPass, PassResult};
 use crate::math::{AttentionSpec, Math};
 use crate::ops::{Activation, Norm, NormKind};
-use crate::run::{BlockPass, ForwardPass, PassResult};
 use crate::weights::{BlockWeights, EmbedWeights, NormWeights, Raw, RawEmbed, TensorSource};
 use crate::{HookPoint, ModelShape, Result, Site, TokenBatch};
 

@@ -6,9 +6,9 @@ use super::grouped::{Biases, Checkpoint, parse_shape, parse_windows, spares};
 use super::rope::Rope;
 use super::steps::{attention, gated_mlp, mlp_input, qkv, rotate};
 use crate::config::Config;
+use crate::forward::pass::{BlockPass, ForwardPass, PassResult};
 use crate::math::{AttentionSpec, Math};
 use crate::ops::{Activation, Norm, NormKind};
-use crate::run::{BlockPass, ForwardPass, PassResult};
 use crate::weights::{BlockWeights, EmbedWeights, Raw, RawEmbed, TensorSource};
 use crate::{HookPoint, ModelShape, Result, Site, TokenBatch};
 

@@ -7,9 +7,9 @@ use super::qwen2::parse_upper_windows;
 use super::rope::Rope;
 use super::steps::{attention, gated_mlp, mlp_input, qk_norm, qkv, rotate};
 use crate::config::Config;
+use crate::forward::pass::{BlockPass, ForwardPass, PassResult};
 use crate::math::{AttentionSpec, Math, NormAxis};
 use crate::ops::{Activation, Norm, NormKind};
-use crate::run::{BlockPass, ForwardPass, PassResult};
 use crate::weights::{BlockWeights, EmbedWeights, Raw, RawEmbed, TensorSource};
 use crate::{HookPoint, ModelShape, Result, Site, TokenBatch};
 

@@ -2,9 +2,9 @@
 
 use super::angles::RotaryEmbedding;
 use super::rope::Rope;
+use crate::forward::pass::{BlockPass, PassResult};
 use crate::math::{AttentionSpec, Math, NormAxis};
 use crate::ops::{Activation, Norm};
-use crate::run::{BlockPass, PassResult};
 use crate::weights::{BlockWeights, Linear, NormWeights};
 use crate::{Interest, ModelShape, Site};
 use candle_core::Error as TensorError;

@@ -1,16 +1,15 @@
 //! Text from a model, token by token: a cache of keys and values, and the choice of the next token.
 
-mod cache;
-mod choice;
-mod rows;
-mod stream;
+mod generate_tokens;
+mod sampler;
 mod text;
+mod text_stream;
 
-pub use cache::KvCache;
-pub use choice::{Sampling, SamplingOptions};
-pub use rows::{GenerateOptions, GeneratedSequence, GeneratedToken, GenerationOutput, StopReason, generate};
+pub use generate_tokens::{GenerateOptions, GeneratedSequence, GeneratedToken, GenerationOutput, StopReason, generate};
+pub use sampler::{Sampling, SamplingOptions};
 pub use text::GeneratedText;
 
+use crate::forward::kv_cache::KvCache;
 use crate::{HookedModel, Result, Tap, TokenBatch};
 use candle_core::Tensor;
 

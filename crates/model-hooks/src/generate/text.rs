@@ -1,6 +1,6 @@
 //! Text in, text out.
 
-use super::stream::{Shown, StopTexts, TextStream};
+use super::text_stream::{Shown, StopTexts, TextStream};
 use super::{Generate, GenerateOptions, GeneratedToken, StopReason, generate};
 use crate::{Error, LanguageModel, Result, Tap};
 use std::ops::ControlFlow;

@@ -13,8 +13,9 @@ pub(crate) use kernels::LOGITS_OF;
 pub(crate) use reference::Reference;
 
 use crate::families::angles::RopeTable;
+use crate::forward::pass::{BlockPass, ForwardPass, PassResult, TapValue};
+use crate::forward::positions::Positions;
 use crate::ops::{Activation, Norm};
-use crate::run::{BlockPass, ForwardPass, PassResult, Positions, TapValue};
 use crate::weights::{Hold, Linear, NormWeights};
 use crate::{HookPoint, Result, TokenBatch};
 use candle_core::Tensor;

@@ -2,8 +2,9 @@
 
 use super::{AttentionSpec, Math, NormAxis};
 use crate::families::angles::RopeTable;
+use crate::forward::pass::{BlockPass, Cached, ForwardPass, PassResult};
+use crate::forward::positions::Positions;
 use crate::ops::{self, Activation, Norm};
-use crate::run::{BlockPass, Cached, ForwardPass, PassResult, Positions};
 use crate::weights::{Form, Hold, Linear, NormWeights, Plain};
 use crate::{Error, HookPoint, Result, Site, TokenBatch};
 use candle_core::{Device, Tensor};

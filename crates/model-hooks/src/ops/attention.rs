@@ -3,8 +3,8 @@
 use super::{MIN_PART, exp, map_rows, max, tracked};
 use crate::Result;
 use crate::families::angles::RopeTable;
+use crate::forward::positions::Positions;
 use crate::math::AttentionSpec;
-use crate::run::Positions;
 use candle_core::{CpuStorage, Error as TensorError, InplaceOp1, Layout, Tensor};
 use rayon::prelude::*;
 use std::ops::Range;

@@ -5,8 +5,8 @@ use super::attention::seen;
 use super::{Activation, Norm, NormKind};
 use crate::Result;
 use crate::families::angles::RopeTable;
+use crate::forward::positions::Positions;
 use crate::math::AttentionSpec;
-use crate::run::Positions;
 use candle_core::{CpuStorage, CustomOp1, D, Device, Layout, Shape, Tensor};
 use tensor_kernels::RopeLayout;
 

@@ -7,7 +7,7 @@ mod edit;
 pub use capture::Capture;
 pub use edit::{Edit, Indices, Place, Selection, edit_at};
 
-use crate::run::Positions;
+use crate::forward::positions::Positions;
 use crate::{Error, HookPoint, Result, TokenBatch};
 use candle_core::Tensor;
 

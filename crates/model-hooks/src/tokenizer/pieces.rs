@@ -1,6 +1,6 @@
 //! Text of each id, alone and among its neighbors.
 
-use super::cuts::names_type;
+use super::split_rules::names_type;
 use super::{caught, no_token};
 use std::borrow::Cow;
 use std::fmt::Write;

@@ -2,8 +2,8 @@
 
 use super::Kernels;
 use super::value::{Axes, Value};
+use crate::forward::pass::{BlockPass, Cached, PassResult};
 use crate::math::AttentionSpec;
-use crate::run::{BlockPass, Cached, PassResult};
 use crate::weights::Linear;
 use crate::{Result, Site};
 use candle_core::Tensor;

@@ -9,8 +9,9 @@ pub(crate) use value::{Rows, Value};
 
 use super::{AttentionSpec, Math, NormAxis};
 use crate::families::angles::RopeTable;
+use crate::forward::pass::{BlockPass, ForwardPass, PassResult};
+use crate::forward::positions::Positions;
 use crate::ops::{Activation, Norm, NormKind, with_slice};
-use crate::run::{BlockPass, ForwardPass, PassResult, Positions};
 use crate::weights::{Form, Hold, Linear, NormWeights, Plain};
 use crate::{HookPoint, Result, TokenBatch};
 use candle_core::{Device, Tensor};

@@ -2,8 +2,8 @@
 
 use super::workspace::{Lent, Packed, Workspace};
 use super::{Kernels, to_tensor};
+use crate::forward::pass::TapValue;
 use crate::ops::with_slice;
-use crate::run::TapValue;
 use crate::weights::Linear;
 use crate::{Error, Result};
 use candle_core::Tensor;

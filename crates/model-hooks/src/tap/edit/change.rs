@@ -1,7 +1,7 @@
 //! Changes that an edit makes to the selected part of a value.
 
-use super::cut::AxisSelection;
 use super::each::EachSlice;
+use super::selection::AxisSelection;
 use crate::{Error, HookPoint, Result};
 use candle_core::{D, Tensor};
 use std::fmt;

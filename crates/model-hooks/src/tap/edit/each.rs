@@ -1,6 +1,6 @@
 //! Edits by closures: on the cut tensor, slice by slice, or on the whole value.
 
-use super::cut::AxisSelection;
+use super::selection::AxisSelection;
 use crate::tap::{Interest, Tap, TapContext};
 use crate::{Error, HookPoint, Result};
 use candle_core::Tensor;

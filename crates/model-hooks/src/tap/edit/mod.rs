@@ -1,11 +1,11 @@
 //! The taps that change values.
 
 mod change;
-mod cut;
 mod each;
+mod selection;
 
-pub use cut::{Indices, Selection};
 pub use each::{Place, edit_at};
+pub use selection::{Indices, Selection};
 
 use super::{Interest, Tap, TapContext};
 use crate::{Error, HookPoint, Result};

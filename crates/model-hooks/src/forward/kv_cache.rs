@@ -1,6 +1,7 @@
 //! Keys and values that stay between runs: [`KvCache`].
 
-use crate::run::{Cached, Positions};
+use crate::forward::pass::Cached;
+use crate::forward::positions::Positions;
 use crate::{Error, ModelShape, Result, TokenBatch};
 use std::ops::Range;
 use tensor_kernels::{Engine, KeyValuePanels};

@@ -1,6 +1,6 @@
 //! The loop over tokens: [`generate`].
 
-use super::choice::Sampler;
+use super::sampler::Sampler;
 use super::{Generate, Sampling};
 use crate::ops::with_slice;
 use crate::{AddBos, Error, PaddingSide, Result, Tap, TokenBatch, Tokenizer};
@@ -88,7 +88,7 @@ impl GeneratedSequence {
             StopReason::Token(_) => &self.ids[..self.ids.len().saturating_sub(1)],
             _ => &self.ids,
         };
-        let mut stream = super::stream::TextStream::new(tokenizer, prompt);
+        let mut stream = super::text_stream::TextStream::new(tokenizer, prompt);
         let mut text = String::new();
         for &id in ids {
             text += &stream.push(id)?;

@@ -35,7 +35,7 @@ impl SplitRule {
 }
 
 /// Whether the place between two characters is a cut under every known pattern.
-pub(super) fn is_cut(before: char, after: char) -> bool {
+pub(super) fn is_split_point(before: char, after: char) -> bool {
     let line_end = matches!(after, '\r' | '\n');
     !before.is_whitespace() && after.is_whitespace() && (!line_end || before.is_ascii_alphanumeric())
 }

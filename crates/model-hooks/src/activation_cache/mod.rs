@@ -1,7 +1,7 @@
 //! Decomposition of the residual stream, and the contribution of each part to a logit.
 
-mod attribution;
 mod heads;
+mod logit_attribution;
 mod stack;
 
 pub use stack::ResidualStack;

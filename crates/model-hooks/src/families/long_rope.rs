@@ -5,7 +5,7 @@ use super::rope::Rope;
 use super::rope_scaling::{RopeScaling, type_key};
 use crate::Result;
 use crate::config::Config;
-use crate::run::Positions;
+use crate::forward::positions::Positions;
 use std::sync::Arc;
 
 /// Rotary embeddings that may depend on the length of the text.

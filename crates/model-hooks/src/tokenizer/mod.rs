@@ -4,7 +4,6 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
 
 mod added;
-mod cuts;
 mod folder;
 mod json;
 mod patterns;
@@ -14,6 +13,7 @@ mod roles;
 pub(crate) mod sentencepiece;
 mod side_files;
 mod special;
+mod split_rules;
 mod vocab_merges;
 
 pub(crate) use folder::eos_ids_of_folder;
@@ -21,9 +21,9 @@ pub(crate) use sentencepiece::TokenKind;
 pub use special::SpecialTokens;
 
 use crate::{Error, LoadWarning, Result};
-use cuts::SplitRule;
 use pieces::Pieces;
 use special::Template;
+use split_rules::SplitRule;
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::OnceLock;
@@ -342,7 +342,7 @@ impl Tokenizer {
     /// something else; a line end after punctuation is none (Llama 3's pattern keeps the two together).
     #[must_use]
     pub fn is_cut(&self, before: char, after: char) -> bool {
-        self.cut.at_whitespace() && cuts::is_cut(before, after)
+        self.cut.at_whitespace() && split_rules::is_split_point(before, after)
     }
 
     fn has_token(&self, id: u32) -> bool {
