@@ -5,5 +5,6 @@ pub use feature_analysis;
 pub use model_hooks;
 pub use pretrained;
 pub use sae_core;
+pub use sae_hooks;
 pub use tensor_files;
 pub use tensor_kernels;

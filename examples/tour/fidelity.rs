@@ -8,9 +8,9 @@ use saescope::activation_store::TokenFilter;
 use saescope::feature_analysis::evals::{Bootstrap, EvalOptions, Evaluation, evaluate_store};
 use saescope::feature_analysis::page::{Page, Section};
 use saescope::feature_analysis::plot::{Align, HistogramOptions, Table, histogram, visible_token};
-use saescope::feature_analysis::splice::{HookedSae, Splice};
 use saescope::model_hooks::{NoTap, PositionReport, PromptReport, Tap, test_prompt_tokens};
 use saescope::sae_core::SparseCoder;
+use saescope::sae_hooks::{HookedSae, Splice};
 
 /// The rows of tokens that the notebook looks at first.
 const ROWS: u64 = 32;

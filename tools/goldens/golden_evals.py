@@ -1,6 +1,6 @@
 """Metrics of SAEs inside the small GPT-2: by SAELens' `run_evals`, and by an oracle of our own in f64.
 
-    python tools/goldens/golden_evals.py --model crates/model-hooks/tests/golden/gpt2 --saes crates/feature-analysis/tests/golden/splice/saes \\
+    python tools/goldens/golden_evals.py --model crates/model-hooks/tests/golden/gpt2 --saes crates/sae-hooks/tests/golden/splice/saes \\
         --out crates/feature-analysis/tests/golden/evals
 
 Writes OUT/{tokens.safetensors, expected.json, features.safetensors}, see OUT/README.md. Where both define a metric they are checked to agree.

@@ -1,6 +1,6 @@
 """SAEs inside the small GPT-2: what SAELens' HookedSAETransformer computes with them.
 
-    python tools/goldens/golden_splice.py --model crates/model-hooks/tests/golden/gpt2 --out crates/feature-analysis/tests/golden/splice
+    python tools/goldens/golden_splice.py --model crates/model-hooks/tests/golden/gpt2 --out crates/sae-hooks/tests/golden/splice
 
 Writes OUT/saes/NAME/{cfg.json, sae_weights.safetensors} (four SAEs in SAELens' format), OUT/golden.safetensors and OUT/meta.json, see OUT/README.md.
 """

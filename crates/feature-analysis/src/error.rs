@@ -157,9 +157,10 @@ pub enum Error {
     /// A census refused.
     #[error(transparent)]
     Census(Box<crate::census::CensusError>),
-    /// A splice of SAEs into a forward pass refused.
+    /// An SAE inside a forward pass refused; what its model, SAE, filter or tensors refused is [`Error::Model`], [`Error::Sae`], [`Error::Store`] or
+    /// [`Error::Tensor`].
     #[error(transparent)]
-    Splice(Box<crate::splice::SpliceError>),
+    Hooks(Box<sae_hooks::Error>),
     /// An evaluation refused.
     #[error(transparent)]
     Eval(#[from] crate::evals::EvalError),
@@ -219,9 +220,15 @@ impl From<crate::export::ExportError> for Error {
     }
 }
 
-impl From<crate::splice::SpliceError> for Error {
-    fn from(error: crate::splice::SpliceError) -> Self {
-        Self::Splice(Box::new(error))
+impl From<sae_hooks::Error> for Error {
+    fn from(error: sae_hooks::Error) -> Self {
+        match error {
+            sae_hooks::Error::Model(error) => Self::Model(error),
+            sae_hooks::Error::Sae(error) => Self::Sae(error),
+            sae_hooks::Error::Store(error) => Self::Store(error),
+            sae_hooks::Error::Tensor(error) => Self::Tensor(error),
+            error => Self::Hooks(Box::new(error)),
+        }
     }
 }
 

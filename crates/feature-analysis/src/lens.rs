@@ -14,10 +14,10 @@
 //! What `W_U` means depends on the model's weight processing: with the final norm's gain folded in (TransformerLens' `fold_ln`, its
 //! default), `P` is what the notebook shows; on raw weights the gain is missing from it.
 
-use crate::splice::HookedSae;
 use crate::{Error, LensOptions, Result, TopBottomTokens, check_features, project_directions, project_directions_on};
 use model_hooks::{HookSelector, LanguageModel, ProcessingSteps, ResidualMap};
 use sae_core::{SaeMetadata, SparseCoder};
+use sae_hooks::HookedSae;
 use std::ops::Range;
 use tensor_kernels::{Arithmetic, Operand};
 

@@ -2,7 +2,7 @@
 //!
 //! The types to know: [`FeatureCensus`], every statistic and every top example of all features of an SAE from one pass ([`CensusRun`]);
 //! [`FeatureExamples`], what [`collect`] keeps of a text for a few features; [`LogitLens`], the tokens that a
-//! feature promotes; [`Pca`]; [`Splice`], SAEs inside the forward pass. Frames are Arrow record batches. [`plot`] and [`page`] draw plain data, whoever made it.
+//! feature promotes; [`Pca`]. Frames are Arrow record batches. [`plot`] and [`page`] draw plain data, whoever made it.
 //!
 //! The notebook's cells 18 to 27 on a model, an SAE and a text:
 //!
@@ -48,7 +48,6 @@
 //! # Ok(()) }
 //! ```
 
-mod attribution;
 pub mod census;
 mod error;
 pub mod evals;
@@ -65,12 +64,10 @@ mod positive;
 mod projection;
 mod seed_loop;
 mod select;
-pub mod splice;
 mod token_frame;
 mod top;
 pub mod views;
 
-pub use attribution::{Attribution, FeatureEffect, LogitDifference, direct_effects};
 pub use census::{CensusOptions, CensusRun, FeatureCensus};
 pub use error::{Error, Result};
 pub use families::{WordFeature, WordFeatureCounter, WordFeatureOptions, WordList, WordReport, word_features};
@@ -83,8 +80,5 @@ pub use positive::PositiveActivations;
 pub use projection::{LensOptions, TopBottomTokens, project_directions, project_directions_on};
 pub use seed_loop::{CollectOptions, Progress, collect};
 pub use select::TopK;
-pub use splice::{
-    FeatureEdit, FeatureHookName, HookedSae, SaeHookPoint, SaeSite, Splice, SpliceCapture, run_with_saes,
-};
 pub use token_frame::{ContextEnd, FrameOptions, Place, token_frame, token_frame_at};
 pub use top::{TopActivation, top_activations, top_frame};

@@ -32,7 +32,7 @@ pub use bootstrap::{Bootstrap, Interval};
 pub use error::EvalError;
 pub use features::{FeatureMetrics, FeatureWeights};
 pub use metric::{Metric, Origin, metrics};
-pub use options::{CoderHooks, EvalOptions, EvalPhase, EvalProgress};
+pub use options::{EvalOptions, EvalPhase, EvalProgress};
 pub use report::{EvalCounts, Evaluation, Measured};
 pub use run::evaluate;
 pub use store::evaluate_store;

@@ -1,55 +1,8 @@
 //! What is evaluated, and how.
 
 use super::Bootstrap;
-use crate::splice::HookedSae;
 use crate::{Error, Result};
 use activation_store::TokenFilter;
-use model_hooks::{HookPoint, HookSelector, HookedModel};
-use sae_core::SparseCoder;
-
-/// Where a coder reads and where it writes: one place for an SAE, two for a transcoder.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CoderHooks {
-    /// Whose activations go in.
-    pub input: HookSelector,
-    /// Whose activations it reconstructs, and replaces.
-    pub output: HookSelector,
-}
-
-impl CoderHooks {
-    /// An SAE at this hook point (or one head of it).
-    #[must_use]
-    pub fn sae(at: impl Into<HookSelector>) -> Self {
-        let at = at.into();
-        Self { input: at, output: at }
-    }
-
-    /// Where an SAE's or transcoder's metadata say that it belongs: `hook_name`, `hook_name_out` and `hook_head_index`.
-    ///
-    /// # Errors
-    /// As [`HookedSae::from_metadata`].
-    pub fn from_metadata(coder: &dyn SparseCoder) -> Result<Self> {
-        Ok(Self::of(&HookedSae::from_metadata(coder)?))
-    }
-
-    /// As [`from_metadata`](Self::from_metadata), in a model: also where the metadata name a module in Hugging Face's words.
-    ///
-    /// # Errors
-    /// As [`HookedSae::from_metadata_in`].
-    pub fn from_metadata_in(model: &dyn HookedModel, coder: &dyn SparseCoder) -> Result<Self> {
-        Ok(Self::of(&HookedSae::from_metadata_in(model, coder)?))
-    }
-
-    fn of(at: &HookedSae<'_>) -> Self {
-        Self { input: at.input(), output: at.output() }
-    }
-
-    /// A transcoder from one hook point to another that is not before it.
-    #[must_use]
-    pub fn transcoder(input: HookPoint, output: HookPoint) -> Self {
-        Self { input: input.into(), output: output.into() }
-    }
-}
 
 /// How an evaluation is made.
 #[derive(Clone, Debug, PartialEq)]

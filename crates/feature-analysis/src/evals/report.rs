@@ -3,10 +3,11 @@
 use super::features::FeatureMetrics;
 use super::metric::{Formula, Needs};
 use super::run::State;
-use super::{CoderHooks, EvalOptions, Interval, Metric, metrics};
+use super::{EvalOptions, Interval, Metric, metrics};
 use crate::Result;
 use crate::plot::{Align, Table, grouped};
 use activation_store::ExclusionCounts;
+use sae_hooks::CoderHooks;
 use serde_json::{Map, Value, json};
 use std::io::Write;
 use std::path::Path;

@@ -5,12 +5,13 @@ use super::metric::BatchSums;
 use super::sites::{Plain, ReplacementRuns};
 use super::sums::{Term, Terms, Units, units_of_row};
 use super::tokens::{Batch, TokenOfBatch, add};
-use super::{CoderHooks, EvalError, EvalOptions, EvalPhase, EvalProgress, Evaluation};
+use super::{EvalError, EvalOptions, EvalPhase, EvalProgress, Evaluation};
 use crate::Result;
 use activation_store::{Exclusion, ExclusionCounts, Origin, ResolvedFilter, TokenPos, TokenRow};
 use candle_core::Tensor;
 use model_hooks::{LanguageModel, Predictions, TokenBatch};
 use sae_core::SparseCoder;
+use sae_hooks::CoderHooks;
 
 /// Evaluates any coder on rows of tokens.
 ///

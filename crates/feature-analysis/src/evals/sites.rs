@@ -1,10 +1,11 @@
 //! The forward passes: one plain, and others that go on from the hook with another value there.
 
-use super::{CoderHooks, EvalError};
+use super::EvalError;
 use crate::{Error, Result};
 use candle_core::{DType, Tensor};
 use model_hooks::{Capture, Edit, HookPoint, HookRows, HookedModel, LanguageModel, NoTap, Site, Start, TokenBatch};
 use sae_core::SparseCoder;
+use sae_hooks::CoderHooks;
 
 /// Where a run with another value at the output hook begins: what comes before is the same in every run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,9 +1,10 @@
 //! An SAE on the text of a store.
 
-use super::{CoderHooks, EvalOptions, EvalProgress, Evaluation, FeatureWeights, evaluate};
+use super::{EvalOptions, EvalProgress, Evaluation, FeatureWeights, evaluate};
 use crate::Result;
 use activation_store::{ActivationSource, ActivationStore, TokenRow};
 use sae_core::{Sae, SparseCoder};
+use sae_hooks::CoderHooks;
 use tensor_kernels::Precision;
 
 /// Evaluates an SAE or other dictionary on the rows of tokens of a store: at the store's hook point; a transcoder that belongs there writes where its metadata say.

@@ -1,10 +1,12 @@
-//! From what was measured to what is looked at: kept examples, the lens and PCA as figures and tables of [`plot`](crate::plot).
+//! From what was measured to what is looked at: kept examples, the lens, PCA and effects of features as figures and tables of [`plot`](crate::plot).
 
 mod census;
 mod contexts;
+mod effects;
 
 pub use census::{CensusPage, CensusPageOptions, DENSE, strongest};
 pub use contexts::ExampleContexts;
+pub use effects::attribution_table;
 
 use crate::plot::{
     Figure, HistogramOptions, LensRow, LensToken, ScatterOptions, ScatterPoint, TopExample, pca_scatter,

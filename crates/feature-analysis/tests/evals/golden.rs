@@ -3,9 +3,10 @@
 use crate::tolerances::{METRICS, SCORES};
 use crate::toy::{at, plain};
 use activation_store::{HookSelector, TokenFilter, TokenRow};
-use feature_analysis::evals::{Bootstrap, CoderHooks, EvalOptions, Evaluation, FeatureWeights};
+use feature_analysis::evals::{Bootstrap, EvalOptions, Evaluation, FeatureWeights};
 use model_hooks::{Arithmetic, Engine, HookPoint, LanguageModel, LoadOptions, Precision, Processing, load};
 use sae_core::{Sae, SaeParts};
+use sae_hooks::CoderHooks;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
@@ -32,7 +33,7 @@ fn model(engine: Engine) -> LanguageModel {
 }
 
 fn sae(name: &str, engine: Engine) -> Sae {
-    let folder = golden("splice/saes").join(name);
+    let folder = golden("../../../sae-hooks/tests/golden/splice/saes").join(name);
     if name != "transcoder" {
         return Sae::load_with(folder, &sae_core::LoadOptions { engine, ..Default::default() }).unwrap();
     }

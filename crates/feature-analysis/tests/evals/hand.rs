@@ -3,8 +3,9 @@
 use crate::toy::{Map, at, near, on_toy, plain, row_of, rows, toy};
 use activation_store::TokenFilter;
 use candle_core::{Device, Tensor};
-use feature_analysis::evals::{CoderHooks, EvalOptions, metrics};
+use feature_analysis::evals::{EvalOptions, metrics};
 use sae_core::{Activation, Sae, SaeParts};
+use sae_hooks::CoderHooks;
 
 const EXACT: f64 = 1e-9;
 

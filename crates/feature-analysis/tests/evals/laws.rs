@@ -2,9 +2,10 @@
 
 use crate::toy::plain;
 use activation_store::{ActivationStore, DocumentOptions, Documents, StoreOptions, TokenRow};
-use feature_analysis::evals::{CoderHooks, EvalOptions, Evaluation, evaluate, evaluate_store};
+use feature_analysis::evals::{EvalOptions, Evaluation, evaluate, evaluate_store};
 use model_hooks::{HookPoint, LanguageModel, LoadOptions, Processing, load};
 use sae_core::{Sae, SparseCoder};
+use sae_hooks::CoderHooks;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 

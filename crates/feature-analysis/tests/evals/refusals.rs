@@ -4,8 +4,9 @@ use crate::laws::demo;
 use crate::toy::{Map, at, on_toy, plain, row_of, rows, toy};
 use activation_store::TokenFilter;
 use feature_analysis::Error;
-use feature_analysis::evals::{Bootstrap, CoderHooks, EvalError, EvalOptions, evaluate};
+use feature_analysis::evals::{Bootstrap, EvalError, EvalOptions, evaluate};
 use model_hooks::HookPoint;
+use sae_hooks::CoderHooks;
 
 fn identity() -> Map<impl Fn(&[f32]) -> Vec<f32>> {
     Map(2, |x: &[f32]| x.to_vec())

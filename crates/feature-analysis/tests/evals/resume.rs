@@ -4,13 +4,13 @@ use crate::laws::{DEMO, root, rows};
 use crate::toy::{at, batch, plain};
 use activation_store::{HookRows, HookSelector, TokenFilter, TokenRow};
 use candle_core::{Device, Tensor};
-use feature_analysis::evals::{CoderHooks, EvalOptions};
-use feature_analysis::splice::{HookedSae, Splice};
+use feature_analysis::evals::EvalOptions;
 use model_hooks::{
     Capture, Edit, HookPoint, LanguageModel, LoadOptions, NoTap, Predictions, Processing, Tap, TapContext, edit_at,
     load,
 };
 use sae_core::{Activation, Sae, SaeParts, SparseCoder};
+use sae_hooks::{CoderHooks, HookedSae, Splice};
 
 /// A random TopK SAE for a hook point.
 fn random(hook: HookRows) -> Sae {

@@ -3,9 +3,10 @@
 use activation_store::{DocId, Origin, TokenRow};
 use candle_core::{Device, Tensor};
 use feature_analysis::Result;
-use feature_analysis::evals::{Bootstrap, CoderHooks, EvalOptions, Evaluation, evaluate};
+use feature_analysis::evals::{Bootstrap, EvalOptions, Evaluation, evaluate};
 use model_hooks::{ForwardPass, HookPoint, HookedModel, LanguageModel, ModelShape, Processing, Start, Tap, TokenBatch};
 use sae_core::{Codes, Coupling, SparseCoder, SparseFeatures};
+use sae_hooks::CoderHooks;
 use std::sync::Arc;
 
 /// A model without blocks: the activation of a token is its vector at `hook_embed`, its logits are `[x, sum of x]`, and zeros for further tokens.

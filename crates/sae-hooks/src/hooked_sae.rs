@@ -1,27 +1,27 @@
-//! One SAE and where it goes.
+//! One SAE with its place in a forward pass, and the hook points that a coder reads and writes.
 
-use crate::Result;
+use crate::error::Result;
 use activation_store::{ResolvedFilter, TokenFilter, TokenPos};
 use model_hooks::{HookPoint, HookSelector, HookedModel, Tokenizer};
 use sae_core::SparseCoder;
 use std::fmt;
 
-/// A sparse coder with the place that it takes in a forward pass, unchecked; [`Splice::with`](super::Splice::with) checks it.
+/// A sparse coder with the place that it takes in a forward pass, unchecked; [`Splice::with`](crate::Splice::with) checks it.
 ///
 /// ```
 /// use activation_store::TokenFilter;
-/// use feature_analysis::splice::HookedSae;
-/// # fn demo(model: &model_hooks::LanguageModel, sae: &sae_core::Sae) -> feature_analysis::Result<()> {
+/// use sae_hooks::HookedSae;
+/// # fn demo(model: &model_hooks::LanguageModel, sae: &sae_core::Sae) -> sae_hooks::Result<()> {
 /// let at = HookedSae::new("blocks.8.hook_resid_pre".parse()?, sae).error_term(true).filter(&TokenFilter::structural(), model.tokenizer())?;
 /// # Ok(()) }
 /// ```
 pub struct HookedSae<'a> {
-    pub(super) coder: Box<dyn SparseCoder + 'a>,
-    pub(super) input: HookPoint,
-    pub(super) output: HookPoint,
-    pub(super) head: Option<usize>,
-    pub(super) error_term: bool,
-    pub(super) filter: ResolvedFilter,
+    pub(crate) coder: Box<dyn SparseCoder + 'a>,
+    pub(crate) input: HookPoint,
+    pub(crate) output: HookPoint,
+    pub(crate) head: Option<usize>,
+    pub(crate) error_term: bool,
+    pub(crate) filter: ResolvedFilter,
 }
 
 impl<'a> HookedSae<'a> {
@@ -138,5 +138,49 @@ impl fmt::Debug for HookedSae<'_> {
             .field("error_term", &self.error_term)
             .field("filter", &self.filter)
             .finish()
+    }
+}
+
+/// The hook points that a coder reads and writes: one for an SAE, two for a transcoder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CoderHooks {
+    /// The one whose activations go in.
+    pub input: HookSelector,
+    /// The one whose activations it reconstructs, and replaces.
+    pub output: HookSelector,
+}
+
+impl CoderHooks {
+    /// An SAE at this hook point (or one head of it).
+    #[must_use]
+    pub fn sae(at: impl Into<HookSelector>) -> Self {
+        let at = at.into();
+        Self { input: at, output: at }
+    }
+
+    /// Where an SAE's or transcoder's metadata say that it belongs: `hook_name`, `hook_name_out` and `hook_head_index`.
+    ///
+    /// # Errors
+    /// As [`HookedSae::from_metadata`].
+    pub fn from_metadata(coder: &dyn SparseCoder) -> Result<Self> {
+        Ok(Self::of(&HookedSae::from_metadata(coder)?))
+    }
+
+    /// As [`from_metadata`](Self::from_metadata), in a model: also where the metadata name a module in Hugging Face's words.
+    ///
+    /// # Errors
+    /// As [`HookedSae::from_metadata_in`].
+    pub fn from_metadata_in(model: &dyn HookedModel, coder: &dyn SparseCoder) -> Result<Self> {
+        Ok(Self::of(&HookedSae::from_metadata_in(model, coder)?))
+    }
+
+    fn of(at: &HookedSae<'_>) -> Self {
+        Self { input: at.input(), output: at.output() }
+    }
+
+    /// A transcoder from one hook point to another that is not before it.
+    #[must_use]
+    pub fn transcoder(input: HookPoint, output: HookPoint) -> Self {
+        Self { input: input.into(), output: output.into() }
     }
 }

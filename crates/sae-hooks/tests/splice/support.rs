@@ -1,7 +1,6 @@
 //! Small models, small SAEs, and how errors are counted.
 
 use candle_core::{Device, Tensor};
-use feature_analysis::Result;
 use model_hooks::{
     Arithmetic, Capture, Engine, HookPoint, HookedModel, LanguageModel, LoadOptions, Precision, Processing, TokenBatch,
     load,
@@ -9,6 +8,7 @@ use model_hooks::{
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use sae_core::{Codes, Coupling, Sae, SaeParts, SparseCoder, SparseFeatures};
+use sae_hooks::Result;
 use std::path::PathBuf;
 
 pub fn at(name: &str) -> HookPoint {

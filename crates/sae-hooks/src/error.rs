@@ -1,12 +1,14 @@
-use super::SaeHookPoint;
-use super::point::site_names;
+use crate::sae_hook_point::{SaeHookPoint, site_names};
 use model_hooks::HookPoint;
 use std::fmt::Display;
 
-/// What can go wrong with SAEs inside a forward pass. All but the last few are found while the splice is built, before anything runs.
+/// `std::result::Result` with this crate's [`Error`].
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What can go wrong with SAEs inside a forward pass. All but a few are found while the splice is built, before anything runs.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum SpliceError {
+pub enum Error {
     /// Not the name of a place inside an SAE.
     #[error("unknown place in an SAE `{name}`; expected a hook point followed by one of: {}", site_names())]
     UnknownSite {
@@ -141,10 +143,80 @@ pub enum SpliceError {
         /// The hook point.
         hook: HookPoint,
     },
+    /// An attribution of more rows of tokens than one.
+    #[error("batch of an attribution has shape {found:?}, expected [1, pos], one prompt")]
+    NotOnePrompt {
+        /// The shape of the tokens, `[batch, pos]`.
+        found: [usize; 2],
+    },
+    /// A list of features without any.
+    #[error("no features given; at least one of 0..{d_sae} is needed")]
+    NoFeatures {
+        /// Number of features of the SAE.
+        d_sae: usize,
+    },
+    /// A feature that the SAE does not have.
+    #[error("feature {feature} is outside this SAE, whose features are 0..{d_sae}")]
+    FeatureRange {
+        /// The feature.
+        feature: u32,
+        /// Number of features of the SAE.
+        d_sae: usize,
+    },
+    /// A feature named twice in one list.
+    #[error("feature {feature} is listed twice, at places {first} and {second}")]
+    FeatureTwice {
+        /// The feature.
+        feature: u32,
+        /// Its first place in the list.
+        first: usize,
+        /// Its second place.
+        second: usize,
+    },
+    /// An option has a value that makes no sense.
+    #[error("option `{option}` is {found}, expected {expected}")]
+    Option {
+        /// Its name.
+        option: &'static str,
+        /// What would be right.
+        expected: &'static str,
+        /// What it is.
+        found: String,
+    },
+    /// The SAE refused. (The errors of the workspace's crates are boxed: they are several times as large as all the others.)
+    #[error(transparent)]
+    Sae(Box<sae_core::Error>),
+    /// The filter of tokens refused.
+    #[error(transparent)]
+    Store(Box<activation_store::Error>),
+    /// The model refused.
+    #[error(transparent)]
+    Model(Box<model_hooks::Error>),
+    /// The tensor library refused.
+    #[error(transparent)]
+    Tensor(#[from] candle_core::Error),
+}
+
+impl From<sae_core::Error> for Error {
+    fn from(error: sae_core::Error) -> Self {
+        Self::Sae(Box::new(error))
+    }
+}
+
+impl From<activation_store::Error> for Error {
+    fn from(error: activation_store::Error) -> Self {
+        Self::Store(Box::new(error))
+    }
+}
+
+impl From<model_hooks::Error> for Error {
+    fn from(error: model_hooks::Error) -> Self {
+        Self::Model(Box::new(error))
+    }
 }
 
 /// Names for an error, comma between them.
-pub(super) fn listed(names: impl Iterator<Item = impl Display>) -> String {
+pub(crate) fn listed(names: impl Iterator<Item = impl Display>) -> String {
     let names: Vec<String> = names.map(|name| name.to_string()).collect();
     if names.is_empty() { "nothing".into() } else { names.join(", ") }
 }

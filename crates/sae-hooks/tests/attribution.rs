@@ -5,11 +5,9 @@
 mod support;
 
 use activation_store::TokenFilter;
-use feature_analysis::{
-    Attribution, FeatureEdit, HookedSae, LogitDifference, SaeHookPoint, SaeSite, Splice, direct_effects,
-};
 use model_hooks::{Engine, HookedModel, NoTap, TokenBatch, gradients};
 use sae_core::{Normalization, Sae, SaeParts, SparseCoder};
+use sae_hooks::{Attribution, FeatureEdit, HookedSae, LogitDifference, SaeHookPoint, SaeSite, Splice, direct_effects};
 use support::*;
 
 fn one_row(model: &dyn HookedModel) -> TokenBatch {

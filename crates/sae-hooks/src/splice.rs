@@ -1,60 +1,17 @@
-//! SAEs inside the forward pass: [`Splice`] puts them there, as a tap.
-//!
-//! The value at an SAE's hook point is replaced by its reconstruction; with the error term what the SAE misses is added back, so that
-//! nothing changes until features are edited. Several SAEs and transcoders at once, features visible and editable, and nothing stays
-//! on the model: a splice is the argument of one call. The semantics are those of SAELens' `HookedSAETransformer`.
-//!
-//! ```
-//! use feature_analysis::splice::{FeatureEdit, SaeHookPoint, SaeSite, Splice};
-//! use model_hooks::{HookPoint, HookedModel, TokenBatch};
-//! use sae_core::Sae;
-//!
-//! # fn demo(model: &dyn HookedModel, sae: &Sae, tokens: &TokenBatch) -> feature_analysis::Result<()> {
-//! let hook: HookPoint = "blocks.8.hook_resid_pre".parse()?;
-//!
-//! // What does the model predict when it must do with the reconstruction?
-//! let logits = model.forward(tokens, &mut Splice::new(model).sae(hook, sae)?)?; // [batch, pos, d_vocab]
-//!
-//! // What changes when feature 7 is silent and feature 12 strong, and nothing else is touched?
-//! let sae = feature_analysis::splice::HookedSae::new(hook, sae).error_term(true);
-//! let mut splice = Splice::new(model)
-//!     .with(sae)?
-//!     .edit(hook, FeatureEdit::ablate([7]))?
-//!     .edit(hook, FeatureEdit::clamp([12], 20.0).positions(3..))?
-//!     .capture([SaeHookPoint::new(hook, SaeSite::ActsPost)])?;
-//! let steered = model.forward(tokens, &mut splice)?;
-//! println!("{} features per token", splice.captured().codes(hook)?.features.l0());
-//! # Ok(()) }
-//! ```
-//!
-//! Where to read on: [`HookedSae`] (an SAE, its place and its error term), [`SaeHookPoint`] (the places inside it), [`FeatureEdit`],
-//! [`SpliceCapture`].
+//! Building a splice: SAEs, edits and captures, each checked as it is added.
 
-mod captured;
-mod error;
-mod feature_edit;
-mod feature_name;
-mod hooked_sae;
-mod point;
-mod spliced;
-mod tap;
-
-pub use captured::SpliceCapture;
-pub use error::SpliceError;
-pub use feature_edit::FeatureEdit;
-pub use feature_name::FeatureHookName;
-pub use hooked_sae::HookedSae;
-pub use point::{SaeHookPoint, SaeSite};
-
-use crate::Result;
+use crate::active::{ActiveSae, Edit};
+use crate::capture::SpliceCapture;
+use crate::error::{Error, Result, listed};
+use crate::feature_edit::FeatureEdit;
+use crate::hooked_sae::HookedSae;
+use crate::sae_hook_point::{SaeHookPoint, SaeSite};
 use candle_core::Tensor;
-use error::listed;
 use model_hooks::{ForwardPass, HookPoint, HookedModel, ModelShape, NoTap, TapContext, TokenBatch};
 use sae_core::{Codes, SparseCoder};
-use spliced::{Edit, Spliced};
 use std::fmt;
 
-/// SAEs and transcoders in a forward pass, with their edits and what is kept of them. See the [module](self).
+/// SAEs and transcoders in a forward pass, with their edits and what is kept of them. See the [crate](crate).
 ///
 /// ```text
 /// f      = edit(encode(x))                              x: the value at the input hook
@@ -68,13 +25,13 @@ use std::fmt;
 /// A transcoder reads what the model goes on with at its input hook, after an SAE there.
 ///
 /// Values are computed in f32; the sparse codes are the only form of the features unless a dense one is asked for. Where gradients are
-/// tracked through the value a splice refuses ([`SpliceError::Gradients`]).
+/// tracked through the value a splice refuses ([`Error::Gradients`]).
 pub struct Splice<'a> {
     points: Vec<HookPoint>,
     shape: ModelShape,
     /// By output hook, rising.
-    saes: Vec<Spliced<'a>>,
-    captured: SpliceCapture,
+    pub(crate) saes: Vec<ActiveSae<'a>>,
+    pub(crate) captured: SpliceCapture,
 }
 
 impl<'a> Splice<'a> {
@@ -96,18 +53,18 @@ impl<'a> Splice<'a> {
     /// Adds an SAE or transcoder.
     ///
     /// # Errors
-    /// [`model_hooks::Error::UnknownHookPoint`] when the model lacks one of its hook points; [`SpliceError::TwoAtOneHook`],
-    /// [`SpliceError::OutputBeforeInput`], [`SpliceError::Width`], [`SpliceError::NotVectors`], [`SpliceError::NoSuchHead`].
+    /// [`model_hooks::Error::UnknownHookPoint`] when the model lacks one of its hook points; [`Error::TwoAtOneHook`],
+    /// [`Error::OutputBeforeInput`], [`Error::Width`], [`Error::NotVectors`], [`Error::NoSuchHead`].
     pub fn with(mut self, sae: HookedSae<'a>) -> Result<Self> {
         for hook in [sae.input, sae.output] {
             // A run's own check, so that both find and say the same.
             ForwardPass::plan(&self.points, &TokenBatch::new(&[[0]])?, None, Some(hook), &mut NoTap)?;
         }
         let hook = sae.output;
-        match self.saes.binary_search_by_key(&hook, |spliced| spliced.sae.output) {
-            Ok(_) => Err(SpliceError::TwoAtOneHook { hook }.into()),
+        match self.saes.binary_search_by_key(&hook, |active| active.sae.output) {
+            Ok(_) => Err(Error::TwoAtOneHook { hook }),
             Err(at) => {
-                self.saes.insert(at, Spliced::check(sae, &self.shape)?);
+                self.saes.insert(at, ActiveSae::check(sae, &self.shape)?);
                 Ok(self)
             }
         }
@@ -116,12 +73,12 @@ impl<'a> Splice<'a> {
     /// Changes features of the SAE that writes `hook`. Edits of one SAE are made in the order in which they were given.
     ///
     /// # Errors
-    /// [`SpliceError::NoSaeAt`], [`crate::Error::FeatureRange`], and [`crate::Error::Option`] for a value that is not finite. During a
-    /// run: [`SpliceError::NoSuchPosition`].
+    /// [`Error::NoSaeAt`], [`Error::FeatureRange`], and [`Error::Option`] for a value that is not finite. During a
+    /// run: [`Error::NoSuchPosition`].
     pub fn edit(mut self, hook: HookPoint, edit: FeatureEdit) -> Result<Self> {
-        let spliced = self.at(hook)?;
-        edit.check(spliced.sae.coder.d_sae())?;
-        spliced.edits.push(Edit::Features(edit));
+        let active = self.at(hook)?;
+        edit.check(active.sae.coder.d_sae())?;
+        active.edits.push(Edit::Features(edit));
         Ok(self)
     }
 
@@ -129,7 +86,7 @@ impl<'a> Splice<'a> {
     /// [`Codes::with_features`]). Row `b * pos + p` is position `p` of row `b` of the tokens.
     ///
     /// # Errors
-    /// [`SpliceError::NoSaeAt`]. During a run the closure's own, and [`SpliceError::EditChangedShape`].
+    /// [`Error::NoSaeAt`]. During a run the closure's own, and [`Error::EditChangedShape`].
     pub fn edit_codes(
         mut self,
         hook: HookPoint,
@@ -143,29 +100,29 @@ impl<'a> Splice<'a> {
     /// reconstruction, its error or its output.
     ///
     /// # Errors
-    /// [`SpliceError::NoSaeAt`], [`SpliceError::NoErrorTerm`], and [`SpliceError::NotEditable`] for features, which are edited as codes,
-    /// and pre-activations. During a run the closure's own, and [`SpliceError::EditChangedShape`].
+    /// [`Error::NoSaeAt`], [`Error::NoErrorTerm`], and [`Error::NotEditable`] for features, which are edited as codes,
+    /// and pre-activations. During a run the closure's own, and [`Error::EditChangedShape`].
     pub fn edit_tensor(
         mut self,
         point: SaeHookPoint,
         f: impl FnMut(&TapContext<'_>, Tensor) -> Result<Tensor> + 'a,
     ) -> Result<Self> {
-        let spliced = self.existing(point)?;
+        let active = self.existing(point)?;
         let hint = match point.site {
             SaeSite::ActsPre => "pre-activations can be captured, and `hook_sae_acts_post` edited",
             SaeSite::ActsPost => "edit its codes with `edit` or `edit_codes`",
             site => {
-                spliced.edits.push(Edit::Tensor(site, Box::new(f)));
+                active.edits.push(Edit::Tensor(site, Box::new(f)));
                 return Ok(self);
             }
         };
-        Err(SpliceError::NotEditable { point, hint }.into())
+        Err(Error::NotEditable { point, hint })
     }
 
     /// Keeps the values at these places during runs, for [`captured`](Self::captured).
     ///
     /// # Errors
-    /// [`SpliceError::NoSaeAt`], [`SpliceError::NoErrorTerm`]. During a run [`sae_core::Error::NoPreActs`] of a coder that does not show
+    /// [`Error::NoSaeAt`], [`Error::NoErrorTerm`]. During a run [`sae_core::Error::NoPreActs`] of a coder that does not show
     /// its pre-activations.
     pub fn capture(mut self, points: impl IntoIterator<Item = SaeHookPoint>) -> Result<Self> {
         for point in points {
@@ -177,8 +134,8 @@ impl<'a> Splice<'a> {
     /// The places inside the SAEs added so far, in execution order of the SAEs. (Pre-activations only exist of coders that show them.)
     #[must_use]
     pub fn sae_points(&self) -> Vec<SaeHookPoint> {
-        let of = |spliced: &Spliced<'a>| {
-            let (hook, error_term) = (spliced.sae.output, spliced.sae.error_term);
+        let of = |active: &ActiveSae<'a>| {
+            let (hook, error_term) = (active.sae.output, active.sae.error_term);
             let exists = move |site: &SaeSite| error_term || *site != SaeSite::Error;
             SaeSite::all().filter(exists).map(move |site| SaeHookPoint::new(hook, site))
         };
@@ -197,20 +154,20 @@ impl<'a> Splice<'a> {
         self.captured
     }
 
-    fn existing(&mut self, point: SaeHookPoint) -> Result<&mut Spliced<'a>> {
-        let spliced = self.at(point.hook)?;
+    fn existing(&mut self, point: SaeHookPoint) -> Result<&mut ActiveSae<'a>> {
+        let active = self.at(point.hook)?;
         match point.site {
-            SaeSite::Error if !spliced.sae.error_term => Err(SpliceError::NoErrorTerm { point }.into()),
-            _ => Ok(spliced),
+            SaeSite::Error if !active.sae.error_term => Err(Error::NoErrorTerm { point }),
+            _ => Ok(active),
         }
     }
 
-    fn at(&mut self, hook: HookPoint) -> Result<&mut Spliced<'a>> {
-        match self.saes.binary_search_by_key(&hook, |spliced| spliced.sae.output) {
+    fn at(&mut self, hook: HookPoint) -> Result<&mut ActiveSae<'a>> {
+        match self.saes.binary_search_by_key(&hook, |active| active.sae.output) {
             Ok(at) => Ok(&mut self.saes[at]),
             Err(_) => {
-                let held = listed(self.saes.iter().map(|spliced| spliced.sae.output));
-                Err(SpliceError::NoSaeAt { hook, held }.into())
+                let held = listed(self.saes.iter().map(|active| active.sae.output));
+                Err(Error::NoSaeAt { hook, held })
             }
         }
     }
@@ -218,7 +175,7 @@ impl<'a> Splice<'a> {
 
 impl fmt::Debug for Splice<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.saes.iter().map(|spliced| &spliced.sae)).finish()
+        f.debug_list().entries(self.saes.iter().map(|active| &active.sae)).finish()
     }
 }
 

@@ -1,10 +1,7 @@
-//! The places inside a spliced SAE, with SAELens' names.
+//! The places inside a spliced SAE, with SAELens' names, and the names of its features.
 
-use super::SpliceError;
-use crate::{Error, Result};
 use model_hooks::HookPoint;
-use std::fmt;
-use std::str::FromStr;
+use sae_core::FeatureId;
 
 /// A place inside a spliced SAE. The order of the variants is the order of execution.
 ///
@@ -27,7 +24,8 @@ pub enum SaeSite {
     Output,
 }
 
-const SITES: [(SaeSite, &str); 6] = [
+/// The places with their names, in the order of the enum.
+pub(crate) const SITES: [(SaeSite, &str); 6] = [
     (SaeSite::Input, "hook_sae_input"),
     (SaeSite::ActsPre, "hook_sae_acts_pre"),
     (SaeSite::ActsPost, "hook_sae_acts_post"),
@@ -53,11 +51,11 @@ impl SaeSite {
 /// A place inside the SAE whose output stands at a hook point. `Display` and `FromStr` are SAELens' cache names.
 ///
 /// ```
-/// use feature_analysis::splice::{SaeHookPoint, SaeSite};
+/// use sae_hooks::{SaeHookPoint, SaeSite};
 /// let point: SaeHookPoint = "blocks.8.hook_resid_pre.hook_sae_acts_post".parse()?;
 /// assert_eq!(point, SaeHookPoint::new("blocks.8.hook_resid_pre".parse()?, SaeSite::ActsPost));
 /// assert_eq!(point.to_string(), "blocks.8.hook_resid_pre.hook_sae_acts_post");
-/// # Ok::<(), feature_analysis::Error>(())
+/// # Ok::<(), sae_hooks::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SaeHookPoint {
@@ -75,29 +73,25 @@ impl SaeHookPoint {
     }
 }
 
-impl fmt::Display for SaeHookPoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.hook, self.site.name())
-    }
-}
-
-impl FromStr for SaeHookPoint {
-    type Err = Error;
-
-    /// Reads `<hook point>.hook_sae_...`.
-    ///
-    /// # Errors
-    /// [`SpliceError::UnknownSite`] with the six names, and the hook point's own error with the nearest hook points.
-    fn from_str(name: &str) -> Result<Self> {
-        let unknown = || SpliceError::UnknownSite { name: name.into() };
-        let (hook, last) = name.rsplit_once('.').ok_or_else(unknown)?;
-        let (site, _) = SITES.iter().find(|(_, known)| *known == last).ok_or_else(unknown)?;
-        Ok(Self::new(hook.parse()?, *site))
-    }
+/// A feature of the SAE whose output stands at a hook point, for tables over several SAEs. `Display` and `FromStr` write `<hook>/<feature>`.
+///
+/// ```
+/// use sae_hooks::FeatureHookName;
+/// let name: FeatureHookName = "blocks.8.hook_resid_pre/1234".parse()?;
+/// assert_eq!(name, FeatureHookName { hook: "blocks.8.hook_resid_pre".parse()?, feature: 1234 });
+/// assert_eq!(name.to_string(), "blocks.8.hook_resid_pre/1234");
+/// # Ok::<(), sae_hooks::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FeatureHookName {
+    /// Where the SAE's output stands.
+    pub hook: HookPoint,
+    /// The feature.
+    pub feature: FeatureId,
 }
 
 /// The six names, for errors.
-pub(super) fn site_names() -> String {
+pub(crate) fn site_names() -> String {
     SITES.map(|(_, name)| name).join(", ")
 }
 
@@ -108,26 +102,5 @@ mod tests {
     #[test]
     fn the_table_is_in_the_order_of_the_enum() {
         assert!(SITES.iter().enumerate().all(|(i, (site, _))| *site as usize == i));
-    }
-
-    #[test]
-    fn names_round_trip() {
-        for hook in ["blocks.11.attn.hook_z", "hook_embed"] {
-            for site in SaeSite::all() {
-                let point = SaeHookPoint::new(hook.parse().unwrap(), site);
-                assert_eq!(point.to_string().parse::<SaeHookPoint>().unwrap(), point);
-                assert!(point.to_string().starts_with(hook));
-            }
-        }
-    }
-
-    #[test]
-    fn unknown_names_are_errors_that_name_what_is_known() {
-        for bad in ["", "hook_sae_input", "blocks.0.hook_mlp_out", "blocks.0.hook_mlp_out.hook_sae_acts"] {
-            let error = bad.parse::<SaeHookPoint>().unwrap_err().to_string();
-            assert!(error.contains("hook_sae_acts_post"), "{bad}: {error}");
-        }
-        let error = "blocks.0.hook_mlp_uot.hook_sae_input".parse::<SaeHookPoint>().unwrap_err().to_string();
-        assert!(error.contains("blocks.0.hook_mlp_out"), "{error}");
     }
 }

@@ -2,9 +2,9 @@
 
 use super::support::*;
 use candle_core::{Tensor, Var};
-use feature_analysis::{FeatureEdit, HookedSae, SaeHookPoint, SaeSite, Splice};
 use model_hooks::{Engine, ForwardPass, HookPoint, Start, TokenBatch};
 use sae_core::{SaeMetadata, SparseFeatures};
+use sae_hooks::{FeatureEdit, HookedSae, SaeHookPoint, SaeSite, Splice};
 
 fn contains(message: &str, parts: &[&str]) {
     assert!(parts.iter().all(|part| message.contains(part)), "{message}");

@@ -1,10 +1,11 @@
 //! Which features a prediction is made of: their effects on a difference of logits.
 
-use crate::plot::{Align, Table, visible_token};
-use crate::splice::{FeatureEdit, HookedSae, Splice};
-use crate::{Error, Result, check_features};
+use crate::error::{Error, Result};
+use crate::feature_edit::FeatureEdit;
+use crate::hooked_sae::HookedSae;
+use crate::splice::Splice;
 use candle_core::{DType, Device, IndexOp, Tensor};
-use model_hooks::{Capture, HookPoint, HookRows, HookedModel, Site, Start, TokenBatch, Tokenizer, gradients};
+use model_hooks::{Capture, HookPoint, HookRows, HookedModel, Site, Start, TokenBatch, gradients};
 use sae_core::{FeatureId, SparseFeatures};
 
 /// The logit of the answers less that of the wrong tokens at a position, means of both lists.
@@ -78,12 +79,7 @@ impl LogitDifference {
     /// The position, of a metric that can be read from a run of these tokens.
     fn check(&self, model: &dyn HookedModel, tokens: &TokenBatch) -> Result<usize> {
         if tokens.batch() != 1 {
-            let found = vec![tokens.batch(), tokens.pos()];
-            return Err(Error::Shape {
-                what: "batch of an attribution",
-                expected: "[1, pos], one prompt".into(),
-                found,
-            });
+            return Err(Error::NotOnePrompt { found: [tokens.batch(), tokens.pos()] });
         }
         for (option, ids) in [("answer", &self.answer), ("wrong", &self.wrong)] {
             if ids.is_empty() {
@@ -114,7 +110,7 @@ impl LogitDifference {
 /// exact effects the same weights can then run on the kernels. Columns of padding and excluded tokens are left out.
 ///
 /// # Errors
-/// [`Error::Shape`] for more than one row; [`Error::Option`] for an empty list, a token outside the vocabulary or a position without a
+/// [`Error::NotOnePrompt`] for more than one row; [`Error::Option`] for an empty list, a token outside the vocabulary or a position without a
 /// token; [`Splice::with`]'s for an SAE that does not fit; [`model_hooks::Error::NoGradients`] from a model that the kernels compute.
 pub fn direct_effects(
     model: &dyn HookedModel,
@@ -180,6 +176,22 @@ fn dot(a: &[f32], b: &[f32]) -> f64 {
     a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
 }
 
+/// Checks a list of features: none missing from the SAE, none named twice, and at least one.
+fn check_features(features: &[FeatureId], d_sae: usize) -> Result<()> {
+    if features.is_empty() {
+        return Err(Error::NoFeatures { d_sae });
+    }
+    for (second, &feature) in features.iter().enumerate() {
+        if feature as usize >= d_sae {
+            return Err(Error::FeatureRange { feature, d_sae });
+        }
+        if let Some(first) = features[..second].iter().position(|&earlier| earlier == feature) {
+            return Err(Error::FeatureTwice { feature, first, second });
+        }
+    }
+    Ok(())
+}
+
 impl Attribution {
     /// Measures the exact effects of the first `top` rows, one run each from the hook's block on. `model` and `sae` are those of the direct
     /// effects, on any engine. `progress` is told how many are done.
@@ -200,7 +212,7 @@ impl Attribution {
     /// The same for the rows of these features.
     ///
     /// # Errors
-    /// As [`measure`](Self::measure); those of [`check_features`].
+    /// As [`measure`](Self::measure); [`Error::NoFeatures`], [`Error::FeatureRange`], [`Error::FeatureTwice`].
     pub fn measure_features(
         &mut self,
         model: &dyn HookedModel,
@@ -251,22 +263,5 @@ impl Attribution {
             progress(done + 1);
         }
         Ok(())
-    }
-
-    /// The first `rows` effects for reading.
-    ///
-    /// # Errors
-    /// The tokenizer's.
-    pub fn table(&self, tokenizer: &Tokenizer, rows: usize) -> Result<Table> {
-        let columns = [("feature", Align::Right), ("position", Align::Right), ("token", Align::Left)];
-        let numbers = ["activation", "direct", "exact"].map(|name| (name, Align::Right));
-        let mut table = Table::new(columns.into_iter().chain(numbers));
-        for row in self.rows.iter().take(rows) {
-            let token = visible_token(&tokenizer.readable(&[row.token])?.concat());
-            let exact = row.exact.map_or_else(|| "–".into(), |exact| format!("{exact:+.4}"));
-            let (activation, direct) = (format!("{:.3}", row.activation), format!("{:+.4}", row.direct));
-            table.row([row.feature.to_string(), row.pos.to_string(), token, activation, direct, exact]);
-        }
-        Ok(table)
     }
 }

@@ -3,9 +3,9 @@
 use super::support::*;
 use activation_store::TokenFilter;
 use candle_core::{IndexOp, Tensor};
-use feature_analysis::{FeatureEdit, HookedSae, SaeHookPoint, SaeSite, Splice, run_with_saes};
 use model_hooks::{Capture, Edit, HookedModel, NoTap, PaddingSide, TokenBatch};
 use sae_core::{Sae, SaeParts, SeqposSlice, SparseCoder};
+use sae_hooks::{FeatureEdit, HookedSae, SaeHookPoint, SaeSite, Splice, run_with_saes};
 
 /// One SAE each at a residual stream, at all heads of `z` and at an MLP's output, and a transcoder to the other MLP's output.
 fn several<'a>(model: &'a dyn HookedModel, saes: &'a [sae_core::Sae], error_term: bool) -> Splice<'a> {
@@ -164,7 +164,7 @@ fn excluded_tokens_pass_by() {
                 (logits, splice.into_captured())
             };
             let (x, (_, all), (_, most)) = (value(model, tokens, hook), run(&[]), run(&[3, 999_999]));
-            let get = |from: &feature_analysis::SpliceCapture, site, row: usize, pos: usize| {
+            let get = |from: &sae_hooks::SpliceCapture, site, row: usize, pos: usize| {
                 from.tensor(SaeHookPoint::new(hook, site)).unwrap().i((row, pos)).unwrap()
             };
             for (row, ids) in tokens.rows().enumerate() {

@@ -1,14 +1,13 @@
 //! What a splice keeps of a run.
 
-use super::error::listed;
-use super::{SaeHookPoint, SaeSite, SpliceError};
-use crate::{Error, Result};
+use crate::error::{Error, Result, listed};
+use crate::sae_hook_point::{SaeHookPoint, SaeSite};
 use candle_core::Tensor;
 use model_hooks::HookPoint;
 use sae_core::Codes;
 use std::collections::BTreeMap;
 
-/// The values that a [`Splice`](super::Splice) kept: sparse codes of features, tensors of everything else. A second run replaces what it
+/// The values that a [`Splice`](crate::Splice) kept: sparse codes of features, tensors of everything else. A second run replaces what it
 /// reaches.
 #[derive(Clone, Debug, Default)]
 pub struct SpliceCapture {
@@ -26,7 +25,7 @@ impl SpliceCapture {
     /// (columns of padding too, where they mean nothing).
     ///
     /// # Errors
-    /// [`SpliceError::NotCaptured`].
+    /// [`Error::NotCaptured`].
     pub fn codes(&self, hook: HookPoint) -> Result<&Codes> {
         let point = SaeHookPoint::new(hook, SaeSite::ActsPost);
         match self.values.get(&point) {
@@ -38,7 +37,7 @@ impl SpliceCapture {
     /// The value at a place as a tensor. Features become dense, `[batch, pos, d_sae]`; prefer [`codes`](Self::codes).
     ///
     /// # Errors
-    /// [`SpliceError::NotCaptured`].
+    /// [`Error::NotCaptured`].
     pub fn tensor(&self, point: SaeHookPoint) -> Result<Tensor> {
         match self.values.get(&point) {
             Some(Kept::Codes(codes)) => Ok(codes.to_dense()?),
@@ -52,15 +51,15 @@ impl SpliceCapture {
         self.values.keys().copied()
     }
 
-    pub(super) fn keep_codes(&mut self, hook: HookPoint, codes: &Codes) {
+    pub(crate) fn keep_codes(&mut self, hook: HookPoint, codes: &Codes) {
         self.values.insert(SaeHookPoint::new(hook, SaeSite::ActsPost), Kept::Codes(codes.clone()));
     }
 
-    pub(super) fn keep(&mut self, point: SaeHookPoint, tensor: Tensor) {
+    pub(crate) fn keep(&mut self, point: SaeHookPoint, tensor: Tensor) {
         self.values.insert(point, Kept::Tensor(tensor));
     }
 
     fn missing(&self, point: SaeHookPoint) -> Error {
-        SpliceError::NotCaptured { point, held: listed(self.points()) }.into()
+        Error::NotCaptured { point, held: listed(self.points()) }
     }
 }

@@ -2,10 +2,10 @@
 
 use super::support::*;
 use candle_core::Tensor;
-use feature_analysis::{FeatureEdit, HookedSae, SaeHookPoint, SaeSite, Splice};
 use model_hooks::{Edit, Engine, HookPoint, LanguageModel, TokenBatch};
 use proptest::prelude::*;
 use sae_core::{SparseCoder, SparseFeatures};
+use sae_hooks::{FeatureEdit, HookedSae, SaeHookPoint, SaeSite, Splice};
 use std::sync::LazyLock;
 
 static MODEL: LazyLock<LanguageModel> = LazyLock::new(|| model_on("gpt2", Engine::Reference));

@@ -1,7 +1,6 @@
 //! Changes of feature activations, as data.
 
-use super::SpliceError;
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 use model_hooks::{HookPoint, TapContext};
 use sae_core::{FeatureId, SparseFeatures};
 use std::ops::{Bound, RangeBounds};
@@ -19,7 +18,7 @@ use std::ops::{Bound, RangeBounds};
 /// Values are in the units of the SAE's features (where the SAE normalizes its input per token, in normalized units).
 ///
 /// ```
-/// use feature_analysis::splice::FeatureEdit;
+/// use sae_hooks::FeatureEdit;
 /// let edit = FeatureEdit::clamp([7, 12], 20.0).positions(3..);
 /// ```
 #[derive(Clone, Debug, PartialEq)]
@@ -101,7 +100,7 @@ impl FeatureEdit {
     }
 
     /// Every feature must exist and every number be one.
-    pub(super) fn check(&self, d_sae: usize) -> Result<()> {
+    pub(crate) fn check(&self, d_sae: usize) -> Result<()> {
         if let Some(&feature) = self.features.last().filter(|feature| **feature as usize >= d_sae) {
             return Err(Error::FeatureRange { feature, d_sae });
         }
@@ -115,7 +114,7 @@ impl FeatureEdit {
     }
 
     /// The edited features of a value whose rows are `[batch, pos]`.
-    pub(super) fn apply(
+    pub(crate) fn apply(
         &self,
         hook: HookPoint,
         cx: &TapContext<'_>,
@@ -124,7 +123,7 @@ impl FeatureEdit {
     ) -> Result<SparseFeatures> {
         let len = cx.offset + pos;
         if let Some(end) = self.end.filter(|end| *end > len) {
-            return Err(SpliceError::NoSuchPosition { hook, end, len }.into());
+            return Err(Error::NoSuchPosition { hook, end, len });
         }
         let chosen = |row: usize| {
             let position = cx.offset + row % pos.max(1);

@@ -3,11 +3,11 @@
 use super::support::*;
 use activation_store::TokenFilter;
 use candle_core::Tensor;
-use feature_analysis::{FeatureEdit, HookedSae, SaeHookPoint, SaeSite, Splice};
 use model_hooks::{
     Arithmetic, Engine, HookPoint, HookedModel, LanguageModel, LoadOptions, Precision, Processing, TokenBatch,
 };
 use sae_core::Sae;
+use sae_hooks::{FeatureEdit, HookedSae, SaeHookPoint, SaeSite, Splice};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::PathBuf;

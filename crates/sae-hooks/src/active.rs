@@ -1,7 +1,10 @@
 //! One SAE in a forward pass: what it is handed, what it changes, what it hands back.
 
-use super::{FeatureEdit, HookedSae, SaeHookPoint, SaeSite, SpliceCapture, SpliceError};
-use crate::{Error, Result};
+use crate::capture::SpliceCapture;
+use crate::error::{Error, Result};
+use crate::feature_edit::FeatureEdit;
+use crate::hooked_sae::HookedSae;
+use crate::sae_hook_point::{SaeHookPoint, SaeSite};
 use candle_core::{DType, Device, Tensor};
 use model_hooks::{HookPoint, HookRows, HookSelector, ModelShape, TapContext};
 use sae_core::Codes;
@@ -11,45 +14,45 @@ use std::collections::BTreeSet;
 type Change<'a, T> = dyn FnMut(&TapContext<'_>, T) -> Result<T> + 'a;
 
 /// A change inside the SAE.
-pub(super) enum Edit<'a> {
+pub(crate) enum Edit<'a> {
     Features(FeatureEdit),
     Codes(Box<Change<'a, Codes>>),
     Tensor(SaeSite, Box<Change<'a, Tensor>>),
 }
 
 /// A checked [`HookedSae`] with its edits, and its input while a run is between its two hooks.
-pub(super) struct Spliced<'a> {
-    pub(super) sae: HookedSae<'a>,
+pub(crate) struct ActiveSae<'a> {
+    pub(crate) sae: HookedSae<'a>,
     from: HookRows,
     to: HookRows,
     /// A transcoder's input, from its input hook to its output hook of one run.
     pending: Option<Tensor>,
-    pub(super) edits: Vec<Edit<'a>>,
-    pub(super) captured: BTreeSet<SaeSite>,
+    pub(crate) edits: Vec<Edit<'a>>,
+    pub(crate) captured: BTreeSet<SaeSite>,
 }
 
-impl<'a> Spliced<'a> {
-    pub(super) fn check(sae: HookedSae<'a>, shape: &ModelShape) -> Result<Self> {
+impl<'a> ActiveSae<'a> {
+    pub(crate) fn check(sae: HookedSae<'a>, shape: &ModelShape) -> Result<Self> {
         let HookedSae { input, output, .. } = sae;
         if output < input {
-            return Err(SpliceError::OutputBeforeInput { input, output }.into());
+            return Err(Error::OutputBeforeInput { input, output });
         }
         let from = rows(sae.input(), shape, "d_in", sae.coder.d_in())?;
         let to = rows(sae.output(), shape, "d_out", sae.coder.d_out())?;
         Ok(Self { sae, from, to, pending: None, edits: Vec::new(), captured: BTreeSet::new() })
     }
 
-    pub(super) fn is_transcoder(&self) -> bool {
+    pub(crate) fn is_transcoder(&self) -> bool {
         self.sae.input != self.sae.output
     }
 
     /// Forgets what an earlier run left, if it was broken off.
-    pub(super) fn start_run(&mut self) {
+    pub(crate) fn start_run(&mut self) {
         self.pending = None;
     }
 
     /// A transcoder's input.
-    pub(super) fn see_input(&mut self, x: &Tensor) -> Result<()> {
+    pub(crate) fn see_input(&mut self, x: &Tensor) -> Result<()> {
         self.pending = Some(self.from.gather(x)?);
         Ok(())
     }
@@ -62,14 +65,14 @@ impl<'a> Spliced<'a> {
     /// error  = edit(original - decode(encode(x)) - skip(x))          with the error term; 0 at excluded tokens
     /// output = edit(x_hat + skip(edit(x)) + error)                   the original at excluded tokens
     /// ```
-    pub(super) fn output(&mut self, cx: &TapContext<'_>, original: Tensor, kept: &mut SpliceCapture) -> Result<Tensor> {
+    pub(crate) fn output(&mut self, cx: &TapContext<'_>, original: Tensor, kept: &mut SpliceCapture) -> Result<Tensor> {
         let hook = self.sae.output;
         if original.track_op() {
-            return Err(SpliceError::Gradients { hook }.into());
+            return Err(Error::Gradients { hook });
         }
         let x = match self.is_transcoder() {
             false => self.from.gather(&original)?,
-            true => self.pending.take().ok_or(SpliceError::NoInput { input: self.sae.input, output: hook })?,
+            true => self.pending.take().ok_or(Error::NoInput { input: self.sae.input, output: hook })?,
         };
         let excluded = self.excluded(cx, &original, &x)?;
         let input = self.edit_tensor(SaeSite::Input, cx, x.clone())?;
@@ -160,7 +163,7 @@ impl<'a> Spliced<'a> {
                     codes = f(cx, codes)?;
                     if form(&codes) != expected || codes.features.rows() != rows {
                         let point = SaeHookPoint::new(hook, SaeSite::ActsPost);
-                        return Err(SpliceError::EditChangedShape { point, expected, found: form(&codes) }.into());
+                        return Err(Error::EditChangedShape { point, expected, found: form(&codes) });
                     }
                 }
                 Edit::Tensor(..) => {}
@@ -179,7 +182,7 @@ impl<'a> Spliced<'a> {
                     let (expected, found) =
                         (format!("{shape:?} of {dtype:?}"), format!("{:?} of {:?}", x.shape(), x.dtype()));
                     let point = SaeHookPoint::new(self.sae.output, site);
-                    return Err(SpliceError::EditChangedShape { point, expected, found }.into());
+                    return Err(Error::EditChangedShape { point, expected, found });
                 }
             }
         }
@@ -229,13 +232,11 @@ fn rows(at: HookSelector, shape: &ModelShape, side: &'static str, found: usize) 
     let hook = at.point;
     // What a norm divides by is a number.
     if hook.axes().last() == Some(&"1") {
-        return Err(SpliceError::NotVectors { hook }.into());
+        return Err(Error::NotVectors { hook });
     }
     let rows = HookRows::resolve(at, shape).map_err(|error| match error {
-        model_hooks::Error::NotRows { point } => SpliceError::NotVectors { hook: point }.into(),
-        model_hooks::Error::NoSuchHead { point, head, heads } => {
-            SpliceError::NoSuchHead { hook: point, head, heads }.into()
-        }
+        model_hooks::Error::NotRows { point } => Error::NotVectors { hook: point },
+        model_hooks::Error::NoSuchHead { point, head, heads } => Error::NoSuchHead { hook: point, head, heads },
         error => Error::from(error),
     })?;
     let expected = rows.width();
@@ -248,7 +249,7 @@ fn rows(at: HookSelector, shape: &ModelShape, side: &'static str, found: usize) 
         Some(_) if found == all.width() => " in one head; this SAE takes all of them",
         _ => "",
     };
-    Err(SpliceError::Width { hook, side, expected, found, hint }.into())
+    Err(Error::Width { hook, side, expected, found, hint })
 }
 
 fn plus(x: Tensor, skip: Option<&Tensor>) -> Result<Tensor> {
@@ -257,5 +258,5 @@ fn plus(x: Tensor, skip: Option<&Tensor>) -> Result<Tensor> {
 
 fn shape_error(hook: HookPoint, cx: &TapContext<'_>, found: &Tensor) -> Error {
     let expected = format!("[{}, {}, ..] as the tokens", cx.tokens.batch(), cx.tokens.pos());
-    SpliceError::Shape { hook, expected, found: found.dims().to_vec() }.into()
+    Error::Shape { hook, expected, found: found.dims().to_vec() }
 }
