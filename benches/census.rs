@@ -6,7 +6,7 @@
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use saescope::activation_store::{DocId, TokenPos};
-use saescope::feature_analysis::census::{CensusBatch, CensusOptions, FeatureCensus};
+use saescope::feature_census::{CensusBatch, CensusOptions, FeatureCensus};
 use saescope::sae_core::SparseFeatures;
 use std::time::Instant;
 

@@ -2,6 +2,7 @@
 
 pub use activation_store;
 pub use feature_analysis;
+pub use feature_census;
 pub use model_hooks;
 pub use pretrained;
 pub use sae_core;

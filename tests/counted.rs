@@ -4,10 +4,10 @@
 use saescope::activation_store::{
     ActivationStore, DocumentOptions, Documents, ExclusionCounts, StoreOptions, TokenFilter,
 };
-use saescope::feature_analysis::census::{CensusOptions, CensusRun, FeatureCensus};
 use saescope::feature_analysis::evals::{Bootstrap, EvalOptions, evaluate_store};
 use saescope::feature_analysis::export::neuronpedia::{NeuronpediaOptions, NeuronpediaTarget, write_neuronpedia};
 use saescope::feature_analysis::{CollectOptions, WordFeatureOptions, WordList, collect, word_features};
+use saescope::feature_census::{CensusOptions, CensusRun, FeatureCensus};
 use saescope::model_hooks::{LanguageModel, LoadOptions, Processing, TokenBatch, load};
 use saescope::pretrained::preflight::{PreflightOptions, preflight};
 use saescope::sae_core::{Sae, SparseCoder};

@@ -1,4 +1,4 @@
-//! What the workspace depends on, from `cargo metadata`: licenses, one version of each tensor and Arrow crate, no dependency that nothing uses.
+//! What the workspace depends on, from `cargo metadata`: licenses, one version of each tensor and Arrow crate, what small crates never reach, no dependency that nothing uses.
 
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -174,6 +174,39 @@ fn tensor_and_arrow_crates_have_one_version() {
     assert!(versions.contains_key("candle-core") && versions.contains_key("arrow-array"));
     let twice: Vec<_> = versions.iter().filter(|(name, found)| must_be_unique(name) && found.len() > 1).collect();
     assert!(twice.is_empty(), "more than one version of {twice:?}");
+}
+
+/// Names of all packages that a package's library is built with, its own among them.
+fn reached(metadata: &Value, package: &str) -> BTreeSet<String> {
+    let nodes: BTreeMap<&str, &Value> =
+        list(&metadata["resolve"], "nodes").iter().map(|node| (text(node, "id"), node)).collect();
+    let names: BTreeMap<&str, &str> =
+        list(metadata, "packages").iter().map(|package| (text(package, "id"), text(package, "name"))).collect();
+    let member = members(metadata).into_iter().find(|member| text(member, "name") == package);
+    let mut open = vec![text(member.expect("a member of the workspace"), "id")];
+    let mut seen: BTreeSet<&str> = open.iter().copied().collect();
+    while let Some(id) = open.pop() {
+        let built = list(nodes[id], "deps")
+            .iter()
+            .filter(|dependency| list(dependency, "dep_kinds").iter().any(|kind| text(kind, "kind") != "dev"));
+        open.extend(built.map(|dependency| text(dependency, "pkg")).filter(|id| seen.insert(*id)));
+    }
+    seen.into_iter().map(|id| names[id].to_owned()).collect()
+}
+
+#[test]
+fn small_crates_stay_small() {
+    const WITHOUT: &[(&str, &[&str])] = &[
+        ("feature-census", &["feature-analysis", "plotly", "maud", "linfa", "linfa-reduction", "faer", "ndarray"]),
+        ("tensor-kernels", &["candle-core", "tensor-files", "serde"]),
+    ];
+    let metadata = metadata();
+    assert!(reached(&metadata, "feature-analysis").contains("faer"));
+    for (package, excluded) in WITHOUT {
+        let reached = reached(&metadata, package);
+        let found: Vec<_> = excluded.iter().filter(|name| reached.contains(**name)).collect();
+        assert!(found.is_empty(), "{package} reaches {found:?}");
+    }
 }
 
 /// Every `.rs` file below a folder.

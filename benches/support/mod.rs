@@ -2,7 +2,7 @@
 #![allow(dead_code)] // Each benchmark compiles this module for itself and uses a part of it.
 
 use activation_store::{ActivationStore, DocumentOptions, Documents, StoreOptions, TokenPos};
-use feature_analysis::census::{CensusBatch, CensusOptions, FeatureCensus};
+use feature_census::{CensusBatch, CensusOptions, FeatureCensus};
 use model_hooks::{LanguageModel, LoadOptions, Processing};
 use sae_core::{Sae, SparseCoder};
 use std::path::{Path, PathBuf};

@@ -2,8 +2,7 @@
 
 use super::Outcome;
 use clap::Args;
-use saescope::feature_analysis::FeatureCensus;
-use saescope::feature_analysis::census::Checkpoints;
+use saescope::feature_census::{Checkpoints, FeatureCensus};
 use std::path::PathBuf;
 
 /// Where a census goes.

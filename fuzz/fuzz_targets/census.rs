@@ -1,6 +1,6 @@
 #![no_main]
 
-#[path = "../../crates/feature-analysis/tests/fuzz/census.rs"]
+#[path = "../../crates/feature-census/tests/fuzz/census.rs"]
 mod census;
 #[path = "../harness.rs"]
 mod harness;

@@ -5,6 +5,7 @@
 //! [`Harvest`] runs the model on them up to a hook point, and [`Shuffled`] sends the rows through a [`Ring`] of fixed size.
 //! [`ActivationStore`] is these stages put together, with SAELens' parameter names.
 
+mod address;
 mod concatenate;
 mod cut;
 mod document;
@@ -26,7 +27,9 @@ mod token_rows;
 mod tokenize;
 
 pub mod parquet_checks;
+pub mod sample_hash;
 
+pub use address::TokenPos;
 pub use concatenate::{ConcatenateOptions, ConcatenateVersion, ConcatenatedRows, tokenize_and_concatenate};
 pub use document::{Content, DocId, DocumentSource, Piece};
 pub use documents::{DocumentOptions, DocumentReport, Documents, TextSplit};
@@ -40,7 +43,7 @@ pub use packing::{PackingOptions, PackingReport, PretokenizedRows};
 pub use ring::Ring;
 pub use row_index::{KeepRows, Located, RowIndex};
 pub use shuffled::{ShuffleOptions, Shuffled};
-pub use source::{ActivationBatch, ActivationSource, TokenPos};
+pub use source::{ActivationBatch, ActivationSource};
 pub use spec::{ActivationSpec, Shuffle, memory_bytes};
 pub use store::ActivationStore;
 pub use stream_id::{BatchOrder, FileDigest, StreamDifference, StreamId, sha256_hex};

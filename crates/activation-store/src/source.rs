@@ -1,23 +1,9 @@
-//! Streams of activation rows: [`ActivationSource`], [`ActivationBatch`], and the address of a row, [`TokenPos`].
+//! Streams of activation rows: [`ActivationSource`], [`ActivationBatch`].
 
+use crate::address::TokenPos;
 use crate::{ActivationSpec, Result, RowIndex, StreamId};
 use candle_core::Tensor;
 use model_hooks::Tokenizer;
-
-/// The address of an activation row, for ever: a row of tokens and a position in it. `Ord` is corpus order.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct TokenPos {
-    /// Number of the row of tokens in the stream, from 0.
-    pub row: u64,
-    /// Position in it, from 0.
-    pub pos: u32,
-}
-
-impl std::fmt::Display for TokenPos {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", self.row, self.pos)
-    }
-}
 
 /// Activation rows with their addresses.
 #[derive(Clone, Debug)]

@@ -72,12 +72,6 @@ pub enum Error {
         /// Side of the matrix.
         size: usize,
     },
-    /// A list of features without any.
-    #[error("no features given; at least one of 0..{d_sae} is needed")]
-    NoFeatures {
-        /// Number of features of the SAE.
-        d_sae: usize,
-    },
     /// More features than there are, or none.
     #[error("{asked} features asked of an SAE of {d_sae}; possible: 1 to {d_sae}")]
     FeatureCount {
@@ -91,24 +85,6 @@ pub enum Error {
     NoWordIsAToken {
         /// The words.
         words: Vec<String>,
-    },
-    /// A feature that the SAE does not have.
-    #[error("feature {feature} is outside this SAE, whose features are 0..{d_sae}")]
-    FeatureRange {
-        /// The feature.
-        feature: u32,
-        /// Number of features of the SAE.
-        d_sae: usize,
-    },
-    /// A feature named twice in one list.
-    #[error("feature {feature} is listed twice, at places {first} and {second}")]
-    FeatureTwice {
-        /// The feature.
-        feature: u32,
-        /// Its first place in the list.
-        first: usize,
-        /// Its second place.
-        second: usize,
     },
     /// A feature that is not among those that were collected.
     #[error("feature {feature} was not collected; collected were {collected:?}")]
@@ -156,7 +132,7 @@ pub enum Error {
     },
     /// A census refused.
     #[error(transparent)]
-    Census(Box<crate::census::CensusError>),
+    Census(Box<feature_census::Error>),
     /// An SAE inside a forward pass refused; what its model, SAE, filter or tensors refused is [`Error::Model`], [`Error::Sae`], [`Error::Store`] or
     /// [`Error::Tensor`].
     #[error(transparent)]
@@ -208,8 +184,8 @@ impl From<sae_core::Error> for Error {
     }
 }
 
-impl From<crate::census::CensusError> for Error {
-    fn from(error: crate::census::CensusError) -> Self {
+impl From<feature_census::Error> for Error {
+    fn from(error: feature_census::Error) -> Self {
         Self::Census(Box::new(error))
     }
 }

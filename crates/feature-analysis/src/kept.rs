@@ -1,7 +1,7 @@
 //! What the seed loop keeps: the tokens on which chosen features fired, by address.
 
 use crate::token_frame::Place;
-use crate::{Error, FrameOptions, Result, check_features, token_frame_at, with_report};
+use crate::{Error, FrameOptions, Result, token_frame_at, with_report};
 use activation_store::{Exclusion, ExclusionCounts, TokenPos, TokenRow};
 use arrow::array::RecordBatch;
 use candle_core::{DType, Device, Tensor};
@@ -96,7 +96,7 @@ impl FeatureExamples {
     /// # Errors
     /// An empty list, a feature outside the SAE, or one named twice.
     pub fn new(coder: &dyn SparseCoder, features: &[u32], batches_asked: u64) -> Result<Self> {
-        check_features(features, coder.d_sae())?;
+        sae_core::check_feature_list(features, coder.d_sae())?;
         let decoder = coder.decoder_rows(features)?.to_dtype(DType::F32)?;
         let counts = CollectReport { batches_asked, ..CollectReport::default() };
         let features = features.to_vec();

@@ -14,7 +14,7 @@
 //! What `W_U` means depends on the model's weight processing: with the final norm's gain folded in (TransformerLens' `fold_ln`, its
 //! default), `P` is what the notebook shows; on raw weights the gain is missing from it.
 
-use crate::{Error, LensOptions, Result, TopBottomTokens, check_features, project_directions, project_directions_on};
+use crate::{Error, LensOptions, Result, TopBottomTokens, project_directions, project_directions_on};
 use model_hooks::{HookSelector, LanguageModel, ProcessingSteps, ResidualMap};
 use sae_core::{SaeMetadata, SparseCoder};
 use sae_hooks::HookedSae;
@@ -71,7 +71,7 @@ pub fn logit_lens(
     let map = residual_map(model, coder, at)?;
     let features = match features {
         Some(list) => {
-            check_features(list, coder.d_sae())?;
+            sae_core::check_feature_list(list, coder.d_sae())?;
             list.to_vec()
         }
         None => (0..coder.d_sae() as u32).collect(),

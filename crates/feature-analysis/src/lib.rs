@@ -1,8 +1,8 @@
-//! What people look at: the census of all features, token frames, top activations, the logit lens, PCA, plots.
+//! What people look at: token frames, top activations, the logit lens, PCA, plots.
 //!
-//! The types to know: [`FeatureCensus`], every statistic and every top example of all features of an SAE from one pass ([`CensusRun`]);
-//! [`FeatureExamples`], what [`collect`] keeps of a text for a few features; [`LogitLens`], the tokens that a
-//! feature promotes; [`Pca`]. Frames are Arrow record batches. [`plot`] and [`page`] draw plain data, whoever made it.
+//! The types to know: [`FeatureExamples`], what [`collect`] keeps of a text for a few features; [`LogitLens`], the tokens that a
+//! feature promotes; [`Pca`]. Frames are Arrow record batches. [`plot`] and [`page`] draw plain data, whoever made it. The census of all
+//! features is in [`feature_census`].
 //!
 //! The notebook's cells 18 to 27 on a model, an SAE and a text:
 //!
@@ -35,20 +35,9 @@
 //! let reconstructions = kept.reconstructions()?;
 //! let pca = Pca::fit(&reconstructions, 3, Solver::Auto)?;
 //! let embedding = pca.transform(&reconstructions)?;
-//!
-//! // All features at once: counts, histograms, strongest activations, samples, in memory that does not grow with the text.
-//! let text = Documents::open(&["assets/demo/text.jsonl"], DocumentOptions::default())?;
-//! let mut harvest = ActivationStore::from_sae(&model, &sae, text, StoreOptions::default())?.in_order();
-//! let census = FeatureCensus::new(2048, CensusOptions::default())?;
-//! let mut run = CensusRun::new().add(0, &sae, census)?;
-//! run.run(&mut harvest, &mut |_progress| {})?;
-//! let census = run.finish().remove(0);
-//! println!("{} dead features; the strongest of feature 7: {:?}", census.dead().len(), census.top(7)?);
-//! census.save("census.parquet".as_ref())?;
 //! # Ok(()) }
 //! ```
 
-pub mod census;
 mod error;
 pub mod evals;
 pub mod export;
@@ -68,11 +57,10 @@ mod token_frame;
 mod top;
 pub mod views;
 
-pub use census::{CensusOptions, CensusRun, FeatureCensus};
 pub use error::{Error, Result};
 pub use families::{WordFeature, WordFeatureCounter, WordFeatureOptions, WordList, WordReport, word_features};
 pub use feature_frame::{beside, feature_frame, with_report, write_csv, write_parquet};
-pub use features::{check_features, random_features};
+pub use features::random_features;
 pub use kept::{CollectReport, FeatureExamples};
 pub use lens::{FeatureTokens, LogitLens, logit_lens};
 pub use pca::{Pca, Solver};

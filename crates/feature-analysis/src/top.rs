@@ -1,6 +1,5 @@
 //! Top activations (cell 23), joined with their contexts by address.
 
-use crate::census::address;
 use crate::{FeatureExamples, FrameOptions, Result, beside, token_frame_at, with_report};
 use activation_store::TokenPos;
 use arrow::array::{ArrayRef, Float32Array, RecordBatch};
@@ -23,7 +22,7 @@ pub struct TopActivation {
 
 /// The `k` strongest activations of a feature: the largest magnitude first, equal magnitudes by the lower address. For SAEs whose activations
 /// are not negative that is by value; for signed codes a strong negative activation is as strong as a positive one. It is the rule of
-/// [`FeatureCensus::top`](crate::FeatureCensus::top), by the same [`FeatureTop`]. Fewer when the feature fired less often: a zero is no
+/// [`FeatureCensus::top`](feature_census::FeatureCensus::top), by the same [`FeatureTop`]. Fewer when the feature fired less often: a zero is no
 /// activation (the notebook would fill up with zeros).
 ///
 /// The notebook takes the contexts by `all_token_dfs.iloc[top.index]`, positions in two frames that only happen to be aligned ("TODO:
@@ -36,7 +35,7 @@ pub fn top_activations(kept: &FeatureExamples, feature: u32, k: usize) -> Result
     let mut best = FeatureTop::new(1, k.min(activations.len()));
     for ((example, &activation), at) in (0..).zip(&activations).zip(kept.at()) {
         if activation != 0.0 {
-            best.offer(0, activation, address::pack(*at)?, example);
+            best.offer(0, activation, at.to_u64().ok_or(feature_census::Error::Address { at: *at })?, example);
         }
     }
     let line = |ranked: tensor_kernels::TopEntry| {

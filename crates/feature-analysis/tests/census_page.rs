@@ -3,7 +3,7 @@
 use activation_store::{ActivationStore, DocumentOptions, Documents, StoreOptions};
 use feature_analysis::page::Page;
 use feature_analysis::views::{CensusPage, CensusPageOptions, DENSE};
-use feature_analysis::{CensusOptions, CensusRun, FeatureCensus};
+use feature_census::{CensusOptions, CensusRun, FeatureCensus};
 use model_hooks::{LanguageModel, LoadOptions, Processing, load};
 use sae_core::{Sae, SparseCoder};
 use std::path::PathBuf;

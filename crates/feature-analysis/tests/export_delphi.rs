@@ -2,9 +2,9 @@
 
 #[path = "../../tensor-files/tests/crash/mod.rs"]
 mod crash;
-#[path = "census/source.rs"]
+#[path = "../../feature-census/tests/census/source.rs"]
 mod source;
-#[path = "census/support.rs"]
+#[path = "../../feature-census/tests/census/support.rs"]
 mod support;
 
 use activation_store::{ActivationBatch, ActivationSource, ActivationSpec, RowIndex};

@@ -8,6 +8,7 @@ use arrow::datatypes::Float32Type;
 use candle_core::{Device, Tensor};
 use common::{Columns, row, texts, tokenizer};
 use feature_analysis::*;
+use feature_census::{CensusBatch, CensusOptions, FeatureCensus};
 use proptest::prelude::*;
 use sae_core::SparseCoder;
 
@@ -275,7 +276,7 @@ proptest! {
         let tokens = rows.iter().flat_map(|r| r.tokens.clone()).collect::<Vec<_>>();
         let options = CensusOptions { top: k, documents: false, ..CensusOptions::default() };
         let mut census = FeatureCensus::new(3, options).unwrap();
-        census.push(&census::CensusBatch::new(&at, &tokens, &coder.encode(&x).unwrap().features)).unwrap();
+        census.push(&CensusBatch::new(&at, &tokens, &coder.encode(&x).unwrap().features)).unwrap();
         for feature in 0..3 {
             let ours = top_activations(&kept, feature, k).unwrap();
             let theirs = census.top(feature).unwrap();

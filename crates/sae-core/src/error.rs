@@ -168,12 +168,28 @@ pub enum Error {
         found: candle_core::DType,
     },
     /// A feature that the SAE does not have.
-    #[error("feature {feature} does not exist, d_sae is {d_sae}")]
+    #[error("feature {feature} is outside this SAE, whose features are 0..{d_sae}")]
     FeatureOutOfRange {
         /// The feature that was asked for.
         feature: u32,
         /// The number of features.
         d_sae: usize,
+    },
+    /// A list of features without any.
+    #[error("no features given; at least one of 0..{d_sae} is needed")]
+    NoFeatures {
+        /// The number of features of the SAE.
+        d_sae: usize,
+    },
+    /// A feature named twice in one list.
+    #[error("feature {feature} is listed twice, at places {first} and {second}")]
+    FeatureTwice {
+        /// The feature.
+        feature: u32,
+        /// Its first place in the list.
+        first: usize,
+        /// Its second place.
+        second: usize,
     },
     /// Sparse features that break an invariant of the format.
     #[error("not valid sparse features: {reason}")]

@@ -62,6 +62,6 @@ pub use normalization::Normalization;
 pub use open_note::OpenNote;
 pub use parts::SaeParts;
 pub use sae::Sae;
-pub use sparse_features::{FeatureId, SparseFeatures};
+pub use sparse_features::{FeatureId, SparseFeatures, check_feature_list};
 pub use temporal::{TemporalLayerParts, TemporalLinear, TemporalParts, TemporalSae};
 pub use tensor_kernels::{Arithmetic, Backend, Engine, Precision};

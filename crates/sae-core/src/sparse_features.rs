@@ -1,6 +1,7 @@
 use crate::{Error, Result};
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
+use std::collections::HashMap;
 use std::mem::take;
 use tensor_kernels::CsrBuffer;
 
@@ -276,5 +277,37 @@ pub(crate) fn check_features(features: &[FeatureId], d_sae: usize) -> Result<()>
     match features.iter().find(|&&feature| feature as usize >= d_sae) {
         Some(&feature) => Err(Error::FeatureOutOfRange { feature, d_sae }),
         None => Ok(()),
+    }
+}
+
+/// Checks a list of features: at least one, each of them of the SAE, none named twice.
+///
+/// # Errors
+/// [`Error::NoFeatures`], [`Error::FeatureOutOfRange`], [`Error::FeatureTwice`].
+pub fn check_feature_list(features: &[FeatureId], d_sae: usize) -> Result<()> {
+    if features.is_empty() {
+        return Err(Error::NoFeatures { d_sae });
+    }
+    check_features(features, d_sae)?;
+    let mut seen = HashMap::with_capacity(features.len());
+    for (second, &feature) in features.iter().enumerate() {
+        if let Some(first) = seen.insert(feature, second) {
+            return Err(Error::FeatureTwice { feature, first, second });
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_are_refused_with_names() {
+        let refuse = |list: &[u32]| check_feature_list(list, 10).unwrap_err().to_string();
+        assert_eq!(refuse(&[]), "no features given; at least one of 0..10 is needed");
+        assert_eq!(refuse(&[3, 10]), "feature 10 is outside this SAE, whose features are 0..10");
+        assert_eq!(refuse(&[3, 1, 3]), "feature 3 is listed twice, at places 0 and 2");
+        check_feature_list(&[9, 0], 10).unwrap();
     }
 }

@@ -188,7 +188,7 @@ fn a_feature_out_of_range_is_named() {
         sae.decoder_rows(&[4_201]).unwrap_err(),
         sae.select(&[4_201]).err().unwrap(),
     ] {
-        assert_eq!(error.to_string(), "feature 4201 does not exist, d_sae is 4201");
+        assert_eq!(error.to_string(), "feature 4201 is outside this SAE, whose features are 0..4201");
     }
     assert_eq!(sae.encode_only(&x, &[]).unwrap().dims(), [2, 0]);
 }

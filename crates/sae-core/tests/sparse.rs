@@ -38,7 +38,7 @@ fn signed_and_empty_rows_are_fine() {
     assert_eq!(sparse.keep(&[9, 1]).unwrap().row(1), (&[9u32][..], &[2f32][..]));
     assert_eq!(sparse.select_rows(&[1, 1, 0]).nnz(), 4);
     let error = sparse.columns(&[3, 10]).unwrap_err();
-    assert_eq!(error.to_string(), "feature 10 does not exist, d_sae is 10");
+    assert_eq!(error.to_string(), "feature 10 is outside this SAE, whose features are 0..10");
     assert_eq!(sparse.columns(&[]).unwrap().dims(), [2, 0]);
 }
 

@@ -2,7 +2,6 @@
 //! with their examples.
 
 use super::{ExampleContexts, lens_rows};
-use crate::census::{CensusExample, FeatureCensus, FeatureStats};
 use crate::lens::written;
 use crate::page::Section;
 use crate::plot::{
@@ -11,6 +10,7 @@ use crate::plot::{
 };
 use crate::{Error, FrameOptions, LensOptions, Result, logit_lens};
 use activation_store::{ActivationSource, ActivationStore};
+use feature_census::{CensusExample, FeatureCensus, FeatureStats};
 use sae_core::SparseCoder;
 use std::collections::BTreeSet;
 

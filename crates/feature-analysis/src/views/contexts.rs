@@ -1,7 +1,7 @@
 //! Activations with the text around them, for addresses from anywhere: the rows of tokens are read once more.
 
 use crate::plot::{ContextToken, TopExample};
-use crate::{Error, FrameOptions, Result, check_features};
+use crate::{Error, FrameOptions, Result};
 use activation_store::{ActivationSource, ActivationStore, TokenPos, TokenRow, TokenRowBatch};
 use sae_core::SparseCoder;
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,7 +25,7 @@ impl ExampleContexts {
     /// # Errors
     /// A bad feature list, or the model's or SAE's own errors.
     pub fn of(coder: &dyn SparseCoder, store: &ActivationStore, features: &[u32], rows: Vec<TokenRow>) -> Result<Self> {
-        check_features(features, coder.d_sae())?;
+        sae_core::check_feature_list(features, coder.d_sae())?;
         let mut found = Self { features: features.to_vec(), rows: BTreeMap::new() };
         for rows in rows.chunks(store.spec().store_batch_size_prompts) {
             found.add(coder, store, rows)?;

@@ -1,7 +1,7 @@
 //! What is computed of a feature's activations and logits.
 
 use super::spool::Firing;
-use crate::census::{address_key, feature_key, hash};
+use activation_store::sample_hash::{address_key, feature_key, hash};
 
 const BINS: usize = 50;
 const STRONGEST: usize = 20;
