@@ -40,7 +40,7 @@ impl<'a> CensusBatch<'a> {
         self.excluded.and_then(|excluded| excluded[row])
     }
 
-    /// Checks lengths, addresses, and the activations of the tokens that count: what is excluded for its huge norm may well be too large.
+    /// Checks lengths, addresses, and the activations of the tokens that count; excluded tokens may exceed the limit.
     pub(crate) fn check(&self, d_sae: usize) -> Result<()> {
         let n = self.at.len();
         let lengths = [

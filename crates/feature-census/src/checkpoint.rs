@@ -98,7 +98,7 @@ impl Checkpoints {
         self
     }
 
-    /// Whether it is time, this long and so many batches and tokens after the last.
+    /// Returns whether a checkpoint is due after this much time, this many batches or this many tokens.
     pub(crate) fn due(&self, time: Duration, batches: u64, tokens: u64) -> bool {
         time >= self.time || batches >= self.batches || tokens >= self.tokens
     }
@@ -195,7 +195,7 @@ fn read(folder: &Path, identity: &Identity, censuses: &[&FeatureCensus]) -> Resu
     let state = read_state(&folder.join(STATE))?;
     check_same(folder, &state.identity, identity)?;
     let load = |(i, census): (usize, &&FeatureCensus)| {
-        // Those of other options should be told so, within reason.
+        // Files larger than ours are read, so that a census of other options is reported as such and not as too large.
         let most = census.options().memory_bytes(census.d_sae()).saturating_mul(64);
         let loaded = FeatureCensus::load(&folder.join(census_name(i)), most)?;
         loaded.check_like(census).map(|()| loaded)

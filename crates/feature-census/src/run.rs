@@ -207,7 +207,7 @@ impl<'a> CensusRun<'a> {
             self.batches += new;
             self.tokens += batch.len() as u64;
             self.rest = rest.map(|rest| (rest, source.spec().clone()));
-            // A part of a batch cannot be passed over.
+            // No checkpoint inside a batch: `skip_batches` skips whole batches.
             if self.rest.is_none() {
                 self.write_down(identity.as_ref(), &mut written)?;
             }

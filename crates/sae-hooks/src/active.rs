@@ -230,7 +230,7 @@ impl<'a> ActiveSae<'a> {
 /// The rows at a hook point that a coder of this width fits.
 fn rows(at: HookSelector, shape: &ModelShape, side: &'static str, found: usize) -> Result<HookRows> {
     let hook = at.point;
-    // What a norm divides by is a number.
+    // `hook_scale` is one number per position, not a vector.
     if hook.axes().last() == Some(&"1") {
         return Err(Error::NotVectors { hook });
     }

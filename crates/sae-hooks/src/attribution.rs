@@ -54,7 +54,7 @@ pub struct Attribution {
     pub metric: f64,
     /// What the decoder's bias (and the mean that a per-token norm adds back) contributes to the first order.
     pub bias: f64,
-    /// The same of what passes the features by: the skip connection of a transcoder. 0 where there is none.
+    /// First-order contribution of the skip connection of a transcoder; 0 without one.
     pub skip: f64,
     /// The same of the SAE's error.
     pub error: f64,
