@@ -23,7 +23,7 @@ impl std::fmt::Display for DocId {
 pub enum Content {
     /// Text, to be tokenized.
     Text(String),
-    /// Token ids, made by whoever made the file.
+    /// Token ids, as the file holds them.
     Tokens(Vec<u32>),
 }
 

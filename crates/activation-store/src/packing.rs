@@ -69,7 +69,7 @@ impl PackingOptions {
 /// What happens to documents that arrive as tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PretokenizedRows {
-    /// Each document is a row that somebody has packed (SAELens' pre-tokenized mode): cut to `context_size`, an error where it is
+    /// Each document is a row that is already packed (SAELens' pre-tokenized mode): cut to `context_size`, an error where it is
     /// shorter, nothing inserted.
     #[default]
     Rows,
@@ -253,7 +253,7 @@ impl Packer {
         self.options.disable_concat || self.ready_made(stretch)
     }
 
-    /// Whether this document is a row that somebody has packed.
+    /// Whether this document is a row that is already packed.
     fn ready_made(&self, stretch: &Stretch) -> bool {
         stretch.is_tokens() && self.options.tokens == PretokenizedRows::Rows
     }

@@ -1,7 +1,7 @@
 //! What people look at: token frames, top activations, the logit lens, PCA, plots.
 //!
 //! The types to know: [`FeatureExamples`], what [`collect`] keeps of a text for a few features; [`LogitLens`], the tokens that a
-//! feature promotes; [`Pca`]. Frames are Arrow record batches. [`plot`] and [`page`] draw plain data, whoever made it. The census of all
+//! feature promotes; [`Pca`]. Frames are Arrow record batches. [`plot`] and [`page`] draw plain data from any source. The census of all
 //! features is in [`feature_census`].
 //!
 //! The notebook's cells 18 to 27 on a model, an SAE and a text:

@@ -197,7 +197,7 @@ mod write {
             Ok(folder.join(etag))
         }
 
-        /// Waits until nobody else, Python included, writes this blob. Released when dropped.
+        /// Waits until no other process (Python included) writes this blob. Released when dropped.
         pub(crate) fn lock(&self, etag: &str) -> Result<File> {
             let folder = self.folder.file_name().unwrap_or_default();
             let path = self.root.join(".locks").join(folder).join(format!("{etag}.lock"));

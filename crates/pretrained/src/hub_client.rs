@@ -129,14 +129,14 @@ impl Hub {
         self
     }
 
-    /// A branch, tag or commit instead of `main`. With a commit whose files are in the cache nobody is asked.
+    /// A branch, tag or commit instead of `main`. A commit whose files are in the cache needs no request.
     #[must_use]
     pub fn revision(mut self, revision: impl Into<String>) -> Self {
         self.revision = Some(revision.into());
         self
     }
 
-    /// Says who asks; sent to the endpoint and to nobody that it redirects to.
+    /// Access token. Sent to the endpoint only, never to a host that it redirects to.
     #[must_use]
     pub fn token(mut self, token: impl Into<String>) -> Self {
         self.token = Some(token.into());

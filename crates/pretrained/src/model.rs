@@ -80,7 +80,7 @@ impl Hub {
         Ok(DownloadedModel { name, path: session.folder()?, files, revision: Some(session.commit) })
     }
 
-    /// Under the first of the model's names that answers; where nobody may be asked, that is in the cache.
+    /// Opens the first of the model's names that the hub has; offline, the first that is in the cache.
     fn model_session(&self, name: &str) -> Result<Session<'_>> {
         let revision = self.revision_or_main();
         let mut names = model_names(name);

@@ -42,7 +42,7 @@ impl<'a> Session<'a> {
         Ok(Self { cached, commit, files, online: false, from })
     }
 
-    /// A commit whose files are all here already, so that nobody need be asked.
+    /// A commit whose files are all in the cache, so that no request is needed.
     pub(crate) fn pinned(
         from: &'a Hub,
         kind: Kind,

@@ -82,7 +82,7 @@ impl<'a> ActiveSae<'a> {
         }
         let codes = self.sae.coder.encode(&input)?;
         let skip = self.skip(&input, &original)?;
-        // What the SAE says of its input when nobody interferes.
+        // Reconstruction of the unedited input, for the error term.
         let untouched = match self.sae.error_term {
             true if self.edits(SaeSite::Input) => {
                 let decoded = self.decode(&self.sae.coder.encode(&x)?, &original)?;

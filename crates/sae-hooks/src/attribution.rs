@@ -176,22 +176,6 @@ fn dot(a: &[f32], b: &[f32]) -> f64 {
     a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
 }
 
-/// Checks a list of features: none missing from the SAE, none named twice, and at least one.
-fn check_features(features: &[FeatureId], d_sae: usize) -> Result<()> {
-    if features.is_empty() {
-        return Err(Error::NoFeatures { d_sae });
-    }
-    for (second, &feature) in features.iter().enumerate() {
-        if feature as usize >= d_sae {
-            return Err(Error::FeatureRange { feature, d_sae });
-        }
-        if let Some(first) = features[..second].iter().position(|&earlier| earlier == feature) {
-            return Err(Error::FeatureTwice { feature, first, second });
-        }
-    }
-    Ok(())
-}
-
 impl Attribution {
     /// Measures the exact effects of the first `top` rows, one run each from the hook's block on. `model` and `sae` are those of the direct
     /// effects, on any engine. `progress` is told how many are done.
@@ -212,7 +196,7 @@ impl Attribution {
     /// The same for the rows of these features.
     ///
     /// # Errors
-    /// As [`measure`](Self::measure); [`Error::NoFeatures`], [`Error::FeatureRange`], [`Error::FeatureTwice`].
+    /// As [`measure`](Self::measure); [`Error::Sae`] for an empty list, a feature that the SAE does not have, or one that is listed twice.
     pub fn measure_features(
         &mut self,
         model: &dyn HookedModel,
@@ -220,7 +204,7 @@ impl Attribution {
         features: &[FeatureId],
         progress: &mut dyn FnMut(usize),
     ) -> Result<()> {
-        check_features(features, sae.coder().d_sae())?;
+        sae_core::check_feature_list(features, sae.coder().d_sae())?;
         let chosen: Vec<usize> =
             (0..self.rows.len()).filter(|&row| features.contains(&self.rows[row].feature)).collect();
         self.measure_rows(model, sae, &chosen, progress)

@@ -149,12 +149,6 @@ pub enum Error {
         /// The shape of the tokens, `[batch, pos]`.
         found: [usize; 2],
     },
-    /// A list of features without any.
-    #[error("no features given; at least one of 0..{d_sae} is needed")]
-    NoFeatures {
-        /// Number of features of the SAE.
-        d_sae: usize,
-    },
     /// A feature that the SAE does not have.
     #[error("feature {feature} is outside this SAE, whose features are 0..{d_sae}")]
     FeatureRange {
@@ -162,16 +156,6 @@ pub enum Error {
         feature: u32,
         /// Number of features of the SAE.
         d_sae: usize,
-    },
-    /// A feature named twice in one list.
-    #[error("feature {feature} is listed twice, at places {first} and {second}")]
-    FeatureTwice {
-        /// The feature.
-        feature: u32,
-        /// Its first place in the list.
-        first: usize,
-        /// Its second place.
-        second: usize,
     },
     /// An option has a value that makes no sense.
     #[error("option `{option}` is {found}, expected {expected}")]

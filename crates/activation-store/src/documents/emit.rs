@@ -161,7 +161,7 @@ impl Emitter {
             Err(Stop::Failed(error)) => Message::Failed(*error),
             Err(Stop::Closed) => return,
         };
-        // If nobody listens any more, nobody misses it.
+        // The receiver may be gone: the message is then not needed.
         let _ = self.flush().and_then(|()| self.send(last));
     }
 

@@ -13,7 +13,7 @@ pub(super) fn read(input: &Input, file: u32, split: TextSplit, out: &mut Emitter
         TextSplit::File => Sink::File(Cutter::new(DocId { file, ordinal: 0 })),
         TextSplit::BlankLines => Sink::Paragraphs(Paragraphs::new(file)),
     };
-    // Counts from the start of the file, whose byte order mark is no text.
+    // Offsets count from the start of the file; the byte order mark is skipped.
     let not_utf8 = |bytes: &Bytes, offset| input.not_utf8(Place::Byte(bytes.get_ref().mark + offset), String::new());
     loop {
         let n = match bytes.fill_buf() {

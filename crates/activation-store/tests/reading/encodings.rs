@@ -88,7 +88,7 @@ fn damaged_utf_8_and_what_is_no_text() {
     assert!(error.contains("begins as gzip data, which is read where its name ends with .gz"), "{error}");
 }
 
-/// The mark that some programs put before UTF-8 is no text.
+/// A byte order mark before UTF-8 is skipped.
 #[test]
 fn a_byte_order_mark_is_passed_over() {
     let dir = Folder::new();

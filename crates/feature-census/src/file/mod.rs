@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | `feature` | u32 | its number |
 //! | `count` | u64 | tokens on which it fires |
-//! | `density`, `mean`, `std` | f64 | for people; not read back |
+//! | `density`, `mean`, `std` | f64 | for other programs; not read back |
 //! | `min`, `max` | f32 | null where it never fired |
 //! | `sum_high`, `sum_low` | i64, u64 | the sum of its activations, `(sum_high * 2^64 + sum_low) * 2^-64` |
 //! | `squares_high`, `squares_low` | u64, u64 | the sum of their squares, `(squares_high * 2^64 + squares_low) * 2^-52` |

@@ -194,7 +194,7 @@ fn in_config(config: &Value) -> Result<Named> {
             .iter()
             .map(|(name, template)| match template {
                 Value::String(template) => Ok((name.clone(), template.clone())),
-                _ => Err(fail(format!("`{name}` of chat_template is no text"))),
+                _ => Err(fail(format!("`{name}` of chat_template is not a string"))),
             })
             .collect(),
         Some(other) => Err(fail(format!("chat_template is {other}, expected a text or a list of named texts"))),

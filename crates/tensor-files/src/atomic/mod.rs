@@ -1,6 +1,6 @@
 //! Files and folders that appear, change and disappear whole.
 //!
-//! Everything is first made under the name `.partial-NAME-XXXXXX` beside the place where it goes, synced, and renamed. A process that is killed leaves
+//! A file or folder is written under the name `.partial-NAME-XXXXXX` in the target's folder, synced, and renamed. A process that is killed leaves
 //! either the old state or the new one, and perhaps something under a partial name, which the next operation on the same name removes: the process that
 //! makes a partial file or folder holds a lock on it, so that only those of processes that have ended are removed.
 

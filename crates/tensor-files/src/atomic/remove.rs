@@ -26,8 +26,7 @@ pub fn remove_folder(path: &Path) -> Result<()> {
     remove_tree(&holder.keep())
 }
 
-/// Removes the files and folders that processes which have ended left half-written in a folder: `.partial-NAME-XXXXXX`. Those of running processes stay. A
-/// folder that is not there is no error.
+/// Removes partial files and folders (`.partial-NAME-XXXXXX`) of processes that have ended. Those of running processes stay. A missing folder is not an error.
 pub fn remove_stale_partials(folder: &Path) {
     remove_stale(folder, is_partial);
 }
